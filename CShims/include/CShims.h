@@ -1,0 +1,55 @@
+// What Swift cannot call by itself. Each function is one kernel call: it returns the result, or -errno,
+// so that no other code can run between the call and the reading of errno.
+#ifndef PAGEFERRY_CSHIMS_H
+#define PAGEFERRY_CSHIMS_H
+
+#include <linux/userfaultfd.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+_Static_assert(sizeof(struct uffd_msg) == 32, "the fault loop reads arrays of 32-byte messages");
+
+/// SYS_userfaultfd is a macro that is not imported.
+int shim_userfaultfd(int flags);
+/// USERFAULTFD_IOC_NEW is a macro with arguments, and ioctl is variadic.
+int shim_userfaultfd_from_device(int device, int flags);
+/// UFFDIO_API is a macro with a type argument, and ioctl is variadic.
+int shim_uffdio_api(int uffd, struct uffdio_api *api);
+/// UFFDIO_REGISTER is a macro with a type argument, and ioctl is variadic.
+int shim_uffdio_register(int uffd, struct uffdio_register *reg);
+/// UFFDIO_UNREGISTER is a macro with a type argument, and ioctl is variadic.
+int shim_uffdio_unregister(int uffd, struct uffdio_range *range);
+/// UFFDIO_COPY is a macro with a type argument, and ioctl is variadic.
+int shim_uffdio_copy(int uffd, struct uffdio_copy *copy);
+/// UFFDIO_ZEROPAGE is a macro with a type argument, and ioctl is variadic.
+int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage);
+/// UFFDIO_WAKE is a macro with a type argument, and ioctl is variadic.
+int shim_uffdio_wake(int uffd, struct uffdio_range *range);
+
+/// open is variadic.
+int shim_open(const char *path, int flags);
+/// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
+int shim_set_thread_name(const char *name);
+/// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec.
+int shim_memfd_create(const char *name);
+/// The Glibc module lacks sys/eventfd.h. The descriptor is close-on-exec and non-blocking.
+int shim_eventfd(void);
+/// fcntl is variadic. Sets O_NONBLOCK.
+int shim_set_nonblocking(int descriptor);
+/// accept4 is hidden behind _GNU_SOURCE.
+int shim_accept4(int listener, int flags);
+
+/// CMSG_FIRSTHDR and its family are macros: one descriptor travels with the bytes of `data`.
+ssize_t shim_send_descriptor(int socket, const void *data, size_t length, int descriptor);
+/// CMSG_FIRSTHDR and its family are macros: up to `capacity` descriptors are taken in, close-on-exec.
+/// `*count` becomes the number of descriptors in the message, at most `capacity`; the rest are closed.
+ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count);
+/// struct ucred is hidden behind _GNU_SOURCE.
+int shim_peer_process(int socket);
+
+/// The address of sockaddr_un and sockaddr_in is passed as another struct type, and htons is a macro.
+int shim_bind_unix(int socket, const char *path);
+int shim_connect_unix(int socket, const char *path);
+
+#endif

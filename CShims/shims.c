@@ -1,0 +1,85 @@
+#include "CShims.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef USERFAULTFD_IOC_NEW // since Linux 6.1; absent from older headers
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+#define OR_ERRNO(call) ({ __typeof__(call) result = (call); result < 0 ? -errno : result; })
+
+int shim_userfaultfd(int flags) { return OR_ERRNO((int)syscall(SYS_userfaultfd, flags)); }
+int shim_userfaultfd_from_device(int device, int flags) { return OR_ERRNO(ioctl(device, USERFAULTFD_IOC_NEW, flags)); }
+int shim_uffdio_api(int uffd, struct uffdio_api *api) { return OR_ERRNO(ioctl(uffd, UFFDIO_API, api)); }
+int shim_uffdio_register(int uffd, struct uffdio_register *reg) { return OR_ERRNO(ioctl(uffd, UFFDIO_REGISTER, reg)); }
+int shim_uffdio_unregister(int uffd, struct uffdio_range *range) { return OR_ERRNO(ioctl(uffd, UFFDIO_UNREGISTER, range)); }
+int shim_uffdio_copy(int uffd, struct uffdio_copy *copy) { return OR_ERRNO(ioctl(uffd, UFFDIO_COPY, copy)); }
+int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage) { return OR_ERRNO(ioctl(uffd, UFFDIO_ZEROPAGE, zeropage)); }
+int shim_uffdio_wake(int uffd, struct uffdio_range *range) { return OR_ERRNO(ioctl(uffd, UFFDIO_WAKE, range)); }
+
+int shim_open(const char *path, int flags) { return OR_ERRNO(open(path, flags)); }
+int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
+int shim_memfd_create(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
+int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+int shim_set_nonblocking(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)); }
+int shim_accept4(int listener, int flags) { return OR_ERRNO(accept4(listener, NULL, NULL, flags)); }
+
+ssize_t shim_send_descriptor(int socket, const void *data, size_t length, int descriptor) {
+    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control = {0};
+    struct iovec bytes = {.iov_base = (void *)data, .iov_len = length};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    return OR_ERRNO(sendmsg(socket, &message, MSG_NOSIGNAL));
+}
+
+ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count) {
+    union { struct cmsghdr header; char space[CMSG_SPACE(16 * sizeof(int))]; } control;
+    struct iovec bytes = {.iov_base = data, .iov_len = length};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t received = OR_ERRNO(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));
+    *count = 0;
+    for (struct cmsghdr *h = received < 0 ? NULL : CMSG_FIRSTHDR(&message); h; h = CMSG_NXTHDR(&message, h)) {
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS) continue;
+        for (size_t i = 0; i < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int descriptor;
+            memcpy(&descriptor, CMSG_DATA(h) + i * sizeof(int), sizeof descriptor);
+            if (*count < capacity) descriptors[(*count)++] = descriptor; else close(descriptor);
+        }
+    }
+    return received;
+}
+
+int shim_peer_process(int socket) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    int result = getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    return result < 0 ? -errno : peer.pid;
+}
+
+static struct sockaddr_un unix_address(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    return address;
+}
+
+int shim_bind_unix(int socket, const char *path) {
+    struct sockaddr_un address = unix_address(path);
+    return OR_ERRNO(bind(socket, (struct sockaddr *)&address, sizeof address));
+}
+
+int shim_connect_unix(int socket, const char *path) {
+    struct sockaddr_un address = unix_address(path);
+    return OR_ERRNO(connect(socket, (struct sockaddr *)&address, sizeof address));
+}

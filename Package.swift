@@ -1,0 +1,96 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []) -> Target {
+    .target(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: settings)
+}
+
+func tests(of name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []) -> Target {
+    .testTarget(
+        name: "\(name)Tests",
+        dependencies: [.byName(name: name)] + dependencies,
+        exclude: exclude,
+        swiftSettings: settings
+    )
+}
+
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+
+let package = Package(
+    name: "pageferry",
+    products: [
+        .executable(name: "pageferry", targets: ["pageferry"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-system.git", from: "1.8.1"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
+    ],
+    targets: [
+        // The kernel.
+        .target(name: "CShims", path: "CShims", cSettings: [.define("_GNU_SOURCE")]),
+        room("LinuxSystem", ["CShims", .product(name: "SystemPackage", package: "swift-system")]),
+
+        // Values: no sockets, no threads.
+        room("PageProtocol"),
+        room("Switchover"),
+        room("Telemetry", [.product(name: "Histogram", package: "hdrhistogram-swift")]),
+        room("Guest", ["LinuxSystem", "Telemetry"]),
+        room(
+            "QMP",
+            [
+                "LinuxSystem", logging,
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]
+        ),
+
+        // Memory moves.
+        room("SourceAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
+        room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
+
+        // What can be moved.
+        room("Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
+
+        // Who runs.
+        room(
+            "Controller",
+            [
+                "SourceAgent", "DestinationAgent", "Switchover", "QMP", "Guest", "PageProtocol", "LinuxSystem",
+                "Telemetry", logging,
+            ]
+        ),
+        room("Orchestration", ["QMP", "Telemetry"]),
+        .executableTarget(
+            name: "pageferry",
+            dependencies: [
+                "Attachments", "Controller", "Guest", "LinuxSystem", "Orchestration", "QMP", "Telemetry", "Workloads",
+                logging,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
+            ],
+            swiftSettings: settings
+        ),
+
+        tests(of: "LinuxSystem"),
+        tests(of: "PageProtocol"),
+        tests(of: "Switchover"),
+        tests(of: "Telemetry"),
+        tests(of: "Guest", ["LinuxSystem"]),
+        tests(of: "QMP", ["LinuxSystem"]),
+        tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        tests(of: "Controller"),
+    ]
+)

@@ -1,0 +1,85 @@
+import Guest
+import LinuxSystem
+
+/// The connection to a process that has handed its memory over: what it is told, and what it answers.
+///
+/// Each message is a u32 kind and a u32 number of bytes that follow, little-endian. To the process: DEVICE (its name as
+/// u16 length and UTF-8, then its state), LOAD, RUN, REFUSED (a reason). From the process: DONE, which answers LOAD and
+/// RUN, or FAILED (a reason), which answers either.
+final class AttachedProcess: Sendable {
+    private enum Order: UInt32 {
+        case refused = 1, device, load, run
+    }
+
+    private enum Answer: UInt32 {
+        case done = 0x101, failed
+    }
+
+    private static let maxReasonBytes = 1024
+
+    private let socket: StreamSocket
+
+    init(_ socket: consuming StreamSocket) {
+        self.socket = socket
+    }
+
+    /// Who it is: `process PID`.
+    var name: String { socket.peer }
+
+    /// Lets the process load the devices' states.
+    func load(_ saved: [DeviceSet.Saved]) throws {
+        for device in saved {
+            var payload = withUnsafeBytes(of: UInt16(device.name.utf8.count).littleEndian) { Array($0) }
+            payload += device.name.utf8
+            payload += device.state
+            try send(.device, payload)
+        }
+        try send(.load)
+        try awaitDone("load its devices")
+    }
+
+    /// Lets the process run.
+    func run() throws {
+        try send(.run)
+        try awaitDone("start")
+    }
+
+    /// Tells the process that it is not wanted.
+    func refuse(_ reason: String) throws {
+        try send(.refused, Array(reason.utf8.prefix(AttachedProcess.maxReasonBytes)))
+    }
+
+    /// Waits until the process has closed its end.
+    func waitForEnd() {
+        withUnsafeTemporaryAllocation(byteCount: 1, alignment: 1) { byte in
+            // Whatever it says after RUN is of no interest; only its end is.
+            while let count = try? socket.receive(into: byte), count > 0 {}
+        }
+    }
+
+    private func send(_ order: Order, _ payload: [UInt8] = []) throws {
+        let header = [order.rawValue.littleEndian, UInt32(payload.count).littleEndian]
+        try socket.send(header.withUnsafeBytes { Array($0) } + payload)
+    }
+
+    private func awaitDone(_ what: String) throws {
+        let header = try receive(8)
+        let (kind, count) = header.withUnsafeBytes {
+            (UInt32(littleEndian: $0.load(as: UInt32.self)), UInt32(littleEndian: $0.load(fromByteOffset: 4, as: UInt32.self)))
+        }
+        guard let answer = Answer(rawValue: kind), count <= AttachedProcess.maxReasonBytes else {
+            throw AttachmentError("\(name) answered with a message of kind \(kind) and \(count) bytes")
+        }
+        let payload = try receive(Int(count))
+        guard answer == .done else {
+            throw AttachmentError("\(name) cannot \(what): \(String(decoding: payload, as: UTF8.self))")
+        }
+    }
+
+    private func receive(_ count: Int) throws -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        let received = try bytes.withUnsafeMutableBytes { try socket.receive(exactly: $0) }
+        guard received == count else { throw AttachmentError("\(name) has ended") }
+        return bytes
+    }
+}

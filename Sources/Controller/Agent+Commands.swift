@@ -1,0 +1,174 @@
+import Foundation
+import Guest
+public import LinuxSystem
+import Logging
+public import QMP
+import Switchover
+import Telemetry
+
+/// What QMP clients can ask for.
+extension Agent {
+    private enum Command: String, CaseIterable {
+        case cont, migrate, quit, stop
+        case migrateIncoming = "migrate-incoming"
+        case migrateStartPostcopy = "migrate-start-postcopy"
+        case queryMigrate = "query-migrate"
+        case queryStatus = "query-status"
+        case report = "pageferry-report"
+        case verify = "pageferry-verify"
+    }
+
+    /// The commands' names.
+    public nonisolated var commandNames: [String] { Command.allCases.map(\.rawValue) }
+
+    /// Carries out one command.
+    public func handle(_ command: QMPCommand) async throws(QMPError) -> JSONValue {
+        guard let known = Command(rawValue: command.name) else { throw .commandNotFound(command.name) }
+        do {
+            switch known {
+            case .migrate: try await migrate(command)
+            case .migrateIncoming: try await migrateIncoming(command)
+            case .migrateStartPostcopy:
+                try command.allowOnly()
+                guard let outgoing else { throw CommandRefused(reason: "no migration is under way; run migrate first") }
+                try await outgoing.startPostcopy()
+            case .cont:
+                try command.allowOnly()
+                try await cont()
+            case .stop:
+                try command.allowOnly()
+                try await stop()
+            case .quit:
+                try command.allowOnly()
+                ending.yield(.quit)
+            case .queryMigrate: return await queryMigrate()
+            case .queryStatus: return await queryStatus()
+            case .report: return try JSONValue(encoding: await report())
+            case .verify: return try JSONValue(encoding: try await verify())
+            }
+            return [:]
+        } catch let error as QMPError {
+            throw error
+        } catch {
+            throw .generic("\(error)")
+        }
+    }
+
+    private func migrate(_ command: QMPCommand) async throws {
+        try command.allowOnly("uri")
+        let address = try SocketAddress(command.string("uri"))
+        guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
+        if let outgoing {
+            let state = await outgoing.snapshot()
+            guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
+                throw CommandRefused(reason: "a migration was begun before, it is \(state.state.rawValue)")
+            }
+        }
+        guard ownWorkload.activity.isRunning else {
+            throw CommandRefused(reason: "the workload is stopped; run cont first")
+        }
+        let session = try SourceSession(
+            workload: ownWorkload,
+            regions: regions,
+            destination: address,
+            instance: instance,
+            pushes: configuration.pushes,
+            logger: logger,
+            onState: tellState
+        )
+        outgoing = session
+        try await session.begin()
+    }
+
+    private func migrateIncoming(_ command: QMPCommand) async throws {
+        try command.allowOnly("uri", "exit-on-error")
+        let exits = try command.booleanIfPresent("exit-on-error") ?? true
+        try await listen(at: SocketAddress(command.string("uri")), exitsOnError: exits)
+    }
+
+    /// `migrate-incoming`: waits at an address for a workload.
+    ///
+    /// - Parameter exitsOnError: whether a migration that fails here ends the agent.
+    /// - Returns: the address, with the port that the kernel chose.
+    @discardableResult
+    public func listen(at address: SocketAddress, exitsOnError: Bool) async throws -> SocketAddress {
+        guard let landing, ownWorkload == nil else {
+            throw CommandRefused(reason: "this agent was started with a workload and takes no other")
+        }
+        if let incoming {
+            let state = await incoming.snapshot().state
+            guard state == .failed else {
+                throw CommandRefused(reason: "an incoming migration was begun before, it is \(state.rawValue)")
+            }
+            incoming.acceptor.stop()
+        }
+        guard address.isLocal || configuration.isInsecure else {
+            throw CommandRefused(
+                reason: "\(address) can be reached from other hosts, and whoever reaches it can read and write the "
+                    + "workload's memory; use 127.0.0.1, or start the agent with --insecure"
+            )
+        }
+        let session = try DestinationSession(
+            landing: landing,
+            listening: address,
+            instance: instance,
+            startsStopped: configuration.startsStopped,
+            logger: logger,
+            onState: tellState,
+            onEnd: { [ending, logger] failure in
+                guard let failure else { return }
+                logger.error("the incoming migration failed: \(failure)")
+                if exitsOnError { ending.yield(.failed(reason: failure)) }
+            }
+        )
+        if !address.isLocal {
+            logger.warning(
+                "\(session.acceptor.address) hands out the workload's memory to whoever reaches it, unauthenticated"
+            )
+        }
+        incoming = session
+        try await session.begin()
+        return session.acceptor.address
+    }
+
+    private var tellState: @Sendable (MigrationState) -> Void {
+        { [sink] state in sink.send("MIGRATION", ["status": .string(state.rawValue)]) }
+    }
+
+    private func cont() async throws {
+        if let incoming, await !incoming.snapshot().isCommitted { return try await incoming.cont() }
+        let workload = try await ownership().get()
+        guard !workload.activity.isRunning else { return }
+        try await onThread("start") { try WorkloadStart.inPlace(workload) }
+        sink.send("RESUME")
+    }
+
+    private func stop() async throws {
+        let workload = try await ownership().get()
+        guard workload.activity.isRunning else { return }
+        try await onThread("stop") { try workload.stop() }
+        sink.send("STOP")
+    }
+
+    private func verify() async throws -> Report.Verify {
+        let workload = try await ownership().get()
+        guard !workload.activity.isRunning else {
+            throw CommandRefused(reason: "the workload runs; run stop before its pages are checked")
+        }
+        let outcome = try await onThread("verify") { workload.verify() }
+        guard let outcome else { throw CommandRefused(reason: "this workload cannot check its own pages") }
+        var verify = Report.Verify()
+        verify.pagesChecked = outcome.pagesChecked
+        verify.corrupt = outcome.corrupt
+        verify.linesFound = outcome.lines?.found
+        verify.linesTotal = outcome.lines?.total
+        return verify
+    }
+}
+
+extension JSONValue {
+    /// The JSON form of a value that can be encoded.
+    init(encoding value: some Encodable) throws {
+        self = try JSONDecoder().decode(JSONValue.self, from: JSONEncoder().encode(value))
+    }
+}

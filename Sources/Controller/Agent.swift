@@ -1,0 +1,130 @@
+public import Guest
+public import LinuxSystem
+public import Logging
+import PageProtocol
+public import QMP
+import Switchover
+
+/// One agent: holds a workload or waits for one, moves it, and is controlled by QMP.
+public actor Agent: QMPHandler {
+    /// How an agent behaves.
+    public struct Configuration: Sendable {
+        /// Whether the source pushes pages that nobody has asked for.
+        public var pushes = true
+        /// Whether an arriving workload waits for `cont`.
+        public var startsStopped = false
+        /// Whether the agent may listen where others than this host can reach it.
+        public var isInsecure = false
+
+        /// An agent that pushes, starts what arrives, and listens on this host only.
+        public init() {}
+    }
+
+    /// Why the agent's process should end.
+    public enum Outcome: Sendable, Hashable {
+        /// `quit` was asked for.
+        case quit
+        /// An incoming migration failed.
+        case failed(reason: String)
+    }
+
+    let configuration: Configuration
+    let logger: Logger
+    let instance = PageProtocol.InstanceID.random()
+    let sink = EventSink()
+    let landing: (any Landing)?
+    let regions: [MemoryRegion]
+    /// The workload this process was started with.
+    let ownWorkload: (any Workload)?
+    var outgoing: SourceSession?
+    var incoming: DestinationSession?
+    private let outcomes: AsyncStream<Outcome>
+    let ending: AsyncStream<Outcome>.Continuation
+
+    /// Makes an agent.
+    ///
+    /// - Parameters:
+    ///   - workload: what it can move away, with its memory; nil for an agent that only waits for one.
+    ///   - landing: where a workload can arrive; nil where none may.
+    public init(
+        workload: (workload: any Workload, regions: [MemoryRegion])?,
+        landing: (any Landing)?,
+        configuration: Configuration = Configuration(),
+        logger: Logger
+    ) {
+        ownWorkload = workload?.workload
+        regions = workload?.regions ?? []
+        self.landing = landing
+        self.configuration = configuration
+        self.logger = logger
+        (outcomes, ending) = AsyncStream.makeStream(of: Outcome.self)
+    }
+
+    /// Says where events go, usually to a QMP server's clients. Events before are lost.
+    public nonisolated func setEventSink(_ sink: @escaping @Sendable (String, [String: JSONValue]) -> Void) {
+        self.sink.set(sink)
+    }
+
+    /// Lets the agent's own workload begin to run.
+    ///
+    /// - Throws: why it does not run.
+    public func startWorkload() async throws {
+        guard let workload = ownWorkload else { return }
+        try await onThread("start") {
+            try workload.devices.acquire()
+            try WorkloadStart.inPlace(workload)
+        }
+    }
+
+    /// Waits until the process should end.
+    public func outcome() async -> Outcome {
+        for await outcome in outcomes { return outcome }
+        return .quit
+    }
+
+    /// The workload that is, or was, in this process.
+    var workload: (any Workload)? {
+        get async {
+            if let incoming, let arrived = await incoming.workload { return arrived }
+            return ownWorkload
+        }
+    }
+
+    /// Whether the workload in this process is this process's to start and stop now, or why not.
+    func ownership() async -> Result<any Workload, CommandRefused> {
+        if let incoming {
+            let snapshot = await incoming.snapshot()
+            guard snapshot.isCommitted, let workload = await incoming.workload else {
+                return .failure(CommandRefused(reason: "the workload has not started here yet"))
+            }
+            return .success(workload)
+        }
+        guard let ownWorkload else { return .failure(CommandRefused(reason: "there is no workload here")) }
+        guard let outgoing else { return .success(ownWorkload) }
+        let snapshot = await outgoing.snapshot()
+        switch snapshot.state {
+        case .none, .failed, .cancelled:
+            return snapshot.isWorkloadHere
+                ? .success(ownWorkload)
+                : .failure(CommandRefused(reason: snapshot.failureReason ?? "the workload stays stopped"))
+        case .completed:
+            return .failure(CommandRefused(reason: "the workload has moved to \(outgoing.destination) and runs there"))
+        case .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
+            .postcopyRecover, .cancelling:
+            return .failure(CommandRefused(reason: "a migration is under way: \(snapshot.state.rawValue)"))
+        }
+    }
+}
+
+/// Runs blocking work on a thread of its own, and waits for it without holding a thread of the concurrency pool.
+func onThread<Value: Sendable>(_ name: String, _ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+    let group = ThreadGroup()
+    defer { group.join() }
+    return try await withCheckedThrowingContinuation { continuation in
+        do throws(SystemError) {
+            try group.run(name) { continuation.resume(with: Result(catching: body)) }
+        } catch {
+            continuation.resume(throwing: error)
+        }
+    }
+}

@@ -1,0 +1,175 @@
+import LinuxSystem
+import PageProtocol
+import Synchronization
+
+/// The control connection: a thread that reads its messages, and one that writes what is put into it.
+final class ControlLane: Sendable {
+    /// What the connection tells, in order, from its reading thread.
+    enum Event: Sendable {
+        case message(ControlMessage)
+        /// The connection ended; the last event.
+        case lost(reason: String)
+    }
+
+    private struct Threads: ~Copyable {
+        var reader: JoinedThread?
+        var writer: JoinedThread?
+    }
+
+    private let connection: Connection
+    private let threads = Mutex(Threads())
+
+    /// Takes a connected socket over.
+    ///
+    /// - Parameter onEvent: called from the reading thread; must not block.
+    init(
+        _ socket: consuming StreamSocket,
+        onEvent: @escaping @Sendable (Event) -> Void
+    ) throws(SystemError) {
+        let connection = try Connection(socket)
+        self.connection = connection
+        var reader: JoinedThread? = try JoinedThread(name: "control-read") { connection.read(onEvent) }
+        var writer: JoinedThread? = try JoinedThread(name: "control-write") { connection.write() }
+        threads.withLock {
+            swap(&reader, &$0.reader)
+            swap(&writer, &$0.writer)
+        }
+    }
+
+    deinit {
+        finish()
+    }
+
+    /// Who is at the other end.
+    var peer: String { connection.socket.peer }
+
+    /// Puts a message into the connection; a broken one swallows it.
+    func send(_ message: ControlMessage) throws(ProtocolError) {
+        connection.put(try message.encode())
+    }
+
+    /// Puts an encoded frame into the connection; a broken one swallows it.
+    func send(frame: [UInt8]) {
+        connection.put(frame)
+    }
+
+    /// From now on the peer may be silent as long as it likes.
+    func allowSilence() {
+        connection.allowSilence()
+    }
+
+    /// Ends the connection after what was put into it has left, and waits for that.
+    func finish() {
+        connection.close()
+        var ended = Threads()
+        threads.withLock { swap(&ended, &$0) }
+    }
+}
+
+/// What the two threads of a control connection share.
+private final class Connection: Sendable {
+    /// Seconds within which the peer says what it is due to say before both sides are ready.
+    private static let setupTimeout = 10
+
+    private struct Outbox {
+        var frames: [[UInt8]] = []
+        var isClosing = false
+    }
+
+    let socket: StreamSocket
+    private let outbox = Mutex(Outbox())
+    private let flag: EventDescriptor
+
+    init(_ socket: consuming StreamSocket) throws(SystemError) {
+        self.socket = socket
+        flag = try EventDescriptor()
+        try self.socket.setReceiveTimeout(seconds: Connection.setupTimeout)
+    }
+
+    func put(_ frame: [UInt8]) {
+        outbox.withLock { outbox in
+            if !outbox.isClosing { outbox.frames.append(frame) }
+        }
+        flag.raise()
+    }
+
+    func close() {
+        outbox.withLock { $0.isClosing = true }
+        flag.raise()
+    }
+
+    func allowSilence() {
+        do throws(SystemError) {
+            try socket.setReceiveTimeout(seconds: 0)
+        } catch {
+            // Only a socket that is broken already refuses this.
+            socket.shutdown()
+        }
+    }
+
+    func read(_ onEvent: (ControlLane.Event) -> Void) {
+        do {
+            while let message = try ControlLane.receive(from: socket) { onEvent(.message(message)) }
+            onEvent(.lost(reason: "\(socket.peer) closed the connection"))
+        } catch {
+            onEvent(.lost(reason: "\(error)"))
+        }
+        socket.shutdown()
+        close()
+    }
+
+    func write() {
+        while true {
+            flag.wait()
+            flag.clear()
+            let (frames, isClosing) = outbox.withLock { outbox in
+                defer { outbox.frames = [] }
+                return (outbox.frames, outbox.isClosing)
+            }
+            do throws(SystemError) {
+                for frame in frames { try socket.send(frame) }
+            } catch {
+                // The reading thread tells why.
+                socket.shutdown()
+                return
+            }
+            if isClosing {
+                socket.shutdown()
+                return
+            }
+        }
+    }
+}
+
+extension ControlLane {
+    /// Receives one message, or nil when the peer has closed the connection between two.
+    static func receive(from socket: borrowing StreamSocket) throws -> ControlMessage? {
+        guard let header = try receive(ControlFrame.headerByteCount, from: socket, mayEnd: true) else { return nil }
+        let (kind, length) = try ControlFrame.decodeHeader(header.span.bytes)
+        let payload = try receive(length, from: socket, mayEnd: false) ?? []
+        return try ControlMessage.decode(kind: kind, payload: payload.span.bytes)
+    }
+
+    /// Receives a connection's first frame.
+    static func receiveOpening(from socket: borrowing StreamSocket) throws -> OpeningFrame {
+        let header = try receive(ControlFrame.headerByteCount, from: socket, mayEnd: false) ?? []
+        let (kind, length) = try OpeningFrame.decodeHeader(header.span.bytes)
+        let payload = try receive(length, from: socket, mayEnd: false) ?? []
+        return try OpeningFrame.decode(kind: kind, payload: payload.span.bytes)
+    }
+
+    /// Receives exactly `count` bytes, whose bound was checked; nil if the peer ended before the first and may.
+    private static func receive(_ count: Int, from socket: borrowing StreamSocket, mayEnd: Bool) throws -> [UInt8]? {
+        var bytes = [UInt8](repeating: 0, count: count)
+        let received = try bytes.withUnsafeMutableBytes { try socket.receive(exactly: $0) }
+        if received == count { return bytes }
+        if received == 0, mayEnd { return nil }
+        throw TruncatedFrame(peer: socket.peer)
+    }
+}
+
+/// A peer that left in the middle of a frame.
+struct TruncatedFrame: Error, CustomStringConvertible {
+    let peer: String
+    var description: String { "\(peer) closed the connection in the middle of a frame" }
+}

@@ -1,0 +1,131 @@
+import DestinationAgent
+import Guest
+import LinuxSystem
+import Logging
+import PageProtocol
+import Switchover
+
+/// What the machine wants done.
+extension DestinationSession {
+    func perform(_ actions: [DestinationAction]) {
+        note()
+        for action in actions { perform(action) }
+    }
+
+    private func perform(_ action: DestinationAction) {
+        switch action {
+        case .send(let message): send(message)
+        case .proceed: perform(machine.proceed())
+        case .prepareMemory: prepareMemory()
+        case .discardMemory: discardMemory()
+        case .serveFaults: serveFaults()
+        case .loadDevices: loadDevices()
+        case .acquire: acquire()
+        case .start: startWorkload()
+        case .undo:
+            guard let workload else { return }
+            start("undo") { [events] in
+                workload.devices.release()
+                events.yield(.undone)
+            }
+        case .contSucceeded:
+            waitingConts.forEach { $0.resume() }
+            waitingConts = []
+        case .contFailed(let reason):
+            waitingConts.forEach { $0.resume(throwing: CommandRefused(reason: reason)) }
+            waitingConts = []
+        case .closeLink(let reason): hangUp(reason: reason)
+        case .violation(let what):
+            logger.error("the source breaks the protocol: \(what)")
+            hangUp(reason: what)
+        }
+    }
+
+    private func send(_ message: DestinationMessage) {
+        guard let (lane, _) = control else { return }
+        switch message {
+        case .ready: send(.ready, on: lane)
+        case .refused(let reason): send(.refused(reason: reason), on: lane)
+        case .pong(let number): send(.pong(number), on: lane)
+        case .devicesFailed(let device, let reason): send(.devicesFailed(device: device, reason: reason), on: lane)
+        case .running(let token): send(.running(token: token.value), on: lane)
+        case .startFailed(let token, let reason): send(.startFailed(token: token.value, reason: reason), on: lane)
+        case .startRequest: send(.startRequest, on: lane)
+        case .completeAck: send(.completeAck, on: lane)
+        }
+    }
+
+    private func prepareMemory() {
+        guard let announcement else { return }
+        do throws(ProtocolError) {
+            table = try RegionTable(announcement.regions)
+        } catch {
+            return perform(machine.memoryRefused(reason: "\(error)"))
+        }
+        start("prepare") { [landing, events] in
+            do {
+                events.yield(.prepared(Handover(try landing.prepare(announcement.description))))
+            } catch {
+                events.yield(.prepareFailed(reason: "\(error)"))
+            }
+        }
+    }
+
+    private func discardMemory() {
+        agent?.stop()
+        agent = nil
+        workload = nil
+        prepared = nil
+    }
+
+    private func serveFaults() {
+        do throws(SystemError) {
+            try agent?.start()
+        } catch {
+            lose("\(error)")
+        }
+    }
+
+    private func loadDevices() {
+        guard let workload else { return }
+        let states = arriving?.complete ?? []
+        arriving = nil
+        timeline.note(.loadBegun)
+        start("load") { [events] in
+            do throws(DeviceError) {
+                events.yield(.loaded(Handover(try workload.devices.load(states))))
+            } catch {
+                events.yield(.loadFailed(error))
+            }
+        }
+    }
+
+    private func acquire() {
+        guard let workload else { return }
+        start("acquire") { [events] in
+            do throws(DeviceError) {
+                try workload.devices.acquire()
+                events.yield(.acquired)
+            } catch {
+                events.yield(.acquireFailed(reason: "\(error)"))
+            }
+        }
+    }
+
+    private func startWorkload() {
+        guard let workload, let loaded else { return }
+        start("start") { [events] in
+            do {
+                if let proof = loaded.take() {
+                    try WorkloadStart.arrived(workload, proof)
+                } else {
+                    // A start that executed nothing has left the devices as they were loaded.
+                    try WorkloadStart.inPlace(workload)
+                }
+                events.yield(.started)
+            } catch {
+                events.yield(.startFailed(reason: "\(error)"))
+            }
+        }
+    }
+}

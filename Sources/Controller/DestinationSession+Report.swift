@@ -1,0 +1,56 @@
+import DestinationAgent
+import Guest
+import LinuxSystem
+import Switchover
+import Telemetry
+
+extension DestinationSession {
+    /// What clients are told of the migration now.
+    struct Snapshot: Sendable {
+        var state: MigrationState
+        var isCommitted: Bool
+        var failureReason: String?
+        var progress: DestinationAgent.Progress
+        var totalMicroseconds: Double
+    }
+
+    func snapshot() -> Snapshot {
+        let end = timeline[.end] ?? MonotonicClock.now()
+        let begin = timeline[.begin] ?? end
+        return Snapshot(
+            state: machine.state,
+            isCommitted: machine.isCommitted,
+            failureReason: machine.failureReason,
+            progress: agent?.progress ?? DestinationAgent.Progress(),
+            totalMicroseconds: Double(end - begin) / 1000
+        )
+    }
+
+    /// Adds what the destination knows.
+    func fill(_ report: inout AgentReport) {
+        let snapshot = snapshot()
+        report.states = states.states.map(\.rawValue)
+        report.error = snapshot.failureReason
+        report.total = snapshot.totalMicroseconds
+        var destination = AgentReport.Destination()
+        destination.load = timeline.microseconds(from: .loadBegun, to: .loaded)
+        destination.start = microsecondsToFirstOperation
+        destination.untilResident = timeline.microseconds(from: .runReceived, to: .resident)
+        destination.pages.total = snapshot.progress.pagesTotal
+        destination.pages.demand = snapshot.progress.demand
+        destination.pages.pushed = snapshot.progress.pushed
+        destination.pages.zero = snapshot.progress.zero
+        destination.pages.duplicate = snapshot.progress.duplicate
+        destination.stall = LatencySummary(workload?.stalls ?? [])
+        destination.service = LatencySummary(agent?.service ?? [])
+        destination.floor = floor
+        report.destination = destination
+    }
+
+    private var microsecondsToFirstOperation: Double {
+        guard let begin = timeline[.runReceived], let first = workload?.activity.firstOperation ?? timeline[.started],
+            first > begin
+        else { return 0 }
+        return Double(first - begin) / 1000
+    }
+}

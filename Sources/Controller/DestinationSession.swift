@@ -1,0 +1,209 @@
+import DestinationAgent
+import Guest
+import LinuxSystem
+import Logging
+import PageProtocol
+import Switchover
+import Telemetry
+
+/// Drives the destination's machine through one migration: turns what happens into its events, and its actions into
+/// deeds.
+actor DestinationSession {
+    /// What happens outside of the session, in the order it happened.
+    enum Event: Sendable {
+        case arrived(Handover<StreamSocket>, OpeningFrame)
+        case control(Int, ControlLane.Event)
+        case prepared(Handover<PreparedGuest>)
+        case prepareFailed(reason: String)
+        case probed(floor: Report.Floor, urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)
+        case probeFailed(reason: String)
+        case agent(DestinationAgent.Event)
+        case loaded(Handover<DevicesLoaded>)
+        case loadFailed(DeviceError)
+        case acquired
+        case acquireFailed(reason: String)
+        case started
+        case startFailed(reason: String)
+        case undone
+    }
+
+    /// Moments that the report is made of.
+    enum Moment: Hashable {
+        case begin, loadBegun, loaded, runReceived, started, resident, end
+    }
+
+    let landing: any Landing
+    let instance: PageProtocol.InstanceID
+    let logger: Logger
+    let events: AsyncStream<Event>.Continuation
+    let acceptor: LaneAcceptor
+    let work = ThreadGroup()
+    private let stream: AsyncStream<Event>
+    private let onEnd: @Sendable (_ failure: String?) -> Void
+
+    var machine: DestinationMachine
+    var states: StateLog
+    var timeline = Timeline<Moment>()
+    /// The control connection in use, with a number that tells its events from those of an earlier one.
+    var control: (lane: ControlLane, number: Int)?
+    var lastControl = 0
+    var peer: Hello?
+    var nonce = Nonce.zero
+    var announcement: GuestAnnouncement?
+    var table: RegionTable?
+    var prepared: Handover<PreparedGuest>?
+    var lanes: [Lane: Handover<StreamSocket>] = [:]
+    var agent: DestinationAgent?
+    var workload: (any Workload)?
+    var arriving: ArrivingDevices?
+    var loaded: Handover<DevicesLoaded>?
+    var floor = Report.Floor()
+    var waitingConts: [CheckedContinuation<Void, any Error>] = []
+    private var hasEnded = false
+
+    /// Makes a session that listens for a source.
+    ///
+    /// - Parameters:
+    ///   - onState: told of every state the migration passes.
+    ///   - onEnd: told once when the migration ends here, with the reason if it failed.
+    init(
+        landing: any Landing,
+        listening address: SocketAddress,
+        instance: PageProtocol.InstanceID,
+        startsStopped: Bool,
+        logger: Logger,
+        onState: @escaping @Sendable (MigrationState) -> Void,
+        onEnd: @escaping @Sendable (_ failure: String?) -> Void
+    ) throws {
+        self.landing = landing
+        self.instance = instance
+        self.logger = logger
+        self.onEnd = onEnd
+        machine = DestinationMachine(startsStopped: startsStopped)
+        states = StateLog(onChange: onState)
+        let (stream, events) = AsyncStream.makeStream(of: Event.self)
+        self.stream = stream
+        self.events = events
+        acceptor = try LaneAcceptor(at: address, logger: logger) { events.yield(.arrived($0, $1)) }
+    }
+
+    /// `migrate-incoming`: waits for a source.
+    func begin() throws(CommandRefused) {
+        switch machine.migrateIncoming() {
+        case .refuse(let reason): throw CommandRefused(reason: reason)
+        case .listen:
+            note()
+            Task { await consume() }
+        }
+    }
+
+    /// `cont`: returns when the workload runs.
+    ///
+    /// - Throws: ``CommandRefused`` with the reason why it does not.
+    func cont() async throws {
+        switch machine.cont() {
+        case .succeeded: return
+        case .failed(let reason): throw CommandRefused(reason: reason)
+        case .waits: break
+        case .acquire(let grant): perform([.acquire(grant)])
+        case .requestStart: perform([.send(.startRequest)])
+        }
+        try await withCheckedThrowingContinuation { waitingConts.append($0) }
+    }
+
+    private func consume() async {
+        for await event in stream { take(event) }
+    }
+
+    private func take(_ event: Event) {
+        switch event {
+        case .arrived(let socket, .hello(let hello)): greet(socket, hello)
+        case .arrived(let socket, .join(let join)): self.join(socket, join)
+        case .control(let number, let event):
+            guard number == control?.number else { return }
+            switch event {
+            case .message(let message): receive(message)
+            case .lost(let reason): lose(reason)
+            }
+        case .prepared(let guest):
+            prepared = guest
+            settlePreparation()
+        case .prepareFailed(let reason): perform(machine.memoryRefused(reason: reason))
+        case .probed(let floor, let urgent, let bulk):
+            self.floor = floor
+            attach(urgent: urgent, bulk: bulk)
+        case .probeFailed(let reason): lose(reason)
+        case .agent(let event): take(event)
+        case .loaded(let proof):
+            timeline.note(.loaded)
+            loaded = proof
+            perform(machine.devicesLoaded())
+        case .loadFailed(let error):
+            perform(machine.deviceLoadFailed(device: error.device, reason: error.reason))
+        case .acquired: perform(machine.acquired())
+        case .acquireFailed(let reason): perform(machine.acquireFailed(reason: reason))
+        case .started:
+            timeline.note(.started)
+            logger.notice("the workload runs here")
+            perform(machine.started())
+        case .startFailed(let reason): perform(machine.startFailed(reason: reason))
+        case .undone: perform(machine.undone())
+        }
+    }
+
+    private func take(_ event: DestinationAgent.Event) {
+        switch event {
+        case .everyPageResident:
+            timeline.note(.resident)
+            perform(machine.allPagesResident())
+        case .laneLost(let lane, let reason): lose("the \(lane) lane: \(reason)")
+        case .failed(let reason): lose(reason)
+        }
+    }
+
+    func lose(_ reason: String) {
+        perform(machine.linkLost(reason: reason))
+        hangUp(reason: reason)
+        settlePreparation()
+    }
+
+    /// Notes the present state.
+    func note() {
+        states.note(machine.state)
+        guard !hasEnded, machine.state == .completed || machine.state == .failed else { return }
+        hasEnded = true
+        timeline.note(.end)
+        onEnd(machine.state == .failed ? machine.failureReason ?? "the migration failed" : nil)
+    }
+
+    /// Ends all three connections; the peer is told why.
+    func hangUp(reason: String?) {
+        agent?.detach()
+        lanes = [:]
+        guard let (lane, _) = control else { return }
+        control = nil
+        if let reason { send(.failure(reason: reason), on: lane) }
+        // A peer that takes nothing more may hold this up for seconds.
+        start("hang-up") { lane.finish() }
+    }
+
+    func send(_ message: ControlMessage, on control: ControlLane) {
+        do throws(ProtocolError) {
+            try control.send(message)
+        } catch {
+            logger.error("cannot send \(message.kind): \(error)")
+            lose("\(error)")
+        }
+    }
+
+    /// Runs blocking work on a thread of its own.
+    func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
+        do throws(SystemError) {
+            try work.run(name, body)
+        } catch {
+            // Without a thread nothing can go on; the work is done here, late rather than never.
+            logger.warning("\(error)")
+            body()
+        }
+    }
+}

@@ -1,0 +1,16 @@
+import QMP
+import Synchronization
+
+/// Where an agent's events go: nowhere, until somebody listens.
+final class EventSink: Sendable {
+    private let sink = Mutex<(@Sendable (String, [String: JSONValue]) -> Void)?>(nil)
+
+    func set(_ sink: @escaping @Sendable (String, [String: JSONValue]) -> Void) {
+        self.sink.withLock { $0 = sink }
+    }
+
+    func send(_ name: String, _ data: [String: JSONValue] = [:]) {
+        // Called under the lock, so that events keep their order.
+        sink.withLock { $0?(name, data) }
+    }
+}

@@ -1,0 +1,80 @@
+import LinuxSystem
+import Logging
+import PageProtocol
+import Synchronization
+
+/// Accepts the connections of a migration: reads the first frame of each, which says which of the three it is.
+final class LaneAcceptor: Sendable {
+    /// Seconds for a connection to say what it is.
+    private static let openingTimeout = 5
+    /// Connections that have not said it yet; further ones are refused.
+    private static let openingLimit = 32
+
+    private let listener: Listener
+    private let logger: Logger
+    private let onArrival: @Sendable (Handover<StreamSocket>, OpeningFrame) -> Void
+    private let openings = ThreadGroup()
+    private let thread = Mutex<JoinedThread?>(nil)
+
+    /// Listens at an address.
+    ///
+    /// - Parameter onArrival: called with each connection that has said what it is; must not block.
+    init(
+        at address: SocketAddress,
+        logger: Logger,
+        onArrival: @escaping @Sendable (Handover<StreamSocket>, OpeningFrame) -> Void
+    ) throws(SystemError) {
+        listener = try Listener(at: address)
+        self.logger = logger
+        self.onArrival = onArrival
+        var thread: JoinedThread? = try JoinedThread(name: "accept") { [self] in run() }
+        self.thread.withLock { swap(&thread, &$0) }
+    }
+
+    /// Where it listens, with the port the kernel chose.
+    var address: SocketAddress { listener.address }
+
+    /// Ends the listening and waits for its threads.
+    func stop() {
+        listener.shutdown()
+        var thread: JoinedThread? = nil
+        self.thread.withLock { swap(&thread, &$0) }
+        thread = nil
+        openings.join()
+    }
+
+    private func run() {
+        do {
+            while let socket = try listener.accept() {
+                guard openings.count < LaneAcceptor.openingLimit else {
+                    logger.warning("refused a connection from \(socket.peer): too many wait to say what they are")
+                    continue
+                }
+                let socket = Handover(socket)
+                try openings.run("open") { [self] in
+                    if let socket = socket.take() { open(socket) }
+                }
+            }
+        } catch {
+            logger.error("no further connections are accepted at \(listener.address): \(error)")
+        }
+    }
+
+    private func open(_ socket: consuming StreamSocket) {
+        do {
+            try socket.setReceiveTimeout(seconds: LaneAcceptor.openingTimeout)
+            let opening = try ControlLane.receiveOpening(from: socket)
+            try socket.setReceiveTimeout(seconds: 0)
+            onArrival(Handover(socket), opening)
+        } catch {
+            refuse(socket, reason: "\(error)")
+        }
+    }
+
+    /// Tells a peer that means to speak the protocol why it is not wanted, if it is still there, and hangs up.
+    func refuse(_ socket: consuming StreamSocket, reason: String) {
+        logger.warning("refused a connection from \(socket.peer): \(reason)")
+        guard let frame = try? ControlMessage.refused(reason: reason).encode() else { return }
+        try? socket.send(frame)
+    }
+}

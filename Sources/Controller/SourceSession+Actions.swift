@@ -1,0 +1,135 @@
+import Guest
+import LinuxSystem
+import Logging
+import PageProtocol
+import SourceAgent
+import Switchover
+
+/// What the machine wants done.
+extension SourceSession {
+    func perform(_ actions: [SourceAction]) {
+        note()
+        for action in actions { perform(action) }
+    }
+
+    private func perform(_ action: SourceAction) {
+        switch action {
+        case .connect: connect()
+        case .send(let message): send(message)
+        case .proceed: perform(machine.proceed())
+        case .stop:
+            timeline.note(.stopAsked)
+            start("stop") { [workload, events] in
+                do {
+                    try workload.stop()
+                    events.yield(.stopped)
+                } catch {
+                    events.yield(.stopFailed(reason: "\(error)"))
+                }
+            }
+        case .save:
+            start("save") { [workload, events] in
+                do throws(DeviceError) {
+                    events.yield(.saved(try workload.devices.save()))
+                } catch {
+                    events.yield(.saveFailed(error))
+                }
+            }
+        case .releaseLocks:
+            start("release") { [workload, events] in
+                workload.devices.release()
+                events.yield(.locksReleased)
+            }
+        case .resume: resume()
+        case .closeLink(let reason): hangUp(reason: reason)
+        case .violation(let what):
+            logger.error("\(destination) breaks the protocol: \(what)")
+            hangUp(reason: what)
+        }
+    }
+
+    /// Runs blocking work on a thread of its own.
+    func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
+        do throws(SystemError) {
+            try work.run(name, body)
+        } catch {
+            // Without a thread nothing can go on; the work is done here, late rather than never.
+            logger.warning("\(error)")
+            body()
+        }
+    }
+
+    private func connect() {
+        start("connect") { [destination, events] in
+            do throws(SystemError) {
+                events.yield(.connected(Handover(try StreamSocket(connectingTo: destination))))
+            } catch {
+                events.yield(.connectFailed(reason: "\(error)"))
+            }
+        }
+    }
+
+    /// Lets the workload go on here. No page is sent any more before its memory may change.
+    private func resume() {
+        agent.thaw()
+        agent.detach()
+        start("resume") { [workload, events] in
+            do {
+                try workload.devices.acquire()
+                try WorkloadStart.inPlace(workload)
+                events.yield(.resumed)
+            } catch {
+                events.yield(.resumeFailed(reason: "\(error)"))
+            }
+        }
+    }
+
+    private func send(_ message: SourceMessage) {
+        guard let control else { return }
+        switch message {
+        case .hello:
+            let hello = Hello(
+                role: .source,
+                capabilities: .startResult,
+                migration: migration,
+                instance: instance,
+                nonce: .zero,
+                lease: .absent
+            )
+            send(.hello(hello), on: control)
+            send(.regions(guest: GuestAnnouncement(workload.description)), on: control)
+        case .listen:
+            agent.freeze()
+            send(.listen, on: control)
+        case .devices: sendDevices(on: control)
+        case .ping(let number): send(.ping(number), on: control)
+        case .run(let grant):
+            timeline.note(.runSent)
+            send(.run(token: grant.token.value, epoch: grant.epoch), on: control)
+            push()
+        case .complete: send(.complete, on: control)
+        case .bye:
+            send(.bye, on: control)
+            hangUp(reason: nil)
+        }
+    }
+
+    private func sendDevices(on control: ControlLane) {
+        do throws(ProtocolError) {
+            for frame in try DeviceTransfer.frames(of: savedDevices) { control.send(frame: frame) }
+            savedDevices = []
+        } catch {
+            // More state than the protocol carries: the workload is taken back.
+            events.yield(.control(.lost(reason: "\(error)")))
+        }
+    }
+
+    private func push() {
+        guard pushes else { return }
+        do throws(SystemError) {
+            try agent.startPush()
+        } catch {
+            logger.error("pages are sent on demand only: \(error)")
+        }
+    }
+}

@@ -1,0 +1,88 @@
+import LinuxSystem
+import PageProtocol
+import SourceAgent
+import Switchover
+
+/// What the destination says.
+extension SourceSession {
+    func connected(_ handover: Handover<StreamSocket>) {
+        guard let socket = handover.take() else { return }
+        do {
+            control = try ControlLane(socket) { [events] in events.yield(.control($0)) }
+            perform(machine.linkUp())
+        } catch {
+            perform(machine.linkLost(reason: "\(error)"))
+        }
+    }
+
+    func join(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>) {
+        guard control != nil, let urgent = urgent.take(), let bulk = bulk.take() else { return }
+        do {
+            try agent.attach(urgent: urgent, bulk: bulk)
+        } catch {
+            events.yield(.lanesFailed(reason: "\(error)"))
+        }
+    }
+
+    func receive(_ message: ControlMessage) {
+        guard let control else { return }
+        if case .hello(let hello) = message { return greet(hello) }
+        if case .refused(let reason) = message { return perform(machine.refused(reason: reason)) }
+        guard let peer else { return refuse("the destination sent \(message.kind) before its HELLO") }
+        let instance = Switchover.InstanceID(peer.instance)
+        switch message {
+        case .ready:
+            control.allowSilence()
+            perform(machine.ready(from: instance))
+        case .ping(let number): send(.pong(number), on: control)
+        case .pong(let number):
+            timeline.note(.loaded)
+            perform(machine.pong(number, from: instance))
+        case .devicesFailed(let device, let reason):
+            perform(machine.devicesFailed(device: device, reason: reason))
+        case .running(let token):
+            timeline.note(.running)
+            perform(machine.running(RunToken(token), from: instance))
+        case .startFailed(let token, let reason):
+            perform(machine.startFailed(RunToken(token), reason: reason, from: instance))
+        case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
+        case .completeAck: perform(machine.completeAcknowledged())
+        case .failure(let reason): events.yield(.control(.lost(reason: "the destination says: \(reason)")))
+        case .hello, .refused, .regions, .listen, .devices, .deviceData, .run, .cancel, .cancelled, .unknown, .complete, .bye:
+            refuse("the destination sent \(message.kind), which it never sends here")
+        }
+    }
+
+    private func greet(_ hello: Hello) {
+        guard peer == nil else { return refuse("the destination sent HELLO twice") }
+        guard hello.role == .destination else { return refuse("the peer at \(destination) is a source too") }
+        guard hello.migration == migration else { return refuse("the destination answered for another migration") }
+        guard hello.capabilities.contains(.startResult) else {
+            return refuse("the destination cannot say whether a start worked; run the same release on both hosts")
+        }
+        peer = hello
+        let joins = [Lane.urgent, .bulk].map { Join(lane: $0, migration: migration, nonce: hello.nonce).encode() }
+        start("join-lanes") { [destination, events] in
+            do throws(SystemError) {
+                let urgent = try StreamSocket(connectingTo: destination)
+                try urgent.send(joins[0])
+                let bulk = try StreamSocket(connectingTo: destination)
+                try bulk.send(joins[1])
+                events.yield(.lanesJoined(urgent: Handover(urgent), bulk: Handover(bulk)))
+            } catch {
+                events.yield(.lanesFailed(reason: "\(error)"))
+            }
+        }
+    }
+
+    /// The peer broke the protocol in a way that the machine does not see.
+    private func refuse(_ reason: String) {
+        events.yield(.control(.lost(reason: reason)))
+    }
+}
+
+extension Switchover.InstanceID {
+    init(_ instance: PageProtocol.InstanceID) {
+        self.init(high: UInt64(instance.value >> 64), low: UInt64(truncatingIfNeeded: instance.value))
+    }
+}

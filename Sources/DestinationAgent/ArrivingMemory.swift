@@ -1,0 +1,147 @@
+import LinuxSystem
+import PageProtocol
+import Synchronization
+import Telemetry
+
+/// The guest's memory while its pages arrive: what has been placed, what is waited for, and how pages are placed.
+final class ArrivingMemory: Sendable {
+    let ranges: [PageRange]
+    let table: RegionTable
+    /// Set after a page was placed, never before.
+    let resident: [PageBitmap]
+    /// Set when a page is asked for, and kept: a page is asked for once on each connection.
+    let wanted: [PageBitmap]
+    let inFlight = InFlightFaults()
+    let urgentService = LatencyRecorder()
+    let bulkService = LatencyRecorder()
+    let pagesTotal: Int
+    let onEvent: @Sendable (DestinationAgent.Event) -> Void
+
+    let userfaultfd: Userfaultfd
+    private let demand = Atomic<Int>(0)
+    private let pushed = Atomic<Int>(0)
+    private let zero = Atomic<Int>(0)
+    private let duplicate = Atomic<Int>(0)
+    private let residentCount = Atomic<Int>(0)
+
+    init(
+        userfaultfd: consuming Userfaultfd,
+        ranges: [PageRange],
+        resident: [PageBitmap],
+        table: RegionTable,
+        onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
+    ) throws(SystemError) {
+        self.userfaultfd = userfaultfd
+        self.ranges = ranges
+        self.resident = resident
+        self.table = table
+        self.onEvent = onEvent
+        var wanted: [PageBitmap] = []
+        for range in ranges { wanted.append(try PageBitmap(pageCount: range.pageCount)) }
+        self.wanted = wanted
+        pagesTotal = ranges.reduce(0) { $0 + $1.pageCount }
+        residentCount.store(resident.reduce(0) { $0 + $1.count }, ordering: .relaxed)
+    }
+
+    /// How a run of pages came.
+    enum Origin {
+        /// On the urgent lane.
+        case demand
+        /// On the bulk lane.
+        case push
+    }
+
+    /// Places a run that lies in its region.
+    ///
+    /// - Parameter source: the run's bytes, or nil for zeros.
+    @inline(__always)
+    func place(_ run: PageRun, from source: UnsafeRawPointer?, origin: Origin) throws(PlacementFailure) {
+        let region = Int(run.region)
+        let range = ranges[region]
+        let first = Int(run.first)
+        let end = first + Int(run.count)
+        var page = first
+        while page < end {
+            let address = range.address(ofPage: page)
+            let byteCount = (end - page) * range.pageSize
+            let placement =
+                if let source {
+                    userfaultfd.copy(to: address, from: source + (page - first) * range.pageSize, byteCount: byteCount)
+                } else {
+                    userfaultfd.zero(address, byteCount: byteCount)
+                }
+            switch placement {
+            case .placed(let bytes):
+                let placed = page..<(page + bytes / range.pageSize)
+                note(placed, region: region, isZero: source == nil, origin: origin)
+                page = placed.upperBound
+            case .present:
+                // Our own record says who placed it; whoever waits for it is let go.
+                duplicate.add(1, ordering: .relaxed)
+                userfaultfd.wake(address, byteCount: range.pageSize)
+                note(page..<(page + 1), region: region, isZero: source == nil, origin: origin)
+                page += 1
+            case .again:
+                continue
+            case .gone:
+                throw PlacementFailure(reason: "the guest's memory is gone: its process has ended or unmapped it")
+            case .noMemory:
+                throw PlacementFailure(reason: "no memory is left on this host to place a page in")
+            case .failed(let errno):
+                throw PlacementFailure(reason: "the kernel refused a page: \(errno)")
+            }
+        }
+    }
+
+    @inline(__always)
+    private func note(_ pages: Range<Int>, region: Int, isZero: Bool, origin: Origin) {
+        let added = resident[region].insert(run: pages)
+        if inFlight.count > 0 { settle(pages, region: region, origin: origin) }
+        guard added > 0 else { return }
+        switch (origin, isZero) {
+        case (.demand, _): demand.add(added, ordering: .relaxed)
+        case (.push, false): pushed.add(added, ordering: .relaxed)
+        case (.push, true): zero.add(added, ordering: .relaxed)
+        }
+        if residentCount.add(added, ordering: .acquiringAndReleasing).newValue == pagesTotal {
+            onEvent(.everyPageResident)
+        }
+    }
+
+    /// Takes the time of those of the pages that were waited for.
+    @inline(__always)
+    private func settle(_ pages: Range<Int>, region: Int, origin: Origin) {
+        let now = MonotonicClock.now()
+        let recorder = origin == .demand ? urgentService : bulkService
+        for page in pages {
+            guard let since = inFlight.end(region: region, page: page) else { continue }
+            recorder.record(nanoseconds: now &- since)
+        }
+    }
+
+    /// Gives the memory back to the kernel if it is complete; a failure leaves it registered, which harms nobody.
+    func close() {
+        guard isComplete else { return }
+        for range in ranges { try? userfaultfd.unregister(range) }
+    }
+
+    var isComplete: Bool { residentCount.load(ordering: .acquiring) == pagesTotal }
+
+    var progress: DestinationAgent.Progress {
+        var progress = DestinationAgent.Progress()
+        progress.pagesTotal = pagesTotal
+        progress.pagesResident = residentCount.load(ordering: .relaxed)
+        progress.demand = demand.load(ordering: .relaxed)
+        progress.pushed = pushed.load(ordering: .relaxed)
+        progress.zero = zero.load(ordering: .relaxed)
+        progress.duplicate = duplicate.load(ordering: .relaxed)
+        progress.waiting = inFlight.count
+        return progress
+    }
+}
+
+/// A page that could not be placed, with the reason for a person.
+struct PlacementFailure: Error, CustomStringConvertible {
+    let reason: String
+    var description: String { reason }
+}

@@ -1,0 +1,161 @@
+public import LinuxSystem
+public import PageProtocol
+import Synchronization
+public import Telemetry
+
+/// Serves the faults of a guest's memory: asks the source for each page that is touched and places what arrives.
+///
+/// It never decides who runs. The fault service lives as long as pages are missing; lanes come and go beneath it.
+public final class DestinationAgent: Sendable {
+    /// What the agent tells, each from a thread of its own.
+    public enum Event: Sendable {
+        /// Every page has been placed.
+        case everyPageResident
+        /// A lane broke, or its peer broke the protocol. Faults wait until other lanes are attached.
+        case laneLost(Lane, reason: String)
+        /// Faults can be served no more: the memory's process is gone, or no memory is left.
+        case failed(reason: String)
+    }
+
+    /// What has arrived so far.
+    public struct Progress: Hashable, Sendable {
+        /// Pages in all regions.
+        public var pagesTotal = 0
+        /// Pages placed.
+        public var pagesResident = 0
+        /// Pages placed because somebody waited for them.
+        public var demand = 0
+        /// Pages placed out of the push, with bytes.
+        public var pushed = 0
+        /// Pages placed out of the push as known zeros.
+        public var zero = 0
+        /// Pages that came again after they had been placed.
+        public var duplicate = 0
+        /// Pages that somebody waits for now.
+        public var waiting = 0
+
+        /// Nothing yet.
+        public init() {}
+    }
+
+    let memory: ArrivingMemory
+    private let faults: FaultService
+    private let threads = Mutex(Threads())
+    private let onEvent: @Sendable (Event) -> Void
+
+    private struct Threads: ~Copyable {
+        var faults: JoinedThread?
+        var lanes: RunningLanes?
+    }
+
+    private struct RunningLanes: ~Copyable {
+        let sockets: LaneSockets
+        var urgent: JoinedThread
+        var bulk: JoinedThread
+    }
+
+    /// Makes an agent for a guest's memory.
+    ///
+    /// - Parameters:
+    ///   - userfaultfd: where the memory is registered; kept open until ``stop()``.
+    ///   - ranges: the memory, in the order of the announcement.
+    ///   - resident: which pages have been placed, one bitmap a range.
+    ///   - table: the announced regions.
+    ///   - onEvent: called from the agent's threads; must not block.
+    public init(
+        userfaultfd: consuming Userfaultfd,
+        ranges: [PageRange],
+        resident: [PageBitmap],
+        table: RegionTable,
+        onEvent: @escaping @Sendable (Event) -> Void
+    ) throws(SystemError) {
+        memory = try ArrivingMemory(
+            userfaultfd: userfaultfd,
+            ranges: ranges,
+            resident: resident,
+            table: table,
+            onEvent: onEvent
+        )
+        faults = try FaultService(memory: memory)
+        self.onEvent = onEvent
+    }
+
+    /// Starts to read faults. Without lanes they wait.
+    public func start() throws(SystemError) {
+        var thread: JoinedThread? = try JoinedThread(name: "faults") { [faults] in faults.run() }
+        threads.withLock { swap(&thread, &$0.faults) }
+        precondition(thread == nil, "the fault service was started already")
+    }
+
+    /// Takes the lanes of a connection to the source; what is waited for is asked for again.
+    public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
+        let sockets = LaneSockets(urgent: urgent, bulk: bulk)
+        let urgentThread = try JoinedThread(name: "urgent-place") { [memory, onEvent] in
+            var receiver = LaneReceiver(.urgent, sockets: sockets, memory: memory)
+            receiver.run(onEvent)
+        }
+        let bulkThread = try JoinedThread(name: "bulk-place") { [memory, onEvent] in
+            var receiver = LaneReceiver(.bulk, sockets: sockets, memory: memory)
+            receiver.run(onEvent)
+        }
+        var lanes: RunningLanes? = RunningLanes(sockets: sockets, urgent: urgentThread, bulk: bulkThread)
+        threads.withLock { swap(&lanes, &$0.lanes) }
+        precondition(lanes == nil, "lanes were attached already")
+        faults.use(sockets)
+    }
+
+    /// Ends the lanes and waits for their threads. Faults go on to be read, and wait.
+    public func detach() {
+        faults.use(nil)
+        var lanes: RunningLanes? = nil
+        threads.withLock { swap(&lanes, &$0.lanes) }
+        lanes?.sockets.shutdown()
+        // Dropping the threads joins them.
+        lanes = nil
+    }
+
+    /// Ends the lanes and the fault service, and gives complete memory back to the kernel.
+    ///
+    /// While pages are missing the userfaultfd stays open until this process ends, so that their readers wait on and
+    /// never see zeros.
+    public func stop() {
+        detach()
+        faults.stop()
+        var thread: JoinedThread? = nil
+        threads.withLock { swap(&thread, &$0.faults) }
+        thread = nil
+        memory.close()
+    }
+
+    /// What has arrived so far.
+    public var progress: Progress { memory.progress }
+
+    /// From reading a fault's event to its page placed, one recorder a thread that places.
+    public var service: [LatencyRecorder] { [memory.urgentService, memory.bulkService] }
+}
+
+/// The urgent and bulk connections to one source.
+final class LaneSockets: Sendable {
+    let urgent: StreamSocket
+    let bulk: StreamSocket
+
+    init(urgent: consuming StreamSocket, bulk: consuming StreamSocket) {
+        self.urgent = urgent
+        self.bulk = bulk
+    }
+
+    func shutdown() {
+        urgent.shutdown()
+        bulk.shutdown()
+    }
+
+    var peer: String { urgent.peer }
+
+    @inline(__always)
+    func receive(on lane: Lane, into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
+        switch lane {
+        case .urgent: try urgent.receive(into: buffer)
+        case .bulk: try bulk.receive(into: buffer)
+        }
+    }
+}

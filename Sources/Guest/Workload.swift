@@ -1,0 +1,79 @@
+public import Telemetry
+
+/// Something that runs in memory that an agent can move: a program of our own, a virtual machine, another process.
+public protocol Workload: AnyObject, Sendable {
+    /// What a destination must know to make the same workload.
+    var description: GuestDescription { get }
+
+    /// The state that travels beside the memory.
+    var devices: DeviceSet { get }
+
+    /// Starts, or goes on exactly where the devices say it stopped. Returns once it runs.
+    ///
+    /// - Throws: when the start provably executed nothing.
+    func run(_ permit: consuming RunPermit) throws
+
+    /// Stops between two operations; returns once nothing of it executes any more.
+    ///
+    /// - Throws: when it cannot be stopped from here; then it runs on.
+    func stop() throws
+
+    /// What it has done so far in this process.
+    var activity: WorkloadActivity { get }
+
+    /// What its threads waited for pages that were absent, one recorder a thread; empty where it cannot know.
+    var stalls: [LatencyRecorder] { get }
+
+    /// Checks every page against what the workload knows it wrote. It is stopped.
+    ///
+    /// - Returns: nil where the workload cannot know.
+    func verify() -> Verification?
+}
+
+/// What a workload has done in one process. Times are of ``MonotonicClock``, in nanoseconds.
+public struct WorkloadActivity: Hashable, Sendable {
+    /// Operations since the process began.
+    public var operations: UInt64 = 0
+    /// Operations since the last start.
+    public var operationsSinceStart: UInt64 = 0
+    /// When the first operation after the last start ended; nil when there was none.
+    public var firstOperation: UInt64?
+    /// When the last operation ended; nil when there was none. Exact while the workload is stopped.
+    public var lastOperation: UInt64?
+    /// Whether it runs now.
+    public var isRunning = false
+
+    /// Nothing done yet.
+    public init() {}
+}
+
+/// The outcome of a check of every page.
+public struct Verification: Hashable, Codable, Sendable {
+    /// Pages looked at.
+    public var pagesChecked: Int
+    /// Pages that do not hold what was written to them.
+    public var corrupt: Int
+    /// Lines of a loaded file that were found again, where one was loaded.
+    public var lines: Lines?
+
+    /// What was found again of a loaded file.
+    public struct Lines: Hashable, Codable, Sendable {
+        /// Lines found, each whole.
+        public var found: Int
+        /// Lines loaded.
+        public var total: Int
+
+        /// Makes a count.
+        public init(found: Int, total: Int) {
+            self.found = found
+            self.total = total
+        }
+    }
+
+    /// Makes an outcome.
+    public init(pagesChecked: Int, corrupt: Int, lines: Lines? = nil) {
+        self.pagesChecked = pagesChecked
+        self.corrupt = corrupt
+        self.lines = lines
+    }
+}

@@ -1,0 +1,48 @@
+import CShims
+import Glibc
+import SystemPackage
+
+/// A named thread of its own that is always waited for.
+public struct JoinedThread: ~Copyable, Sendable {
+    private let thread: pthread_t
+
+    private final class Start: Sendable {
+        let name: String
+        let body: @Sendable () -> Void
+        init(name: String, body: @escaping @Sendable () -> Void) {
+            self.name = name
+            self.body = body
+        }
+    }
+
+    /// Starts a thread.
+    ///
+    /// - Parameters:
+    ///   - name: shown by `top -H`; the kernel keeps 15 bytes.
+    ///   - body: what it runs.
+    public init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+        let start = Unmanaged.passRetained(Start(name: String(decoding: name.utf8.prefix(15), as: UTF8.self), body: body))
+        var thread = pthread_t()
+        let result = pthread_create(&thread, nil, { argument in
+            guard let argument else { return nil }
+            let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+            // A thread without its name works the same.
+            _ = shim_set_thread_name(start.name)
+            start.body()
+            return nil
+        }, start.toOpaque())
+        guard result == 0 else {
+            start.release()
+            throw SystemError("start the thread \(name)", Errno(rawValue: result), advice: "raise `ulimit -u`")
+        }
+        self.thread = thread
+    }
+
+    /// Waits until the thread has ended; so does dropping the value.
+    public consuming func join() {}
+
+    deinit {
+        let result = pthread_join(thread, nil)
+        precondition(result == 0, "pthread_join of our own thread failed: \(result)")
+    }
+}

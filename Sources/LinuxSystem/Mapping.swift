@@ -1,0 +1,97 @@
+import CShims
+import Glibc
+import SystemPackage
+
+/// A private or shared memory mapping that unmaps itself.
+///
+/// `@unchecked Sendable`: the range stays mapped at the same address for the value's whole life; what is read and
+/// written in it is the business of those who share it.
+public struct Mapping: ~Copyable, @unchecked Sendable {
+    /// Where the mapping begins; aligned to a page.
+    public let base: UnsafeMutableRawPointer
+    /// Bytes mapped, whole pages.
+    public let byteCount: Int
+
+    /// Maps private anonymous memory, which reads as zeros and is not populated.
+    ///
+    /// - Parameter byteCount: a multiple of the page size, in bytes.
+    public init(anonymousBytes byteCount: Int) throws(SystemError) {
+        self = try Mapping.map(byteCount, flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, descriptor: -1)
+    }
+
+    /// Maps a memory file from its beginning, shared with whoever else maps it.
+    public init(sharing file: borrowing MemoryFile) throws(SystemError) {
+        self = try Mapping.map(file.byteCount, flags: MAP_SHARED, descriptor: file.descriptor.raw)
+    }
+
+    private init(base: UnsafeMutableRawPointer, byteCount: Int) {
+        self.base = base
+        self.byteCount = byteCount
+    }
+
+    private static func map(_ byteCount: Int, flags: CInt, descriptor: CInt) throws(SystemError) -> Mapping {
+        // mmap's results are below 2^47 in user space, so a negative value is the error.
+        let address = try attempt("map \(byteCount) bytes of memory", advice: "free memory or ask for less") {
+            () throws(Errno) in
+            try kernel(.mmap) {
+                let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0)
+                return orErrno(Int(bitPattern: address))
+            }
+        }
+        guard let base = UnsafeMutableRawPointer(bitPattern: address) else {
+            preconditionFailure("mmap answered address 0 without MAP_FIXED")
+        }
+        return Mapping(base: base, byteCount: byteCount)
+    }
+
+    deinit {
+        let result = munmap(base, byteCount)
+        precondition(result == 0, "munmap of our own mapping failed")
+    }
+
+    /// Advice to the kernel about the whole mapping.
+    public enum Advice: Sendable {
+        /// Transparent huge pages stay off: a range filled by 4 KiB pages must not be collapsed half way.
+        case noHugePages
+        /// The contents are dropped; the next read sees zeros.
+        case dontNeed
+
+        fileprivate var raw: CInt {
+            switch self {
+            case .noHugePages: MADV_NOHUGEPAGE
+            case .dontNeed: MADV_DONTNEED
+            }
+        }
+    }
+
+    /// Gives the kernel advice about the whole mapping.
+    public func advise(_ advice: Advice) throws(SystemError) {
+        _ = try attempt("advise the kernel (\(advice)) about \(byteCount) bytes of memory") { () throws(Errno) in
+            try kernel(.madvise) { orErrno(madvise(base, byteCount, advice.raw)) }
+        }
+    }
+}
+
+/// A file that lives in memory only (memfd), close-on-exec.
+public struct MemoryFile: ~Copyable, Sendable {
+    let descriptor: OwnedDescriptor
+    /// The file's size in bytes.
+    public let byteCount: Int
+
+    /// Makes a file of zeros.
+    ///
+    /// - Parameters:
+    ///   - name: shown in /proc/PID/maps as `memfd:name`.
+    ///   - byteCount: a multiple of the page size.
+    public init(name: String, byteCount: Int) throws(SystemError) {
+        let descriptor = try attempt("make a memory file") { () throws(Errno) in
+            OwnedDescriptor(try kernel(.memfdCreate) { shim_memfd_create(name) })
+        }
+        let raw = descriptor.raw
+        _ = try attempt("size a memory file to \(byteCount) bytes") { () throws(Errno) in
+            try kernel(.ftruncate) { orErrno(ftruncate(raw, byteCount)) }
+        }
+        self.descriptor = descriptor
+        self.byteCount = byteCount
+    }
+}

@@ -1,0 +1,64 @@
+/// A mapped range of whole pages that a workload works in and an agent moves.
+///
+/// Both keep the object alive: the mapping goes when the last of them does.
+public final class MemoryRegion: Sendable {
+    /// Which region it is, unique within its workload.
+    public let name: String
+    /// Bytes in a page.
+    public let pageSize: Int
+    /// Pages in the region.
+    public let pageCount: Int
+    private let mapping: Mapping
+
+    /// Maps private anonymous memory of `pageCount` pages, transparent huge pages off.
+    public init(name: String, pageSize: Int = 4096, pageCount: Int) throws(SystemError) {
+        self.name = name
+        self.pageSize = pageSize
+        self.pageCount = pageCount
+        mapping = try Mapping(anonymousBytes: pageSize * pageCount)
+        try mapping.advise(.noHugePages)
+    }
+
+    /// Where the region begins.
+    public var base: UnsafeMutableRawPointer { mapping.base }
+
+    /// Bytes in the region.
+    public var byteCount: Int { mapping.byteCount }
+
+    /// Where a page begins.
+    @inline(__always)
+    public func page(_ index: Int) -> UnsafeMutableRawPointer {
+        mapping.base + index * pageSize
+    }
+
+    /// The region as a range to register with a userfaultfd.
+    public var range: PageRange {
+        PageRange(address: UInt64(UInt(bitPattern: base)), pageSize: pageSize, pageCount: pageCount)
+    }
+}
+
+/// A range of whole pages in some process's address space, this one's or another's.
+public struct PageRange: Hashable, Sendable {
+    /// Where it begins; a multiple of the page size.
+    public let address: UInt64
+    /// Bytes in a page, a power of two.
+    public let pageSize: Int
+    /// Pages in the range.
+    public let pageCount: Int
+
+    /// Makes a range out of its parts.
+    public init(address: UInt64, pageSize: Int, pageCount: Int) {
+        self.address = address
+        self.pageSize = pageSize
+        self.pageCount = pageCount
+    }
+
+    /// Bytes in the range.
+    public var byteCount: UInt64 { UInt64(pageSize) * UInt64(pageCount) }
+
+    /// Where a page begins.
+    @inline(__always)
+    public func address(ofPage index: Int) -> UInt64 {
+        address + UInt64(index) * UInt64(pageSize)
+    }
+}

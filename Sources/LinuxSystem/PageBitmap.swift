@@ -1,0 +1,83 @@
+import Synchronization
+
+/// One bit a page, read and set by any thread without a lock.
+///
+/// `@unchecked Sendable`: the words live in a mapping that is never moved and are only touched atomically.
+public final class PageBitmap: @unchecked Sendable {
+    /// Pages the bitmap stands for.
+    public let pageCount: Int
+    private let mapping: Mapping
+    private let words: UnsafeMutablePointer<Atomic<UInt64>>
+    private let setCount = Atomic<Int>(0)
+
+    /// Makes a bitmap with no bit set.
+    public init(pageCount: Int) throws(SystemError) {
+        self.pageCount = pageCount
+        let wordCount = (pageCount + 63) / 64
+        mapping = try Mapping(anonymousBytes: max(4096, (wordCount * 8 + 4095) & ~4095))
+        words = mapping.base.bindMemory(to: Atomic<UInt64>.self, capacity: wordCount)
+    }
+
+    /// How many bits are set.
+    public var count: Int { setCount.load(ordering: .acquiring) }
+
+    /// Whether every page's bit is set.
+    public var isFull: Bool { count == pageCount }
+
+    /// Whether a page's bit is set. Acquires: what was written before the bit was set is seen.
+    @inline(__always)
+    public func contains(_ page: Int) -> Bool {
+        words[page >> 6].load(ordering: .acquiring) & (1 << UInt64(page & 63)) != 0
+    }
+
+    /// Sets a page's bit and tells whether it was clear before. Releases what was written before.
+    @inline(__always)
+    @discardableResult
+    public func insert(_ page: Int) -> Bool {
+        let bit: UInt64 = 1 << UInt64(page & 63)
+        let old = words[page >> 6].bitwiseOr(bit, ordering: .acquiringAndReleasing).oldValue
+        guard old & bit == 0 else { return false }
+        setCount.add(1, ordering: .acquiringAndReleasing)
+        return true
+    }
+
+    /// Clears a page's bit and tells whether it was set before.
+    @inline(__always)
+    @discardableResult
+    public func remove(_ page: Int) -> Bool {
+        let bit: UInt64 = 1 << UInt64(page & 63)
+        let old = words[page >> 6].bitwiseAnd(~bit, ordering: .acquiringAndReleasing).oldValue
+        guard old & bit != 0 else { return false }
+        setCount.subtract(1, ordering: .acquiringAndReleasing)
+        return true
+    }
+
+    /// Sets the bits of a run of pages and tells how many were clear before.
+    public func insert(run: Range<Int>) -> Int {
+        var added = 0
+        var page = run.lowerBound
+        while page < run.upperBound {
+            let bits = min(64 - page & 63, run.upperBound - page)
+            let mask: UInt64 = (bits == 64 ? .max : (1 << UInt64(bits)) - 1) << UInt64(page & 63)
+            let old = words[page >> 6].bitwiseOr(mask, ordering: .acquiringAndReleasing).oldValue
+            added += (mask & ~old).nonzeroBitCount
+            page += bits
+        }
+        if added > 0 { setCount.add(added, ordering: .acquiringAndReleasing) }
+        return added
+    }
+
+    /// The first page at or after `page` whose bit is clear, or nil.
+    public func firstClear(from page: Int) -> Int? {
+        var page = page
+        while page < pageCount {
+            let clear = ~words[page >> 6].load(ordering: .acquiring) >> UInt64(page & 63)
+            if clear != 0 {
+                let found = page + clear.trailingZeroBitCount
+                return found < pageCount ? found : nil
+            }
+            page = (page | 63) + 1
+        }
+        return nil
+    }
+}

@@ -1,0 +1,159 @@
+import CShims
+import Glibc
+import SystemPackage
+
+/// A connected stream socket, TCP or Unix, blocking. Any thread may send, any may receive, one of each at a time.
+public struct StreamSocket: ~Copyable, Sendable {
+    let descriptor: OwnedDescriptor
+    /// Who is at the other end, for messages.
+    public let peer: String
+
+    init(_ descriptor: consuming OwnedDescriptor, peer: String) {
+        self.descriptor = descriptor
+        self.peer = peer
+    }
+
+    /// Connects to an address.
+    ///
+    /// - Parameter timeout: seconds after which the attempt is given up.
+    public init(connectingTo address: SocketAddress, timeout: Int = 10) throws(SystemError) {
+        self = try StreamSocket.connect(to: address, timeout: timeout)
+    }
+
+    private static func connect(to address: SocketAddress, timeout: Int) throws(SystemError) -> StreamSocket {
+        switch address {
+        case .unix(let path):
+            let descriptor = try Listener.socket(AF_UNIX)
+            let raw = descriptor.raw
+            _ = try attempt("connect to \(address)", advice: "check that the agent runs there") { () throws(Errno) in
+                try kernel(.connect) { shim_connect_unix(raw, path) }
+            }
+            return StreamSocket(descriptor, peer: address.description)
+        case .tcp(let host, let port):
+            let resolved = try ResolvedAddress(host: host, port: port, passive: false)
+            let socket = StreamSocket(try Listener.socket(resolved.family), peer: address.description)
+            let raw = socket.descriptor.raw
+            try socket.set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: timeout, tv_usec: 0))
+            _ = try attempt("connect to \(address)", advice: "check that the agent listens there") {
+                () throws(Errno) in
+                try kernel(.connect) { orErrno(resolved.withAddress { Glibc.connect(raw, $0, $1) }) }
+            }
+            try socket.set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: 0, tv_usec: 0))
+            try socket.prepareTCP()
+            return socket
+        }
+    }
+
+    /// Sends all bytes.
+    @inline(__always)
+    public func send(_ bytes: UnsafeRawBufferPointer) throws(SystemError) {
+        var rest = bytes
+        while !rest.isEmpty {
+            let sent: Int
+            do throws(Errno) {
+                sent = try kernel(.send) {
+                    orErrno(Glibc.send(descriptor.raw, rest.baseAddress, rest.count, CInt(MSG_NOSIGNAL)))
+                }
+            } catch {
+                throw SystemError("send to \(peer)", error)
+            }
+            rest = UnsafeRawBufferPointer(rebasing: rest[sent...])
+        }
+    }
+
+    /// Sends all bytes.
+    public func send(_ bytes: [UInt8]) throws(SystemError) {
+        do {
+            try bytes.withUnsafeBytes { try send($0) }
+        } catch let error as SystemError {
+            throw error
+        } catch {
+            preconditionFailure("send throws SystemError only")
+        }
+    }
+
+    /// Sends all gathered pieces by as few calls as the kernel allows, and empties the buffer.
+    @inline(__always)
+    public func send(_ gathered: inout GatherBuffer) throws(SystemError) {
+        var rest = gathered.take()[...]
+        while !rest.isEmpty {
+            var message = msghdr()
+            message.msg_iov = UnsafeMutableBufferPointer(rebasing: rest).baseAddress
+            message.msg_iovlen = min(rest.count, 1024)  // UIO_MAXIOV
+            var sent: Int
+            do throws(Errno) {
+                sent = try kernel(.sendmsg) { orErrno(sendmsg(descriptor.raw, &message, CInt(MSG_NOSIGNAL))) }
+            } catch {
+                throw SystemError("send to \(peer)", error)
+            }
+            while let first = rest.first, sent >= first.iov_len {
+                sent -= first.iov_len
+                rest = rest.dropFirst()
+            }
+            if sent > 0 {
+                rest[rest.startIndex].iov_base += sent
+                rest[rest.startIndex].iov_len -= sent
+            }
+        }
+    }
+
+    /// Receives what has arrived, waiting for at least one byte.
+    ///
+    /// - Returns: bytes received; 0 when the peer has closed its side.
+    @inline(__always)
+    public func receive(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
+        do throws(Errno) {
+            return try kernel(.recv) { orErrno(recv(descriptor.raw, buffer.baseAddress, buffer.count, 0)) }
+        } catch {
+            throw SystemError("receive from \(peer)", error)
+        }
+    }
+
+    /// Receives exactly as many bytes as the buffer holds.
+    ///
+    /// - Returns: bytes received; less than asked when the peer closed its side first.
+    public func receive(exactly buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
+        var filled = 0
+        while filled < buffer.count {
+            let received = try receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+            if received == 0 { break }
+            filled += received
+        }
+        return filled
+    }
+
+    /// Ends both directions at once: threads blocked in a call on this socket return from it.
+    public func shutdown() {
+        // ENOTCONN only says that the peer was faster.
+        _ = try? kernel(.shutdown) { orErrno(Glibc.shutdown(descriptor.raw, CInt(SHUT_RDWR))) }
+    }
+
+    /// Lets a receive fail with EAGAIN after this many seconds; 0 waits for ever.
+    public func setReceiveTimeout(seconds: Int) throws(SystemError) {
+        try set(SOL_SOCKET, SO_RCVTIMEO, timeval(tv_sec: seconds, tv_usec: 0))
+    }
+
+    /// Seconds after which a peer that answers nothing counts as gone.
+    private static let deadPeerSeconds: CInt = 5
+
+    /// Sends at once what is to be sent, and notices a peer that is gone without a word.
+    func prepareTCP() throws(SystemError) {
+        let tcp = CInt(IPPROTO_TCP)
+        try set(tcp, TCP_NODELAY, CInt(1))
+        // An idle connection is probed each second; unanswered data or probes break it.
+        try set(SOL_SOCKET, SO_KEEPALIVE, CInt(1))
+        try set(tcp, TCP_KEEPIDLE, CInt(1))
+        try set(tcp, TCP_KEEPINTVL, CInt(1))
+        try set(tcp, TCP_KEEPCNT, StreamSocket.deadPeerSeconds)
+        try set(tcp, TCP_USER_TIMEOUT, StreamSocket.deadPeerSeconds * 1000)
+    }
+
+    func set<Value: BitwiseCopyable>(_ level: CInt, _ option: CInt, _ value: Value) throws(SystemError) {
+        var value = value
+        _ = try attempt("set option \(option) of the socket to \(peer)") { () throws(Errno) in
+            try kernel(.setsockopt) {
+                orErrno(setsockopt(descriptor.raw, level, option, &value, socklen_t(MemoryLayout<Value>.size)))
+            }
+        }
+    }
+}

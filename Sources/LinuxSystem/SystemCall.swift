@@ -1,0 +1,40 @@
+import Glibc
+import SystemPackage
+
+/// The kernel calls this module makes. Errors name them, and tests inject failures by them.
+package enum SystemCall: String, Sendable, Hashable {
+    case accept4, bind, connect, eventfd, fchmod, fstat, ftruncate, getpeername, getsockname, getsockopt, listen
+    case madvise, memfdCreate = "memfd_create", mmap, munmap, open, poll, pread, read, recv, recvmsg, send, sendmsg
+    case setsockopt, shutdown, socket, unlink, userfaultfd, write
+    case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
+    case uffdioCopy = "UFFDIO_COPY", uffdioZeropage = "UFFDIO_ZEROPAGE", uffdioWake = "UFFDIO_WAKE"
+}
+
+/// Enters the kernel: every call of this module passes here and nowhere else.
+///
+/// EINTR is retried. EBADF and EFAULT on our own objects are bugs of this program and trap.
+///
+/// - Parameter body: makes the call and returns its result, or `-errno`.
+@inline(__always)
+func kernel<Result: FixedWidthInteger & SignedInteger>(
+    _ call: SystemCall,
+    _ body: () -> Result
+) throws(Errno) -> Result {
+    #if DEBUG
+    if let forced = ForcedErrno.take(call) { throw forced }
+    #endif
+    while true {
+        let result = body()
+        if result >= 0 { return result }
+        let errno = Errno(rawValue: CInt(-result))
+        if errno == .interrupted { continue }
+        precondition(errno != .badFileDescriptor && errno != .badAddress, "\(call.rawValue): \(errno)")
+        throw errno
+    }
+}
+
+/// Turns a libc result into the form `kernel` takes: the result itself, or `-errno`.
+@inline(__always)
+func orErrno<Result: FixedWidthInteger & SignedInteger>(_ result: Result) -> Result {
+    result < 0 ? -Result(Glibc.errno) : result
+}

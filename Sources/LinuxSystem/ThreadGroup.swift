@@ -1,0 +1,91 @@
+import Synchronization
+
+/// Threads that each do one piece of blocking work and end; none is left behind unjoined.
+public final class ThreadGroup: Sendable {
+    private final class Member: Sendable {
+        let thread: JoinedThread
+        init(_ thread: consuming JoinedThread) { self.thread = thread }
+    }
+
+    private struct Members {
+        var running: [Int: Member] = [:]
+        var ended: [Int] = []
+        var next = 0
+    }
+
+    private let members = Mutex(Members())
+
+    /// Makes a group without threads.
+    public init() {}
+
+    /// Threads that have not ended.
+    public var count: Int { members.withLock { $0.running.count - $0.ended.count } }
+
+    /// Runs `body` on a thread of its own.
+    public func run(_ name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+        let id = members.withLock { members in
+            members.next += 1
+            return members.next
+        }
+        reap()
+        // The member is in the table before its thread can report its end: both happen under the lock.
+        let started: Result<Void, SystemError> = members.withLock { members in
+            Result { () throws(SystemError) in
+                let thread = try JoinedThread(name: name) { [self] in
+                    body()
+                    self.members.withLock { $0.ended.append(id) }
+                }
+                members.running[id] = Member(thread)
+            }
+        }
+        try started.get()
+    }
+
+    /// Waits for all threads.
+    public func join() {
+        while true {
+            let member = members.withLock { members in
+                members.ended.removeAll()
+                return members.running.popFirst()?.value
+            }
+            // Dropping the member joins its thread.
+            guard member != nil else { return }
+        }
+    }
+
+    private func reap() {
+        let reaped = members.withLock { members in
+            defer { members.ended = [] }
+            return members.ended.compactMap { members.running.removeValue(forKey: $0) }
+        }
+        // Their threads have nothing left to do, so that dropping them waits for no work.
+        _ = reaped
+    }
+}
+
+/// Carries a value that cannot be copied to whoever takes it first.
+public final class Handover<Value: ~Copyable & Sendable>: Sendable {
+    private let value: Mutex<Value?>
+
+    /// Puts a value in.
+    public init(_ value: consuming sending Value) {
+        self.value = Mutex(consume value)
+    }
+
+    /// Takes the value out; nil when somebody has taken it.
+    public func take() -> Value? {
+        value.withLock { value in
+            var taken: Value? = nil
+            swap(&taken, &value)
+            return taken
+        }
+    }
+}
+
+extension Dictionary {
+    fileprivate mutating func popFirst() -> Element? {
+        guard let first else { return nil }
+        removeValue(forKey: first.key)
+        return first
+    }
+}

@@ -1,0 +1,95 @@
+import CShims
+import Glibc
+import SystemPackage
+
+extension Userfaultfd {
+    /// Something that happened to registered memory.
+    public enum Event: Hashable, Sendable {
+        /// A thread waits for the page that holds this address.
+        case fault(address: UInt64)
+        /// The pages from `start` up to `end` were dropped and read as zeros from now on.
+        case removed(start: UInt64, end: UInt64)
+        /// An event this module was not asked to handle, by the kernel's number.
+        case other(UInt8)
+    }
+
+    /// A buffer that events are read into: made once, used again and again.
+    public struct EventBuffer: ~Copyable {
+        private let messages: UnsafeMutableBufferPointer<uffd_msg>
+        /// Events in the buffer.
+        public fileprivate(set) var count = 0
+
+        /// Makes room for `capacity` events.
+        public init(capacity: Int) {
+            messages = .allocate(capacity: capacity)
+            messages.initialize(repeating: uffd_msg())
+        }
+
+        deinit {
+            messages.deallocate()
+        }
+
+        /// The event at `index`, which is below ``count``.
+        public subscript(index: Int) -> Event {
+            precondition(index < count)
+            let message = messages[index]
+            switch CInt(message.event) {
+            case CInt(UFFD_EVENT_PAGEFAULT):
+                return .fault(address: message.arg.pagefault.address)
+            case CInt(UFFD_EVENT_REMOVE):
+                return .removed(start: message.arg.remove.start, end: message.arg.remove.end)
+            default:
+                return .other(message.event)
+            }
+        }
+
+        fileprivate mutating func fill(from descriptor: CInt) throws(Errno) {
+            count = 0
+            let bytes = UnsafeMutableRawBufferPointer(messages)
+            let received = try kernel(.read) { orErrno(Glibc.read(descriptor, bytes.baseAddress, bytes.count)) }
+            count = received / MemoryLayout<uffd_msg>.stride
+        }
+    }
+
+    /// Reads the events that are waiting, without blocking; the buffer is empty when there are none.
+    @inline(__always)
+    public func read(into buffer: inout EventBuffer) throws(SystemError) {
+        do throws(Errno) {
+            try buffer.fill(from: descriptor.raw)
+        } catch .resourceTemporarilyUnavailable {
+            return
+        } catch {
+            throw SystemError("read events from a userfaultfd", error)
+        }
+    }
+
+    /// What ended a wait.
+    public enum Wake: Hashable, Sendable {
+        /// Events can be read.
+        case events
+        /// The flag was raised.
+        case flag
+        /// The memory's process is gone.
+        case hangUp
+    }
+
+    /// Waits until events can be read or the flag is raised; the flag goes first.
+    @inline(__always)
+    public func wait(or flag: borrowing EventDescriptor) throws(SystemError) -> Wake {
+        var descriptors = (
+            pollfd(fd: flag.descriptor.raw, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+        )
+        do throws(Errno) {
+            _ = try kernel(.poll) {
+                withUnsafeMutableBytes(of: &descriptors) { bytes in
+                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 2, -1))
+                }
+            }
+        } catch {
+            throw SystemError("wait for events of a userfaultfd", error)
+        }
+        if descriptors.0.revents != 0 { return .flag }
+        return descriptors.1.revents & Int16(POLLIN) != 0 ? .events : .hangUp
+    }
+}

@@ -1,0 +1,41 @@
+extension ControlMessage {
+    /// The frame with its header, ready to be sent.
+    ///
+    /// Reasons are made fit for the wire: control characters become spaces, and what exceeds 1024 bytes of UTF-8 is cut
+    /// off before a character. Everything else is held to the bounds that the decoder applies.
+    ///
+    /// - Throws: what a receiver would refuse: `outOfBounds`, `controlCharacter`, `duplicateName`, or an error of the
+    ///   region table. Messages without names, regions, devices or chunks never throw.
+    public func encode() throws(ProtocolError) -> [UInt8] {
+        var writer = WireWriter(kind)
+        switch self {
+        case .hello(let hello):
+            try hello.write(to: &writer)
+        case .refused(let reason), .failure(let reason):
+            writer.append(reason: reason)
+        case .regions(let guest):
+            try guest.write(to: &writer)
+        case .devices(let devices):
+            try DeviceEntry.write(devices, to: &writer)
+        case .deviceData(let bytes):
+            try writer.require(UInt64(bytes.count), field: "chunk length", in: 1...UInt64(Wire.maxDeviceChunkBytes))
+            writer.append(bytes)
+        case .ping(let number), .pong(let number):
+            writer.append(number)
+        case .devicesFailed(let device, let reason):
+            try writer.append(device, field: "device name", allowed: 0...Wire.maxNameBytes)
+            writer.append(reason: reason)
+        case .run(let token, let epoch):
+            writer.append(token)
+            writer.append(epoch)
+        case .running(let token), .cancel(let token), .cancelled(let token), .unknown(let token):
+            writer.append(token)
+        case .startFailed(let token, let reason):
+            writer.append(token)
+            writer.append(reason: reason)
+        case .ready, .listen, .startRequest, .complete, .completeAck, .bye:
+            break
+        }
+        return writer.finish()
+    }
+}

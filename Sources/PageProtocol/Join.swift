@@ -1,0 +1,44 @@
+/// The first frame on an urgent or bulk connection, sent by its dialer.
+public struct Join: Hashable, Sendable {
+    /// Which of the two this connection is.
+    public var lane: Lane
+    /// The migration to join.
+    public var migration: MigrationID
+    /// The nonce from the HELLO of the side that accepts.
+    public var nonce: Nonce
+
+    /// A JOIN of the version spoken here.
+    public init(lane: Lane, migration: MigrationID, nonce: Nonce) {
+        self.lane = lane
+        self.migration = migration
+        self.nonce = nonce
+    }
+
+    /// The frame with its header: 48 bytes.
+    public func encode() -> [UInt8] {
+        var writer = WireWriter(.join)
+        writer.append(Wire.magic)
+        writer.append(Wire.version)
+        writer.append(lane.rawValue)
+        writer.append(UInt8(0))
+        writer.append(migration)
+        writer.append(nonce)
+        return writer.finish()
+    }
+
+    init(from reader: inout WireReader) throws(ProtocolError) {
+        try reader.readOpening()
+        lane = try reader.readValue("lane")
+        try reader.readReserved()
+        migration = try reader.readIdentifier("migration id")
+        nonce = try reader.readIdentifier("nonce")
+    }
+}
+
+/// A connection that carries pages.
+public enum Lane: UInt8, CaseIterable, Hashable, Sendable {
+    /// Requests of the destination and the pages that answer them: nothing else waits in it.
+    case urgent = 1
+    /// Pages that the source pushes.
+    case bulk = 2
+}

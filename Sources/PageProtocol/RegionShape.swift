@@ -1,0 +1,68 @@
+/// One piece of the guest's memory.
+public struct RegionShape: Hashable, Sendable {
+    /// The region's name, 1 to 64 bytes, used once.
+    public var name: String
+    /// Where the guest sees it; for a process, its virtual address.
+    public var guestAddress: UInt64
+    /// Bytes of a page: a power of two from 4096 to 1 GiB.
+    public var pageSize: UInt32
+    /// How many pages it has, at least 1.
+    public var pageCount: UInt64
+
+    /// A shape; ``validate(_:)`` checks its bounds.
+    public init(name: String, guestAddress: UInt64, pageSize: UInt32, pageCount: UInt64) {
+        self.name = name
+        self.guestAddress = guestAddress
+        self.pageSize = pageSize
+        self.pageCount = pageCount
+    }
+
+    /// Checks a guest's regions: 1 to 64 of them, names used once and inside their bounds, page sizes and counts inside
+    /// theirs, no end beyond 64 bits, at most 2^46 bytes together, no shared guest address.
+    ///
+    /// - Throws: the first fault found; it names the region or regions.
+    public static func validate(_ shapes: [RegionShape]) throws(ProtocolError) {
+        guard (1...Wire.maxRegions).contains(shapes.count) else {
+            throw .outOfBounds(
+                frame: .regions,
+                field: "region count",
+                found: UInt64(shapes.count),
+                allowed: 1...UInt64(Wire.maxRegions)
+            )
+        }
+        var names: Set<String> = []
+        var total: UInt64 = 0
+        for shape in shapes {
+            total += try shape.validatedByteCount()
+            guard total <= Wire.maxMemoryBytes else { throw .memoryTooLarge(region: shape.name) }
+            guard names.insert(shape.name).inserted else { throw .duplicateName(frame: .regions, name: shape.name) }
+        }
+        let ordered = shapes.sorted { $0.guestAddress < $1.guestAddress }
+        for (first, second) in zip(ordered, ordered.dropFirst())
+        where second.guestAddress - first.guestAddress < first.pageCount * UInt64(first.pageSize) {
+            throw .regionsOverlap(first.name, second.name)
+        }
+    }
+
+    /// The region's size in bytes, at most 2^46, once its own fields are known to be sound.
+    private func validatedByteCount() throws(ProtocolError) -> UInt64 {
+        try Text.validate(name, frame: .regions, field: "region name", allowed: 1...Wire.maxNameBytes)
+        guard pageSize.nonzeroBitCount == 1, (Wire.minPageSize...Wire.maxPageSize).contains(pageSize) else {
+            throw .pageSize(region: name, found: pageSize)
+        }
+        guard pageCount > 0 else {
+            throw .outOfBounds(
+                frame: .regions,
+                field: "page count of region \"\(name)\"",
+                found: 0,
+                allowed: 1...(Wire.maxMemoryBytes / UInt64(pageSize))
+            )
+        }
+        let (size, overflow) = pageCount.multipliedReportingOverflow(by: UInt64(pageSize))
+        guard !overflow, size <= Wire.maxMemoryBytes else { throw .memoryTooLarge(region: name) }
+        guard !guestAddress.addingReportingOverflow(size).overflow else {
+            throw .regionOverflow(region: name, guestAddress: guestAddress)
+        }
+        return size
+    }
+}

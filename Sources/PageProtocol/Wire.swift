@@ -1,0 +1,55 @@
+/// The constants of the wire: identity, version and the bounds that every receiver applies.
+public enum Wire {
+    /// The bytes `P G F Y` read as a little-endian integer; HELLO and JOIN begin with them.
+    public static let magic: UInt32 = 0x5946_4750
+
+    /// The protocol version spoken here; peers of another version are refused.
+    public static let version: UInt16 = 1
+
+    /// Bytes of the header before every payload: u32 payload length, u16 kind, u16 reserved.
+    public static let headerByteCount = 8
+
+    /// Bound of a HELLO's or JOIN's payload in any version, in bytes.
+    public static let maxOpeningBytes = 4096
+
+    /// Bound of a reason and of a lease's store and workload, in bytes of UTF-8.
+    public static let maxTextBytes = 1024
+
+    /// Bound of a name (guest kind, region, device), in bytes of UTF-8.
+    public static let maxNameBytes = 64
+
+    /// Bound of a guest's configuration, in bytes.
+    public static let maxConfigurationBytes = 64 << 10
+
+    /// Most regions that a guest may have.
+    public static let maxRegions = 64
+
+    /// Most memory that a guest may have, in bytes.
+    public static let maxMemoryBytes: UInt64 = 1 << 46
+
+    /// Smallest page of a region, in bytes.
+    @inlinable
+    public static var minPageSize: UInt32 { 4096 }
+
+    /// Largest page of a region, in bytes.
+    @inlinable
+    public static var maxPageSize: UInt32 { 1 << 30 }
+
+    /// Most devices that may be announced.
+    public static let maxDevices = 64
+
+    /// Bound of one DEVICE_DATA chunk, in bytes.
+    public static let maxDeviceChunkBytes = 1 << 20
+
+    /// Bound of all device states together, in bytes.
+    public static let maxDeviceBytes: UInt64 = 1 << 30
+
+    /// Bound of the bytes that a PAGES frame carries, or that a PAGE_REQUEST asks for, where the page is not larger;
+    /// of a larger page, exactly one.
+    @inlinable
+    public static var maxRunBytes: UInt32 { 1 << 20 }
+
+    /// Bytes that follow a PROBE_REPLY.
+    @inlinable
+    public static var probeReplyBytes: UInt32 { 4096 }
+}

@@ -1,0 +1,219 @@
+public import Logging
+internal import NIOCore
+internal import NIOPosix
+
+/// A QMP server: takes connections, negotiates, hands commands to a handler, and spreads events.
+///
+/// Whoever makes one and lets it listen calls ``shutdown()`` in the end.
+public final class QMPServer: Sendable {
+    /// What one client, or all of them together, can cost.
+    public struct Limits: Sendable, Hashable {
+        /// Connections at a time. Further ones get an error object and are closed.
+        public var connections = 128
+        /// The longest text that a client may send. A longer one ends its connection.
+        public var messageBytes = 64 * 1024
+        /// What may be waiting for a client that does not read. More ends its connection.
+        public var unsentBytes = 1024 * 1024
+        /// Commands of one connection that run or wait. No more input is read from it until one is done.
+        public var commandsPerConnection = 64
+
+        /// The bounds that suit an agent.
+        public init() {}
+    }
+
+    /// What belongs to the event loop.
+    private struct State {
+        var listeners: [Listener] = []
+        var sessions: [ObjectIdentifier: ServerSession] = [:]
+        var commands: [UInt64: Task<Void, Never>] = [:]
+        var lastCommand: UInt64 = 0
+        var closing: EventLoopPromise<Void>?
+    }
+
+    private struct Listener {
+        let channel: any Channel
+        let unixSocket: UnixSocketListener?
+        let address: QMPAddress
+    }
+
+    let limits: Limits
+    let logger: Logger
+    private let version: QMPVersion
+    private let handler: any QMPHandler
+    private let commandNames: [String]
+    private let loop: any EventLoop
+    private let state: NIOLoopBoundBox<State>
+
+    /// A server that does not listen yet.
+    ///
+    /// - Parameters:
+    ///   - version: what clients are told.
+    ///   - handler: who carries out the commands.
+    ///   - limits: what clients can cost.
+    ///   - logger: told of connections, never of each command. Silent if left out.
+    public init(
+        version: QMPVersion = QMPVersion(),
+        handler: any QMPHandler,
+        limits: Limits = Limits(),
+        logger: Logger = Logger(label: "qmp") { _ in SwiftLogNoOpLogHandler() }
+    ) {
+        self.version = version
+        self.handler = handler
+        self.limits = limits
+        self.logger = logger
+        commandNames = handler.commandNames
+        loop = ControlLoop.shared
+        state = .makeBoxSendingValue(State(), eventLoop: loop)
+    }
+
+    /// Takes connections at this address. May be called for several addresses.
+    ///
+    /// A Unix socket has mode 0600 from its first moment, and replaces a socket file that nobody listens on. A TCP port
+    /// is open to everyone who can reach it.
+    ///
+    /// - Returns: the address, with the port that was given if port 0 was asked for.
+    /// - Throws: why the address cannot be had.
+    @discardableResult
+    public func listen(on address: QMPAddress) async throws(QMPConnectionError) -> QMPAddress {
+        var unixSocket: UnixSocketListener?
+        let bootstrap = ServerBootstrap(group: loop)
+            .childChannelOption(.autoRead, value: false)
+            // A client may close its sending half first and still gets its answers.
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try self.accept(channel) }
+            }
+        do {
+            let bound: EventLoopFuture<any Channel>
+            switch address {
+            case .unix(let path):
+                let socket = try UnixSocketListener(path: path)
+                unixSocket = socket
+                bound = bootstrap.withBoundSocket(socket.descriptor)
+            case .tcp(let host, let port):
+                bound =
+                    bootstrap
+                    .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+                    .childChannelOption(.socketOption(.so_keepalive), value: 1)
+                    .bind(host: host, port: Int(port))
+            }
+            let channel = try await bound.get()
+            var address = address
+            if case .tcp(let host, _) = address, let port = channel.localAddress?.port {
+                address = .tcp(host: host, port: UInt16(port))
+            }
+            let listener = Listener(channel: channel, unixSocket: unixSocket, address: address)
+            try await loop.submit { try self.add(listener) }.get()
+            return address
+        } catch let error as QMPConnectionError {
+            throw error
+        } catch {
+            unixSocket?.removeFile()
+            throw QMPConnectionError(.listen, address, reason: QMPConnectionError.reason(of: error))
+        }
+    }
+
+    /// Tells all clients that have negotiated, with the present time as timestamp.
+    ///
+    /// Returns at once. What the caller broadcasts, and what its commands return afterwards, reaches each client in
+    /// this order.
+    public func broadcast(event name: String, data: [String: JSONValue] = [:]) {
+        let event = QMPEvent(name: name, data: data, timestamp: .now)
+        loop.execute {
+            let recipients = self.state.value.sessions.values.filter(\.isNegotiated)
+            guard !recipients.isEmpty else { return }
+            let message = ByteBuffer(message: event.json)
+            for session in recipients { session.send(message) }
+        }
+    }
+
+    /// Ends the server: takes no more connections, removes its socket files, cancels the commands that run and waits
+    /// for their return, closes all connections.
+    public func shutdown() async {
+        // Cannot fail: the promise behind it is only ever succeeded.
+        try? await loop.flatSubmit { self.beginShutdown() }.get()
+    }
+}
+
+// What runs on the event loop.
+extension QMPServer {
+    private func add(_ listener: Listener) throws {
+        guard state.value.closing == nil else {
+            listener.unixSocket?.removeFile()
+            listener.channel.close(promise: nil)
+            throw QMPConnectionError(.listen, listener.address, reason: "the server has been shut down")
+        }
+        state.value.listeners.append(listener)
+        logger.info("QMP server listens", metadata: ["address": "\(listener.address)"])
+    }
+
+    private func accept(_ channel: any Channel) throws {
+        guard state.value.closing == nil else {
+            return try channel.pipeline.syncOperations.addHandler(ConnectionRefusal(reason: "the server shuts down"))
+        }
+        guard state.value.sessions.count < limits.connections else {
+            let reason = "too many connections, at most \(limits.connections) at a time"
+            logger.notice("QMP connection refused", metadata: ["reason": "\(reason)"])
+            return try channel.pipeline.syncOperations.addHandler(ConnectionRefusal(reason: reason))
+        }
+        let session = ServerSession(
+            server: self,
+            machine: SessionStateMachine(
+                version: version,
+                commandNames: commandNames,
+                maximumCommands: limits.commandsPerConnection
+            )
+        )
+        try channel.pipeline.syncOperations.addHandler(session)
+        state.value.sessions[ObjectIdentifier(session)] = session
+    }
+
+    /// The connection has ended.
+    func forget(_ session: ServerSession) {
+        state.value.sessions[ObjectIdentifier(session)] = nil
+    }
+
+    /// Has the handler carry out the command, then reports to the session.
+    func run(_ command: QMPCommand, outOfBand: Bool, for session: ServerSession) {
+        state.value.lastCommand += 1
+        let number = state.value.lastCommand
+        let session = NIOLoopBound(session, eventLoop: loop)
+        let task = Task {
+            let result: Result<JSONValue, QMPError>
+            do throws(QMPError) {
+                result = .success(try await handler.handle(command))
+            } catch {
+                result = .failure(error)
+            }
+            loop.execute {
+                session.value.finished(command, outOfBand: outOfBand, result)
+                self.state.value.commands[number] = nil
+                self.finishShutdown()
+            }
+        }
+        state.value.commands[number] = task
+    }
+
+    private func beginShutdown() -> EventLoopFuture<Void> {
+        if let closing = state.value.closing { return closing.futureResult }
+        let closing = loop.makePromise(of: Void.self)
+        state.value.closing = closing
+        for listener in state.value.listeners {
+            listener.unixSocket?.removeFile()
+            listener.channel.close(promise: nil)
+        }
+        for session in state.value.sessions.values { session.dropWaiting() }
+        for task in state.value.commands.values { task.cancel() }
+        finishShutdown()
+        return closing.futureResult
+    }
+
+    /// Closes the connections once no command is left that could still answer.
+    private func finishShutdown() {
+        guard let closing = state.value.closing, state.value.commands.isEmpty else { return }
+        let sessions = state.value.sessions.values.compactMap(\.channel)
+        for channel in sessions { channel.close(promise: nil) }
+        let channels = sessions + state.value.listeners.map(\.channel)
+        EventLoopFuture.andAllComplete(channels.map(\.closeFuture), on: loop).cascade(to: closing)
+    }
+}

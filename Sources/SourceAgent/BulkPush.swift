@@ -1,0 +1,66 @@
+import LinuxSystem
+import PageProtocol
+import Synchronization
+
+/// The thread that pushes every page that nobody has asked for yet, in order of address.
+struct BulkPush: ~Copyable {
+    /// Bytes of pages in one frame, and in one send: what the destination places from a buffer that stays in its cache.
+    private static let batchBytes = 64 * 4096
+    /// Zero pages in one frame.
+    private static let zeroRun = 512
+
+    private let memory: SentMemory
+    private let sockets: LaneSockets
+    private let onEvent: @Sendable (SourceAgent.Event) -> Void
+    private var gather = FrameGather()
+
+    init(memory: SentMemory, sockets: LaneSockets, onEvent: @escaping @Sendable (SourceAgent.Event) -> Void) {
+        self.memory = memory
+        self.sockets = sockets
+        self.onEvent = onEvent
+    }
+
+    mutating func run() {
+        do {
+            for region in memory.regions.indices { try push(region: region) }
+            try flush()
+            if memory.completesNow() { onEvent(.everyPageSent) }
+        } catch {
+            sockets.shutdown()
+            onEvent(.laneLost(.bulk, reason: "\(error)"))
+        }
+    }
+
+    private mutating func push(region index: Int) throws(SystemError) {
+        let region = memory.regions[index]
+        let sent = memory.sent[index]
+        let longestRun = max(1, BulkPush.batchBytes / region.pageSize)
+        var page = 0
+        while let first = sent.firstClear(from: page) {
+            let isZero = ZeroScan.isZero(region.page(first), byteCount: region.pageSize)
+            let limit = min(region.pageCount, first + (isZero ? BulkPush.zeroRun : longestRun))
+            var end = first + 1
+            while end < limit, !sent.contains(end),
+                ZeroScan.isZero(region.page(end), byteCount: region.pageSize) == isZero
+            {
+                end += 1
+            }
+            // Claimed before it is sent: a request that comes meanwhile is answered all the same.
+            _ = sent.insert(run: first..<end)
+            let run = PageRun(region: UInt32(index), count: UInt32(end - first), first: UInt64(first))
+            if isZero {
+                gather.add(.zeroes(run))
+            } else {
+                gather.add(.pages(run, pageSize: UInt32(region.pageSize)), body: region.page(first))
+            }
+            if gather.isFull || gather.bodyBytes >= BulkPush.batchBytes { try flush() }
+            page = end
+        }
+    }
+
+    /// Sends what was gathered: where faults have left gaps, many short runs leave by one call.
+    private mutating func flush() throws(SystemError) {
+        let bytes = try gather.flush(to: sockets.bulk)
+        memory.bytesSent.add(bytes, ordering: .relaxed)
+    }
+}

@@ -1,0 +1,152 @@
+public import LinuxSystem
+public import PageProtocol
+import Synchronization
+
+/// Answers requests for a stopped workload's pages on the urgent lane, and pushes the rest on the bulk lane.
+///
+/// It never decides who runs, and it reads the memory only after ``freeze()``: until then a request is a fault of the
+/// peer's.
+public final class SourceAgent: Sendable {
+    /// What the agent tells, each from a thread of its own.
+    public enum Event: Sendable {
+        /// Every page has been sent at least once.
+        case everyPageSent
+        /// A lane broke, or its peer broke the protocol. The agent serves nothing more on it.
+        case laneLost(Lane, reason: String)
+    }
+
+    /// What the agent has sent so far.
+    public struct Progress: Hashable, Sendable {
+        /// Pages in all regions.
+        public var pagesTotal = 0
+        /// Pages sent at least once, zero pages among them.
+        public var pagesSent = 0
+        /// Requests answered on the urgent lane.
+        public var requests = 0
+        /// Bytes of pages sent, on both lanes.
+        public var bytesSent = 0
+    }
+
+    let memory: SentMemory
+    private let onEvent: @Sendable (Event) -> Void
+    private let lanes = Mutex<RunningLanes?>(nil)
+
+    /// The sockets and threads of one connection to a destination.
+    private struct RunningLanes: ~Copyable {
+        let sockets: LaneSockets
+        var urgent: JoinedThread
+        var bulk: JoinedThread?
+    }
+
+    /// Makes an agent for a workload's regions.
+    ///
+    /// - Parameters:
+    ///   - regions: the memory, in the order of the announcement.
+    ///   - table: the announced regions.
+    ///   - onEvent: called from the agent's threads; must not block.
+    public init(
+        regions: [MemoryRegion],
+        table: RegionTable,
+        onEvent: @escaping @Sendable (Event) -> Void
+    ) throws(SystemError) {
+        memory = try SentMemory(regions: regions, table: table)
+        self.onEvent = onEvent
+    }
+
+    /// Starts to answer on the lanes of a connection. Until ``freeze()`` only probes are answered.
+    public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
+        let sockets = LaneSockets(urgent: urgent, bulk: bulk)
+        let thread = try JoinedThread(name: "urgent-serve") { [memory, onEvent] in
+            var service = UrgentService(memory: memory, sockets: sockets, onEvent: onEvent)
+            service.run()
+        }
+        var running: RunningLanes? = RunningLanes(sockets: sockets, urgent: thread, bulk: nil)
+        lanes.withLock { swap(&running, &$0) }
+        precondition(running == nil, "lanes were attached already")
+    }
+
+    /// From now on the workload is stopped and its memory does not change: requests are answered.
+    public func freeze() {
+        memory.isFrozen.store(true, ordering: .releasing)
+    }
+
+    /// The workload may run here again: from now on no page is sent.
+    public func thaw() {
+        memory.isFrozen.store(false, ordering: .releasing)
+    }
+
+    /// Starts to push every page that has not been sent, in order.
+    public func startPush() throws(SystemError) {
+        try lanes.withLock { (lanes) throws(SystemError) in
+            guard let sockets = lanes?.sockets else { return }
+            lanes?.bulk = try JoinedThread(name: "bulk-push") { [memory, onEvent] in
+                var push = BulkPush(memory: memory, sockets: sockets, onEvent: onEvent)
+                push.run()
+            }
+        }
+    }
+
+    /// Ends the lanes and waits for their threads.
+    public func detach() {
+        var running: RunningLanes? = nil
+        lanes.withLock { swap(&running, &$0) }
+        running?.sockets.shutdown()
+        // Dropping the threads joins them.
+        running = nil
+    }
+
+    /// What has been sent so far.
+    public var progress: Progress {
+        Progress(
+            pagesTotal: memory.pagesTotal,
+            pagesSent: memory.pagesSent,
+            requests: memory.requests.load(ordering: .relaxed),
+            bytesSent: memory.bytesSent.load(ordering: .relaxed)
+        )
+    }
+}
+
+/// The urgent and bulk connections to one destination.
+final class LaneSockets: Sendable {
+    let urgent: StreamSocket
+    let bulk: StreamSocket
+
+    init(urgent: consuming StreamSocket, bulk: consuming StreamSocket) {
+        self.urgent = urgent
+        self.bulk = bulk
+    }
+
+    func shutdown() {
+        urgent.shutdown()
+        bulk.shutdown()
+    }
+}
+
+/// The memory to send, and which of its pages have been sent.
+final class SentMemory: Sendable {
+    let regions: [MemoryRegion]
+    let table: RegionTable
+    let sent: [PageBitmap]
+    let pagesTotal: Int
+    let isFrozen = Atomic<Bool>(false)
+    let requests = Atomic<Int>(0)
+    let bytesSent = Atomic<Int>(0)
+    private let completed = Atomic<Bool>(false)
+
+    init(regions: [MemoryRegion], table: RegionTable) throws(SystemError) {
+        self.regions = regions
+        self.table = table
+        var sent: [PageBitmap] = []
+        for region in regions { sent.append(try PageBitmap(pageCount: region.pageCount)) }
+        self.sent = sent
+        pagesTotal = regions.reduce(0) { $0 + $1.pageCount }
+    }
+
+    var pagesSent: Int { sent.reduce(0) { $0 + $1.count } }
+
+    /// True once: for the caller that finds every page sent first.
+    func completesNow() -> Bool {
+        guard sent.allSatisfy(\.isFull) else { return false }
+        return !completed.exchange(true, ordering: .acquiringAndReleasing)
+    }
+}

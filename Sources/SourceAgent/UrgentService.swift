@@ -1,0 +1,121 @@
+import LinuxSystem
+import PageProtocol
+import Synchronization
+
+/// The thread that answers page requests: reads what has arrived, answers all of it by one send.
+struct UrgentService: ~Copyable {
+    private let memory: SentMemory
+    private let sockets: LaneSockets
+    private let onEvent: @Sendable (SourceAgent.Event) -> Void
+    private var gather = FrameGather()
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: 64 * LaneFrame.encodedByteCount,
+        alignment: 8
+    )
+    private let probeBody: UnsafeMutableRawPointer
+
+    init(memory: SentMemory, sockets: LaneSockets, onEvent: @escaping @Sendable (SourceAgent.Event) -> Void) {
+        self.memory = memory
+        self.sockets = sockets
+        self.onEvent = onEvent
+        probeBody = .allocate(byteCount: Int(Wire.probeReplyBytes), alignment: 64)
+        probeBody.initializeMemory(as: UInt8.self, repeating: 0, count: Int(Wire.probeReplyBytes))
+    }
+
+    deinit {
+        buffer.deallocate()
+        probeBody.deallocate()
+    }
+
+    mutating func run() {
+        do {
+            try serve()
+        } catch {
+            sockets.shutdown()
+            onEvent(.laneLost(.urgent, reason: "\(error)"))
+        }
+    }
+
+    private mutating func serve() throws {
+        var filled = 0
+        while true {
+            let received = try sockets.urgent.receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+            guard received > 0 else { throw LaneClosed(peer: sockets.urgent.peer) }
+            filled += received
+            guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
+            var offset = 0
+            while filled - offset >= LaneFrame.encodedByteCount {
+                try answer(LaneFrame.decode(base + offset))
+                offset += LaneFrame.encodedByteCount
+            }
+            try flush()
+            // Part of a request may be left; it begins the next round.
+            base.copyMemory(from: base + offset, byteCount: filled - offset)
+            filled -= offset
+        }
+    }
+
+    @inline(__always)
+    private mutating func answer(_ frame: LaneFrame) throws {
+        switch frame.kind {
+        case .pageRequest:
+            _ = try memory.table.extent(of: frame)
+            guard memory.isFrozen.load(ordering: .acquiring) else { throw RequestBeforeSwitchover(run: frame.run) }
+            try answer(run: frame.run)
+            memory.requests.add(1, ordering: .relaxed)
+        case .probe:
+            gather.add(.probeReply, body: probeBody)
+            if gather.isFull { try flush() }
+        case .pages, .zeroes, .probeReply:
+            throw UnexpectedFrame(frame: frame)
+        }
+    }
+
+    /// Answers a run by as few frames as its zero pages allow.
+    @inline(__always)
+    private mutating func answer(run: PageRun) throws {
+        let index = Int(run.region)
+        let region = memory.regions[index]
+        let end = Int(run.first) + Int(run.count)
+        var first = Int(run.first)
+        while first < end {
+            let isZero = ZeroScan.isZero(region.page(first), byteCount: region.pageSize)
+            var next = first + 1
+            while next < end, ZeroScan.isZero(region.page(next), byteCount: region.pageSize) == isZero { next += 1 }
+            let part = PageRun(region: run.region, count: UInt32(next - first), first: UInt64(first))
+            if isZero {
+                gather.add(.zeroes(part))
+            } else {
+                gather.add(.pages(part, pageSize: UInt32(region.pageSize)), body: region.page(first))
+            }
+            _ = memory.sent[index].insert(run: first..<next)
+            if gather.isFull { try flush() }
+            first = next
+        }
+    }
+
+    @inline(__always)
+    private mutating func flush() throws(SystemError) {
+        let bytes = try gather.flush(to: sockets.urgent)
+        memory.bytesSent.add(bytes, ordering: .relaxed)
+        if memory.completesNow() { onEvent(.everyPageSent) }
+    }
+}
+
+/// The peer closed a lane.
+struct LaneClosed: Error, CustomStringConvertible {
+    let peer: String
+    var description: String { "\(peer) closed the connection" }
+}
+
+/// A peer asked for memory that still changes.
+struct RequestBeforeSwitchover: Error, CustomStringConvertible {
+    let run: PageRun
+    var description: String { "the peer asked for a \(run) before the workload was stopped" }
+}
+
+/// A frame that this side never receives.
+struct UnexpectedFrame: Error, CustomStringConvertible {
+    let frame: LaneFrame
+    var description: String { "the peer sent \(frame.kind) with a \(frame.run), which a destination never sends" }
+}

@@ -1,0 +1,91 @@
+import LinuxSystem
+import Synchronization
+import Telemetry
+
+/// The pages of a workload as its loops see them: plain pointers, no reference counting.
+///
+/// The owner of the ``WorkloadMemory`` keeps everything in here alive.
+struct PageAccess {
+    /// One region.
+    struct Slot {
+        let base: UnsafeMutableRawPointer
+        let resident: Unmanaged<PageBitmap>?
+    }
+
+    let slots: UnsafeMutablePointer<Slot>
+    let lastSlot: Int
+    let pagesPerSlot: Int
+    let format: PageFormat
+    let ledger: UnsafeMutablePointer<UInt32>
+    let wrong: Unmanaged<PageBitmap>
+    let stalls: Unmanaged<LatencyRecorder>?
+
+    /// Where a page is, once it is there: an absent page is waited for here, and the wait is counted.
+    @inline(__always)
+    func arrive(at page: Int) -> UnsafeMutableRawPointer {
+        var slot = slots
+        var local = page
+        if lastSlot > 0 {
+            let index = min(page / pagesPerSlot, lastSlot)
+            slot += index
+            local = page &- index &* pagesPerSlot
+        }
+        let address = slot.pointee.base + local &* format.pageSize
+        if let resident = slot.pointee.resident, let stalls,
+            !resident._withUnsafeGuaranteedRef({ $0.contains(local) })
+        {
+            PageAccess.wait(for: address, stalls)
+        }
+        return address
+    }
+
+    @inline(never)
+    private static func wait(for address: UnsafeMutableRawPointer, _ stalls: Unmanaged<LatencyRecorder>) {
+        let begin = MonotonicClock.now()
+        // An atomic load is neither left out nor moved across the clock.
+        _ = address.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
+        let end = MonotonicClock.now()
+        stalls._withUnsafeGuaranteedRef { $0.record(nanoseconds: end - begin) }
+    }
+
+    /// Where a page is, if it holds what the ledger expects; otherwise it is noted as wrong.
+    @inline(__always)
+    func checked(_ page: Int) -> UnsafeMutableRawPointer? {
+        let address = arrive(at: page)
+        guard format.holds(address, index: page, version: ledger[page]) else {
+            note(page)
+            return nil
+        }
+        return address
+    }
+
+    /// Notes a page as wrong.
+    @inline(never)
+    func note(_ page: Int) {
+        wrong._withUnsafeGuaranteedRef { _ = $0.insert(page) }
+    }
+
+    /// One operation on a page: checks it, and writes its next version when asked to.
+    ///
+    /// A page that was never written stays so, for zero pages to exist; a page that is wrong stays wrong, for every
+    /// later check to find it.
+    ///
+    /// - Returns: the page's next word, or nil when the page is wrong.
+    @inline(__always)
+    func operate(on page: Int, write: Bool) -> UInt64? {
+        guard let address = checked(page) else { return nil }
+        let next = format.next(address)
+        if write && ledger[page] != 0 {
+            format.fill(address, index: page, version: nextVersion(of: page), next: next)
+        }
+        return next
+    }
+
+    /// Counts a page's version up in the ledger. 0 means never written, so it is left out.
+    @inline(__always)
+    func nextVersion(of page: Int) -> UInt32 {
+        let version = ledger[page] == .max ? 1 : ledger[page] &+ 1
+        ledger[page] = version
+        return version
+    }
+}

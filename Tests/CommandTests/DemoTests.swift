@@ -1,0 +1,144 @@
+import Foundation
+import Testing
+
+/// A report as a reader of the JSON sees it, apart from the types that wrote it.
+struct Printed {
+    let json: [String: Any]
+
+    init(_ text: String) throws {
+        guard let json = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any] else {
+            throw TestFailure("no JSON object: \(text)")
+        }
+        self.json = json
+    }
+
+    func value<Value>(_ path: String...) throws -> Value {
+        var here: Any = json
+        for key in path {
+            guard let object = here as? [String: Any], let next = object[key] else {
+                throw TestFailure("the report has no \(path.joined(separator: "."))")
+            }
+            here = next
+        }
+        guard let value = here as? Value else { throw TestFailure("\(path.joined(separator: ".")) is \(here)") }
+        return value
+    }
+
+    func number(_ path: String, _ key: String) throws -> Double {
+        let number: NSNumber = try value(path, key)
+        return number.doubleValue
+    }
+}
+
+@Suite("The demo")
+struct DemoTests {
+    private static let destinationStates = ["none", "setup", "active", "postcopy-device", "postcopy-active", "completed"]
+
+    @Test(
+        "moves each workload while it runs, and every page is right",
+        .timeLimit(.minutes(2)),
+        arguments: ["sequential", "random", "zipf", "chase", "kv"]
+    )
+    func movesEachWorkload(workload: String) throws {
+        let finished = try Executable.pageferry(
+            "demo", "--memory", "32MiB", "--workload", workload, "--threads", "2", "--regions", "3", "--seed", "1", "--json"
+        )
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("schema") == "pageferry.report/1")
+        #expect(try report.value("result") == "completed")
+        #expect(try report.value("runs_on") == "destination")
+        #expect(try report.value("error") is NSNull)
+        #expect(try report.value("destination", "states") == DemoTests.destinationStates)
+        #expect(
+            try report.value("source", "states")
+                == ["none", "setup", "active", "device", "postcopy-device", "postcopy-active", "completed"]
+        )
+        let total = try report.number("pages", "total")
+        #expect(total == 8192)
+        #expect(try report.number("verify", "pages_checked") == total)
+        #expect(try report.number("verify", "corrupt") == 0)
+        #expect(try report.number("pages", "demand") > 0)
+        #expect(try report.number("stall_us", "count") > 0)
+        #expect(try report.number("service_us", "count") > 0)
+        let arrived = try ["demand", "prefetched", "pushed", "zero"].map { try report.number("pages", $0) }
+        #expect(arrived.reduce(0, +) == total)
+        #expect(try report.number("workload", "ops_source") > 0)
+        #expect(try report.number("workload", "ops_destination") > 0)
+        #expect(try report.number("floor_us", "round_trip_p50") > 0)
+        #expect(try report.number("floor_us", "local_fault_p50") > 0)
+    }
+
+    @Test("leaves every page to demand without the push", .timeLimit(.minutes(2)))
+    func noPush() throws {
+        let finished = try Executable.pageferry("demo", "--memory", "16MiB", "--workload", "zipf", "--no-push", "--json")
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "completed")
+        #expect(try report.number("pages", "demand") == 4096)
+        #expect(try report.number("pages", "pushed") == 0)
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
+    @Test(
+        "gives the workload back to the source when a device fails",
+        .timeLimit(.minutes(2)),
+        arguments: [
+            ("broken:save", ["device", "failed"]),
+            ("broken:load", ["postcopy-device", "failed"]),
+            ("broken:start", ["postcopy-active", "failed"]),
+        ]
+    )
+    func brokenDevice(device: String, lastStates: [String]) throws {
+        let finished = try Executable.pageferry("demo", "--memory", "16MiB", "--device", device, "--json")
+        #expect(finished.status == 1, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "failed")
+        #expect(try report.value("runs_on") == "source")
+        let states: [String] = try report.value("source", "states")
+        #expect(Array(states.suffix(2)) == lastStates)
+        let error: String = try report.value("error")
+        #expect(error.contains("broken"))
+        #expect(try report.number("workload", "ops_after_take_back") > 0)
+        #expect(try report.number("workload", "ops_destination") == 0)
+        #expect(try report.number("verify", "pages_checked") == 4096)
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
+    @Test(
+        "loads devices that are large, slow, or read memory that has not arrived",
+        .timeLimit(.minutes(2)),
+        arguments: ["large:8", "slow:load=0.2", "reads-memory"]
+    )
+    func demandingDevices(device: String) throws {
+        let finished = try Executable.pageferry("demo", "--memory", "16MiB", "--device", device, "--json")
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "completed")
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
+    @Test("finds every line of a loaded file on the other side", .timeLimit(.minutes(2)))
+    func loadedFile() throws {
+        let workspace = try Workspace()
+        let lines = (0..<50_000).map { "line \($0) of a log: \(String(repeating: "x", count: $0 % 61)) ends" }
+        try lines.joined(separator: "\n").write(toFile: workspace.file("log"), atomically: false, encoding: .utf8)
+        let finished = try Executable.pageferry(
+            "demo", "--memory", "32MiB", "--workload", "kv", "--load", workspace.file("log"), "--json"
+        )
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.number("verify", "lines_total") == 50_000)
+        #expect(try report.number("verify", "lines_found") == 50_000)
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
+    @Test("prints a table that a person can read", .timeLimit(.minutes(2)))
+    func table() throws {
+        let finished = try Executable.pageferry("demo", "--memory", "16MiB")
+        #expect(finished.status == 0, "\(finished)")
+        for word in ["completed", "destination", "downtime", "demand", "pushed", "p99", "round trip", "local fault"] {
+            #expect(finished.output.contains(word), "no '\(word)' in:\n\(finished.output)")
+        }
+    }
+}

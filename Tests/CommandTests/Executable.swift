@@ -1,0 +1,141 @@
+import Foundation
+import Synchronization
+
+/// A program that a test runs, with what it printed.
+struct Finished: CustomStringConvertible {
+    let status: Int32
+    let output: String
+    let errors: String
+
+    var description: String { "exit \(status)\n\(output)\n\(errors)" }
+}
+
+/// Programs the tests run. All of them have ended when the function that ran them returns or throws.
+enum Executable {
+    /// The built `pageferry`: beside the test bundle, or what PAGEFERRY names.
+    static let pageferry: String = {
+        if let named = ProcessInfo.processInfo.environment["PAGEFERRY"] { return named }
+        let bundle = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        return bundle.deletingLastPathComponent().appendingPathComponent("pageferry").path
+    }()
+
+    /// Runs a program to its end, or ends it after `seconds`.
+    static func run(_ path: String, _ arguments: [String], seconds: Double = 120) throws -> Finished {
+        let running = try Running(path, arguments)
+        defer { running.end() }
+        return try running.finish(seconds: seconds)
+    }
+
+    /// Runs `pageferry` to its end.
+    static func pageferry(_ arguments: String..., seconds: Double = 120) throws -> Finished {
+        try run(pageferry, arguments, seconds: seconds)
+    }
+}
+
+/// A program that runs beside a test.
+final class Running: Sendable {
+    private let process: Process
+    private let output: Collected
+    private let errors: Collected
+    let name: String
+
+    /// What a pipe has brought so far; whoever waits for a line is woken by each piece.
+    private final class Collected: Sendable {
+        private struct State {
+            var text = ""
+            var isClosed = false
+        }
+
+        private let state = Mutex(State())
+        private let condition = NSCondition()
+        let pipe = Pipe()
+
+        init() {
+            pipe.fileHandleForReading.readabilityHandler = { [weak self] handle in
+                let piece = handle.availableData
+                if piece.isEmpty { handle.readabilityHandler = nil }
+                self?.add(piece)
+            }
+        }
+
+        private func add(_ piece: Data) {
+            condition.lock()
+            defer { condition.unlock() }
+            state.withLock {
+                $0.text += String(decoding: piece, as: UTF8.self)
+                $0.isClosed = piece.isEmpty
+            }
+            condition.broadcast()
+        }
+
+        var text: String { state.withLock { $0.text } }
+
+        func wait(until deadline: Date, for isDone: (_ text: String, _ isClosed: Bool) -> Bool) -> Bool {
+            condition.lock()
+            defer { condition.unlock() }
+            while true {
+                let (text, isClosed) = state.withLock { ($0.text, $0.isClosed) }
+                if isDone(text, isClosed) { return true }
+                if isClosed || !condition.wait(until: deadline) { return false }
+            }
+        }
+    }
+
+    /// Starts a program.
+    init(_ path: String, _ arguments: [String]) throws {
+        name = ([path] + arguments).joined(separator: " ")
+        output = Collected()
+        errors = Collected()
+        process = Process()
+        process.executableURL = URL(fileURLWithPath: path)
+        process.arguments = arguments
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = output.pipe
+        process.standardError = errors.pipe
+        try process.run()
+    }
+
+    var pid: Int32 { process.processIdentifier }
+    var errorText: String { errors.text }
+    var outputText: String { output.text }
+
+    /// Waits until a line that holds `text` was printed, and returns it.
+    func line(holding text: String, seconds: Double = 30) throws -> String {
+        func find(_ all: String) -> String? {
+            all.split(separator: "\n", omittingEmptySubsequences: true).map(String.init).first { $0.contains(text) }
+        }
+        let found = output.wait(until: Date(timeIntervalSinceNow: seconds)) { all, _ in
+            // Only whole lines count.
+            find(String(all[..<(all.lastIndex(of: "\n") ?? all.startIndex)])) != nil
+        }
+        guard found, let line = find(output.text) else {
+            throw TestFailure("\(name) printed no line with '\(text)':\n\(output.text)\n\(errors.text)")
+        }
+        return line
+    }
+
+    /// Waits for the program's end.
+    func finish(seconds: Double = 60) throws -> Finished {
+        let deadline = Date(timeIntervalSinceNow: seconds)
+        guard output.wait(until: deadline, for: { _, isClosed in isClosed }),
+            errors.wait(until: deadline, for: { _, isClosed in isClosed })
+        else { throw TestFailure("\(name) did not end within \(seconds) s:\n\(output.text)\n\(errors.text)") }
+        process.waitUntilExit()
+        return Finished(status: process.terminationStatus, output: output.text, errors: errors.text)
+    }
+
+    /// Ends the program at once, if it still runs.
+    func end() {
+        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+        process.waitUntilExit()
+    }
+}
+
+/// Why a test cannot go on.
+struct TestFailure: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ description: String) {
+        self.description = description
+    }
+}

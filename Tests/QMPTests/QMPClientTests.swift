@@ -1,0 +1,142 @@
+import Glibc
+import Testing
+
+@testable import QMP
+
+@Suite(.timeLimit(.minutes(1))) struct QMPClientTests {
+    @Test func `commands return results and errors as the server sent them`() async throws {
+        try await withServer { _, _, path in
+            let client = try await QMPClient.connect(to: .unix(path: path))
+            #expect(client.serverVersion == QMPVersion())
+            #expect(client.serverCapabilities == ["oob"])
+            #expect(try await client.execute("echo", arguments: ["a": 1]) == ["a": 1])
+            await #expect(throws: QMPError(.deviceNotActive, "disk0 is locked")) { try await client.execute("fail") }
+            await #expect(throws: QMPError.commandNotFound("foo")) { try await client.execute("foo") }
+            await #expect(throws: QMPError.self) { try await client.execute("echo", outOfBand: true) }
+            let large = try await client.execute("large", arguments: ["bytes": 900_000])
+            #expect(large.string?.utf8.count == 900_000)
+        }
+    }
+
+    @Test func `several commands may be under way`() async throws {
+        try await withServer { _, _, path in
+            let client = try await QMPClient.connect(to: .unix(path: path), outOfBand: true)
+            let waiting = Task { try await client.execute("wait") }
+            let results = try await withThrowingTaskGroup(of: Bool.self) { group in
+                for number in 0..<30 {
+                    group.addTask {
+                        let arguments: [String: JSONValue] = ["n": JSONValue(number)]
+                        return try await client.execute("echo", arguments: arguments, outOfBand: true)
+                            == .object(arguments)
+                    }
+                }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(results == Array(repeating: true, count: 30))
+            #expect(try await client.execute("open", outOfBand: true) == [:])
+            #expect(try await waiting.value == "opened")
+        }
+    }
+
+    @Test func `events arrive in order and end with the connection`() async throws {
+        try await withServer { server, _, path in
+            let client = try await QMPClient.connect(to: .unix(path: path))
+            _ = try await client.execute("announce", arguments: ["count": 100])
+            await server.shutdown()
+            var numbers: [Int64] = []
+            for await event in client.events { numbers.append(event.data["number"]?.integer ?? -1) }
+            #expect(numbers == Array(0..<100))
+        }
+    }
+
+    @Test func `a cancelled command returns while the server goes on`() async throws {
+        try await withServer { _, handler, path in
+            let client = try await QMPClient.connect(to: .unix(path: path))
+            let waiting = Task { try await client.execute("wait") }
+            for await _ in handler.waits.stream { break }
+            waiting.cancel()
+            await #expect(throws: CancellationError.self) { try await waiting.value }
+            let other = try await QMPClient.connect(to: .unix(path: path))
+            _ = try await other.execute("open")
+            #expect(try await client.execute("echo") == [:])
+        }
+    }
+
+    @Test func `closing fails what is under way and names the address`() async throws {
+        try await withServer { _, handler, path in
+            let client = try await QMPClient.connect(to: .unix(path: path))
+            let waiting = Task { try await client.execute("wait") }
+            for await _ in handler.waits.stream { break }
+            await client.close()
+            let error = await #expect(throws: QMPConnectionError.self) { try await waiting.value }
+            #expect(error?.description == "lost the connection to unix:\(path): it was closed here")
+            await #expect(throws: QMPConnectionError.self) { try await client.execute("echo") }
+        }
+    }
+
+    @Test func `a server that is not there is named`() async throws {
+        try await withDirectory { directory in
+            let address = QMPAddress.unix(path: "\(directory)/a")
+            let error = await #expect(throws: QMPConnectionError.self) { try await QMPClient.connect(to: address) }
+            #expect(error?.description == "cannot connect to unix:\(directory)/a: No such file or directory")
+        }
+    }
+
+    @Test func `a server that does not greet is given up at the deadline`() async throws {
+        try await withDirectory { directory in
+            let silent = try UnixSocketListener(path: "\(directory)/a")
+            defer { close(silent.descriptor) }
+            let error = await #expect(throws: QMPConnectionError.self) {
+                try await QMPClient.connect(
+                    to: .unix(path: "\(directory)/a"),
+                    deadline: .now + .milliseconds(50)
+                )
+            }
+            #expect(error?.reason == "no QMP greeting or answer in time")
+        }
+    }
+
+    @Test func `connecting can be cancelled`() async throws {
+        try await withDirectory { directory in
+            let silent = try UnixSocketListener(path: "\(directory)/a")
+            defer { close(silent.descriptor) }
+            let connecting = Task {
+                try await QMPClient.connect(to: .unix(path: "\(directory)/a"), deadline: .now + .seconds(3600))
+            }
+            connecting.cancel()
+            await #expect(throws: CancellationError.self) { try await connecting.value }
+        }
+    }
+
+    @Test(arguments: [
+        ("HTTP/1.1 400 Bad Request\r\n", "the server does not speak QMP: JSON parse error"),
+        ("{\"hello\":1}\r\n", "the server does not speak QMP: it sent {\"hello\":1}"),
+        ("{\"error\":{\"class\":\"GenericError\",\"desc\":\"too many\"}}\r\n", "the server answered: too many"),
+        ("", "the server closed it"),
+    ])
+    func `a server of another kind is named`(greeting: String, reason: String) async throws {
+        try await withDirectory { directory in
+            let other = try UnixSocketListener(path: "\(directory)/a")
+            defer { close(other.descriptor) }
+            async let client = QMPClient.connect(to: .unix(path: "\(directory)/a"))
+            try await RawConnection.answerOne(other.descriptor, with: greeting)
+            let error = await #expect(throws: QMPConnectionError.self) { try await client }
+            #expect(error?.reason.hasPrefix(reason) == true)
+        }
+    }
+}
+
+extension RawConnection {
+    /// Takes one connection, sends a text and closes.
+    fileprivate static func answerOne(_ listener: CInt, with text: String) async throws {
+        var waiting = pollfd(fd: listener, events: Int16(POLLIN), revents: 0)
+        guard poll(&waiting, 1, 10_000) == 1 else { throw Failure(call: "poll") }
+        let descriptor = accept(listener, nil, nil)
+        guard descriptor >= 0 else { throw Failure(call: "accept") }
+        defer { close(descriptor) }
+        let bytes = Array(text.utf8)
+        guard Glibc.send(descriptor, bytes, bytes.count, CInt(MSG_NOSIGNAL.rawValue)) == bytes.count else {
+            throw Failure(call: "send")
+        }
+    }
+}

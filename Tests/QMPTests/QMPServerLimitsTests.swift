@@ -1,0 +1,164 @@
+import Glibc
+import Testing
+
+@testable import QMP
+
+@Suite(.timeLimit(.minutes(1))) struct QMPServerLimitsTests {
+    @Test func `a connection beyond the bound is told so and closed`() async throws {
+        try await withServer { _, _, path in
+            var clients: [RawConnection] = []
+            for _ in 0..<128 {
+                clients.append(try RawConnection(path: path))
+                #expect(try await clients.last?.message()?["QMP"] != nil)
+            }
+            let refused = try RawConnection(path: path)
+            #expect(try await refused.message()?["error"]?["desc"] == "too many connections, at most 128 at a time")
+            #expect(try await refused.line() == nil)
+            for client in clients {
+                #expect(try await client.exchange(#"{"execute":"qmp_capabilities"}"#) == ["return": [:]])
+            }
+            // Whoever has left makes room: half-closing is answered by the end, and then the place is free.
+            await clients[0].finishSending()
+            #expect(try await clients[0].line() == nil)
+            let next = try RawConnection(path: path)
+            #expect(try await next.message()?["QMP"] != nil)
+        }
+    }
+
+    @Test func `a message that is too long ends its connection with an error`() async throws {
+        try await withServer { _, _, path in
+            let other = try await RawConnection.negotiated(path: path)
+            let client = try await RawConnection.negotiated(path: path)
+            let filler = String(repeating: "x", count: 64 * 1024)
+            try? await client.send(#"{"execute":"echo","arguments":{"a":"\#(filler)"}}"#)
+            let error = try await client.message()
+            #expect(error?["error"]?["desc"] == "JSON parse error, message longer than 65536 bytes")
+            #expect(try await client.line() == nil)
+            #expect(try await other.exchange(#"{"execute":"echo","id":1}"#) == ["return": [:], "id": 1])
+        }
+    }
+
+    @Test func `a client that does not read is dropped and nobody else notices`() async throws {
+        try await withServer { _, _, path in
+            let stopped = try await RawConnection.negotiated(path: path)
+            let other = try await RawConnection.negotiated(path: path)
+            // About 20 MiB of answers; the server stops reading the requests long before.
+            let request = #"{"execute":"large","arguments":{"bytes":100000}}"#
+            let failure = await #expect(throws: RawConnection.Failure.self) {
+                while true { try await stopped.send(request) }
+            }
+            #expect(failure?.code == EPIPE || failure?.code == ECONNRESET)
+            #expect(try await other.exchange(#"{"execute":"echo","id":1}"#) == ["return": [:], "id": 1])
+        }
+    }
+
+    @Test func `events that nobody reads end the connection`() async throws {
+        try await withServer { server, _, path in
+            let stopped = try await RawConnection.negotiated(path: path)
+            let filler = JSONValue.string(String(repeating: "x", count: 100_000))
+            for _ in 0..<40 { server.broadcast(event: "MIGRATION", data: ["status": filler]) }
+            // What the kernel had taken can still be read, then it ends.
+            var count = 0
+            while (try? await stopped.line()) ?? nil != nil { count += 1 }
+            #expect(count < 40)
+        }
+    }
+
+    @Test func `commands that pile up are all carried out in order`() async throws {
+        try await withServer { _, _, path in
+            let client = try await RawConnection.negotiated(path: path)
+            let count = 2000
+            async let sending: Void = client.send(
+                (0..<count).map { #"{"execute":"echo","id":\#($0)}"# }.joined()
+            )
+            try await sending
+            for id in 0..<count { #expect(try await client.message()?["id"] == JSONValue(id)) }
+        }
+    }
+
+    @Test func `the socket is for its owner alone`() async throws {
+        try await withDirectory { directory in
+            let listener = try UnixSocketListener(path: "\(directory)/a")
+            defer { close(listener.descriptor) }
+            var file = stat()
+            #expect(lstat("\(directory)/a", &file) == 0)
+            #expect(file.st_mode == S_IFSOCK | 0o600)
+            listener.removeFile()
+            #expect(lstat("\(directory)/a", &file) == -1)
+        }
+    }
+
+    @Test func `a stale socket is replaced`() async throws {
+        try await withDirectory { directory in
+            let stale = try UnixSocketListener(path: "\(directory)/a")
+            close(stale.descriptor)
+            let server = QMPServer(handler: ScriptedHandler())
+            try await server.listen(on: .unix(path: "\(directory)/a"))
+            // The owner of the old file does not remove the new one.
+            stale.removeFile()
+            let client = try RawConnection(path: "\(directory)/a")
+            #expect(try await client.message()?["QMP"] != nil)
+            await server.shutdown()
+        }
+    }
+
+    @Test func `a live socket, a plain file and a missing directory are errors`() async throws {
+        try await withServer { _, _, path in
+            let other = QMPServer(handler: ScriptedHandler())
+            let live = await #expect(throws: QMPConnectionError.self) { try await other.listen(on: .unix(path: path)) }
+            #expect(live?.description == "cannot listen on unix:\(path): another process listens there")
+            let plain = path.dropLast() + "b"
+            close(open(String(plain), O_CREAT | O_WRONLY, 0o600))
+            let obstacle = await #expect(throws: QMPConnectionError.self) {
+                try await other.listen(on: .unix(path: String(plain)))
+            }
+            #expect(obstacle?.reason == "a file that is no socket is there")
+            #expect(access(String(plain), F_OK) == 0)
+            let missing = await #expect(throws: QMPConnectionError.self) {
+                try await other.listen(on: .unix(path: "\(path)/x/y"))
+            }
+            #expect(missing?.reason == "Not a directory")
+            let long = String(repeating: "x", count: 200)
+            await #expect(throws: QMPConnectionError.self) { try await other.listen(on: .unix(path: long)) }
+            let client = try RawConnection(path: path)
+            #expect(try await client.message()?["QMP"] != nil)
+            await other.shutdown()
+        }
+    }
+
+    @Test func `shutdown cancels commands, delivers their answers and leaves nothing behind`() async throws {
+        try await withServer { server, handler, path in
+            let idle = try RawConnection(path: path)
+            _ = try await idle.line()
+            let busy = try await RawConnection.negotiated(path: path)
+            try await busy.send(#"{"execute":"wait","id":1}{"execute":"echo","id":2}"#)
+            for await _ in handler.waits.stream { break }
+            #expect(socketsBound(to: path) == 3)
+            await server.shutdown()
+            #expect(access(path, F_OK) == -1)
+            #expect(socketsBound(to: path) == 0)
+            #expect(
+                try await busy.message()
+                    == ["error": ["class": "GenericError", "desc": "wait was cancelled"], "id": 1]
+            )
+            #expect(try await busy.line() == nil)
+            #expect(try await idle.line() == nil)
+            await server.shutdown()
+            await #expect(throws: QMPConnectionError.self) { try await server.listen(on: .unix(path: path)) }
+            #expect(access(path, F_OK) == -1)
+        }
+    }
+
+    @Test func `a server can be started again at the same place`() async throws {
+        try await withDirectory { directory in
+            for _ in 0..<20 {
+                let server = QMPServer(handler: ScriptedHandler())
+                try await server.listen(on: .unix(path: "\(directory)/a"))
+                let client = try await QMPClient.connect(to: .unix(path: "\(directory)/a"))
+                #expect(try await client.execute("echo") == [:])
+                await server.shutdown()
+                await #expect(throws: QMPConnectionError.self) { try await client.execute("echo") }
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+import Dispatch
+import Glibc
+
+@testable import QMP
+
+/// A socket without any QMP of its own. Its calls block on a queue of its own; none blocks longer than ten seconds.
+actor RawConnection {
+    struct Failure: Error {
+        let call: String
+        let code = errno
+    }
+
+    nonisolated let unownedExecutorQueue = DispatchSerialQueue(label: "raw connection")
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unownedExecutorQueue.asUnownedSerialExecutor() }
+
+    private let descriptor: CInt
+    private var received: [UInt8] = []
+
+    init(path: String) throws {
+        descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        var limit = timeval(tv_sec: 10, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+        let status = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        guard status == 0 else { throw Failure(call: "connect") }
+    }
+
+    deinit {
+        close(descriptor)
+    }
+
+    /// Connects, reads the greeting and negotiates.
+    static func negotiated(path: String, enable: String = "") async throws -> RawConnection {
+        let connection = try RawConnection(path: path)
+        _ = try await connection.line()
+        try await connection.send(#"{"execute":"qmp_capabilities","arguments":{"enable":[\#(enable)]}}"#)
+        _ = try await connection.line()
+        return connection
+    }
+
+    /// Sends all of it, or fails once the other side has closed.
+    func send(_ text: String) throws {
+        try send(bytes: Array(text.utf8))
+    }
+
+    func send(bytes: [UInt8]) throws {
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes[sent...].withUnsafeBytes {
+                Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL.rawValue))
+            }
+            guard count > 0 else { throw Failure(call: "send") }
+            sent += count
+        }
+    }
+
+    /// The next line without its CRLF; nil when the other side has closed.
+    func line() throws -> String? {
+        while true {
+            if let end = received.firstIndex(of: UInt8(ascii: "\n")) {
+                let line = received[..<end]
+                received.removeSubrange(...end)
+                guard line.last == UInt8(ascii: "\r") else { throw Failure(call: "line") }
+                return String(decoding: line.dropLast(), as: UTF8.self)
+            }
+            var chunk = [UInt8](repeating: 0, count: 65536)
+            let count = recv(descriptor, &chunk, chunk.count, 0)
+            // A server that closes with input unread resets the connection.
+            if count == 0 || (count < 0 && errno == ECONNRESET) { return nil }
+            guard count > 0 else { throw Failure(call: "recv") }
+            received += chunk[..<count]
+        }
+    }
+
+    /// The next message; nil when the other side has closed.
+    func message() throws -> JSONValue? {
+        try line().map { try JSONReader.read(Array($0.utf8)) }
+    }
+
+    /// Sends a text and returns the next message.
+    func exchange(_ text: String) throws -> JSONValue? {
+        try send(text)
+        return try message()
+    }
+
+    /// Says that no more will be sent.
+    func finishSending() {
+        Glibc.shutdown(descriptor, CInt(SHUT_WR))
+    }
+}

@@ -1,0 +1,257 @@
+import Switchover
+import Testing
+
+private let first = RunGrant(token: RunToken(11), epoch: 5)
+private let second = RunGrant(token: RunToken(12), epoch: 5)
+
+extension DestinationMachine {
+    /// Machines on the happy path.
+    fileprivate static func active(startsStopped: Bool = false) -> DestinationMachine {
+        var machine = DestinationMachine(startsStopped: startsStopped)
+        _ = machine.migrateIncoming()
+        _ = machine.hello()
+        _ = machine.memoryPrepared()
+        return machine
+    }
+
+    fileprivate static func loaded(startsStopped: Bool = false) -> DestinationMachine {
+        var machine = active(startsStopped: startsStopped)
+        _ = machine.listen()
+        _ = machine.devices()
+        _ = machine.ping(9)
+        _ = machine.devicesLoaded()
+        return machine
+    }
+
+    fileprivate static func running() -> DestinationMachine {
+        var machine = loaded()
+        _ = machine.run(first)
+        _ = machine.acquired()
+        _ = machine.started()
+        return machine
+    }
+
+    fileprivate static func refused() -> DestinationMachine {
+        var machine = loaded()
+        _ = machine.run(first)
+        _ = machine.acquireFailed(reason: "disk is locked")
+        _ = machine.undone()
+        return machine
+    }
+}
+
+@Suite("A destination")
+struct DestinationMachineTests {
+    @Test("goes the happy path, state by state")
+    func happyPath() {
+        var machine = DestinationMachine()
+        #expect(machine.migrateIncoming() == .listen)
+        #expect(machine.migrateIncoming() == .refuse(reason: "a migration was begun before, it is setup"))
+        #expect(machine.state == .setup)
+        #expect(machine.hello() == [.prepareMemory])
+        #expect(machine.memoryPrepared() == [.send(.ready)])
+        #expect(machine.state == .active)
+        #expect(machine.listen() == [.serveFaults])
+        #expect(machine.state == .postcopyDevice)
+        #expect(machine.devices() == [])
+        #expect(machine.ping(9) == [.loadDevices])
+        #expect(machine.mayLeave)
+        #expect(machine.devicesLoaded() == [.send(.pong(9))])
+        #expect(!machine.mayLeave)
+        #expect(machine.run(first) == [.acquire(first)])
+        #expect(!machine.isCommitted)
+        #expect(machine.acquired() == [.start(first)])
+        #expect(machine.state == .postcopyDevice && machine.isCommitted)
+        #expect(machine.started() == [.send(.running(first.token))])
+        #expect(machine.state == .postcopyActive)
+        #expect(machine.cont() == .succeeded)
+        #expect(machine.complete() == [])
+        #expect(machine.allPagesResident() == [.send(.completeAck)])
+        #expect(machine.state == .completed && !machine.mayLeave)
+        #expect(machine.bye() == [.closeLink(reason: "the migration is complete")])
+        #expect(machine.mayLeave)
+    }
+
+    @Test("starts only on a RUN that comes after PONG")
+    func earlyRun() {
+        var machine = DestinationMachine.active()
+        _ = machine.listen()
+        _ = machine.devices()
+        _ = machine.ping(9)
+        #expect(machine.run(first) == [.violation("RUN before PONG was sent")])
+        #expect(machine.state == .failed)
+        #expect(machine.devicesLoaded() == [])
+    }
+
+    @Test("answers a repeated RUN with its last word and never starts twice")
+    func repeatedRun() {
+        var machine = DestinationMachine.loaded()
+        _ = machine.run(first)
+        #expect(machine.run(first) == [])
+        _ = machine.acquired()
+        #expect(machine.run(first) == [])
+        _ = machine.started()
+        #expect(machine.run(first) == [.send(.running(first.token))])
+        #expect(machine.run(second) == [.violation("RUN while another RUN decides")])
+        #expect(machine.state == .postcopyPaused && machine.isCommitted)
+
+        machine = .refused()
+        #expect(machine.run(first) == [.send(.startFailed(first.token, reason: "disk is locked"))])
+        #expect(machine.run(second) == [.acquire(second)])
+        #expect(machine.run(first) == [.send(.startFailed(first.token, reason: "disk is locked"))])
+    }
+
+    @Test("promises only after everything is undone")
+    func refusedStart() {
+        for failsLate in [false, true] {
+            var machine = DestinationMachine.loaded()
+            _ = machine.run(first)
+            if failsLate {
+                _ = machine.acquired()
+                #expect(machine.startFailed(reason: "disk is locked") == [.undo(first)])
+            } else {
+                #expect(machine.acquireFailed(reason: "disk is locked") == [.undo(first)])
+            }
+            #expect(!machine.isCommitted)
+            #expect(machine.undone() == [.send(.startFailed(first.token, reason: "disk is locked"))])
+            #expect(machine.state == .postcopyDevice && !machine.mayLeave)
+            #expect(machine.failureReason == "cannot start the workload: disk is locked")
+        }
+    }
+
+    @Test("asks for another RUN when cont is tried again, and answers with what came of it")
+    func contAfterRefusal() {
+        var machine = DestinationMachine.refused()
+        #expect(machine.cont() == .requestStart)
+        #expect(machine.cont() == .waits)
+        var other = machine
+        #expect(machine.run(second) == [.acquire(second)])
+        #expect(machine.acquired() == [.start(second)])
+        #expect(machine.started() == [.send(.running(second.token)), .contSucceeded])
+
+        let reason = "cannot start the workload: disk is locked; the control link broke: reset"
+        #expect(other.linkLost(reason: "reset") == [.contFailed(reason: reason)])
+        #expect(other.state == .postcopyDevice)
+        #expect(
+            other.cont()
+                == .failed(reason: "cannot start the workload: disk is locked; the link to ask the source again is gone")
+        )
+    }
+
+    @Test("with --stopped starts when both RUN and cont have come, in either order")
+    func startsStopped() {
+        var machine = DestinationMachine.loaded(startsStopped: true)
+        #expect(machine.run(first) == [])
+        #expect(machine.state == .postcopyDevice && !machine.isCommitted)
+        // Whoever sent RUN does not run, with or without a link.
+        #expect(machine.linkLost(reason: "reset") == [])
+        #expect(machine.cont() == .acquire(first))
+        #expect(machine.acquired() == [.start(first)])
+        #expect(machine.started() == [.contSucceeded])
+        #expect(machine.state == .postcopyPaused)
+
+        machine = .active(startsStopped: true)
+        #expect(machine.cont() == .waits)
+        _ = machine.listen()
+        _ = machine.devices()
+        _ = machine.ping(9)
+        _ = machine.devicesLoaded()
+        #expect(machine.run(first) == [.acquire(first)])
+        #expect(machine.acquireFailed(reason: "locked") == [.undo(first)])
+        #expect(
+            machine.undone() == [
+                .send(.startFailed(first.token, reason: "locked")),
+                .contFailed(reason: "cannot start the workload: locked"),
+            ]
+        )
+    }
+
+    @Test("ends a cont that waits with the reason when the link breaks before RUN")
+    func contWithoutRun() {
+        var machine = DestinationMachine()
+        #expect(machine.cont() == .failed(reason: "there is nothing to start; run migrate-incoming first"))
+        machine = .loaded(startsStopped: true)
+        #expect(machine.cont() == .waits)
+        #expect(machine.linkLost(reason: "reset") == [.contFailed(reason: "the control link broke: reset")])
+        #expect(machine.state == .failed)
+        #expect(machine.cont() == .failed(reason: "the control link broke: reset"))
+    }
+
+    @Test("fails with a device that does not load, and tells the source")
+    func deviceFails() {
+        var machine = DestinationMachine.active()
+        _ = machine.listen()
+        _ = machine.devices()
+        _ = machine.ping(9)
+        #expect(
+            machine.deviceLoadFailed(device: "clock", reason: "newer") == [
+                .send(.devicesFailed(device: "clock", reason: "newer")), .closeLink(reason: "newer"),
+            ]
+        )
+        #expect(machine.state == .failed && machine.mayLeave)
+    }
+
+    @Test("stays for the next source when one is refused or gone before READY")
+    func beforeReady() {
+        var machine = DestinationMachine()
+        #expect(machine.hello() == [.violation("HELLO where no migration is awaited")])
+        _ = machine.migrateIncoming()
+        _ = machine.hello()
+        #expect(
+            machine.memoryRefused(reason: "2 GiB are too much") == [
+                .send(.refused(reason: "2 GiB are too much")), .closeLink(reason: "2 GiB are too much"),
+            ]
+        )
+        #expect(machine.state == .setup)
+        #expect(machine.hello() == [.prepareMemory])
+        #expect(machine.linkLost(reason: "reset") == [])
+        #expect(machine.hello() == [.violation("memory is still being prepared for a link that broke; try again")])
+        #expect(machine.memoryPrepared() == [.discardMemory])
+        #expect(machine.hello() == [.prepareMemory])
+        #expect(machine.memoryPrepared() == [.send(.ready)])
+    }
+
+    @Test("runs on without a link, and has completed once all pages are here")
+    func lossWhileRunning() {
+        var machine = DestinationMachine.running()
+        #expect(machine.linkLost(reason: "reset") == [])
+        #expect(machine.state == .postcopyPaused && machine.isCommitted)
+        #expect(machine.allPagesResident() == [])
+        #expect(machine.state == .completed)
+
+        machine = .running()
+        _ = machine.allPagesResident()
+        #expect(machine.state == .postcopyActive)
+        #expect(machine.linkLost(reason: "reset") == [])
+        #expect(machine.state == .completed)
+    }
+
+    @Test("shows postcopy-active before completed if all pages are here when it starts")
+    func pagesBeforeStart() {
+        var machine = DestinationMachine.loaded()
+        #expect(machine.complete() == [])
+        #expect(machine.allPagesResident() == [])
+        _ = machine.run(first)
+        _ = machine.acquired()
+        #expect(machine.started() == [.send(.running(first.token)), .proceed])
+        #expect(machine.state == .postcopyActive)
+        #expect(machine.proceed() == [.send(.completeAck)])
+        #expect(machine.state == .completed)
+        #expect(machine.proceed() == [])
+    }
+
+    @Test("takes a message out of order for a breach")
+    func outOfOrder() {
+        var machine = DestinationMachine.active()
+        #expect(machine.devices() == [.violation("DEVICES out of order")])
+        machine = .active()
+        #expect(machine.ping(1) == [.violation("PING out of order")])
+        machine = .loaded()
+        #expect(machine.listen() == [.violation("LISTEN out of order")])
+        machine = .active()
+        #expect(machine.complete() == [.violation("COMPLETE out of order")])
+        machine = .running()
+        #expect(machine.bye() == [.violation("BYE before COMPLETE_ACK")])
+        #expect(machine.state == .postcopyPaused)
+    }
+}

@@ -1,0 +1,38 @@
+import Switchover
+
+/// One step of the world.
+enum Step: Hashable, CustomStringConvertible {
+    case source(SourceEvent)
+    case destination(DestinationEvent)
+    case sourceDies
+    case destinationDies
+
+    var description: String {
+        switch self {
+        case .source(.migrate): "source: migrate"
+        case .source(.startPostcopy): "source: migrate-start-postcopy"
+        case .source(.retryResume): "source: resume is tried again"
+        case .source(.linkLost): "source notices that the link is lost"
+        case .source(.allPagesSent): "source has sent all pages"
+        case .source(.ended(let operation, let succeeded)): "source: \(operation) \(succeeded ? "is done" : "fails")"
+        case .source(.received(let message)): "source receives \(words(message))"
+        case .destination(.cont): "destination: cont"
+        case .destination(.linkLost): "destination notices that the link is lost"
+        case .destination(.allPagesResident): "destination has all pages"
+        case .destination(.ended(let operation, let succeeded)):
+            "destination: \(operation) \(succeeded ? "is done" : "fails")"
+        case .destination(.received(let message)): "destination receives \(words(message))"
+        case .sourceDies: "source dies"
+        case .destinationDies: "destination dies"
+        }
+    }
+}
+
+/// An action or message without the names of the types inside.
+func words(_ value: Any) -> String {
+    "\(value)"
+        .replacing(/\w+\.(Source|Destination)Message\./, with: "")
+        .replacing(/\w+\.Run(Grant|Token)/, with: "RunToken")
+        .replacing(/RunToken\(token: (.*), epoch: \d+\)/) { $0.output.1 }
+        .replacing(/RunToken\(value: (\d+)\)/) { "token \($0.output.1)" }
+}
