@@ -1,6 +1,8 @@
 internal import NIOCore
 
-/// A client's side of a connection: negotiates, matches answers to commands, passes events on. Belongs to the event loop.
+/// A client's side of a connection: negotiates, matches answers to commands, passes events on.
+///
+/// Belongs to the event loop.
 final class ClientSession: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -34,6 +36,7 @@ final class ClientSession: ChannelInboundHandler {
     private var unread: ArraySlice<UInt8> = []
     private var answers: [Int64: EventLoopPromise<JSONValue>] = [:]
     private var context: ChannelHandlerContext?
+    private var hasConnected = false
     private var reasonOfEnd = "the server closed it"
 
     init(
@@ -54,11 +57,16 @@ final class ClientSession: ChannelInboundHandler {
 
     func handlerRemoved(context: ChannelHandlerContext) {
         self.context = nil
-        ready.fail(QMPConnectionError(.connect, address, reason: reasonOfEnd))
+        // Why a connection could not be made at all is known to those who tried to.
+        if hasConnected { ready.fail(QMPConnectionError(.connect, address, reason: reasonOfEnd)) }
         let error = QMPConnectionError(.talk, address, reason: reasonOfEnd)
         for answer in answers.values { answer.fail(error) }
         answers = [:]
         events.finish()
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        hasConnected = true
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -136,7 +144,8 @@ final class ClientSession: ChannelInboundHandler {
             return refuse(message)
         }
         phase = .negotiating(version, capabilities: (greeting["capabilities"]?.array ?? []).compactMap(\.string))
-        let enable: [String: JSONValue] = outOfBand ? ["enable": [.string(SessionStateMachine.outOfBandCapability)]] : [:]
+        let enable: [String: JSONValue] =
+            outOfBand ? ["enable": [.string(SessionStateMachine.outOfBandCapability)]] : [:]
         let command = QMPCommand(name: "qmp_capabilities", arguments: enable, id: 0)
         context?.writeAndFlush(
             wrapOutboundOut(ByteBuffer(message: command.json(outOfBand: false))),

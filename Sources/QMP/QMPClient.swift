@@ -13,7 +13,9 @@ public final class QMPClient: Sendable {
     public let serverVersion: QMPVersion
     /// What the server offered, for example `oob`.
     public let serverCapabilities: [String]
-    /// What the server tells unasked, from the negotiation on, for one consumer. Ends with the connection.
+    /// What the server tells unasked, from the negotiation on, for one consumer.
+    ///
+    /// Ends with the connection.
     public let events: AsyncStream<QMPEvent>
 
     private let channel: any Channel
@@ -87,7 +89,9 @@ public final class QMPClient: Sendable {
         }
     }
 
-    /// Has the server carry out a command and waits for its result. Several may be under way at a time.
+    /// Has the server carry out a command and waits for its result.
+    ///
+    /// Several may be under way at a time.
     ///
     /// - Parameters:
     ///   - name: for example `query-status`.
@@ -113,7 +117,9 @@ public final class QMPClient: Sendable {
         }
     }
 
-    /// Ends the connection. Commands under way fail, ``events`` ends.
+    /// Ends the connection.
+    ///
+    /// Commands under way fail, ``events`` ends.
     public func close() async {
         channel.eventLoop.execute { self.session.value.close() }
         // Cannot fail: a channel's close future always succeeds.

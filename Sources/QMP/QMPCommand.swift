@@ -4,7 +4,9 @@ public struct QMPCommand: Sendable, Hashable {
     public let name: String
     /// With what; empty if the client sent none.
     public let arguments: [String: JSONValue]
-    /// What the client knows the command by; its answer carries the same value. Nil if the client sent none.
+    /// What the client knows the command by; its answer carries the same value.
+    ///
+    /// Nil if the client sent none.
     public let id: JSONValue?
 
     /// A command.

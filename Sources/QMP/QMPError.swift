@@ -1,6 +1,8 @@
 /// The error that a QMP command ends with, as it goes over the wire.
 public struct QMPError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// What a program may decide by. QEMU's `QapiErrorClass`; an unknown class of another server is kept as it is.
+    /// What a program may decide by.
+    ///
+    /// QEMU's `QapiErrorClass`; an unknown class of another server is kept as it is.
     public struct Class: RawRepresentable, Sendable, Hashable {
         /// The name on the wire.
         public let rawValue: String

@@ -8,13 +8,21 @@ internal import NIOPosix
 public final class QMPServer: Sendable {
     /// What one client, or all of them together, can cost.
     public struct Limits: Sendable, Hashable {
-        /// Connections at a time. Further ones get an error object and are closed.
+        /// Connections at a time.
+        ///
+        /// Further ones get an error object and are closed.
         public var connections = 128
-        /// The longest text that a client may send. A longer one ends its connection.
+        /// The longest text that a client may send.
+        ///
+        /// A longer one ends its connection.
         public var messageBytes = 64 * 1024
-        /// What may be waiting for a client that does not read. More ends its connection.
+        /// What may be waiting for a client that does not read.
+        ///
+        /// More ends its connection.
         public var unsentBytes = 1024 * 1024
-        /// Commands of one connection that run or wait. No more input is read from it until one is done.
+        /// Commands of one connection that run or wait.
+        ///
+        /// No more input is read from it until one is done.
         public var commandsPerConnection = 64
 
         /// The bounds that suit an agent.
@@ -66,7 +74,9 @@ public final class QMPServer: Sendable {
         state = .makeBoxSendingValue(State(), eventLoop: loop)
     }
 
-    /// Takes connections at this address. May be called for several addresses.
+    /// Takes connections at this address.
+    ///
+    /// May be called for several addresses.
     ///
     /// A Unix socket has mode 0600 from its first moment, and replaces a socket file that nobody listens on. A TCP port
     /// is open to everyone who can reach it.
@@ -168,7 +178,7 @@ extension QMPServer {
         state.value.sessions[ObjectIdentifier(session)] = session
     }
 
-    /// The connection has ended.
+    /// The connection and all its commands have ended.
     func forget(_ session: ServerSession) {
         state.value.sessions[ObjectIdentifier(session)] = nil
     }

@@ -1,7 +1,9 @@
 internal import Logging
 internal import NIOCore
 
-/// One client's connection: moves bytes between the socket and the state machine. Belongs to the event loop.
+/// One client's connection: moves bytes between the socket and the state machine.
+///
+/// Belongs to the event loop.
 final class ServerSession: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -31,11 +33,11 @@ final class ServerSession: ChannelInboundHandler {
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
-        // The commands that run go on; nothing that waits will begin.
-        machine.dropWaiting()
-        takesInput = false
+        // The commands that run go on, and count as a connection until they return: a client that comes, starts one
+        // and leaves could otherwise have any number of them run.
+        dropWaiting()
         self.context = nil
-        server.forget(self)
+        if machine.isIdle { server.forget(self) }
     }
 
     func channelActive(context: ChannelHandlerContext) {
@@ -81,6 +83,7 @@ final class ServerSession: ChannelInboundHandler {
         send(ByteBuffer(message: machine.finished(command, outOfBand: outOfBand, result)))
         while let action = machine.next() { perform(action) }
         takeInput()
+        if context == nil, machine.isIdle { server.forget(self) }
     }
 
     /// Forgets the commands that have not begun and takes no more.

@@ -66,8 +66,11 @@ struct SessionStateMachine: Hashable {
         switch message {
         case .success(let json):
             do throws(QMPError) {
-                let (command, outOfBand) = try QMPCommand.read(json, outOfBandAllowed: state == .serving(outOfBand: true))
-                if outOfBand { return startOutOfBand(command) }
+                let (command, outOfBand) = try QMPCommand.read(
+                    json,
+                    outOfBandAllowed: state == .serving(outOfBand: true)
+                )
+                if outOfBand { return start(command, outOfBand: true) }
                 request = .command(command)
             } catch {
                 request = .complaint(error, id: json["id"])
@@ -82,7 +85,9 @@ struct SessionStateMachine: Hashable {
         return start(request)
     }
 
-    /// A command has been carried out. Returns its answer; afterwards ask for `next` until that is nil.
+    /// A command has been carried out.
+    ///
+    /// Returns its answer; afterwards ask for `next` until that is nil.
     mutating func finished(
         _ command: QMPCommand,
         outOfBand: Bool,
@@ -105,27 +110,19 @@ struct SessionStateMachine: Hashable {
 
     private mutating func start(_ request: Request) -> Action {
         switch request {
-        case .complaint(let error, let id):
-            return .answer(Self.answer(.failure(error), id: id))
-        case .command(let command):
-            do throws(QMPError) {
-                if let result = try answerAlone(command) { return .answer(Self.answer(.success(result), id: command.id)) }
-            } catch {
-                return .answer(Self.answer(.failure(error), id: command.id))
-            }
-            isRunning = true
-            return .run(command, outOfBand: false)
+        case .complaint(let error, let id): .answer(Self.answer(.failure(error), id: id))
+        case .command(let command): start(command, outOfBand: false)
         }
     }
 
-    private mutating func startOutOfBand(_ command: QMPCommand) -> Action {
+    private mutating func start(_ command: QMPCommand, outOfBand: Bool) -> Action {
         do throws(QMPError) {
             if let result = try answerAlone(command) { return .answer(Self.answer(.success(result), id: command.id)) }
         } catch {
             return .answer(Self.answer(.failure(error), id: command.id))
         }
-        outOfBandRunning += 1
-        return .run(command, outOfBand: true)
+        if outOfBand { outOfBandRunning += 1 } else { isRunning = true }
+        return .run(command, outOfBand: outOfBand)
     }
 
     /// The result of a command that needs no handler; nil for one that does.

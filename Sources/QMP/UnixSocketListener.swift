@@ -2,7 +2,9 @@ internal import Glibc
 
 /// A listening Unix socket that only its owner may connect to.
 struct UnixSocketListener {
-    /// Non-blocking, close-on-exec, listening. Whoever takes it closes it.
+    /// Non-blocking, close-on-exec, listening.
+    ///
+    /// Whoever takes it closes it.
     let descriptor: CInt
     /// Where it can be reached.
     let path: String
@@ -57,6 +59,8 @@ struct UnixSocketListener {
     }
 
     /// Removes the socket file, unless another one has taken its place.
+    ///
+    /// To be called before the descriptor is closed: an open socket holds its inode, whose number is then no other's.
     func removeFile() {
         var file = stat()
         guard lstat(path, &file) == 0, file.st_dev == device, file.st_ino == inode else { return }

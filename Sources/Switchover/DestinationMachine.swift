@@ -48,7 +48,9 @@ public struct DestinationMachine: Hashable, Sendable {
     /// Each promise that was given, with its reason: the last word on that token.
     private var refusals: [RunToken: String] = [:]
 
-    /// Makes the machine of an empty destination. With `startsStopped`, RUN grants the start and `cont` does it.
+    /// Makes the machine of an empty destination.
+    ///
+    /// With `startsStopped`, RUN grants the start and `cont` does it.
     public init(startsStopped: Bool = false) {
         self.startsStopped = startsStopped
     }
@@ -189,7 +191,9 @@ public struct DestinationMachine: Hashable, Sendable {
         return isLinked ? [.send(.ready)] : [.discardMemory]
     }
 
-    /// The regions cannot be had here. Another source may still come.
+    /// The regions cannot be had here.
+    ///
+    /// Another source may still come.
     public mutating func memoryRefused(reason: String) -> [DestinationAction] {
         guard case .preparing = current else { return [] }
         current = .awaiting
@@ -213,7 +217,9 @@ public struct DestinationMachine: Hashable, Sendable {
             + fail(.loadFailed(device: device, reason: reason))
     }
 
-    /// Hooks and disk locks are done. The commit point is passed here.
+    /// Hooks and disk locks are done.
+    ///
+    /// The commit point is passed here.
     public mutating func acquired() -> [DestinationAction] {
         guard case .acquiring(let grant) = current else { return [] }
         current = .starting(grant)
@@ -272,6 +278,8 @@ public struct DestinationMachine: Hashable, Sendable {
     // MARK: Messages
 
     /// HELLO and REGIONS, from a source with which everything agrees.
+    ///
+    /// A violation answered here concerns the link that HELLO came on; a link that was accepted before stays.
     public mutating func hello() -> [DestinationAction] {
         switch current {
         case .awaiting:
@@ -310,7 +318,9 @@ public struct DestinationMachine: Hashable, Sendable {
         return [.loadDevices]
     }
 
-    /// RUN: the source has let go of the workload. A repeated one is answered with the last word on its token.
+    /// RUN: the source has let go of the workload.
+    ///
+    /// A repeated one is answered with the last word on its token.
     public mutating func run(_ grant: RunGrant) -> [DestinationAction] {
         guard isLinked else { return [] }
         if let reason = refusals[grant.token] { return [.send(.startFailed(grant.token, reason: reason))] }

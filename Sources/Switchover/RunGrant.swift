@@ -1,4 +1,6 @@
-/// Names one RUN. A token is drawn afresh for each RUN, and whoever promises that it does not start never starts it.
+/// Names one RUN.
+///
+/// A token is drawn afresh for each RUN, and whoever promises that it does not start never starts it.
 public struct RunToken: Hashable, Sendable {
     /// The bits that the source drew.
     public let value: UInt64
@@ -9,7 +11,9 @@ public struct RunToken: Hashable, Sendable {
     }
 }
 
-/// Names one process that takes part in a migration. It is drawn when the process starts.
+/// Names one process that takes part in a migration.
+///
+/// It is drawn when the process starts.
 public struct InstanceID: Hashable, Sendable {
     /// The upper 64 bits.
     public let high: UInt64

@@ -70,13 +70,16 @@ public struct SourceMachine: Hashable, Sendable {
     /// Whether the workload runs here or can be brought back without asking the destination anything more.
     public var isTakeBackPossible: Bool {
         switch current {
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .refused, .takingBack, .held, .failed:
+        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .refused, .takingBack, .held,
+            .failed:
             true
         case .granted, .running, .paused, .completed: false
         }
     }
 
-    /// Whether the workload is meant to run here now. While it is being stopped or resumed it is not.
+    /// Whether the workload is meant to run here now.
+    ///
+    /// While it is being stopped or resumed it is not.
     public var isWorkloadHere: Bool {
         switch current {
         case .none, .setup, .active, .failed: true
@@ -103,7 +106,9 @@ public struct SourceMachine: Hashable, Sendable {
 
     /// `migrate`: look for the destination.
     public mutating func migrate() -> MigrateAnswer {
-        guard case .none = current else { return .refuse(reason: "a migration was begun before, it is \(state.rawValue)") }
+        guard case .none = current else {
+            return .refuse(reason: "a migration was begun before, it is \(state.rawValue)")
+        }
         current = .setup(startAsked: false)
         isLinked = true
         return .connect
@@ -197,7 +202,9 @@ public struct SourceMachine: Hashable, Sendable {
         return takeBack(failure ?? .stopFailed(reason: reason))
     }
 
-    /// All devices are saved. `ping` is the number that PONG has to repeat.
+    /// All devices are saved.
+    ///
+    /// `ping` is the number that PONG has to repeat.
     public mutating func saved(ping: UInt64) -> [SourceAction] {
         guard case .saving(let failure) = current else { return [] }
         if let failure { return takeBack(failure) }
@@ -211,7 +218,9 @@ public struct SourceMachine: Hashable, Sendable {
         return takeBack(failure ?? .saveFailed(device: device, reason: reason))
     }
 
-    /// The disk locks are released. `grant` carries a token that was never used before.
+    /// The disk locks are released.
+    ///
+    /// `grant` carries a token that was never used before.
     public mutating func released(fresh grant: RunGrant) -> [SourceAction] {
         guard case .releasing(let failure) = current else { return [] }
         if let failure { return takeBack(failure) }
@@ -232,7 +241,9 @@ public struct SourceMachine: Hashable, Sendable {
         return endLink(failure.description)
     }
 
-    /// The workload could not be resumed, as its disk locks could not be taken. It stays stopped.
+    /// The workload could not be resumed, as its disk locks could not be taken.
+    ///
+    /// It stays stopped.
     public mutating func resumeFailed(reason: String) -> [SourceAction] {
         guard case .takingBack(let failure, _) = current else { return [] }
         current = .held(failure, reason: reason)
@@ -319,7 +330,8 @@ public struct SourceMachine: Hashable, Sendable {
             return []
         case .running(let grant) where grant.token == token && instance == peer:
             return []
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running, .paused:
+        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running,
+            .paused:
             return violation("RUNNING for a RUN that was not sent to this instance, or was refused")
         case .takingBack, .held, .failed, .completed:
             return []
@@ -338,14 +350,17 @@ public struct SourceMachine: Hashable, Sendable {
             return []
         case .refused(token, _) where instance == peer:
             return []
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running, .paused:
+        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running,
+            .paused:
             return violation("START_FAILED for a RUN that is not outstanding at this instance")
         case .takingBack, .held, .failed, .completed:
             return []
         }
     }
 
-    /// START_REQUEST: the destination's `cont` asks for another RUN. `grant` carries a token never used before.
+    /// START_REQUEST: the destination's `cont` asks for another RUN.
+    ///
+    /// `grant` carries a token never used before.
     public mutating func startRequested(fresh grant: RunGrant) -> [SourceAction] {
         guard isLinked else { return [] }
         switch current {
@@ -367,7 +382,8 @@ public struct SourceMachine: Hashable, Sendable {
         case .running where completeSent:
             current = .completed
             return [.send(.bye)]
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running, .paused:
+        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running,
+            .paused:
             return violation("COMPLETE_ACK before RUNNING or without a COMPLETE")
         case .takingBack, .held, .failed, .completed:
             return []

@@ -1,4 +1,6 @@
-/// Why a migration ended or stands still. Its description is one line for people.
+/// Why a migration ended or stands still.
+///
+/// Its description is one line for people.
 public enum SwitchoverFailure: Hashable, Sendable, CustomStringConvertible {
     /// The destination does not take this migration.
     case refused(reason: String)

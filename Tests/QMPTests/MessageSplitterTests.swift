@@ -45,7 +45,11 @@ import Testing
     }
 
     @Test func `the byte 0xFF begins anew`() {
-        #expect(pieces(Array("{\"a\":\"b".utf8) + [0xFF] + Array("{}".utf8), bytesAtATime: 4) == ["! stray byte 0xff", "{}"])
+        #expect(
+            pieces(Array("{\"a\":\"b".utf8) + [0xFF] + Array("{}".utf8), bytesAtATime: 4) == [
+                "! stray byte 0xff", "{}",
+            ]
+        )
     }
 
     @Test func `nesting is bounded`() {

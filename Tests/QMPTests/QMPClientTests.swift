@@ -1,3 +1,4 @@
+import Dispatch
 import Glibc
 import Testing
 
@@ -118,9 +119,9 @@ import Testing
         try await withDirectory { directory in
             let other = try UnixSocketListener(path: "\(directory)/a")
             defer { close(other.descriptor) }
-            async let client = QMPClient.connect(to: .unix(path: "\(directory)/a"))
+            let client = Task { try await QMPClient.connect(to: .unix(path: "\(directory)/a")) }
             try await RawConnection.answerOne(other.descriptor, with: greeting)
-            let error = await #expect(throws: QMPConnectionError.self) { try await client }
+            let error = await #expect(throws: QMPConnectionError.self) { try await client.value }
             #expect(error?.reason.hasPrefix(reason) == true)
         }
     }
@@ -129,14 +130,16 @@ import Testing
 extension RawConnection {
     /// Takes one connection, sends a text and closes.
     fileprivate static func answerOne(_ listener: CInt, with text: String) async throws {
-        var waiting = pollfd(fd: listener, events: Int16(POLLIN), revents: 0)
-        guard poll(&waiting, 1, 10_000) == 1 else { throw Failure(call: "poll") }
-        let descriptor = accept(listener, nil, nil)
-        guard descriptor >= 0 else { throw Failure(call: "accept") }
-        defer { close(descriptor) }
-        let bytes = Array(text.utf8)
-        guard Glibc.send(descriptor, bytes, bytes.count, CInt(MSG_NOSIGNAL.rawValue)) == bytes.count else {
-            throw Failure(call: "send")
+        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
+            DispatchQueue.global().async {
+                var waiting = pollfd(fd: listener, events: Int16(POLLIN), revents: 0)
+                guard poll(&waiting, 1, 10_000) == 1 else { return done.resume(throwing: Failure(call: "poll")) }
+                let descriptor = accept(listener, nil, nil)
+                let bytes = Array(text.utf8)
+                let sent = Glibc.send(descriptor, bytes, bytes.count, CInt(MSG_NOSIGNAL))
+                if sent == bytes.count { done.resume() } else { done.resume(throwing: Failure(call: "send")) }
+                close(descriptor)
+            }
         }
     }
 }

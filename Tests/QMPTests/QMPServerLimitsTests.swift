@@ -25,6 +25,26 @@ import Testing
         }
     }
 
+    @Test func `a command whose client has left still counts`() async throws {
+        var limits = QMPServer.Limits()
+        limits.connections = 2
+        try await withServer(limits: limits) { _, handler, path in
+            let operatorConnection = try await RawConnection.negotiated(path: path)
+            let leaving = try await RawConnection.negotiated(path: path)
+            try await leaving.send(#"{"execute":"wait","id":1}"#)
+            for await _ in handler.waits.stream { break }
+            await leaving.disconnect()
+            let refused = try RawConnection(path: path)
+            #expect(try await refused.message()?["error"] != nil)
+            #expect(try await operatorConnection.exchange(#"{"execute":"open"}"#) == ["return": [:]])
+            // The place is free once `wait` has returned, which nothing tells those who are left.
+            while true {
+                let next = try RawConnection(path: path)
+                if try await next.message()?["QMP"] != nil { break }
+            }
+        }
+    }
+
     @Test func `a message that is too long ends its connection with an error`() async throws {
         try await withServer { _, _, path in
             let other = try await RawConnection.negotiated(path: path)
@@ -94,11 +114,21 @@ import Testing
             close(stale.descriptor)
             let server = QMPServer(handler: ScriptedHandler())
             try await server.listen(on: .unix(path: "\(directory)/a"))
-            // The owner of the old file does not remove the new one.
-            stale.removeFile()
             let client = try RawConnection(path: "\(directory)/a")
             #expect(try await client.message()?["QMP"] != nil)
             await server.shutdown()
+        }
+    }
+
+    @Test func `a server removes no socket file but its own`() async throws {
+        try await withServer { server, _, path in
+            unlink(path)
+            let next = QMPServer(handler: ScriptedHandler())
+            try await next.listen(on: .unix(path: path))
+            await server.shutdown()
+            let client = try RawConnection(path: path)
+            #expect(try await client.message()?["QMP"] != nil)
+            await next.shutdown()
         }
     }
 

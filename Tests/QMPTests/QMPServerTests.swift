@@ -78,7 +78,9 @@ import Testing
             let client = try await RawConnection.negotiated(path: path, enable: "\"oob\"")
             try await client.send(#"{"execute":"wait","id":1}{"execute":"echo","id":2}"#)
             for await _ in handler.waits.stream { break }
-            #expect(try await client.exchange(#"{"exec-oob":"open","id":3}"#) == ["return": [:], "id": 3])
+            #expect(try await client.exchange(#"{"exec-oob":"echo","id":3}"#) == ["return": [:], "id": 3])
+            let other = try await RawConnection.negotiated(path: path)
+            _ = try await other.exchange(#"{"execute":"open"}"#)
             #expect(try await client.message() == ["return": "opened", "id": 1])
             #expect(try await client.message() == ["return": [:], "id": 2])
         }
@@ -94,7 +96,8 @@ import Testing
             for client in [one, two] {
                 var last = QMPEvent.Timestamp(seconds: 0, microseconds: 0)
                 for number in 0..<50 {
-                    let event = try #require(QMPEvent(json: try #require(try await client.message())))
+                    let message = try #require(try await client.message())
+                    let event = try #require(QMPEvent(json: message))
                     #expect(event.name == "STEP")
                     #expect(event.data == ["number": JSONValue(number)])
                     #expect(event.timestamp >= last)

@@ -12,7 +12,9 @@ import Testing
         #expect(QMPAddress(expected)?.description == expected)
     }
 
-    @Test(arguments: ["", "unix:", "host", "tcp:host", "tcp::4444", "host:65536", "host:-1", "::1:4444", "[]:1", "host:"])
+    @Test(arguments: [
+        "", "unix:", "host", "tcp:host", "tcp::4444", "host:65536", "host:-1", "::1:4444", "[]:1", "host:",
+    ])
     func `what is no address is refused`(text: String) {
         #expect(QMPAddress(text) == nil)
     }

@@ -10,8 +10,18 @@ actor RawConnection {
         let code = errno
     }
 
-    nonisolated let unownedExecutorQueue = DispatchSerialQueue(label: "raw connection")
-    nonisolated var unownedExecutor: UnownedSerialExecutor { unownedExecutorQueue.asUnownedSerialExecutor() }
+    /// Keeps calls that block away from the threads on which everything else of a test runs.
+    private final class BlockingExecutor: SerialExecutor {
+        private let queue = DispatchQueue(label: "raw connection")
+
+        func enqueue(_ job: consuming ExecutorJob) {
+            let job = UnownedJob(job)
+            queue.async { job.runSynchronously(on: self.asUnownedSerialExecutor()) }
+        }
+    }
+
+    nonisolated private let executor = BlockingExecutor()
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     private let descriptor: CInt
     private var received: [UInt8] = []
@@ -54,7 +64,7 @@ actor RawConnection {
         var sent = 0
         while sent < bytes.count {
             let count = bytes[sent...].withUnsafeBytes {
-                Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL.rawValue))
+                Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
             }
             guard count > 0 else { throw Failure(call: "send") }
             sent += count
@@ -88,6 +98,11 @@ actor RawConnection {
     func exchange(_ text: String) throws -> JSONValue? {
         try send(text)
         return try message()
+    }
+
+    /// Ends both directions at once, as closing does.
+    func disconnect() {
+        Glibc.shutdown(descriptor, CInt(SHUT_RDWR))
     }
 
     /// Says that no more will be sent.

@@ -44,7 +44,8 @@ import Testing
         #expect(machine.isNegotiated)
         let description = "Capabilities negotiation is already complete, command ignored"
         #expect(
-            machine.receive(["execute": "qmp_capabilities"]) == .answer(["error": error("CommandNotFound", description)])
+            machine.receive(["execute": "qmp_capabilities"])
+                == .answer(["error": error("CommandNotFound", description)])
         )
     }
 
@@ -57,15 +58,17 @@ import Testing
         #expect(!machine.isNegotiated)
     }
 
-    @Test(arguments: [
-        ([], "QMP input must be a JSON object"),
-        (["execute": 1], "QMP input member 'execute' must be a string"),
-        (["arguments": [:]], "QMP input lacks member 'execute'"),
-        (["execute": "stop", "x": 1], "QMP input member 'x' is unexpected"),
-        (["execute": "stop", "arguments": []], "QMP input member 'arguments' must be an object"),
-        (["exec-oob": "stop"], "QMP input member 'exec-oob' is unexpected"),
-        (["execute": "query-version", "arguments": ["x": 1]], "Parameter 'x' is unexpected"),
-    ] as [(JSONValue, String)])
+    @Test(
+        arguments: [
+            ([], "QMP input must be a JSON object"),
+            (["execute": 1], "QMP input member 'execute' must be a string"),
+            (["arguments": [:]], "QMP input lacks member 'execute'"),
+            (["execute": "stop", "x": 1], "QMP input member 'x' is unexpected"),
+            (["execute": "stop", "arguments": []], "QMP input member 'arguments' must be an object"),
+            (["exec-oob": "stop"], "QMP input member 'exec-oob' is unexpected"),
+            (["execute": "query-version", "arguments": ["x": 1]], "Parameter 'x' is unexpected"),
+        ] as [(JSONValue, String)]
+    )
     func `a message that is no command is named`(message: JSONValue, description: String) {
         var machine = machine(negotiated: [])
         #expect(machine.receive(message) == .answer(["error": error("GenericError", description)]))
@@ -110,9 +113,11 @@ import Testing
         let cont = QMPCommand(name: "cont", id: 2)
         #expect(machine.receive(["execute": "stop", "id": 1]) == .run(stop, outOfBand: false))
         #expect(machine.receive(["exec-oob": "cont", "id": 2]) == .run(cont, outOfBand: true))
-        #expect(machine.finished(cont, outOfBand: true, .failure(.generic("no"))) == [
-            "error": error("GenericError", "no"), "id": 2,
-        ])
+        #expect(
+            machine.finished(cont, outOfBand: true, .failure(.generic("no"))) == [
+                "error": error("GenericError", "no"), "id": 2,
+            ]
+        )
         #expect(machine.next() == nil)
         #expect(!machine.isIdle)
         _ = machine.finished(stop, outOfBand: false, .success([:]))

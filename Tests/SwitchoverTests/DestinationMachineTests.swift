@@ -134,7 +134,9 @@ struct DestinationMachineTests {
         #expect(other.state == .postcopyDevice)
         #expect(
             other.cont()
-                == .failed(reason: "cannot start the workload: disk is locked; the link to ask the source again is gone")
+                == .failed(
+                    reason: "cannot start the workload: disk is locked; the link to ask the source again is gone"
+                )
         )
     }
 

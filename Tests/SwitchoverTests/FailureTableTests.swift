@@ -16,19 +16,93 @@ struct FailureRow: Sendable, CustomTestStringConvertible {
         row("save fails", .source(.ended(.save, succeeded: false)), ends: .failed, .failed, on: "source"),
         row("load fails", .destination(.ended(.loadDevices, succeeded: false)), ends: .failed, .failed, on: "source"),
         row("release fails", .source(.ended(.releaseLocks, succeeded: false)), ends: .failed, .failed, on: "source"),
-        row("too little memory", .destination(.ended(.prepareMemory, succeeded: false)), ends: .failed, .setup, on: "source"),
-        row("link breaks in active", .source(.linkLost), { $0.source.state == .active }, ends: .failed, .failed, on: "source"),
-        row("link breaks while stopping", .source(.linkLost), { $0.source.state == .device }, ends: .failed, .failed, on: "source"),
+        row(
+            "too little memory",
+            .destination(.ended(.prepareMemory, succeeded: false)),
+            ends: .failed,
+            .setup,
+            on: "source"
+        ),
+        row(
+            "link breaks in active",
+            .source(.linkLost),
+            { $0.source.state == .active },
+            ends: .failed,
+            .failed,
+            on: "source"
+        ),
+        row(
+            "link breaks while stopping",
+            .source(.linkLost),
+            { $0.source.state == .device },
+            ends: .failed,
+            .failed,
+            on: "source"
+        ),
         row("link breaks before RUN", .source(.linkLost), { $0.heardPong }, ends: .failed, .failed, on: "source"),
-        row("destination dies before RUN", .destinationDies, { $0.heardPong }, ends: .failed, nil, on: "source"),
-        row("hooks fail", .destination(.ended(.acquire, succeeded: false)), ends: .failed, .postcopyDevice, on: "source"),
-        row("start fails", .destination(.ended(.start, succeeded: false)), ends: .failed, .postcopyDevice, on: "source"),
+        row(
+            "destination dies before RUN",
+            .destinationDies,
+            { $0.source.state == .postcopyDevice },
+            ends: .failed,
+            nil,
+            on: "source"
+        ),
+        row(
+            "hooks fail",
+            .destination(.ended(.acquire, succeeded: false)),
+            ends: .failed,
+            .postcopyDevice,
+            on: "source"
+        ),
+        row(
+            "start fails",
+            .destination(.ended(.start, succeeded: false)),
+            ends: .failed,
+            .postcopyDevice,
+            on: "source"
+        ),
         row("RUN is lost", .destination(.linkLost), { $0.runsSent == 1 }, ends: .postcopyPaused, .failed, on: "nobody"),
-        row("RUNNING is lost", .source(.linkLost), { $0.runsOnDestination }, ends: .postcopyPaused, .postcopyPaused, on: "destination"),
-        row("destination dies before its commit point", .destinationDies, { $0.runsSent == 1 }, ends: .postcopyPaused, nil, on: "nobody"),
-        row("link breaks after RUNNING", .source(.linkLost), { $0.heardRunning }, ends: .postcopyPaused, .postcopyPaused, on: "destination"),
-        row("destination dies after its commit point", .destinationDies, { $0.runsOnDestination }, ends: .postcopyPaused, nil, on: "nobody"),
-        row("source dies after the commit point", .sourceDies, { $0.runsOnDestination }, ends: nil, .postcopyPaused, on: "destination"),
+        row(
+            "RUNNING is lost",
+            .source(.linkLost),
+            { $0.runsOnDestination },
+            ends: .postcopyPaused,
+            .postcopyPaused,
+            on: "destination"
+        ),
+        row(
+            "destination dies before its commit point",
+            .destinationDies,
+            { $0.runsSent == 1 },
+            ends: .postcopyPaused,
+            nil,
+            on: "nobody"
+        ),
+        row(
+            "link breaks after RUNNING",
+            .source(.linkLost),
+            { $0.heardRunning },
+            ends: .postcopyPaused,
+            .postcopyPaused,
+            on: "destination"
+        ),
+        row(
+            "destination dies after its commit point",
+            .destinationDies,
+            { $0.runsOnDestination },
+            ends: .postcopyPaused,
+            nil,
+            on: "nobody"
+        ),
+        row(
+            "source dies after the commit point",
+            .sourceDies,
+            { $0.runsOnDestination },
+            ends: nil,
+            .postcopyPaused,
+            on: "destination"
+        ),
     ]
 
     private static func row(
@@ -40,7 +114,11 @@ struct FailureRow: Sendable, CustomTestStringConvertible {
         on runsOn: String
     ) -> FailureRow {
         FailureRow(
-            testDescription: testDescription, fault: fault, when: when, source: source, destination: destination,
+            testDescription: testDescription,
+            fault: fault,
+            when: when,
+            source: source,
+            destination: destination,
             runsOn: runsOn
         )
     }

@@ -24,7 +24,9 @@ struct Mutant: Sendable, CustomTestStringConvertible {
     private static let sourceMutants = [
         Mutant(
             "a source that sends RUN before PONG",
-            breaks: .neverBothRun, .everyMessageIsExpected, .devicesBeforeRun,
+            breaks: .neverBothRun,
+            .everyMessageIsExpected,
+            .devicesBeforeRun,
             source: { machine, event, fresh in
                 let actions = Behaviour.shipped.source(&machine, event, fresh)
                 let isSaved = actions.contains(.send(.devices))
@@ -41,7 +43,8 @@ struct Mutant: Sendable, CustomTestStringConvertible {
         ),
         Mutant(
             "a source that resumes when the link breaks after RUN",
-            breaks: .neverBothRun, .newestStateRuns,
+            breaks: .neverBothRun,
+            .newestStateRuns,
             source: { machine, event, fresh in
                 let isRunOut = machine.state == .postcopyActive
                 let actions = Behaviour.shipped.source(&machine, event, fresh)
@@ -50,7 +53,8 @@ struct Mutant: Sendable, CustomTestStringConvertible {
         ),
         Mutant(
             "a source that misses a broken link while it stops and saves",
-            breaks: .takeBack, .noDeadEnd,
+            breaks: .takeBack,
+            .noDeadEnd,
             source: { machine, event, fresh in
                 if event == .linkLost, machine.state == .device { return [] }
                 return Behaviour.shipped.source(&machine, event, fresh)
@@ -87,7 +91,9 @@ struct Mutant: Sendable, CustomTestStringConvertible {
         ),
         Mutant(
             "a destination that starts without RUN once devices have loaded",
-            breaks: .neverBothRun, .devicesBeforeRun, .machinesKnow,
+            breaks: .neverBothRun,
+            .devicesBeforeRun,
+            .machinesKnow,
             destination: { machine, event in
                 let actions = Behaviour.shipped.destination(&machine, event)
                 guard event == .ended(.loadDevices, succeeded: true), machine.state == .postcopyDevice else {
@@ -107,7 +113,8 @@ struct Mutant: Sendable, CustomTestStringConvertible {
         ),
         Mutant(
             "a destination that answers START_FAILED while it still starts",
-            breaks: .neverBothRun, .promiseHolds,
+            breaks: .neverBothRun,
+            .promiseHolds,
             destination: { machine, event in
                 let actions = Behaviour.shipped.destination(&machine, event)
                 guard case .received(.run(let grant)) = event else { return actions }

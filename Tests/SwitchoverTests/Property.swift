@@ -95,7 +95,9 @@ extension World {
         return isHeldBack || isUndecided || isWaitingForOperator
     }
 
-    /// The source runs. A destination that it had not refused has failed; one that broke its start says so.
+    /// The source runs.
+    ///
+    /// A destination that it had not refused has failed; one that broke its start says so.
     private var isStoppedRightly: Bool {
         guard isDestinationAlive else { return true }
         if runsSent > 0 { return destination.state == .postcopyDevice && destination.failureReason != nil }

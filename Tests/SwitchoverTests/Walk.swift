@@ -20,8 +20,9 @@ struct Walk {
     private var origins: [(world: Int, step: Step)?] = []
     private var successors: [[Int]] = []
 
-    /// Walks from `start` until a property of `properties` does not hold, or to the end. Without `faults` nothing
-    /// breaks and nobody dies.
+    /// Walks from `start` until a property of `properties` does not hold, or to the end.
+    ///
+    /// Without `faults` nothing breaks and nobody dies.
     init(
         from start: World,
         by behaviour: Behaviour = .shipped,

@@ -64,7 +64,9 @@ struct World: Hashable {
 
     // MARK: What can happen next
 
-    /// Every step that can be taken. `isFault` says that nothing makes it happen: the world may also stay without it.
+    /// Every step that can be taken.
+    ///
+    /// `isFault` says that nothing makes it happen: the world may also stay without it.
     func steps() -> [(step: Step, isFault: Bool)] {
         var steps: [(step: Step, isFault: Bool)] = []
         if isSourceAlive { addSourceSteps(&steps) }
