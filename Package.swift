@@ -35,7 +35,6 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-system.git", from: "1.8.1"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
-        .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
     ],
     targets: [
         // The kernel.
@@ -79,7 +78,6 @@ let package = Package(
                 "Attachments", "Controller", "Guest", "LinuxSystem", "Orchestration", "QMP", "Telemetry", "Workloads",
                 logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Subprocess", package: "swift-subprocess"),
             ],
             swiftSettings: settings
         ),
@@ -92,5 +90,10 @@ let package = Package(
         tests(of: "QMP", ["LinuxSystem"]),
         tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
         tests(of: "Controller"),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: ["pageferry", "LinuxSystem", "PageProtocol"],
+            swiftSettings: settings
+        ),
     ]
 )

@@ -76,6 +76,11 @@ public actor Agent: QMPHandler {
         }
     }
 
+    /// Lets ``outcome()`` return: the process should end.
+    public nonisolated func quit() {
+        ending.yield(.quit)
+    }
+
     /// Waits until the process should end.
     public func outcome() async -> Outcome {
         for await outcome in outcomes { return outcome }

@@ -1,0 +1,74 @@
+public import Foundation
+public import QMP
+public import Telemetry
+
+/// One agent, seen from outside: a QMP client that knows an agent's commands.
+public struct AgentClient: Sendable {
+    private let client: QMPClient
+
+    /// Connects to an agent's control socket.
+    ///
+    /// - Throws: what cannot be reached and why, in one line.
+    public init(_ address: QMPAddress) async throws {
+        client = try await QMPClient.connect(to: address)
+    }
+
+    /// Where the agent is controlled.
+    public var address: QMPAddress { client.address }
+
+    /// Carries out a command.
+    ///
+    /// - Throws: ``AgentFailure`` that names the agent, the command and the reason.
+    @discardableResult
+    public func execute(_ command: String, _ arguments: [String: JSONValue] = [:]) async throws -> JSONValue {
+        do {
+            return try await client.execute(command, arguments: arguments)
+        } catch let error as QMPError {
+            throw AgentFailure(agent: address, command: command, reason: error.description)
+        }
+    }
+
+    /// What the agent knows of its migration.
+    public func report() async throws -> AgentReport {
+        try decode(try await execute("pageferry-report"))
+    }
+
+    /// Stops the workload and checks every page.
+    public func verify() async throws -> Report.Verify {
+        try await execute("stop")
+        return try decode(try await execute("pageferry-verify"))
+    }
+
+    /// The address at which a destination waits for a source, or nil.
+    public func listeningAddress() async throws -> String? {
+        let answer = try await execute("query-migrate")
+        guard let socket = answer["socket-address"]?[0], let host = socket["host"]?.string, let port = socket["port"]?.string
+        else { return nil }
+        return host.contains(":") ? "tcp:[\(host)]:\(port)" : "tcp:\(host):\(port)"
+    }
+
+    /// What the agent tells unasked; ends with the connection.
+    var events: AsyncStream<QMPEvent> { client.events }
+
+    /// Ends the connection; the agent goes on.
+    public func close() async {
+        await client.close()
+    }
+
+    private func decode<Value: Decodable>(_ value: JSONValue) throws -> Value {
+        try JSONDecoder().decode(Value.self, from: JSONEncoder().encode(value))
+    }
+}
+
+/// A command that an agent could not carry out.
+public struct AgentFailure: Error, Sendable, Equatable, CustomStringConvertible {
+    /// Which agent.
+    public let agent: QMPAddress
+    /// Which command.
+    public let command: String
+    /// Why.
+    public let reason: String
+
+    /// One line.
+    public var description: String { "\(command) at \(agent): \(reason)" }
+}

@@ -1,0 +1,82 @@
+public import Telemetry
+
+/// Moves a workload from one agent to another, as a client of both.
+public struct Migration: Sendable {
+    /// The agent that has the workload.
+    public let source: AgentClient
+    /// The agent that is to have it.
+    public let destination: AgentClient
+
+    /// Makes a migration between two agents.
+    public init(source: AgentClient, destination: AgentClient) {
+        self.source = source
+        self.destination = destination
+    }
+
+    /// What both sides know; a side that has ended is nil.
+    public struct Sides: Sendable {
+        /// The source's part.
+        public var source: AgentReport?
+        /// The destination's part.
+        public var destination: AgentReport?
+
+        /// Whether the migration has ended, well or badly, as far as either side can tell.
+        public var hasEnded: Bool {
+            let ends = ["completed", "failed", "cancelled", "postcopy-paused"]
+            let here = source?.states.last.map(ends.contains)
+            let there = destination?.states.last.map(ends.contains)
+            // A source that failed has the workload back; its destination may wait for ever.
+            if source?.states.last == "failed" || source?.states.last == "cancelled" { return true }
+            return (here ?? true) && (there ?? true)
+        }
+    }
+
+    /// Begins the migration and the switchover; returns when both are under way.
+    ///
+    /// - Parameter uri: where the destination is to be reached; nil for where it listens, or any port of its loopback.
+    public func begin(at uri: String? = nil) async throws {
+        var address = try await destination.listeningAddress()
+        if address == nil {
+            let wanted = uri ?? "tcp:127.0.0.1:0"
+            try await destination.execute("migrate-incoming", ["uri": .string(wanted), "exit-on-error": false])
+            address = try await destination.listeningAddress()
+        }
+        try await source.execute("migrate", ["uri": .string(uri ?? address ?? "tcp:127.0.0.1:0")])
+        try await source.execute("migrate-start-postcopy")
+    }
+
+    /// What both sides know now.
+    public func sides() async -> Sides {
+        // A side that does not answer has ended, which is an answer too.
+        Sides(source: try? await source.report(), destination: try? await destination.report())
+    }
+
+    /// Waits until the migration has ended on both sides, or one of them is gone. Takes all further events.
+    public func end() async throws -> Sides {
+        let (changes, change) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        return try await withThrowingTaskGroup(of: Void.self) { group in
+            for agent in [source, destination] {
+                group.addTask {
+                    for await _ in agent.events { change.yield() }
+                    change.yield()
+                }
+            }
+            defer { group.cancelAll() }
+            change.yield()
+            for await _ in changes {
+                let sides = await sides()
+                if sides.hasEnded { return sides }
+            }
+            throw CancellationError()
+        }
+    }
+}
+
+extension Migration.Sides {
+    /// The agent that holds the workload, if one that can be asked does.
+    public func holder(of migration: Migration) -> AgentClient? {
+        if destination?.runsHere == true { return migration.destination }
+        if source?.runsHere == true { return migration.source }
+        return nil
+    }
+}

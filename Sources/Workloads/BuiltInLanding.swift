@@ -1,0 +1,59 @@
+public import Guest
+import LinuxSystem
+
+/// A place in this process where built-in workloads can arrive.
+public struct BuiltInLanding: Landing {
+    /// Makes a landing.
+    public init() {}
+
+    /// Makes memory, registered and empty, and the stopped workload in it.
+    ///
+    /// - Throws: ``WorkloadError`` when the description is not understood or the host has too little memory;
+    ///   `SystemError` when the kernel refuses.
+    public func prepare(_ description: GuestDescription) throws -> PreparedGuest {
+        let configuration = try WorkloadConfiguration(description)
+        try checkMemory(for: configuration.memoryBytes)
+        let userfaultfd = try Userfaultfd(features: [])
+        let regions = try description.regions.map { shape in
+            let memory = try MemoryRegion(name: shape.name, pageSize: shape.pageSize, pageCount: shape.pageCount)
+            return GuestRegion(memory: memory, resident: try PageBitmap(pageCount: shape.pageCount))
+        }
+        for region in regions { try userfaultfd.register(region.memory.range) }
+        return PreparedGuest(
+            userfaultfd: userfaultfd,
+            ranges: regions.map(\.memory.range),
+            resident: regions.compactMap(\.resident),
+            workload: try BuiltInWorkload(configuration, regions: regions, origin: .arriving)
+        )
+    }
+
+    private func checkMemory(for byteCount: Int) throws {
+        guard let available = try MemoryAvailable(reading: "/proc/meminfo")?.byteCount else { return }
+        guard byteCount <= available else {
+            throw WorkloadError(
+                "the workload needs \(byteCount >> 20) MiB of memory, and this host has \(available >> 20) MiB "
+                    + "available; free memory here or move a smaller workload"
+            )
+        }
+    }
+}
+
+/// How much memory the kernel thinks can be had without swapping.
+struct MemoryAvailable: Hashable, Sendable {
+    /// In bytes.
+    let byteCount: Int
+
+    /// Reads it where the kernel tells; nil if the kernel does not.
+    init?(reading path: String) throws(WorkloadError) {
+        self.init(parsing: String(decoding: try contents(ofFile: path), as: UTF8.self))
+    }
+
+    /// Finds the line `MemAvailable:   123 kB`.
+    init?(parsing text: String) {
+        let line = text.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
+        guard let fields = line?.split(separator: " "), fields.count == 3, let kibibytes = Int(fields[1]) else {
+            return nil
+        }
+        byteCount = kibibytes << 10
+    }
+}

@@ -1,0 +1,107 @@
+import LinuxSystem
+
+extension BuiltInWorkload {
+    /// Writes the first content of all pages, each thread's share on a thread of its own.
+    func fill() throws {
+        let lines = try loadLines()
+        var fillers: [Filler] = []
+        for thread in threads {
+            fillers.append(try Filler(thread, lines))
+        }
+        // Dropping the fillers waits for them.
+        fillers.removeAll()
+    }
+
+    private final class Filler: Sendable {
+        private let joined: JoinedThread
+
+        init(_ thread: WorkloadThread, _ lines: FileLines?) throws(SystemError) {
+            joined = try JoinedThread(name: "fill-\(thread.index)") { thread.fill(lines) }
+        }
+    }
+
+    private func loadLines() throws(WorkloadError) -> FileLines? {
+        guard let load = configuration.load else { return nil }
+        let lines = try FileLines(reading: load.path)
+        guard lines.summary == load else {
+            throw WorkloadError("\(load.path) changed while it was being read; load it again")
+        }
+        try KeyValuePlan.check(lines, fit: memory)
+        return lines
+    }
+}
+
+/// Pages that are never written, so that a workload has zero pages: in every 256, one run of 16.
+struct UntouchedRuns: Sendable {
+    let seed: UInt64
+
+    func contains(_ page: Int) -> Bool {
+        let run = mixed(seed ^ mixed(UInt64(page >> 8))) & 15
+        return page >> 4 & 15 == Int(run)
+    }
+}
+
+extension WorkloadThread {
+    fileprivate func fill(_ lines: FileLines?) {
+        let access = memory.access(recordingIn: nil)
+        withExtendedLifetime(memory) {
+            switch configuration.pattern {
+            case .sequential, .random, .zipf: fillPages(access)
+            case .chase: fillCycle(access)
+            case .kv: fillTable(access, lines)
+            }
+        }
+    }
+
+    private func fillPages(_ access: PageAccess) {
+        let untouched = UntouchedRuns(seed: configuration.seed)
+        for page in stride(from: index, to: memory.pageCount, by: memory.threadCount) where !untouched.contains(page) {
+            write(page, next: 0, access)
+        }
+    }
+
+    /// Links all pages of the thread to one cycle (Sattolo's shuffle).
+    private func fillCycle(_ access: PageAccess) {
+        var random = RandomStream(seed: configuration.seed, stream: UInt64(index) | 1 << 32)
+        var next = (0..<UInt32(pageCount)).map { $0 }
+        for last in stride(from: next.count - 1, to: 0, by: -1) {
+            next.swapAt(last, random.next(below: last))
+        }
+        for (local, following) in next.enumerated() {
+            let target = Int(following) * memory.threadCount + index
+            write(local * memory.threadCount + index, next: UInt64(target), access)
+        }
+    }
+
+    private func write(_ page: Int, next: UInt64, _ access: PageAccess) {
+        access.ledger[page] = 1
+        access.format.fill(access.arrive(at: page), index: page, version: 1, next: next)
+    }
+
+    private func fillTable(_ access: PageAccess, _ lines: FileLines?) {
+        let shard = shard(access)
+        let plan = KeyValuePlan(configuration)
+        for number in stride(from: index, to: plan.keyCount, by: memory.threadCount) {
+            if let lines {
+                lines.forEachPiece(ofLine: number) { key, piece, continues in
+                    reserve(key, piece.count, shard).write(key: key, value: piece, continues: continues)
+                }
+            } else {
+                let key = UInt64(number)
+                let entry = reserve(key, KeyValueEntry.syntheticLength, shard)
+                let zeros = [UInt8](repeating: 0, count: KeyValueEntry.syntheticLength)
+                zeros.withUnsafeBytes { entry.write(key: key, value: $0, continues: false) }
+                entry.makeUp(seed: configuration.seed, key: key, count: 0)
+            }
+        }
+        shard.seal()
+    }
+
+    private func reserve(_ key: UInt64, _ length: Int, _ shard: KeyValueShard) -> KeyValueEntry {
+        // The plan leaves so much room that some page always has enough.
+        guard let entry = shard.reserve(key, valueLength: length) else {
+            preconditionFailure("a table that fits has no room")
+        }
+        return entry
+    }
+}

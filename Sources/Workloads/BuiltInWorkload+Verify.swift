@@ -1,0 +1,57 @@
+public import Guest
+
+extension BuiltInWorkload {
+    /// Checks every page of every region against the ledger, and every line of a loaded file; it is stopped.
+    ///
+    /// Pages that were wrong when an operation used them count too, each page once. What it waits for absent pages is
+    /// not counted as stalls.
+    public func verify() -> Verification? {
+        precondition(!activity.isRunning, "a running workload cannot be verified")
+        let access = memory.access(recordingIn: nil)
+        return withExtendedLifetime(memory) {
+            var corrupt = 0
+            for page in 0..<memory.pageCount {
+                let holds = memory.format.holds(access.arrive(at: page), index: page, version: memory.ledger[page])
+                if !holds || memory.wrong.contains(page) { corrupt += 1 }
+            }
+            let lines = verifyLines(access)
+            lastLines.withLock { $0 = lines }
+            if let lines, !lines.digestMatches || lines.linesFound != lines.lineCount { corrupt = max(corrupt, 1) }
+            return Verification(pagesChecked: memory.pageCount, corrupt: corrupt)
+        }
+    }
+
+    /// What the last ``verify()`` found out about the lines of a loaded file; nil when there is no such file.
+    public var lines: LineVerification? {
+        lastLines.withLock { $0 }
+    }
+
+    private func verifyLines(_ access: PageAccess) -> LineVerification? {
+        guard let load = configuration.load else { return nil }
+        var found = 0
+        var all = LineDigest()
+        for line in 0..<load.lineCount {
+            if findLine(line, access, &all) { found += 1 }
+        }
+        return LineVerification(
+            lineCount: load.lineCount,
+            linesFound: found,
+            digestMatches: all.value == load.digest
+        )
+    }
+
+    /// Whether every piece of a line is there and whole. Pages are read as they are, right or wrong.
+    private func findLine(_ line: Int, _ access: PageAccess, _ all: inout LineDigest) -> Bool {
+        let shard = threads[line % threads.count].shard(access)
+        // In a damaged table a line could go on forever.
+        for piece in 0..<memory.pageCount * 4 {
+            let key = KeyValueEntry.key(line: line, piece: piece)
+            guard case .found(let entry, _) = shard.search(key, trusting: true) else { return false }
+            let pieceDigest = digest(of: entry.value, seed: key)
+            guard pieceDigest == entry.digest else { return false }
+            all.add(pieceDigest: pieceDigest)
+            guard entry.continues else { return true }
+        }
+        return false
+    }
+}

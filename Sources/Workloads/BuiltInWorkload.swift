@@ -1,0 +1,192 @@
+public import Guest
+import LinuxSystem
+import Synchronization
+public import Telemetry
+
+/// A workload of this package: threads that read and write pages which tell what they should hold.
+public final class BuiltInWorkload: Workload {
+    /// Where a workload comes from.
+    public enum Origin: Hashable, Sendable {
+        /// It is born here: its pages are filled.
+        case new
+        /// It comes from elsewhere: its memory is not touched, and its devices wait for their state.
+        case arriving
+    }
+
+    /// What makes it what it is.
+    public let configuration: WorkloadConfiguration
+    /// Its memory in this process.
+    public let regions: [GuestRegion]
+    /// Its state beside the memory: `cpu`, `ledger`, `clock`, `serial`, then those of the configuration.
+    public let devices: DeviceSet
+
+    let memory: WorkloadMemory
+    let threads: [WorkloadThread]
+    let clock: ClockDevice
+    let console: ConsoleDevice
+    let lastLines = Mutex<LineVerification?>(nil)
+    private let current = Mutex<Run?>(nil)
+    // Relaxed: a figure by itself.
+    private let isRunning = Atomic<Bool>(false)
+
+    /// Threads that work; dropping this waits for them.
+    private struct Run: Sendable {
+        final class Member: Sendable {
+            let thread: JoinedThread
+            init(_ thread: consuming JoinedThread) {
+                self.thread = thread
+            }
+        }
+
+        let signal = RunSignal()
+        var members: [Member] = []
+
+        /// Ends it and waits.
+        mutating func stop() {
+            signal.stop()
+            members.removeAll()
+        }
+    }
+
+    /// Makes a stopped workload in memory that is given to it.
+    ///
+    /// - Parameters:
+    ///   - configuration: what it is to be.
+    ///   - regions: memory of the shapes that the configuration makes; zeros for a new workload.
+    ///   - origin: whether its pages are to be filled, which takes a while, or come from elsewhere.
+    /// - Throws: ``WorkloadError`` when the configuration contradicts itself or a file does not fit;
+    ///   `SystemError` when no memory or thread is to be had.
+    public init(_ configuration: WorkloadConfiguration, regions: [GuestRegion], origin: Origin) throws {
+        try configuration.validate()
+        let shapes = regions.map { region in
+            let memory = region.memory
+            return GuestDescription.Region(name: memory.name, pageSize: memory.pageSize, pageCount: memory.pageCount)
+        }
+        guard shapes == configuration.regions else {
+            throw WorkloadError("the memory given to the workload is not of the shape that its configuration makes")
+        }
+        let memory = try WorkloadMemory(configuration, regions: regions)
+        let clock = ClockDevice()
+        let console = ConsoleDevice(clock: clock)
+        let threads = (0..<configuration.threads).map { index in
+            WorkloadThread(index: index, configuration: configuration, memory: memory, console: console)
+        }
+        self.configuration = configuration
+        self.regions = regions
+        self.memory = memory
+        self.threads = threads
+        self.clock = clock
+        self.console = console
+        devices = DeviceSet(
+            [ProcessorDevice(threads), LedgerDevice(memory), clock, console]
+                + configuration.makeDevices(regions: regions)
+        )
+        if origin == .new { try fill() }
+    }
+
+    /// Makes a stopped new workload in memory of its own.
+    ///
+    /// - Throws: as ``init(_:regions:origin:)``.
+    public convenience init(new configuration: WorkloadConfiguration) throws {
+        try configuration.validate()
+        let regions = try configuration.regions.map { shape in
+            let memory = try MemoryRegion(name: shape.name, pageSize: shape.pageSize, pageCount: shape.pageCount)
+            return GuestRegion(memory: memory)
+        }
+        try self.init(configuration, regions: regions, origin: .new)
+    }
+
+    deinit {
+        stop()
+    }
+
+    /// What a destination must know to make the same workload.
+    public var description: GuestDescription { configuration.description }
+
+    /// Starts its threads, or lets them go on where they were. Returns once they may run.
+    ///
+    /// - Throws: `SystemError` when a thread cannot be had; none has done anything then.
+    public func run(_ permit: consuming RunPermit) throws {
+        try current.withLock { current in
+            precondition(current == nil, "a workload runs once at a time")
+            var run = Run()
+            let signal = run.signal
+            for thread in threads {
+                thread.prepare()
+                do {
+                    let joined = try JoinedThread(name: "work-\(thread.index)") {
+                        signal.waitForBegin()
+                        thread.work(until: signal)
+                    }
+                    run.members.append(Run.Member(joined))
+                } catch {
+                    run.stop()
+                    throw error
+                }
+            }
+            clock.start()
+            console.write("running \(configuration.pattern.rawValue)")
+            isRunning.store(true, ordering: .relaxed)
+            signal.begin()
+            current = run
+        }
+    }
+
+    /// Stops between two operations; returns once no thread executes any more.
+    ///
+    /// A thread that waits for an absent page ends its operation first.
+    public func stop() {
+        current.withLock { current in
+            guard current != nil else { return }
+            current?.stop()
+            current = nil
+            clock.stop()
+            isRunning.store(false, ordering: .relaxed)
+            console.write("stopped after \(threads.reduce(0) { $0 + $1.state.operations }) operations")
+        }
+    }
+
+    /// What it has done so far in this process.
+    public var activity: WorkloadActivity {
+        var activity = WorkloadActivity()
+        for thread in threads { thread.add(to: &activity) }
+        activity.isRunning = isRunning.load(ordering: .relaxed)
+        return activity
+    }
+
+    /// What each thread waited for pages that were absent.
+    public var stalls: [LatencyRecorder] { threads.map(\.stalls) }
+
+    /// How long it has run since its birth, on all hosts, in nanoseconds.
+    public var guestTime: UInt64 { clock.now }
+
+    /// The newest 4 KiB of its serial console.
+    public var consoleText: String { console.text }
+
+    /// Does a number of operations with each thread's work, one thread after the other, on the calling thread.
+    func perform(operationsPerThread count: UInt64) {
+        let signal = RunSignal()
+        for thread in threads {
+            thread.prepare()
+            thread.work(until: signal, limit: count)
+        }
+    }
+}
+
+extension WorkloadConfiguration {
+    /// Makes the devices that were asked for; of several with one name, the second is called `name-2`, and so on.
+    fileprivate func makeDevices(regions: [GuestRegion]) -> [any Device] {
+        var uses: [String: Int] = [:]
+        return devices.map { specification in
+            let use = uses[specification.deviceName, default: 0] + 1
+            uses[specification.deviceName] = use
+            let name = use == 1 ? specification.deviceName : "\(specification.deviceName)-\(use)"
+            return switch specification {
+            case .broken(let step): BrokenDevice(name: name, at: step)
+            case .slow(let step, let seconds): SlowDevice(name: name, at: step, seconds: seconds)
+            case .readsMemory: MemoryReadingDevice(name: name, regions: regions)
+            case .large(let mebibytes): LargeDevice(name: name, mebibytes: mebibytes, seed: seed)
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+import Guest
+
+/// Where every thread of a workload is. Saved and loaded while none runs.
+final class ProcessorDevice: Device {
+    let name = "cpu"
+    private let threads: [WorkloadThread]
+
+    init(_ threads: [WorkloadThread]) {
+        self.threads = threads
+    }
+
+    func save() -> [UInt8] {
+        var writer = StateWriter()
+        writer.append(UInt32(threads.count))
+        for thread in threads {
+            writer.append(thread.state.random.state)
+            writer.append(thread.state.cursor)
+            writer.append(thread.state.operations)
+        }
+        return writer.bytes
+    }
+
+    func load(_ state: [UInt8]) throws {
+        var reader = StateReader(state, of: name)
+        let count = try reader.next(UInt32.self)
+        guard count == threads.count else {
+            throw reader.malformed("it is of \(count) threads, and here are \(threads.count)")
+        }
+        var states: [ThreadState] = []
+        for thread in threads {
+            var state = ThreadState(random: RandomStream(state: try reader.next()))
+            state.cursor = try reader.next()
+            state.operations = try reader.next()
+            guard state.cursor < UInt64(thread.pageCount) else {
+                throw reader.malformed("thread \(thread.index) is at page \(state.cursor) of \(thread.pageCount)")
+            }
+            states.append(state)
+        }
+        try reader.finish()
+        for (thread, state) in zip(threads, states) { thread.state = state }
+    }
+}

@@ -1,0 +1,97 @@
+import Glibc
+
+/// The lines of a file in memory.
+struct FileLines: Sendable {
+    let path: String
+    private let bytes: [UInt8]
+    /// Where each line begins; one more entry tells where a line after the last would.
+    private let starts: [Int]
+
+    init(reading path: String) throws(WorkloadError) {
+        self.path = path
+        bytes = try contents(ofFile: path)
+        var starts: [Int] = [0]
+        bytes.withUnsafeBytes { bytes in
+            var at = 0
+            while at < bytes.count, let base = bytes.baseAddress {
+                guard let end = memchr(base + at, 0x0A, bytes.count - at) else { break }
+                at = UnsafeRawPointer(end) - base + 1
+                starts.append(at)
+            }
+        }
+        // The last line may lack its end; then the line after it would begin one byte past that.
+        if starts.last != bytes.count { starts.append(bytes.count + 1) }
+        guard (2...LineFile.maximumLineCount).contains(starts.count) else {
+            throw WorkloadError("cannot load \(path): it has \(starts.count - 1) lines; give a file with some")
+        }
+        self.starts = starts
+    }
+
+    var count: Int { starts.count - 1 }
+
+    /// Bytes in a line, without its end.
+    func length(ofLine line: Int) -> Int {
+        starts[line + 1] - starts[line] - 1
+    }
+
+    /// Gives every piece of a line, in order, with its key.
+    func forEachPiece(
+        ofLine line: Int,
+        _ body: (_ key: UInt64, _ piece: UnsafeRawBufferPointer, _ continues: Bool) -> Void
+    ) {
+        let range = starts[line]..<starts[line + 1] - 1
+        bytes.withUnsafeBytes { bytes in
+            var piece = 0
+            var at = range.lowerBound
+            repeat {
+                let end = min(at + KeyValueEntry.maximumPiece, range.upperBound)
+                let key = KeyValueEntry.key(line: line, piece: piece)
+                body(key, UnsafeRawBufferPointer(rebasing: bytes[at..<end]), end < range.upperBound)
+                (at, piece) = (end, piece + 1)
+            } while at < range.upperBound
+        }
+    }
+
+    /// What is known of the lines elsewhere.
+    var summary: LineFile {
+        var all = LineDigest()
+        for line in 0..<count {
+            forEachPiece(ofLine: line) { key, piece, _ in all.add(pieceDigest: digest(of: piece, seed: key)) }
+        }
+        return LineFile(path: path, lineCount: count, digest: all.value)
+    }
+
+    /// Bytes that a line takes in a table.
+    func tableBytes(ofLine line: Int) -> Int {
+        var rest = length(ofLine: line)
+        var bytes = KeyValueEntry.size(valueLength: min(rest, KeyValueEntry.maximumPiece))
+        rest -= KeyValueEntry.maximumPiece
+        while rest > 0 {
+            bytes += KeyValueEntry.size(valueLength: min(rest, KeyValueEntry.maximumPiece))
+            rest -= KeyValueEntry.maximumPiece
+        }
+        return bytes
+    }
+}
+
+/// Reads a file from its beginning to its end.
+func contents(ofFile path: String) throws(WorkloadError) -> [UInt8] {
+    func failure() -> WorkloadError {
+        WorkloadError("cannot read \(path): \(String(cString: strerror(errno)))")
+    }
+    guard let file = fopen(path, "rbe") else { throw failure() }
+    defer { fclose(file) }
+    var bytes: [UInt8] = []
+    let chunk = 1 << 20
+    while true {
+        let before = bytes.count
+        bytes.reserveCapacity(max(before + chunk, bytes.capacity))
+        let added = Array<UInt8>(unsafeUninitializedCapacity: chunk) { buffer, count in
+            count = fread(buffer.baseAddress, 1, chunk, file)
+        }
+        bytes.append(contentsOf: added)
+        guard added.count < chunk else { continue }
+        guard ferror(file) == 0 else { throw failure() }
+        return bytes
+    }
+}

@@ -1,0 +1,85 @@
+import ArgumentParser
+import Controller
+import Foundation
+import Logging
+import QMP
+
+/// Where an agent is controlled, and how much it says.
+struct AgentOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Where the agent is controlled by QMP: unix:PATH, or tcp:HOST:PORT beside it; may be repeated.",
+            valueName: "address"
+        )
+    )
+    var qmp: [QMPAddress]
+
+    @Flag(help: "Allow listening where other hosts can reach the agent, though channels are not authenticated.")
+    var insecure = false
+
+    @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
+    var logLevel = Logger.Level.notice
+
+    @Flag(help: .hidden)
+    var endWithInput = false
+
+    func validate() throws {
+        guard qmp.contains(where: { if case .unix = $0 { true } else { false } }) else {
+            throw ValidationError("an agent needs a control socket: --qmp unix:PATH")
+        }
+        guard !insecure else { return }
+        for case .tcp(let host, _) in qmp where !(host == "localhost" || host == "::1" || host.hasPrefix("127.")) {
+            throw ValidationError(
+                "\(host) can be reached from other hosts, and whoever reaches it controls the agent; use 127.0.0.1, or "
+                    + "say --insecure"
+            )
+        }
+    }
+
+    func logger(_ command: String) -> Logger {
+        Logger(label: "pageferry") { [logLevel] _ in LineLog(command: command, logLevel: logLevel) }
+    }
+
+    /// Runs an agent and its control sockets until it is told to quit.
+    ///
+    /// - Parameter begin: called once the control sockets are there; says what is ready.
+    func run(_ agent: Agent, logger: Logger, _ begin: () async throws -> String) async throws {
+        let server = QMPServer(handler: agent, logger: logger)
+        agent.setEventSink { name, data in server.broadcast(event: name, data: data) }
+        do {
+            for address in qmp {
+                let bound = try await server.listen(on: address)
+                if insecure, case .tcp = bound {
+                    logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
+                }
+            }
+            print("ready \(try await begin())")
+            fflush(stdout)
+        } catch {
+            await server.shutdown()
+            throw error
+        }
+        if endWithInput { endWhenInputDoes(agent) }
+        let outcome = await agent.outcome()
+        await server.shutdown()
+        if case .failed(let reason) = outcome { throw Failure(reason) }
+    }
+
+    /// Lets the agent end when whoever started it does: their end of the pipe to standard input closes.
+    private func endWhenInputDoes(_ agent: Agent) {
+        FileHandle.standardInput.readabilityHandler = { input in
+            guard input.availableData.isEmpty else { return }
+            input.readabilityHandler = nil
+            agent.quit()
+        }
+    }
+}
+
+extension QMPAddress: ExpressibleByArgument {
+    /// Reads `unix:PATH`, a path, `tcp:HOST:PORT` or `HOST:PORT`.
+    public init?(argument: String) {
+        self.init(argument)
+    }
+}
+
+extension Logger.Level: ExpressibleByArgument {}

@@ -1,0 +1,56 @@
+import Foundation
+import Orchestration
+import QMP
+
+/// An agent in a process of its own, which ends when this process does, however it ends.
+final class ChildAgent: Sendable {
+    /// Seconds for an agent to leave after it was told to.
+    private static let quitTimeout = 10.0
+
+    private let name: String
+    private let process: Process
+    /// Its other end is the child's standard input; the kernel closes this one with the process.
+    private let lifeline = Pipe()
+    private let output = Pipe()
+    let address: QMPAddress
+
+    /// Starts `pageferry NAME` with arguments.
+    ///
+    /// - Parameter folder: where its control socket is made.
+    init(_ name: String, in folder: String, _ arguments: [String]) throws {
+        self.name = name
+        let socket = "\(folder)/\(name).sock"
+        address = .unix(path: socket)
+        process = Process()
+        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        process.arguments = [name, "--qmp", socket, "--log-level", "warning", "--end-with-input"] + arguments
+        process.standardInput = lifeline
+        process.standardOutput = output
+        try process.run()
+    }
+
+    /// Waits until the agent says that it is ready, and connects to it.
+    ///
+    /// - Throws: ``Failure`` if it ended instead; it has then told why.
+    func connect() async throws -> AgentClient {
+        let ready = output.fileHandleForReading
+        let isReady = await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
+            ready.readabilityHandler = { handle in
+                handle.readabilityHandler = nil
+                continuation.resume(returning: !handle.availableData.isEmpty)
+            }
+        }
+        guard isReady else { throw Failure("the \(name) agent did not start") }
+        return try await AgentClient(address)
+    }
+
+    /// Lets the agent end, and waits for it.
+    func end() {
+        // The agent sees the end of its standard input.
+        try? lifeline.fileHandleForWriting.close()
+        let deadline = Date(timeIntervalSinceNow: ChildAgent.quitTimeout)
+        while process.isRunning, Date() < deadline { Thread.sleep(forTimeInterval: 0.005) }
+        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+        process.waitUntilExit()
+    }
+}

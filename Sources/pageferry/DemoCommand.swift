@@ -1,0 +1,107 @@
+import ArgumentParser
+import Foundation
+import Orchestration
+import Telemetry
+
+/// Moves a workload between two agents of its own, and reports.
+struct DemoCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "demo",
+        abstract: "Move a workload between two processes on this host while it runs, check every page, and report.",
+        discussion: """
+            Example:
+
+              pageferry demo --workload kv --load /usr/share/dict/words --memory 64MiB
+            """
+    )
+
+    @OptionGroup var workloadOptions: WorkloadOptions
+
+    @Flag(help: "Print the report as one JSON object.")
+    var json = false
+
+    @Option(help: ArgumentHelp("Give up when the migration has not ended by then, such as 60s.", valueName: "time"))
+    var timeout = TimeSpan(nanoseconds: 600_000_000_000)
+
+    /// How long the workload is seen to run before and after it moves, in milliseconds.
+    private static let runTime = 200
+
+    func run() async throws {
+        let report = try await withTimeout { try await self.move() }
+        print(try json ? report.json() : ReportTable(report).text)
+        if report.result != .completed { throw ExitCode(1) }
+    }
+
+    private func withTimeout(_ body: @escaping @Sendable () async throws -> Report) async throws -> Report {
+        let (limit, text) = (Duration.nanoseconds(Int64(timeout.nanoseconds)), timeout.nanoseconds / 1_000_000_000)
+        return try await withThrowingTaskGroup(of: Report.self) { group in
+            group.addTask(operation: body)
+            group.addTask {
+                try await Task.sleep(for: limit)
+                throw Failure("the migration did not end within \(text) s; try less --memory or a longer --timeout")
+            }
+            defer { group.cancelAll() }
+            guard let report = try await group.next() else { throw CancellationError() }
+            return report
+        }
+    }
+
+    private func move() async throws -> Report {
+        let folder = try TemporaryFolder()
+        defer { folder.remove() }
+        let destinationAgent = try ChildAgent("destination", in: folder.path, [])
+        defer { destinationAgent.end() }
+        let sourceAgent = try ChildAgent("source", in: folder.path, workloadOptions.arguments)
+        defer { sourceAgent.end() }
+        let destination = try await destinationAgent.connect()
+        let source = try await sourceAgent.connect()
+        let migration = Migration(source: source, destination: destination)
+
+        try await letRun(source)
+        try await migration.begin()
+        let progress = Progress()
+        async let sides = migration.end()
+        let watching = Task { await progress.watch(migration) }
+        let ended = try await sides
+        watching.cancel()
+        await watching.value
+
+        guard let holder = ended.holder(of: migration) else {
+            let sides = await migration.sides()
+            return Report(source: sides.source, destination: sides.destination, verify: Report.Verify())
+        }
+        try await letRun(holder)
+        // Before the workload is stopped for the check: where it runs is part of the report.
+        let sidesThen = await migration.sides()
+        return Report(source: sidesThen.source, destination: sidesThen.destination, verify: try await holder.verify())
+    }
+
+    /// Lets the workload run for a while, and until it has done something.
+    private func letRun(_ agent: AgentClient) async throws {
+        let before = try await agent.report().operations
+        repeat {
+            try await Task.sleep(for: .milliseconds(DemoCommand.runTime))
+        } while try await agent.report().operations == before
+    }
+}
+
+/// A folder that only this user can enter.
+struct TemporaryFolder {
+    let path: String
+
+    init() throws {
+        var template = Array("/tmp/pageferry-XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else {
+            throw Failure("cannot make a folder in /tmp: \(String(cString: strerror(errno)))")
+        }
+        path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    func remove() {
+        do {
+            try FileManager.default.removeItem(atPath: path)
+        } catch {
+            LineLog.print("pageferry demo: cannot remove \(path): \(error)")
+        }
+    }
+}

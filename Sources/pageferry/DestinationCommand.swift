@@ -1,0 +1,64 @@
+import ArgumentParser
+import Attachments
+import Controller
+import Guest
+import LinuxSystem
+import Workloads
+
+/// Waits for a workload and runs it.
+struct DestinationCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "destination",
+        abstract: "Wait for a workload, and run it before its memory is here.",
+        discussion: """
+            Ends with status 1 if the migration fails before the workload runs here. Example:
+
+              pageferry destination --qmp /run/b.sock --listen 127.0.0.1:7000
+            """
+    )
+
+    @OptionGroup var agentOptions: AgentOptions
+
+    @Option(help: ArgumentHelp("Wait for a source at this address at once.", valueName: "host:port"))
+    var listen: SocketAddress?
+
+    @Flag(help: "Do not start the workload before cont.")
+    var stopped = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Let the workload arrive in a process that hands its userfaultfd over at this socket.",
+            valueName: "path"
+        )
+    )
+    var attach: String?
+
+    func run() async throws {
+        let logger = agentOptions.logger("destination")
+        var configuration = Agent.Configuration()
+        configuration.startsStopped = stopped
+        configuration.isInsecure = agentOptions.insecure
+        // Asked for now, so that a missing permission is told before anybody counts on this host.
+        _ = try Userfaultfd()
+        let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }
+        defer { attached?.close() }
+        let landing: any Landing = attached ?? BuiltInLanding()
+        let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)
+        try await agentOptions.run(agent, logger: logger) {
+            guard let listen else { return "controlled at \(agentOptions.qmp[0])" }
+            let address = try await agent.listen(at: listen, exitsOnError: true)
+            return "controlled at \(agentOptions.qmp[0]), listening at \(address)"
+        }
+    }
+}
+
+extension SocketAddress: ExpressibleByArgument {
+    /// Reads what ``SocketAddress/init(_:)`` reads.
+    public init?(argument: String) {
+        do throws(SocketAddressError) {
+            try self.init(argument)
+        } catch {
+            return nil
+        }
+    }
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+import Orchestration
+import QMP
+import Telemetry
+
+/// Moves a workload from one agent to another.
+struct MigrateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "migrate",
+        abstract: "Move a workload from one agent to another, and report.",
+        discussion: """
+            Both agents' control sockets must be in reach. Example:
+
+              pageferry migrate --source /run/a.sock --destination /run/b.sock --uri tcp:10.0.0.2:7000
+            """
+    )
+
+    @Option(help: ArgumentHelp("The control socket of the agent with the workload.", valueName: "address"))
+    var source: QMPAddress
+
+    @Option(help: ArgumentHelp("The control socket of the agent that is to have it.", valueName: "address"))
+    var destination: QMPAddress
+
+    @Option(
+        help: ArgumentHelp(
+            "Where the source is to find the destination; where it listens if left out.",
+            valueName: "tcp:host:port"
+        )
+    )
+    var uri: String?
+
+    @Flag(help: "Stop the workload where it then is, check every page, and let it go on.")
+    var verify = false
+
+    @Flag(help: "Print the report as one JSON object.")
+    var json = false
+
+    func run() async throws {
+        let migration = try await Migration(source: AgentClient(source), destination: AgentClient(destination))
+        try await migration.begin(at: uri)
+        let sides = try await migration.end()
+        var checked = Report.Verify()
+        if verify, let holder = sides.holder(of: migration) {
+            checked = try await holder.verify()
+            try await holder.execute("cont")
+        }
+        let report = Report(source: sides.source, destination: sides.destination, verify: checked)
+        print(try json ? report.json() : ReportTable(report).text)
+        if report.result != .completed { throw ExitCode(1) }
+    }
+}

@@ -1,0 +1,48 @@
+import ArgumentParser
+
+/// A number of bytes as people write it: `4096`, `64KiB`, `256MiB`, `1GiB`.
+struct ByteCount: ExpressibleByArgument, Sendable {
+    let bytes: Int
+
+    init(bytes: Int) {
+        self.bytes = bytes
+    }
+
+    init?(argument: String) {
+        guard let (number, unit) = split(argument) else { return nil }
+        let factors: [Substring: Double] = ["": 1, "B": 1, "KiB": 0x1p10, "MiB": 0x1p20, "GiB": 0x1p30, "TiB": 0x1p40]
+        guard let factor = factors[unit], number > 0, number * factor < 0x1p62 else { return nil }
+        bytes = Int(number * factor)
+    }
+
+    var defaultValueDescription: String { "\(bytes >> 20)MiB" }
+}
+
+/// A time as people write it: `0`, `500ns`, `10us`, `1ms`, `2s`.
+struct TimeSpan: ExpressibleByArgument, Sendable {
+    let nanoseconds: UInt64
+
+    init(nanoseconds: UInt64) {
+        self.nanoseconds = nanoseconds
+    }
+
+    init?(argument: String) {
+        guard let (number, unit) = split(argument) else { return nil }
+        let factors: [Substring: Double] = ["ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9]
+        if number == 0, unit.isEmpty {
+            nanoseconds = 0
+        } else {
+            guard let factor = factors[unit], number >= 0, number * factor < 1e18 else { return nil }
+            nanoseconds = UInt64(number * factor)
+        }
+    }
+
+    var defaultValueDescription: String { nanoseconds == 0 ? "0" : "\(nanoseconds)ns" }
+}
+
+/// A plain decimal number and the unit that follows it.
+private func split(_ text: String) -> (number: Double, unit: Substring)? {
+    let end = text.firstIndex { !($0.isASCII && ($0.isNumber || $0 == ".")) } ?? text.endIndex
+    guard let number = Double(text[..<end]) else { return nil }
+    return (number, text[end...])
+}

@@ -1,0 +1,38 @@
+import ArgumentParser
+import Controller
+import Guest
+import Workloads
+
+/// Runs a workload that can be moved away.
+struct SourceCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "source",
+        abstract: "Run a workload that can be moved away.",
+        discussion: """
+            The workload runs at once. Example:
+
+              pageferry source --qmp /run/a.sock --workload zipf --memory 1GiB --threads 2
+            """
+    )
+
+    @OptionGroup var agentOptions: AgentOptions
+    @OptionGroup var workloadOptions: WorkloadOptions
+
+    func run() async throws {
+        let logger = agentOptions.logger("source")
+        let workload = try BuiltInWorkload.make(workloadOptions)
+        var configuration = Agent.Configuration()
+        configuration.pushes = !workloadOptions.noPush
+        configuration.isInsecure = agentOptions.insecure
+        let agent = Agent(
+            workload: (workload, workload.regions.map(\.memory)),
+            landing: nil,
+            configuration: configuration,
+            logger: logger
+        )
+        try await agentOptions.run(agent, logger: logger) {
+            try await agent.startWorkload()
+            return "\(workload.description.name) runs, controlled at \(agentOptions.qmp[0])"
+        }
+    }
+}

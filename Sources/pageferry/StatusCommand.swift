@@ -1,0 +1,52 @@
+import ArgumentParser
+import Foundation
+import Orchestration
+import QMP
+import Telemetry
+
+/// Says what agents do.
+struct StatusCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status",
+        abstract: "Say what agents do.",
+        discussion: """
+            Example:
+
+              pageferry status /run/a.sock /run/b.sock
+            """
+    )
+
+    @Argument(help: ArgumentHelp("The agents' control sockets.", valueName: "address"))
+    var agents: [QMPAddress]
+
+    @Flag(help: "Print a JSON object for each agent, a line each.")
+    var json = false
+
+    func run() async throws {
+        for address in agents {
+            let agent = try await AgentClient(address)
+            let report = try await agent.report()
+            if json {
+                let encoder = JSONEncoder()
+                encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+                print(String(decoding: try encoder.encode(report), as: UTF8.self))
+            } else {
+                print("\(address): \(line(report))")
+            }
+            await agent.close()
+        }
+    }
+
+    private func line(_ report: AgentReport) -> String {
+        var parts = ["migration \(report.states.last ?? "none")"]
+        if !report.workload.isEmpty {
+            parts.append("\(report.workload) \(report.runsHere ? "runs here" : "does not run here")")
+            parts.append("\(report.operations) operations")
+        }
+        if let pages = report.destination?.pages, pages.total > 0 {
+            parts.append("\(pages.resident) of \(pages.total) pages here")
+        }
+        if let error = report.error { parts.append(error) }
+        return parts.joined(separator: ", ")
+    }
+}

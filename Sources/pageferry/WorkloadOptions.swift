@@ -1,0 +1,93 @@
+import ArgumentParser
+import Workloads
+
+extension AccessPattern: ExpressibleByArgument {}
+
+/// What kind of workload runs, and how.
+struct WorkloadOptions: ParsableArguments {
+    @Option(help: "What the workload does: sequential, random, zipf, chase or kv.")
+    var workload = AccessPattern.random
+
+    @Option(help: ArgumentHelp("Memory of the workload, such as 256MiB or 1GiB.", valueName: "size"))
+    var memory = ByteCount(bytes: 256 << 20)
+
+    @Option(help: "Regions that the memory is split into.")
+    var regions = 1
+
+    @Option(help: "Threads that work.")
+    var threads = 1
+
+    @Option(name: .customLong("write"), help: ArgumentHelp("Part of the operations that writes.", valueName: "0…1"))
+    var writeFraction = 0.2
+
+    @Option(help: ArgumentHelp("Rest between two operations of a thread, such as 10us.", valueName: "time"))
+    var thinkTime = TimeSpan(nanoseconds: 0)
+
+    @Option(help: "What all random draws follow from.")
+    var seed: UInt64 = 1
+
+    @Option(help: ArgumentHelp("For kv: a file whose lines fill the table.", valueName: "file"))
+    var load: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "One more device, for tests; may be repeated: broken:save, broken:load, broken:start, slow:load=SECONDS, "
+                + "reads-memory, large:MIB.",
+            valueName: "device"
+        )
+    )
+    var device: [DeviceSpecification] = []
+
+    @Flag(name: .customLong("no-push"), help: "Send a page only when it is asked for.")
+    var noPush = false
+
+    /// The same options as the arguments of another command.
+    var arguments: [String] {
+        var arguments = [
+            "--workload", workload.rawValue, "--memory", "\(memory.bytes)", "--regions", "\(regions)",
+            "--threads", "\(threads)", "--write", "\(writeFraction)", "--think-time", "\(thinkTime.nanoseconds)ns",
+            "--seed", "\(seed)",
+        ]
+        if let load { arguments += ["--load", load] }
+        for device in device { arguments += ["--device", device.description] }
+        if noPush { arguments.append("--no-push") }
+        return arguments
+    }
+
+    func validate() throws {
+        // The file of --load is read when the workload is made.
+        let configuration = configuration(load: nil)
+        do {
+            try configuration.validate()
+        } catch {
+            throw ValidationError("\(error)")
+        }
+        if load != nil, workload != .kv { throw ValidationError("--load fills the table of --workload kv only") }
+    }
+
+    /// The workload as its module knows it.
+    func configuration(load: LineFile?) -> WorkloadConfiguration {
+        WorkloadConfiguration(
+            pattern: workload,
+            memoryBytes: memory.bytes,
+            regionCount: regions,
+            threads: threads,
+            writeFraction: writeFraction,
+            thinkTime: thinkTime.nanoseconds,
+            seed: seed,
+            load: load,
+            devices: device
+        )
+    }
+}
+
+extension DeviceSpecification: ExpressibleByArgument {
+    /// Reads one device, such as `broken:load`.
+    public init?(argument: String) {
+        do {
+            try self.init(argument)
+        } catch {
+            return nil
+        }
+    }
+}

@@ -1,0 +1,59 @@
+import Foundation
+import Testing
+
+@Suite("A process of its own")
+struct AttachTests {
+    @Test("is served its pages, finds each of them right, and agrees with the report", .timeLimit(.minutes(2)))
+    func attaches() throws {
+        let workspace = try Workspace()
+        let client = try workspace.compile("attach")
+        let source = try AgentProcess.source(
+            in: workspace, "--memory", "32MiB", "--regions", "2", "--seed", "7", "--no-push", "--device", "large:2"
+        )
+        defer { source.end() }
+        let destination = try AgentProcess.destination(
+            in: workspace, "--listen", "127.0.0.1:0", "--attach", workspace.file("attach.sock")
+        )
+        defer { destination.end() }
+        let half = String(16 << 20)
+        let attached = try Running(client, [workspace.file("attach.sock"), "7", half, half])
+        defer { attached.end() }
+        let migrated = try Executable.pageferry(
+            "migrate", "--source", source.socket, "--destination", destination.socket, "--json"
+        )
+        #expect(migrated.status == 0, "\(migrated)")
+        let finished = try attached.finish()
+        #expect(finished.status == 0, "\(finished)")
+        let seen = try JSONSerialization.jsonObject(with: Data(finished.output.utf8)) as? [String: NSNumber] ?? [:]
+        #expect(seen["pages"] == 8192)
+        #expect(seen["wrong"] == 0)
+        let report = try Printed(migrated.output)
+        #expect(try report.number("pages", "demand") == 8192)
+        // The process waits for what the agent sees, and for two wake-ups more.
+        let stall = seen["p50_us"]?.doubleValue ?? 0
+        let service = try report.number("service_us", "p50")
+        let localFault = try report.number("floor_us", "local_fault_p50")
+        #expect(stall > service * 0.9, "stall \(stall), service \(service)")
+        #expect(stall < service + 3 * localFault, "stall \(stall), service \(service), local fault \(localFault)")
+    }
+
+    @Test("that does not fit the workload is refused, and the source runs on", .timeLimit(.minutes(2)))
+    func doesNotFit() throws {
+        let workspace = try Workspace()
+        let client = try workspace.compile("attach")
+        let source = try AgentProcess.source(in: workspace, "--memory", "16MiB")
+        defer { source.end() }
+        let destination = try AgentProcess.destination(
+            in: workspace, "--listen", "127.0.0.1:0", "--attach", workspace.file("attach.sock")
+        )
+        defer { destination.end() }
+        let attached = try Running(client, [workspace.file("attach.sock"), "1", String(8 << 20)])
+        defer { attached.end() }
+        let migrated = try Executable.pageferry(
+            "migrate", "--source", source.socket, "--destination", destination.socket, "--json"
+        )
+        #expect(migrated.status == 1, "\(migrated)")
+        #expect(try Printed(migrated.output).value("runs_on") == "source")
+        #expect(try attached.finish().errors.contains("refused"))
+    }
+}

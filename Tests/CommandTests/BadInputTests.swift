@@ -1,0 +1,129 @@
+import Foundation
+import LinuxSystem
+import Testing
+
+@Suite("Bad input")
+struct BadInputTests {
+    /// One line on standard error, nothing on standard output, and this exit status.
+    private func expectOneLine(_ finished: Finished, status: Int32, holding words: String...) {
+        #expect(finished.status == status, "\(finished)")
+        #expect(finished.output.isEmpty, "\(finished)")
+        let lines = finished.errors.split(separator: "\n")
+        for word in words { #expect(lines.contains { $0.contains(word) }, "no '\(word)' in \(finished)") }
+    }
+
+    @Test("unknown options and nonsense values are usage errors", arguments: [
+        ["demo", "--memroy", "1GiB"], ["demo", "--memory", "lots"], ["demo", "--workload", "sort"],
+        ["demo", "--threads", "0"], ["demo", "--write", "1.5"], ["demo", "--device", "broken:always"],
+        ["demo", "--think-time", "soon"], ["ferry"], ["migrate"], ["source", "--qmp", "nowhere"],
+    ])
+    func usage(arguments: [String]) throws {
+        let finished = try Executable.run(Executable.pageferry, arguments)
+        #expect(finished.status == 2, "\(finished)")
+        #expect(finished.output.isEmpty, "\(finished)")
+        #expect(finished.errors.contains("rror"), "\(finished)")
+    }
+
+    @Test("a port in use is told in one line", .timeLimit(.minutes(1)))
+    func portInUse() throws {
+        let workspace = try Workspace()
+        let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let address = String(taken.address.description.dropFirst(4))
+        let finished = try Executable.pageferry(
+            "destination", "--qmp", workspace.file("b.sock"), "--listen", address, seconds: 30
+        )
+        expectOneLine(finished, status: 1, holding: "Address already in use")
+    }
+
+    @Test("beyond loopback an agent listens only when told it is insecure", .timeLimit(.minutes(1)))
+    func beyondLoopback() throws {
+        let workspace = try Workspace()
+        let finished = try Executable.pageferry(
+            "destination", "--qmp", workspace.file("b.sock"), "--listen", "0.0.0.0:0", seconds: 30
+        )
+        #expect(finished.status != 0)
+        #expect(finished.errors.contains("--insecure"), "\(finished)")
+    }
+
+    @Test("without permission on userfaultfd one line says how to get it", .timeLimit(.minutes(1)))
+    func noPermission() throws {
+        let workspace = try Workspace()
+        // Nobody may use the device, nor the system call while vm.unprivileged_userfaultfd is 0.
+        let copy = workspace.file("pageferry")
+        try FileManager.default.copyItem(atPath: Executable.pageferry, toPath: copy)
+        try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: workspace.path)
+        let finished = try Executable.run(
+            "/usr/bin/setpriv",
+            ["--reuid=65534", "--regid=65534", "--clear-groups", "env", "TMPDIR=/tmp", copy, "demo", "--memory", "16MiB"]
+        )
+        expectOneLine(finished, status: 1, holding: "/dev/userfaultfd")
+        #expect(finished.errors.contains("setfacl"), "\(finished)")
+        #expect(!finished.errors.contains("Fatal error"), "\(finished)")
+    }
+
+    @Test("a workload that does not fit in memory is refused before anything stops", .timeLimit(.minutes(1)))
+    func loadTooLarge() throws {
+        let workspace = try Workspace()
+        try String(repeating: "a line\n", count: 2_000_000).write(
+            toFile: workspace.file("log"), atomically: false, encoding: .utf8
+        )
+        let finished = try Executable.pageferry(
+            "demo", "--workload", "kv", "--memory", "1MiB", "--load", workspace.file("log")
+        )
+        #expect(finished.status != 0)
+        #expect(finished.errors.split(separator: "\n").count >= 1, "\(finished)")
+        #expect(!finished.errors.contains("Fatal error"), "\(finished)")
+    }
+
+    @Test("garbage on the migration port disturbs nobody", .timeLimit(.minutes(2)))
+    func garbage() throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(in: workspace, "--memory", "16MiB")
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
+        defer { destination.end() }
+        let line = try destination.running.line(holding: "tcp:")
+        guard let word = line.split(separator: " ").last(where: { $0.hasPrefix("tcp:") }) else {
+            throw TestFailure("no address in '\(line)'")
+        }
+        let address = try SocketAddress(String(word))
+        let oversized: [UInt8] = [0xff, 0xff, 0xff, 0x7f, 1, 0, 0, 0]
+        let version9: [UInt8] = [8, 0, 0, 0, 1, 0, 0, 0, 0x50, 0x47, 0x46, 0x59, 9, 0, 1, 0]
+        let hostile = [Array("GET / HTTP/1.1\r\n\r\n".utf8), oversized, version9, [0x51, 0, 0, 0, 1, 0], []]
+        for bytes in hostile {
+            let socket = try StreamSocket(connectingTo: address)
+            try socket.send(bytes)
+        }
+        let finished = try Executable.pageferry(
+            "migrate", "--source", source.socket, "--destination", destination.socket, "--json"
+        )
+        #expect(finished.status == 0, "\(finished)")
+        #expect(destination.running.errorText.contains("version 9"), "\(destination.running.errorText)")
+    }
+
+    @Test("one flipped bit in a page makes the report say so", .timeLimit(.minutes(2)))
+    func flippedBit() throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(
+            in: workspace, "--memory", "16MiB", "--workload", "sequential", "--write", "0", "--think-time", "1ms"
+        )
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
+        defer { destination.end() }
+        let line = try destination.running.line(holding: "tcp:")
+        guard let word = line.split(separator: " ").last(where: { $0.hasPrefix("tcp:") }) else {
+            throw TestFailure("no address in '\(line)'")
+        }
+        let relay = try FlippingRelay(to: SocketAddress(String(word)))
+        defer { relay.stop() }
+        let finished = try Executable.pageferry(
+            "migrate", "--source", source.socket, "--destination", destination.socket,
+            "--uri", relay.address.description, "--verify", "--json"
+        )
+        #expect(relay.flipped)
+        #expect(finished.status == 1, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "failed")
+        #expect(try report.number("verify", "corrupt") >= 1)
+    }
+}
