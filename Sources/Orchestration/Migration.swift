@@ -1,3 +1,4 @@
+import QMP
 public import Telemetry
 
 /// Moves a workload from one agent to another, as a client of both.

@@ -1,4 +1,5 @@
 public import Guest
+import LinuxSystem
 
 extension BuiltInWorkload {
     /// Checks every page of every region against the ledger, and every line of a loaded file; it is stopped.
@@ -14,30 +15,21 @@ extension BuiltInWorkload {
                 let holds = memory.format.holds(access.arrive(at: page), index: page, version: memory.ledger[page])
                 if !holds || memory.wrong.contains(page) { corrupt += 1 }
             }
-            let lines = verifyLines(access)
-            lastLines.withLock { $0 = lines }
-            if let lines, !lines.digestMatches || lines.linesFound != lines.lineCount { corrupt = max(corrupt, 1) }
-            return Verification(pagesChecked: memory.pageCount, corrupt: corrupt)
+            guard let load = configuration.load else {
+                return Verification(pagesChecked: memory.pageCount, corrupt: corrupt)
+            }
+            let (lines, digest) = findLines(load, access)
+            // A line that is lost though every page looks right is a wrong page all the same.
+            if lines.found != lines.total || digest != load.digest { corrupt = max(corrupt, 1) }
+            return Verification(pagesChecked: memory.pageCount, corrupt: corrupt, lines: lines)
         }
     }
 
-    /// What the last ``verify()`` found out about the lines of a loaded file; nil when there is no such file.
-    public var lines: LineVerification? {
-        lastLines.withLock { $0 }
-    }
-
-    private func verifyLines(_ access: PageAccess) -> LineVerification? {
-        guard let load = configuration.load else { return nil }
+    private func findLines(_ load: LineFile, _ access: PageAccess) -> (lines: Verification.Lines, digest: UInt64) {
         var found = 0
         var all = LineDigest()
-        for line in 0..<load.lineCount {
-            if findLine(line, access, &all) { found += 1 }
-        }
-        return LineVerification(
-            lineCount: load.lineCount,
-            linesFound: found,
-            digestMatches: all.value == load.digest
-        )
+        for line in 0..<load.lineCount where findLine(line, access, &all) { found += 1 }
+        return (Verification.Lines(found: found, total: load.lineCount), all.value)
     }
 
     /// Whether every piece of a line is there and whole. Pages are read as they are, right or wrong.

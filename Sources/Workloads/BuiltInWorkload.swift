@@ -24,7 +24,6 @@ public final class BuiltInWorkload: Workload {
     let threads: [WorkloadThread]
     let clock: ClockDevice
     let console: ConsoleDevice
-    let lastLines = Mutex<LineVerification?>(nil)
     private let current = Mutex<Run?>(nil)
     // Relaxed: a figure by itself.
     private let isRunning = Atomic<Bool>(false)

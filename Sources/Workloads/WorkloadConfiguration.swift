@@ -114,7 +114,7 @@ extension WorkloadConfiguration {
         guard let bytes = try? encoder.encode(self) else {
             preconditionFailure("a valid configuration has no JSON")
         }
-        return GuestDescription(kind: Self.kind, configuration: Array(bytes), regions: regions)
+        return GuestDescription(kind: Self.kind, name: pattern.rawValue, configuration: Array(bytes), regions: regions)
     }
 
     /// Reads and validates the configuration that a description carries.

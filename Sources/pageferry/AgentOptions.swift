@@ -53,8 +53,8 @@ struct AgentOptions: ParsableArguments {
                     logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
                 }
             }
-            print("ready \(try await begin())")
-            fflush(stdout)
+            // Not by print, which keeps lines back when nobody sees them on a terminal.
+            FileHandle.standardOutput.write(Data("ready \(try await begin())\n".utf8))
         } catch {
             await server.shutdown()
             throw error
@@ -74,12 +74,3 @@ struct AgentOptions: ParsableArguments {
         }
     }
 }
-
-extension QMPAddress: ExpressibleByArgument {
-    /// Reads `unix:PATH`, a path, `tcp:HOST:PORT` or `HOST:PORT`.
-    public init?(argument: String) {
-        self.init(argument)
-    }
-}
-
-extension Logger.Level: ExpressibleByArgument {}

@@ -51,14 +51,3 @@ struct DestinationCommand: AsyncParsableCommand {
         }
     }
 }
-
-extension SocketAddress: ExpressibleByArgument {
-    /// Reads what ``SocketAddress/init(_:)`` reads.
-    public init?(argument: String) {
-        do throws(SocketAddressError) {
-            try self.init(argument)
-        } catch {
-            return nil
-        }
-    }
-}

@@ -20,7 +20,7 @@ struct SourceCommand: AsyncParsableCommand {
 
     func run() async throws {
         let logger = agentOptions.logger("source")
-        let workload = try BuiltInWorkload.make(workloadOptions)
+        let workload = try workloadOptions.makeWorkload()
         var configuration = Agent.Configuration()
         configuration.pushes = !workloadOptions.noPush
         configuration.isInsecure = agentOptions.insecure

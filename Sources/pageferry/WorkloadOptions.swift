@@ -1,8 +1,6 @@
 import ArgumentParser
 import Workloads
 
-extension AccessPattern: ExpressibleByArgument {}
-
 /// What kind of workload runs, and how.
 struct WorkloadOptions: ParsableArguments {
     @Option(help: "What the workload does: sequential, random, zipf, chase or kv.")
@@ -65,8 +63,13 @@ struct WorkloadOptions: ParsableArguments {
         if load != nil, workload != .kv { throw ValidationError("--load fills the table of --workload kv only") }
     }
 
+    /// Makes the workload, its memory filled.
+    func makeWorkload() throws -> BuiltInWorkload {
+        try BuiltInWorkload(new: configuration(load: load.map { try LineFile(reading: $0) }))
+    }
+
     /// The workload as its module knows it.
-    func configuration(load: LineFile?) -> WorkloadConfiguration {
+    private func configuration(load: LineFile?) -> WorkloadConfiguration {
         WorkloadConfiguration(
             pattern: workload,
             memoryBytes: memory.bytes,
@@ -78,16 +81,5 @@ struct WorkloadOptions: ParsableArguments {
             load: load,
             devices: device
         )
-    }
-}
-
-extension DeviceSpecification: ExpressibleByArgument {
-    /// Reads one device, such as `broken:load`.
-    public init?(argument: String) {
-        do {
-            try self.init(argument)
-        } catch {
-            return nil
-        }
     }
 }

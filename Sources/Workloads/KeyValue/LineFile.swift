@@ -24,23 +24,6 @@ public struct LineFile: Codable, Hashable, Sendable {
     }
 }
 
-/// What became of a file's lines: the outcome of looking every one of them up.
-public struct LineVerification: Hashable, Codable, Sendable {
-    /// Lines that were loaded.
-    public var lineCount: Int
-    /// Lines that the table still has, whole and undamaged.
-    public var linesFound: Int
-    /// Whether the digest of all lines, in order, is that of the file.
-    public var digestMatches: Bool
-
-    /// Makes an outcome.
-    public init(lineCount: Int, linesFound: Int, digestMatches: Bool) {
-        self.lineCount = lineCount
-        self.linesFound = linesFound
-        self.digestMatches = digestMatches
-    }
-}
-
 /// The digest of all lines, built piece by piece in order.
 struct LineDigest {
     private(set) var value: UInt64 = 0

@@ -1,4 +1,5 @@
 public import Guest
+import LinuxSystem
 
 /// A device that reads guest memory while it loads, as a network card walks its queues: pages must arrive by fault
 /// before the workload runs, and be the right ones.

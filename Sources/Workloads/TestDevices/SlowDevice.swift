@@ -37,8 +37,9 @@ public final class SlowDevice: Device {
 
     private func rest(at step: DeviceSpecification.Step) {
         guard step == self.step else { return }
-        var left = timespec(tv_sec: Int(seconds), tv_nsec: Int(seconds.truncatingRemainder(dividingBy: 1) * 1e9))
+        var time = timespec(tv_sec: Int(seconds), tv_nsec: Int(seconds.truncatingRemainder(dividingBy: 1) * 1e9))
+        var left = timespec()
         // A signal ends the sleep early; the rest of it is in `left`.
-        while nanosleep(&left, &left) != 0 && errno == EINTR {}
+        while nanosleep(&time, &left) != 0 && errno == EINTR { time = left }
     }
 }
