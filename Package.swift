@@ -82,14 +82,9 @@ let package = Package(
             swiftSettings: settings
         ),
 
-        tests(of: "LinuxSystem"),
         tests(of: "PageProtocol"),
         tests(of: "Switchover"),
-        tests(of: "Telemetry"),
-        tests(of: "Guest", ["LinuxSystem"]),
         tests(of: "QMP", ["LinuxSystem"]),
-        tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
-        tests(of: "Controller"),
         .testTarget(
             name: "CommandTests",
             dependencies: ["pageferry", "LinuxSystem", "PageProtocol"],

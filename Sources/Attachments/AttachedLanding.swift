@@ -50,7 +50,8 @@ public final class AttachedLanding: Landing {
         let wanted = description.regions.map { "\($0.pageSize * $0.pageCount) bytes" }
         let process = attached.process
         guard found == wanted, description.regions.allSatisfy({ $0.pageSize == 4096 }) else {
-            let reason = "its regions have \(found.joined(separator: ", ")), the guest's \(wanted.joined(separator: ", "))"
+            let reason =
+                "its regions have \(found.joined(separator: ", ")), the guest's \(wanted.joined(separator: ", "))"
             try? process.refuse(reason)
             throw AttachmentError("\(process.name) does not fit the guest: \(reason)")
         }

@@ -65,7 +65,10 @@ final class AttachedProcess: Sendable {
     private func awaitDone(_ what: String) throws {
         let header = try receive(8)
         let (kind, count) = header.withUnsafeBytes {
-            (UInt32(littleEndian: $0.load(as: UInt32.self)), UInt32(littleEndian: $0.load(fromByteOffset: 4, as: UInt32.self)))
+            (
+                UInt32(littleEndian: $0.load(as: UInt32.self)),
+                UInt32(littleEndian: $0.load(fromByteOffset: 4, as: UInt32.self))
+            )
         }
         guard let answer = Answer(rawValue: kind), count <= AttachedProcess.maxReasonBytes else {
             throw AttachmentError("\(name) answered with a message of kind \(kind) and \(count) bytes")

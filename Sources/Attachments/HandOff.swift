@@ -24,7 +24,9 @@ struct HandOff {
         func integer<Value: FixedWidthInteger>(_ offset: Int, as type: Value.Type) -> Value {
             bytes.withUnsafeBytes { Value(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: Value.self)) }
         }
-        guard bytes.count >= 8 else { throw AttachmentError("the hand-off has \(bytes.count) bytes, less than its header") }
+        guard bytes.count >= 8 else {
+            throw AttachmentError("the hand-off has \(bytes.count) bytes, less than its header")
+        }
         guard integer(0, as: UInt32.self) == HandOff.magic else {
             throw AttachmentError("the hand-off does not begin with the magic PGHO")
         }
@@ -50,7 +52,8 @@ struct HandOff {
             ranges.append(PageRange(address: address, pageSize: pageSize, pageCount: Int(size / 4096)))
         }
         let ordered = ranges.sorted { $0.address < $1.address }
-        for (first, second) in zip(ordered, ordered.dropFirst()) where first.address + first.byteCount > second.address {
+        for (first, second) in zip(ordered, ordered.dropFirst()) where first.address + first.byteCount > second.address
+        {
             throw AttachmentError("two regions overlap at address \(second.address)")
         }
         self.ranges = ranges

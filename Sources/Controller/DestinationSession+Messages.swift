@@ -46,7 +46,9 @@ extension DestinationSession {
     func join(_ handover: Handover<StreamSocket>, _ join: Join) {
         guard let socket = handover.take() else { return }
         guard let peer, control != nil, join.migration == peer.migration, join.nonce == nonce, lanes[join.lane] == nil
-        else { return acceptor.refuse(socket, reason: "no migration of that id and nonce waits for a \(join.lane) lane") }
+        else {
+            return acceptor.refuse(socket, reason: "no migration of that id and nonce waits for a \(join.lane) lane")
+        }
         lanes[join.lane] = Handover(socket)
         settlePreparation()
     }
@@ -72,7 +74,9 @@ extension DestinationSession {
 
     func attach(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>) {
         guard control != nil else { return settlePreparation() }
-        guard let table, let guest = prepared?.take(), let urgent = urgent.take(), let bulk = bulk.take() else { return }
+        guard let table, let guest = prepared?.take(), let urgent = urgent.take(), let bulk = bulk.take() else {
+            return
+        }
         prepared = nil
         do throws(SystemError) {
             workload = guest.workload
@@ -112,7 +116,8 @@ extension DestinationSession {
         case .complete: perform(machine.complete())
         case .bye: perform(machine.bye())
         case .failure(let reason), .refused(let reason): lose("the source says: \(reason)")
-        case .hello, .ready, .pong, .devicesFailed, .running, .startFailed, .startRequest, .cancel, .cancelled, .unknown,
+        case .hello, .ready, .pong, .devicesFailed, .running, .startFailed, .startRequest, .cancel, .cancelled,
+            .unknown,
             .completeAck:
             lose("the source sent \(message.kind), which it never sends here")
         }

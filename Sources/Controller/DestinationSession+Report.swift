@@ -34,6 +34,7 @@ extension DestinationSession {
         report.total = snapshot.totalMicroseconds
         var destination = AgentReport.Destination()
         destination.load = timeline.microseconds(from: .loadBegun, to: .loaded)
+        destination.untilStarted = timeline.microseconds(from: .runReceived, to: .started)
         destination.start = microsecondsToFirstOperation
         destination.untilResident = timeline.microseconds(from: .runReceived, to: .resident)
         destination.pages.total = snapshot.progress.pagesTotal

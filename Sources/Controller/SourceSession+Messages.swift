@@ -48,7 +48,8 @@ extension SourceSession {
         case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
         case .completeAck: perform(machine.completeAcknowledged())
         case .failure(let reason): events.yield(.control(.lost(reason: "the destination says: \(reason)")))
-        case .hello, .refused, .regions, .listen, .devices, .deviceData, .run, .cancel, .cancelled, .unknown, .complete, .bye:
+        case .hello, .refused, .regions, .listen, .devices, .deviceData, .run, .cancel, .cancelled, .unknown, .complete,
+            .bye:
             refuse("the destination sent \(message.kind), which it never sends here")
         }
     }

@@ -8,7 +8,8 @@ package enum ForcedErrno {
     private static let pending = Mutex<[SystemCall: [Errno]]>([:])
 
     /// Runs `body` with the next calls of `call`, from any thread, failing with `errnos` in order.
-    package static func with<Value>(_ call: SystemCall, _ errnos: [Errno], _ body: () throws -> Value) rethrows -> Value {
+    package static func with<Value>(_ call: SystemCall, _ errnos: [Errno], _ body: () throws -> Value) rethrows -> Value
+    {
         pending.withLock { $0[call] = errnos }
         armed.store(true, ordering: .releasing)
         defer { pending.withLock { $0[call] = nil } }

@@ -21,16 +21,23 @@ public struct JoinedThread: ~Copyable, Sendable {
     ///   - name: shown by `top -H`; the kernel keeps 15 bytes.
     ///   - body: what it runs.
     public init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
-        let start = Unmanaged.passRetained(Start(name: String(decoding: name.utf8.prefix(15), as: UTF8.self), body: body))
+        let start = Unmanaged.passRetained(
+            Start(name: String(decoding: name.utf8.prefix(15), as: UTF8.self), body: body)
+        )
         var thread = pthread_t()
-        let result = pthread_create(&thread, nil, { argument in
-            guard let argument else { return nil }
-            let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
-            // A thread without its name works the same.
-            _ = shim_set_thread_name(start.name)
-            start.body()
-            return nil
-        }, start.toOpaque())
+        let result = pthread_create(
+            &thread,
+            nil,
+            { argument in
+                guard let argument else { return nil }
+                let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+                // A thread without its name works the same.
+                _ = shim_set_thread_name(start.name)
+                start.body()
+                return nil
+            },
+            start.toOpaque()
+        )
         guard result == 0 else {
             start.release()
             throw SystemError("start the thread \(name)", Errno(rawValue: result), advice: "raise `ulimit -u`")

@@ -34,7 +34,14 @@ extension StreamSocket {
         let received: Int
         do throws(Errno) {
             received = try kernel(.recvmsg) {
-                shim_receive_descriptors(descriptor.raw, &bytes, maxBytes, &descriptors, CInt(descriptors.count), &count)
+                shim_receive_descriptors(
+                    descriptor.raw,
+                    &bytes,
+                    maxBytes,
+                    &descriptors,
+                    CInt(descriptors.count),
+                    &count
+                )
             }
         } catch {
             throw SystemError("receive a descriptor from \(peer)", error)

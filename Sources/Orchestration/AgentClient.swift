@@ -42,7 +42,8 @@ public struct AgentClient: Sendable {
     /// The address at which a destination waits for a source, or nil.
     public func listeningAddress() async throws -> String? {
         let answer = try await execute("query-migrate")
-        guard let socket = answer["socket-address"]?[0], let host = socket["host"]?.string, let port = socket["port"]?.string
+        guard let socket = answer["socket-address"]?[0], let host = socket["host"]?.string,
+            let port = socket["port"]?.string
         else { return nil }
         return host.contains(":") ? "tcp:[\(host)]:\(port)" : "tcp:\(host):\(port)"
     }

@@ -29,6 +29,8 @@ public struct AgentReport: Codable, Hashable, Sendable {
     public struct Destination: Codable, Hashable, Sendable {
         /// Loading all devices.
         public var load = 0.0
+        /// From RUN received to the workload started, when RUNNING is sent.
+        public var untilStarted = 0.0
         /// From RUN received to the workload's first operation, or to its start where it counts none.
         public var start = 0.0
         /// From RUN received to the last page placed; 0 while pages are missing.

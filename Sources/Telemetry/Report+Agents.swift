@@ -40,7 +40,7 @@ extension Report {
         switchover.transfer = max(0, left.untilLoaded - arrived.load)
         guard left.untilRunning > 0 else { return }
         switchover.start = arrived.start
-        switchover.grant = max(0, left.untilRunning - arrived.start)
+        switchover.grant = max(0, left.untilRunning - arrived.untilStarted)
         downtime = left.lastOperationToRun + switchover.grant / 2 + arrived.start
     }
 

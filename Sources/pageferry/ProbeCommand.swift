@@ -51,7 +51,8 @@ struct ProbeCommand: ParsableCommand {
     }
 
     private func kernel() -> Finding {
-        let release = ProcessFile.text("/proc/sys/kernel/osrelease")?.trimmingCharacters(in: .whitespacesAndNewlines) ?? "?"
+        let release =
+            ProcessFile.text("/proc/sys/kernel/osrelease")?.trimmingCharacters(in: .whitespacesAndNewlines) ?? "?"
         let numbers = release.split(whereSeparator: { !$0.isNumber }).compactMap { Int($0) }
         let isNew = numbers.count > 1 && (numbers[0], numbers[1]) >= (6, 1)
         return Finding(

@@ -20,7 +20,9 @@ struct ReportTable {
         ]
         if report.downtime > 0 { lines += ["", row("downtime", time(report.downtime))] + switchover }
         if report.pages.total > 0 { lines += [""] + pages }
-        lines += ["", distribution("", nil), distribution("stall", report.stall), distribution("service", report.service)]
+        lines += [
+            "", distribution("", nil), distribution("stall", report.stall), distribution("service", report.service),
+        ]
         lines.append(
             row(
                 "floor",
@@ -44,7 +46,9 @@ struct ReportTable {
     private var operations: String {
         let work = report.workload
         var text = "\(work.name): \(work.opsSource) on the source, \(work.opsDestination) on the destination"
-        if work.opsAfterTakeBack > 0 { text += "; \(work.opsAfterTakeBack) on the source after it took the workload back" }
+        if work.opsAfterTakeBack > 0 {
+            text += "; \(work.opsAfterTakeBack) on the source after it took the workload back"
+        }
         return text
     }
 

@@ -8,18 +8,36 @@ struct AttachTests {
         let workspace = try Workspace()
         let client = try workspace.compile("attach")
         let source = try AgentProcess.source(
-            in: workspace, "--memory", "32MiB", "--regions", "2", "--seed", "7", "--no-push", "--device", "large:2"
+            in: workspace,
+            "--memory",
+            "32MiB",
+            "--regions",
+            "2",
+            "--seed",
+            "7",
+            "--no-push",
+            "--device",
+            "large:2"
         )
         defer { source.end() }
         let destination = try AgentProcess.destination(
-            in: workspace, "--listen", "127.0.0.1:0", "--attach", workspace.file("attach.sock")
+            in: workspace,
+            "--listen",
+            "127.0.0.1:0",
+            "--attach",
+            workspace.file("attach.sock")
         )
         defer { destination.end() }
         let half = String(16 << 20)
         let attached = try Running(client, [workspace.file("attach.sock"), "7", half, half])
         defer { attached.end() }
         let migrated = try Executable.pageferry(
-            "migrate", "--source", source.socket, "--destination", destination.socket, "--json"
+            "migrate",
+            "--source",
+            source.socket,
+            "--destination",
+            destination.socket,
+            "--json"
         )
         #expect(migrated.status == 0, "\(migrated)")
         let finished = try attached.finish()
@@ -44,13 +62,22 @@ struct AttachTests {
         let source = try AgentProcess.source(in: workspace, "--memory", "16MiB")
         defer { source.end() }
         let destination = try AgentProcess.destination(
-            in: workspace, "--listen", "127.0.0.1:0", "--attach", workspace.file("attach.sock")
+            in: workspace,
+            "--listen",
+            "127.0.0.1:0",
+            "--attach",
+            workspace.file("attach.sock")
         )
         defer { destination.end() }
         let attached = try Running(client, [workspace.file("attach.sock"), "1", String(8 << 20)])
         defer { attached.end() }
         let migrated = try Executable.pageferry(
-            "migrate", "--source", source.socket, "--destination", destination.socket, "--json"
+            "migrate",
+            "--source",
+            source.socket,
+            "--destination",
+            destination.socket,
+            "--json"
         )
         #expect(migrated.status == 1, "\(migrated)")
         #expect(try Printed(migrated.output).value("runs_on") == "source")

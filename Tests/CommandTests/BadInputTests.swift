@@ -12,11 +12,14 @@ struct BadInputTests {
         for word in words { #expect(lines.contains { $0.contains(word) }, "no '\(word)' in \(finished)") }
     }
 
-    @Test("unknown options and nonsense values are usage errors", arguments: [
-        ["demo", "--memroy", "1GiB"], ["demo", "--memory", "lots"], ["demo", "--workload", "sort"],
-        ["demo", "--threads", "0"], ["demo", "--write", "1.5"], ["demo", "--device", "broken:always"],
-        ["demo", "--think-time", "soon"], ["ferry"], ["migrate"], ["source", "--qmp", "nowhere"],
-    ])
+    @Test(
+        "unknown options and nonsense values are usage errors",
+        arguments: [
+            ["demo", "--memroy", "1GiB"], ["demo", "--memory", "lots"], ["demo", "--workload", "sort"],
+            ["demo", "--threads", "0"], ["demo", "--write", "1.5"], ["demo", "--device", "broken:always"],
+            ["demo", "--think-time", "soon"], ["ferry"], ["migrate"], ["source", "--qmp", "nowhere"],
+        ]
+    )
     func usage(arguments: [String]) throws {
         let finished = try Executable.run(Executable.pageferry, arguments)
         #expect(finished.status == 2, "\(finished)")
@@ -30,7 +33,12 @@ struct BadInputTests {
         let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         let address = String(taken.address.description.dropFirst(4))
         let finished = try Executable.pageferry(
-            "destination", "--qmp", workspace.file("b.sock"), "--listen", address, seconds: 30
+            "destination",
+            "--qmp",
+            workspace.file("b.sock"),
+            "--listen",
+            address,
+            seconds: 30
         )
         expectOneLine(finished, status: 1, holding: "Address already in use")
     }
@@ -39,7 +47,12 @@ struct BadInputTests {
     func beyondLoopback() throws {
         let workspace = try Workspace()
         let finished = try Executable.pageferry(
-            "destination", "--qmp", workspace.file("b.sock"), "--listen", "0.0.0.0:0", seconds: 30
+            "destination",
+            "--qmp",
+            workspace.file("b.sock"),
+            "--listen",
+            "0.0.0.0:0",
+            seconds: 30
         )
         #expect(finished.status != 0)
         #expect(finished.errors.contains("--insecure"), "\(finished)")
@@ -54,7 +67,10 @@ struct BadInputTests {
         try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: workspace.path)
         let finished = try Executable.run(
             "/usr/bin/setpriv",
-            ["--reuid=65534", "--regid=65534", "--clear-groups", "env", "TMPDIR=/tmp", copy, "demo", "--memory", "16MiB"]
+            [
+                "--reuid=65534", "--regid=65534", "--clear-groups", "env", "TMPDIR=/tmp", copy, "demo", "--memory",
+                "16MiB",
+            ]
         )
         expectOneLine(finished, status: 1, holding: "/dev/userfaultfd")
         #expect(finished.errors.contains("setfacl"), "\(finished)")
@@ -65,10 +81,18 @@ struct BadInputTests {
     func loadTooLarge() throws {
         let workspace = try Workspace()
         try String(repeating: "a line\n", count: 2_000_000).write(
-            toFile: workspace.file("log"), atomically: false, encoding: .utf8
+            toFile: workspace.file("log"),
+            atomically: false,
+            encoding: .utf8
         )
         let finished = try Executable.pageferry(
-            "demo", "--workload", "kv", "--memory", "1MiB", "--load", workspace.file("log")
+            "demo",
+            "--workload",
+            "kv",
+            "--memory",
+            "1MiB",
+            "--load",
+            workspace.file("log")
         )
         #expect(finished.status != 0)
         #expect(finished.errors.split(separator: "\n").count >= 1, "\(finished)")
@@ -95,7 +119,12 @@ struct BadInputTests {
             try socket.send(bytes)
         }
         let finished = try Executable.pageferry(
-            "migrate", "--source", source.socket, "--destination", destination.socket, "--json"
+            "migrate",
+            "--source",
+            source.socket,
+            "--destination",
+            destination.socket,
+            "--json"
         )
         #expect(finished.status == 0, "\(finished)")
         #expect(destination.running.errorText.contains("version 9"), "\(destination.running.errorText)")
@@ -105,7 +134,15 @@ struct BadInputTests {
     func flippedBit() throws {
         let workspace = try Workspace()
         let source = try AgentProcess.source(
-            in: workspace, "--memory", "16MiB", "--workload", "sequential", "--write", "0", "--think-time", "1ms"
+            in: workspace,
+            "--memory",
+            "16MiB",
+            "--workload",
+            "sequential",
+            "--write",
+            "0",
+            "--think-time",
+            "1ms"
         )
         defer { source.end() }
         let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
@@ -117,8 +154,15 @@ struct BadInputTests {
         let relay = try FlippingRelay(to: SocketAddress(String(word)))
         defer { relay.stop() }
         let finished = try Executable.pageferry(
-            "migrate", "--source", source.socket, "--destination", destination.socket,
-            "--uri", relay.address.description, "--verify", "--json"
+            "migrate",
+            "--source",
+            source.socket,
+            "--destination",
+            destination.socket,
+            "--uri",
+            relay.address.description,
+            "--verify",
+            "--json"
         )
         #expect(relay.flipped)
         #expect(finished.status == 1, "\(finished)")

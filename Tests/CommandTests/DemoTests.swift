@@ -32,7 +32,9 @@ struct Printed {
 
 @Suite("The demo")
 struct DemoTests {
-    private static let destinationStates = ["none", "setup", "active", "postcopy-device", "postcopy-active", "completed"]
+    private static let destinationStates = [
+        "none", "setup", "active", "postcopy-device", "postcopy-active", "completed",
+    ]
 
     @Test(
         "moves each workload while it runs, and every page is right",
@@ -41,14 +43,26 @@ struct DemoTests {
     )
     func movesEachWorkload(workload: String) throws {
         let finished = try Executable.pageferry(
-            "demo", "--memory", "32MiB", "--workload", workload, "--threads", "2", "--regions", "3", "--seed", "1", "--json"
+            "demo",
+            "--memory",
+            "32MiB",
+            "--workload",
+            workload,
+            "--threads",
+            "2",
+            "--regions",
+            "3",
+            "--seed",
+            "1",
+            "--json"
         )
         #expect(finished.status == 0, "\(finished)")
         let report = try Printed(finished.output)
         #expect(try report.value("schema") == "pageferry.report/1")
         #expect(try report.value("result") == "completed")
         #expect(try report.value("runs_on") == "destination")
-        #expect(try report.value("error") is NSNull)
+        let error: NSNull = try report.value("error")
+        #expect(error == NSNull())
         #expect(try report.value("destination", "states") == DemoTests.destinationStates)
         #expect(
             try report.value("source", "states")
@@ -71,7 +85,15 @@ struct DemoTests {
 
     @Test("leaves every page to demand without the push", .timeLimit(.minutes(2)))
     func noPush() throws {
-        let finished = try Executable.pageferry("demo", "--memory", "16MiB", "--workload", "zipf", "--no-push", "--json")
+        let finished = try Executable.pageferry(
+            "demo",
+            "--memory",
+            "16MiB",
+            "--workload",
+            "zipf",
+            "--no-push",
+            "--json"
+        )
         #expect(finished.status == 0, "\(finished)")
         let report = try Printed(finished.output)
         #expect(try report.value("result") == "completed")
@@ -124,7 +146,14 @@ struct DemoTests {
         let lines = (0..<50_000).map { "line \($0) of a log: \(String(repeating: "x", count: $0 % 61)) ends" }
         try lines.joined(separator: "\n").write(toFile: workspace.file("log"), atomically: false, encoding: .utf8)
         let finished = try Executable.pageferry(
-            "demo", "--memory", "32MiB", "--workload", "kv", "--load", workspace.file("log"), "--json"
+            "demo",
+            "--memory",
+            "32MiB",
+            "--workload",
+            "kv",
+            "--load",
+            workspace.file("log"),
+            "--json"
         )
         #expect(finished.status == 0, "\(finished)")
         let report = try Printed(finished.output)

@@ -56,7 +56,9 @@ final class FlippingRelay: Sendable {
     private func pass(_ pair: Pair, toFar: Bool) {
         defer { pair.shutdown() }
         var header = [UInt8](repeating: 0, count: Wire.headerByteCount)
-        while let received = try? header.withUnsafeMutableBytes({ try receive(pair, toFar, $0) }), received == header.count {
+        while let received = try? header.withUnsafeMutableBytes({ try receive(pair, toFar, $0) }),
+            received == header.count
+        {
             let (length, kind) = header.withUnsafeBytes {
                 (Int(UInt32(littleEndian: $0.load(as: UInt32.self))), $0.load(fromByteOffset: 4, as: UInt16.self))
             }

@@ -27,7 +27,10 @@ final class TwoHosts: Sendable {
             try TwoHosts.ip("-n", host, "link", "set", "lo", "up")
             try TwoHosts.check(
                 "/sbin/tc",
-                ["-n", host, "qdisc", "add", "dev", link, "root", "tbf", "rate", rate, "burst", "1mb", "latency", "50ms"]
+                [
+                    "-n", host, "qdisc", "add", "dev", link, "root", "tbf", "rate", rate, "burst", "1mb", "latency",
+                    "50ms",
+                ]
             )
         }
     }

@@ -14,7 +14,11 @@ struct TwoHostsTests {
 
     private func source(_ options: [String] = []) throws -> AgentProcess {
         let socket = workspace.file("a.sock")
-        return try start(hosts.source, socket, ["source", "--qmp", socket, "--memory", "32MiB", "--threads", "2"] + options)
+        return try start(
+            hosts.source,
+            socket,
+            ["source", "--qmp", socket, "--memory", "32MiB", "--threads", "2"] + options
+        )
     }
 
     private func destination() throws -> AgentProcess {

@@ -32,7 +32,10 @@ final class WorkloadMemory: @unchecked Sendable {
         ledger.initialize(repeating: 0, count: pageCount)
         slots = .allocate(capacity: regions.count)
         for (index, region) in regions.enumerated() {
-            let slot = PageAccess.Slot(base: region.memory.base, resident: region.resident.map(Unmanaged.passUnretained))
+            let slot = PageAccess.Slot(
+                base: region.memory.base,
+                resident: region.resident.map(Unmanaged.passUnretained)
+            )
             (slots + index).initialize(to: slot)
         }
     }
