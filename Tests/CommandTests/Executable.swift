@@ -37,6 +37,7 @@ final class Running: Sendable {
     private let process: Process
     private let output: Collected
     private let errors: Collected
+    private let ended = DispatchSemaphore(value: 0)
     let name: String
 
     /// What a pipe has brought so far; whoever waits for a line is woken by each piece.
@@ -92,6 +93,7 @@ final class Running: Sendable {
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output.pipe
         process.standardError = errors.pipe
+        process.terminationHandler = { [ended] _ in ended.signal() }
         try process.run()
     }
 
@@ -116,11 +118,14 @@ final class Running: Sendable {
 
     /// Waits for the program's end.
     func finish(seconds: Double = 60) throws -> Finished {
-        let deadline = Date(timeIntervalSinceNow: seconds)
-        guard output.wait(until: deadline, for: { _, isClosed in isClosed }),
-            errors.wait(until: deadline, for: { _, isClosed in isClosed })
-        else { throw TestFailure("\(name) did not end within \(seconds) s:\n\(output.text)\n\(errors.text)") }
-        process.waitUntilExit()
+        guard ended.wait(timeout: .now() + seconds) == .success else {
+            throw TestFailure("\(name) did not end within \(seconds) s:\n\(output.text)\n\(errors.text)")
+        }
+        ended.signal()
+        // A program started meanwhile may hold a copy of the pipes: what this one wrote is there, their end may not be.
+        let deadline = Date(timeIntervalSinceNow: 1)
+        _ = output.wait(until: deadline, for: { _, isClosed in isClosed })
+        _ = errors.wait(until: deadline, for: { _, isClosed in isClosed })
         return Finished(status: process.terminationStatus, output: output.text, errors: errors.text)
     }
 
