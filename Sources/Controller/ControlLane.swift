@@ -16,6 +16,9 @@ final class ControlLane: Sendable {
         var writer: JoinedThread?
     }
 
+    /// How long the control connection may still bring a reason after a page lane has broken.
+    static let lastWordTime = Duration.milliseconds(200)
+
     private let connection: Connection
     private let threads = Mutex(Threads())
 

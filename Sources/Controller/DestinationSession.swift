@@ -156,7 +156,15 @@ actor DestinationSession {
         case .everyPageResident:
             timeline.note(.resident)
             perform(machine.allPagesResident())
-        case .laneLost(let lane, let reason): lose("the \(lane) lane: \(reason)")
+        case .laneLost(let lane, let reason):
+            guard let control else { return }
+            let (number, text) = (control.number, "the \(lane) lane: \(reason)")
+            // A peer that hangs up closes its connections in no order: the control connection is given time to say why.
+            Task { [events] in
+                // Nobody cancels this task, so that the sleep does not fail.
+                try? await Task.sleep(for: ControlLane.lastWordTime)
+                events.yield(.control(number, .lost(reason: text)))
+            }
         case .failed(let reason): lose(reason)
         }
     }

@@ -109,7 +109,7 @@ actor SourceSession {
         case .control(.message(let message)): receive(message)
         case .control(.lost(let reason)): lose(reason)
         case .agent(.everyPageSent): perform(machine.allPagesSent())
-        case .agent(.laneLost(let lane, let reason)): lose("the \(lane) lane: \(reason)")
+        case .agent(.laneLost(let lane, let reason)): loseSoon("the \(lane) lane: \(reason)")
         case .stopped:
             timeline.note(.stopped)
             if let last = workload.activity.lastOperation { timeline.note(.lastOperation, at: last) }
@@ -127,6 +127,15 @@ actor SourceSession {
             logger.notice("the workload runs on here")
             perform(machine.resumed())
         case .resumeFailed(let reason): perform(machine.resumeFailed(reason: reason))
+        }
+    }
+
+    /// A peer that hangs up closes its connections in no order: the control connection is given time to say why.
+    private func loseSoon(_ reason: String) {
+        Task { [events] in
+            // Nobody cancels this task, so that the sleep does not fail.
+            try? await Task.sleep(for: ControlLane.lastWordTime)
+            events.yield(.lanesFailed(reason: reason))
         }
     }
 

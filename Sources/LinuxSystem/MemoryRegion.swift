@@ -1,3 +1,6 @@
+import Glibc
+import SystemPackage
+
 /// A mapped range of whole pages that a workload works in and an agent moves.
 ///
 /// Both keep the object alive: the mapping goes when the last of them does.
@@ -29,6 +32,14 @@ public final class MemoryRegion: Sendable {
     @inline(__always)
     public func page(_ index: Int) -> UnsafeMutableRawPointer {
         mapping.base + index * pageSize
+    }
+
+    /// Whether the kernel has a page in place of a page's address: asked of the page tables, touching nothing.
+    public static func isPresent(_ page: UnsafeMutableRawPointer) -> Bool {
+        var isPresent: UInt8 = 0
+        // One byte asks for the page that holds it. A failure says nothing, and the page counts as absent.
+        _ = try? kernel(.mincore) { orErrno(mincore(page, 1, &isPresent)) }
+        return isPresent & 1 != 0
     }
 
     /// The region as a range to register with a userfaultfd.

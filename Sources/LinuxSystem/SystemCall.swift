@@ -4,7 +4,9 @@ import SystemPackage
 /// The kernel calls this module makes. Errors name them, and tests inject failures by them.
 package enum SystemCall: String, Sendable, Hashable {
     case accept4, bind, connect, eventfd, fchmod, fstat, ftruncate, getpeername, getsockname, getsockopt, listen
-    case madvise, memfdCreate = "memfd_create", mmap, munmap, open, poll, pread, read, recv, recvmsg, send, sendmsg
+    case madvise, mincore
+    case memfdCreate = "memfd_create", mmap, munmap, open, poll, pread, read, recv, recvmsg, send,
+        sendmsg
     case setsockopt, shutdown, socket, unlink, userfaultfd, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
     case uffdioCopy = "UFFDIO_COPY", uffdioZeropage = "UFFDIO_ZEROPAGE", uffdioWake = "UFFDIO_WAKE"

@@ -41,6 +41,8 @@ struct PageAccess {
 
     @inline(never)
     private static func wait(for address: UnsafeMutableRawPointer, _ stalls: Unmanaged<LatencyRecorder>) {
+        // Its bit is set after the page is in place, a run of pages at once: whether it was absent the kernel knows.
+        guard !MemoryRegion.isPresent(address) else { return }
         let begin = MonotonicClock.now()
         // An atomic load is neither left out nor moved across the clock.
         _ = address.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
