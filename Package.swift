@@ -82,6 +82,9 @@ let package = Package(
             swiftSettings: settings
         ),
 
+        tests(of: "LinuxSystem", [.product(name: "SystemPackage", package: "swift-system")]),
+        tests(of: "Guest"),
+        tests(of: "Telemetry"),
         tests(of: "PageProtocol"),
         tests(of: "Switchover"),
         tests(of: "QMP", ["LinuxSystem"]),

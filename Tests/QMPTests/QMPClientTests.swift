@@ -14,8 +14,8 @@ import Testing
             await #expect(throws: QMPError(.deviceNotActive, "disk0 is locked")) { try await client.execute("fail") }
             await #expect(throws: QMPError.commandNotFound("foo")) { try await client.execute("foo") }
             await #expect(throws: QMPError.self) { try await client.execute("echo", outOfBand: true) }
-            let large = try await client.execute("large", arguments: ["bytes": 900_000])
-            #expect(large.string?.utf8.count == 900_000)
+            let large = try await client.execute("large", arguments: ["bytes": 200_000])
+            #expect(large.string?.utf8.count == 200_000)
         }
     }
 
@@ -131,7 +131,7 @@ extension RawConnection {
     /// Takes one connection, sends a text and closes.
     fileprivate static func answerOne(_ listener: CInt, with text: String) async throws {
         try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
-            DispatchQueue.global().async {
+            DispatchQueue(label: "server of another kind").async {
                 var waiting = pollfd(fd: listener, events: Int16(POLLIN), revents: 0)
                 guard poll(&waiting, 1, 10_000) == 1 else { return done.resume(throwing: Failure(call: "poll")) }
                 let descriptor = accept(listener, nil, nil)

@@ -1,0 +1,71 @@
+import Foundation
+import Testing
+
+/// What the compiler refuses: running a workload without the proof that its devices have loaded.
+@Suite("A run permit")
+struct RunPermitTests {
+    /// Compiles a text against the built modules, up to where consumed values have been checked.
+    private func compiles(_ text: String) throws -> (status: Int32, errors: String) {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("permit-\(UUID().uuidString).swift")
+        try text.write(to: file, atomically: false, encoding: .utf8)
+        defer { try? FileManager.default.removeItem(at: file) }
+        let products = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+        // The C modules that the dependencies bring.
+        let checkouts = products.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(
+            "checkouts"
+        )
+        let headers = ["swift-system/Sources/CSystem", "swift-numerics/Sources/_NumericsShims"].flatMap {
+            ["-Xcc", "-I\(checkouts.path)/\($0)/include"]
+        }
+        let compiler = Process()
+        compiler.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        compiler.arguments =
+            [
+                "swiftc", "-emit-sil", "-o", "/dev/null", "-swift-version", "6", "-I",
+                products.appendingPathComponent("Modules").path,
+            ]
+            + headers + ["-Xcc", "-fmodule-map-file=\(products.path)/CShims.build/module.modulemap", file.path]
+        let errors = Pipe()
+        compiler.standardError = errors
+        try compiler.run()
+        let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        compiler.waitUntilExit()
+        return (compiler.terminationStatus, text)
+    }
+
+    @Test("comes only out of loaded devices, and only the controller mints it", .timeLimit(.minutes(2)))
+    func minting() throws {
+        let controller = try compiles(
+            """
+            @_spi(Controller) import Guest
+            func start(_ workload: any Workload, _ proof: consuming DevicesLoaded) throws {
+                try workload.run(RunPermit(proof))
+            }
+            """
+        )
+        #expect(controller.status == 0, "\(controller.errors)")
+        for early in [
+            "try workload.run(RunPermit())", "try workload.run(RunPermit(DevicesLoaded()))",
+            "try workload.run(RunPermit(.inPlace()))", "try workload.run(RunPermit(try workload.devices.load([])))",
+        ] {
+            let result = try compiles("import Guest\nfunc start(_ workload: any Workload) throws { \(early) }\n")
+            #expect(result.status != 0, "\(early) compiles")
+            #expect(result.errors.contains("inaccessible"), "\(result.errors)")
+        }
+    }
+
+    @Test("is good for one start", .timeLimit(.minutes(1)))
+    func once() throws {
+        let twice = try compiles(
+            """
+            import Guest
+            func start(_ workload: any Workload, _ permit: consuming RunPermit) throws {
+                try workload.run(permit)
+                try workload.run(permit)
+            }
+            """
+        )
+        #expect(twice.status != 0)
+        #expect(twice.errors.contains("consumed more than once"), "\(twice.errors)")
+    }
+}
