@@ -67,8 +67,11 @@ public final class AttachedLanding: Landing {
 
     private func takeAttached() -> Attached? {
         var taken: Attached? = nil
-        attached.withLock { swap(&taken, &$0) }
-        arrival.clear()
+        // The flag is raised and cleared under the lock: it tells whether a process is there.
+        attached.withLock {
+            swap(&taken, &$0)
+            arrival.clear()
+        }
         return taken
     }
 
@@ -95,8 +98,10 @@ public final class AttachedLanding: Landing {
                 userfaultfd: try message.takeUserfaultfd(),
                 ranges: handOff.ranges
             )
-            attached.withLock { swap(&next, &$0) }
-            arrival.raise()
+            attached.withLock {
+                swap(&next, &$0)
+                arrival.raise()
+            }
             logger.notice("\(peer) has attached with \(handOff.ranges.count) regions")
             // One process at a time: who attached before and was not used is let go.
             if let earlier = next?.process { try? earlier.refuse("another process has attached") }

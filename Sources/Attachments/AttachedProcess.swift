@@ -39,9 +39,18 @@ final class AttachedProcess: Sendable {
     }
 
     /// Lets the process run.
+    ///
+    /// - Throws: when it provably has not run: RUN did not leave, or it answered FAILED. A process that hangs up or
+    ///   answers anything else may have run, so it counts as started.
     func run() throws {
         try send(.run)
-        try awaitDone("start")
+        do {
+            try awaitDone("start")
+        } catch let failure as ProcessFailure {
+            throw AttachmentError(failure.description)
+        } catch {
+            socket.shutdown()
+        }
     }
 
     /// Tells the process that it is not wanted.
@@ -75,7 +84,7 @@ final class AttachedProcess: Sendable {
         }
         let payload = try receive(Int(count))
         guard answer == .done else {
-            throw AttachmentError("\(name) cannot \(what): \(String(decoding: payload, as: UTF8.self))")
+            throw ProcessFailure(description: "\(name) cannot \(what): \(String(decoding: payload, as: UTF8.self))")
         }
     }
 
@@ -85,4 +94,9 @@ final class AttachedProcess: Sendable {
         guard received == count else { throw AttachmentError("\(name) has ended") }
         return bytes
     }
+}
+
+/// What a process answered FAILED with.
+private struct ProcessFailure: Error, CustomStringConvertible {
+    let description: String
 }

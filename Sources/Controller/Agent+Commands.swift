@@ -58,12 +58,15 @@ extension Agent {
         try command.allowOnly("uri")
         let address = try SocketAddress(command.string("uri"))
         guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
-        if let outgoing {
-            let state = await outgoing.snapshot()
+        let earlier = outgoing
+        if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
                 throw CommandRefused(reason: "a migration was begun before, it is \(state.state.rawValue)")
             }
         }
+        // From here to the assignment nothing is awaited: of two clients that ask at once, one is refused.
+        guard outgoing === earlier else { throw CommandRefused(reason: "another client has just begun a migration") }
+        if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }
         guard ownWorkload.activity.isRunning else {
             throw CommandRefused(reason: "the workload is stopped; run cont first")
         }
@@ -95,13 +98,14 @@ extension Agent {
         guard let landing, ownWorkload == nil else {
             throw CommandRefused(reason: "this agent was started with a workload and takes no other")
         }
-        if let incoming {
-            let state = await incoming.snapshot().state
-            guard state == .failed else {
-                throw CommandRefused(reason: "an incoming migration was begun before, it is \(state.rawValue)")
-            }
-            incoming.acceptor.stop()
+        let earlier = incoming
+        if let state = await earlier?.snapshot().state, state != .failed {
+            throw CommandRefused(reason: "an incoming migration was begun before, it is \(state.rawValue)")
         }
+        guard incoming === earlier else {
+            throw CommandRefused(reason: "another client has just begun an incoming migration")
+        }
+        earlier?.acceptor.stop()
         guard address.isLocal || configuration.isInsecure else {
             throw CommandRefused(
                 reason: "\(address) can be reached from other hosts, and whoever reaches it can read and write the "
@@ -136,26 +140,45 @@ extension Agent {
     }
 
     private func cont() async throws {
-        if let incoming, await !incoming.snapshot().isCommitted { return try await incoming.cont() }
-        let workload = try await ownership().get()
-        guard !workload.activity.isRunning else { return }
-        try await onThread("start") { try WorkloadStart.inPlace(workload) }
-        sink.send("RESUME")
+        // Until it has started here, the session alone says whether and when it does.
+        if let incoming, await !incoming.snapshot().hasStarted { return try await incoming.cont() }
+        try await exclusively("cont") {
+            let workload = try await ownership().get()
+            guard !workload.activity.isRunning else { return }
+            try await onThread("start") { try WorkloadStart.inPlace(workload) }
+            sink.send("RESUME")
+        }
     }
 
     private func stop() async throws {
-        let workload = try await ownership().get()
-        guard workload.activity.isRunning else { return }
-        try await onThread("stop") { try workload.stop() }
-        sink.send("STOP")
+        try await exclusively("stop") {
+            let workload = try await ownership().get()
+            guard workload.activity.isRunning else { return }
+            try await onThread("stop") { try workload.stop() }
+            sink.send("STOP")
+        }
+    }
+
+    /// Begins or ends the workload's running, or relies on it being stopped: one at a time, and never while a migration
+    /// begins. A start that comes late must not meet a workload that has been given away meanwhile.
+    private func exclusively<Value: Sendable>(
+        _ name: String,
+        _ body: () async throws -> Value
+    ) async throws -> Value {
+        if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }
+        underWay = name
+        defer { underWay = nil }
+        return try await body()
     }
 
     private func verify() async throws -> Report.Verify {
-        let workload = try await ownership().get()
-        guard !workload.activity.isRunning else {
-            throw CommandRefused(reason: "the workload runs; run stop before its pages are checked")
+        let outcome = try await exclusively("verify") {
+            let workload = try await ownership().get()
+            guard !workload.activity.isRunning else {
+                throw CommandRefused(reason: "the workload runs; run stop before its pages are checked")
+            }
+            return try await onThread("verify") { workload.verify() }
         }
-        let outcome = try await onThread("verify") { workload.verify() }
         guard let outcome else { throw CommandRefused(reason: "this workload cannot check its own pages") }
         var verify = Report.Verify()
         verify.pagesChecked = outcome.pagesChecked

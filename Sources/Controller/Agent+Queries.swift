@@ -34,7 +34,7 @@ extension Agent {
 
     private func runState(isRunning: Bool) async -> String {
         if isRunning { return "running" }
-        if let incoming, await !incoming.snapshot().isCommitted { return "inmigrate" }
+        if let incoming, await !incoming.snapshot().hasStarted { return "inmigrate" }
         guard let outgoing else { return incoming == nil && ownWorkload == nil ? "prelaunch" : "paused" }
         switch await outgoing.snapshot().state {
         case .completed: return "postmigrate"

@@ -38,6 +38,8 @@ public actor Agent: QMPHandler {
     let ownWorkload: (any Workload)?
     var outgoing: SourceSession?
     var incoming: DestinationSession?
+    /// The command that is just starting, stopping or checking the workload.
+    var underWay: String?
     private let outcomes: AsyncStream<Outcome>
     let ending: AsyncStream<Outcome>.Continuation
 
@@ -99,7 +101,7 @@ public actor Agent: QMPHandler {
     func ownership() async -> Result<any Workload, CommandRefused> {
         if let incoming {
             let snapshot = await incoming.snapshot()
-            guard snapshot.isCommitted, let workload = await incoming.workload else {
+            guard snapshot.hasStarted, let workload = await incoming.workload else {
                 return .failure(CommandRefused(reason: "the workload has not started here yet"))
             }
             return .success(workload)
@@ -108,13 +110,13 @@ public actor Agent: QMPHandler {
         guard let outgoing else { return .success(ownWorkload) }
         let snapshot = await outgoing.snapshot()
         switch snapshot.state {
-        case .none, .failed, .cancelled:
+        case .failed, .cancelled:
             return snapshot.isWorkloadHere
                 ? .success(ownWorkload)
                 : .failure(CommandRefused(reason: snapshot.failureReason ?? "the workload stays stopped"))
         case .completed:
             return .failure(CommandRefused(reason: "the workload has moved to \(outgoing.destination) and runs there"))
-        case .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
+        case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             return .failure(CommandRefused(reason: "a migration is under way: \(snapshot.state.rawValue)"))
         }

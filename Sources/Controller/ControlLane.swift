@@ -32,7 +32,14 @@ final class ControlLane: Sendable {
         let connection = try Connection(socket)
         self.connection = connection
         var reader: JoinedThread? = try JoinedThread(name: "control-read") { connection.read(onEvent) }
-        var writer: JoinedThread? = try JoinedThread(name: "control-write") { connection.write() }
+        var writer: JoinedThread?
+        do throws(SystemError) {
+            writer = try JoinedThread(name: "control-write") { connection.write() }
+        } catch {
+            // The reading thread is joined on the way out and must not wait for the peer.
+            connection.socket.shutdown()
+            throw error
+        }
         threads.withLock {
             swap(&reader, &$0.reader)
             swap(&writer, &$0.writer)
@@ -73,6 +80,8 @@ final class ControlLane: Sendable {
 private final class Connection: Sendable {
     /// Seconds within which the peer says what it is due to say before both sides are ready.
     private static let setupTimeout = 10
+    /// Frames that may wait to be sent: more than all devices' states make. A peer that asks and never reads ends here.
+    private static let outboxLimit = 4096
 
     private struct Outbox {
         var frames: [[UInt8]] = []
@@ -90,9 +99,11 @@ private final class Connection: Sendable {
     }
 
     func put(_ frame: [UInt8]) {
-        outbox.withLock { outbox in
+        let fits = outbox.withLock { outbox in
             if !outbox.isClosing { outbox.frames.append(frame) }
+            return outbox.frames.count <= Connection.outboxLimit
         }
+        if !fits { socket.shutdown() }
         flag.raise()
     }
 
@@ -154,17 +165,27 @@ extension ControlLane {
     }
 
     /// Receives a connection's first frame.
-    static func receiveOpening(from socket: borrowing StreamSocket) throws -> OpeningFrame {
-        let header = try receive(ControlFrame.headerByteCount, from: socket, mayEnd: false) ?? []
+    ///
+    /// - Parameter deadline: when all of it must have come, in nanoseconds of ``MonotonicClock``.
+    static func receiveOpening(from socket: borrowing StreamSocket, before deadline: UInt64) throws -> OpeningFrame {
+        let header = try receive(ControlFrame.headerByteCount, from: socket, mayEnd: false, before: deadline) ?? []
         let (kind, length) = try OpeningFrame.decodeHeader(header.span.bytes)
-        let payload = try receive(length, from: socket, mayEnd: false) ?? []
+        let payload = try receive(length, from: socket, mayEnd: false, before: deadline) ?? []
         return try OpeningFrame.decode(kind: kind, payload: payload.span.bytes)
     }
 
     /// Receives exactly `count` bytes, whose bound was checked; nil if the peer ended before the first and may.
-    private static func receive(_ count: Int, from socket: borrowing StreamSocket, mayEnd: Bool) throws -> [UInt8]? {
+    private static func receive(
+        _ count: Int,
+        from socket: borrowing StreamSocket,
+        mayEnd: Bool,
+        before deadline: UInt64? = nil
+    ) throws -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: count)
-        let received = try bytes.withUnsafeMutableBytes { try socket.receive(exactly: $0) }
+        let received = try bytes.withUnsafeMutableBytes { bytes in
+            if let deadline { return try socket.receive(exactly: bytes, before: deadline) }
+            return try socket.receive(exactly: bytes)
+        }
         if received == count { return bytes }
         if received == 0, mayEnd { return nil }
         throw TruncatedFrame(peer: socket.peer)

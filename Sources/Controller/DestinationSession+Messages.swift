@@ -16,6 +16,7 @@ extension DestinationSession {
             let number = lastControl
             let lane = try ControlLane(socket) { [events] in events.yield(.control(number, $0)) }
             control = (lane, number)
+            arriving = nil
             peer = hello
             nonce = .random()
             timeline.note(.begin)
@@ -53,33 +54,37 @@ extension DestinationSession {
         settlePreparation()
     }
 
+    /// Seconds for a source to answer a probe on the urgent lane.
+    private static let probeTimeout = 5
+
     /// Once memory and lanes are there, learns what the machine and the network cost by themselves. Memory whose source
     /// has left meanwhile goes.
     func settlePreparation() {
         guard prepared != nil else { return }
-        guard control != nil else { return perform(machine.memoryPrepared()) }
+        guard let control, control.number == acceptedControl else { return perform(machine.memoryPrepared()) }
         guard let urgent = lanes[.urgent], let bulk = lanes[.bulk] else { return }
-        start("probe") { [events] in
+        start("probe") { [events, number = control.number] in
             guard let socket = urgent.take() else { return }
             do {
+                try socket.setReceiveTimeout(seconds: DestinationSession.probeTimeout)
                 var floor = Report.Floor()
                 floor.localFaultP50 = try Floor.localFault()
                 floor.roundTripP50 = try Floor.roundTrip(on: socket)
-                events.yield(.probed(floor: floor, urgent: Handover(socket), bulk: bulk))
+                try socket.setReceiveTimeout(seconds: 0)
+                events.yield(.probed(number, floor: floor, urgent: Handover(socket), bulk: bulk))
             } catch {
-                events.yield(.probeFailed(reason: "\(error)"))
+                events.yield(.control(number, .lost(reason: "\(error)")))
             }
         }
     }
 
     func attach(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>) {
-        guard control != nil else { return settlePreparation() }
         guard let table, let guest = prepared?.take(), let urgent = urgent.take(), let bulk = bulk.take() else {
             return
         }
         prepared = nil
         do throws(SystemError) {
-            workload = guest.workload
+            let workload = guest.workload
             let ranges = guest.ranges
             let resident = guest.resident
             let agent = try DestinationAgent(
@@ -88,8 +93,9 @@ extension DestinationSession {
                 resident: resident,
                 table: table
             ) { [events] in events.yield(.agent($0)) }
-            self.agent = agent
             try agent.attach(urgent: urgent, bulk: bulk)
+            self.agent = agent
+            self.workload = workload
             perform(machine.memoryPrepared())
         } catch {
             perform(machine.memoryRefused(reason: "\(error)"))
@@ -97,11 +103,13 @@ extension DestinationSession {
     }
 
     func receive(_ message: ControlMessage) {
-        guard let (lane, _) = control else { return }
+        guard let (lane, number) = control else { return }
         switch message {
         case .regions(let announcement):
+            guard number != acceptedControl else { return lose("the source sent REGIONS twice") }
             lane.allowSilence()
             self.announcement = announcement
+            acceptedControl = number
             perform(machine.hello())
         case .listen: perform(machine.listen())
         case .devices(let entries):

@@ -8,7 +8,8 @@ extension DestinationSession {
     /// What clients are told of the migration now.
     struct Snapshot: Sendable {
         var state: MigrationState
-        var isCommitted: Bool
+        /// Whether the workload's start has ended well: from then on it can be stopped and started again here.
+        var hasStarted: Bool
         var failureReason: String?
         var progress: DestinationAgent.Progress
         var totalMicroseconds: Double
@@ -19,11 +20,18 @@ extension DestinationSession {
         let begin = timeline[.begin] ?? end
         return Snapshot(
             state: machine.state,
-            isCommitted: machine.isCommitted,
+            hasStarted: hasStarted,
             failureReason: machine.failureReason,
             progress: agent?.progress ?? DestinationAgent.Progress(),
             totalMicroseconds: Double(end - begin) / 1000
         )
+    }
+
+    private var hasStarted: Bool {
+        switch machine.state {
+        case .postcopyActive, .postcopyPaused, .postcopyRecoverSetup, .postcopyRecover, .completed: true
+        case .none, .setup, .active, .device, .postcopyDevice, .cancelling, .cancelled, .failed: false
+        }
     }
 
     /// Adds what the destination knows.

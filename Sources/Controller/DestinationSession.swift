@@ -15,8 +15,7 @@ actor DestinationSession {
         case control(Int, ControlLane.Event)
         case prepared(Handover<PreparedGuest>)
         case prepareFailed(reason: String)
-        case probed(floor: Report.Floor, urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)
-        case probeFailed(reason: String)
+        case probed(Int, floor: Report.Floor, urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)
         case agent(DestinationAgent.Event)
         case loaded(Handover<DevicesLoaded>)
         case loadFailed(DeviceError)
@@ -47,6 +46,8 @@ actor DestinationSession {
     /// The control connection in use, with a number that tells its events from those of an earlier one.
     var control: (lane: ControlLane, number: Int)?
     var lastControl = 0
+    /// The control connection whose REGIONS were taken: memory is prepared for it.
+    var acceptedControl: Int?
     var peer: Hello?
     var nonce = Nonce.zero
     var announcement: GuestAnnouncement?
@@ -129,10 +130,10 @@ actor DestinationSession {
             prepared = guest
             settlePreparation()
         case .prepareFailed(let reason): perform(machine.memoryRefused(reason: reason))
-        case .probed(let floor, let urgent, let bulk):
+        case .probed(let number, let floor, let urgent, let bulk):
+            guard number == control?.number else { return }
             self.floor = floor
             attach(urgent: urgent, bulk: bulk)
-        case .probeFailed(let reason): lose(reason)
         case .agent(let event): take(event)
         case .loaded(let proof):
             timeline.note(.loaded)
@@ -187,6 +188,8 @@ actor DestinationSession {
     /// Ends all three connections; the peer is told why.
     func hangUp(reason: String?) {
         agent?.detach()
+        // Nothing is missing any more: the memory is the kernel's again.
+        if machine.state == .completed { agent?.stop() }
         lanes = [:]
         guard let (lane, _) = control else { return }
         control = nil

@@ -6,7 +6,7 @@ import Synchronization
 /// Accepts the connections of a migration: reads the first frame of each, which says which of the three it is.
 final class LaneAcceptor: Sendable {
     /// Seconds for a connection to say what it is.
-    private static let openingTimeout = 5
+    private static let openingTimeout: UInt64 = 5
     /// Connections that have not said it yet; further ones are refused.
     private static let openingLimit = 32
 
@@ -50,9 +50,14 @@ final class LaneAcceptor: Sendable {
                     logger.warning("refused a connection from \(socket.peer): too many wait to say what they are")
                     continue
                 }
+                let peer = socket.peer
                 let socket = Handover(socket)
-                try openings.run("open") { [self] in
-                    if let socket = socket.take() { open(socket) }
+                do throws(SystemError) {
+                    try openings.run("open") { [self] in
+                        if let socket = socket.take() { open(socket) }
+                    }
+                } catch {
+                    logger.warning("refused a connection from \(peer): \(error)")
                 }
             }
         } catch {
@@ -62,9 +67,8 @@ final class LaneAcceptor: Sendable {
 
     private func open(_ socket: consuming StreamSocket) {
         do {
-            try socket.setReceiveTimeout(seconds: LaneAcceptor.openingTimeout)
-            let opening = try ControlLane.receiveOpening(from: socket)
-            try socket.setReceiveTimeout(seconds: 0)
+            let deadline = MonotonicClock.now() + LaneAcceptor.openingTimeout * 1_000_000_000
+            let opening = try ControlLane.receiveOpening(from: socket, before: deadline)
             onArrival(Handover(socket), opening)
         } catch {
             refuse(socket, reason: "\(error)")

@@ -119,9 +119,8 @@ final class ArrivingMemory: Sendable {
         }
     }
 
-    /// Gives the memory back to the kernel if it is complete; a failure leaves it registered, which harms nobody.
+    /// Gives complete memory back to the kernel; a failure leaves it registered, which harms nobody.
     func close() {
-        guard isComplete else { return }
         for range in ranges { try? userfaultfd.unregister(range) }
     }
 

@@ -94,9 +94,16 @@ public final class DestinationAgent: Sendable {
             var receiver = LaneReceiver(.urgent, sockets: sockets, memory: memory)
             receiver.run(onEvent)
         }
-        let bulkThread = try JoinedThread(name: "bulk-place") { [memory, onEvent] in
-            var receiver = LaneReceiver(.bulk, sockets: sockets, memory: memory)
-            receiver.run(onEvent)
+        let bulkThread: JoinedThread
+        do throws(SystemError) {
+            bulkThread = try JoinedThread(name: "bulk-place") { [memory, onEvent] in
+                var receiver = LaneReceiver(.bulk, sockets: sockets, memory: memory)
+                receiver.run(onEvent)
+            }
+        } catch {
+            // The first thread is joined on the way out and must not wait for its peer.
+            sockets.shutdown()
+            throw error
         }
         var lanes: RunningLanes? = RunningLanes(sockets: sockets, urgent: urgentThread, bulk: bulkThread)
         threads.withLock { swap(&lanes, &$0.lanes) }
@@ -124,7 +131,12 @@ public final class DestinationAgent: Sendable {
         var thread: JoinedThread? = nil
         threads.withLock { swap(&thread, &$0.faults) }
         thread = nil
-        memory.close()
+        if memory.isComplete {
+            memory.close()
+        } else {
+            // Retained for ever: the last copy of the userfaultfd must outlive this agent.
+            _ = Unmanaged.passRetained(memory)
+        }
     }
 
     /// What has arrived so far.

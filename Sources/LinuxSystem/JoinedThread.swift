@@ -49,6 +49,11 @@ public struct JoinedThread: ~Copyable, Sendable {
     public consuming func join() {}
 
     deinit {
+        if pthread_equal(thread, pthread_self()) != 0 {
+            // The thread's own body held the last reference to its owner. It is at its end and cannot wait for itself.
+            _ = pthread_detach(thread)
+            return
+        }
         let result = pthread_join(thread, nil)
         precondition(result == 0, "pthread_join of our own thread failed: \(result)")
     }

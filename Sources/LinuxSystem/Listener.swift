@@ -80,11 +80,23 @@ public struct Listener: ~Copyable, Sendable {
                 return socket
             } catch .invalidArgument {
                 return nil
-            } catch .connectionAbort {
+            } catch  where Listener.concernsConnection(error) {
                 continue
             } catch {
                 throw SystemError("accept a connection at \(address)", error)
             }
+        }
+    }
+
+    /// Whether an error of accept is that of the connection which was to be accepted, not the listener's: accept(2)
+    /// passes them on.
+    private static func concernsConnection(_ error: Errno) -> Bool {
+        switch error {
+        case .connectionAbort, .protocolError, .networkDown, .networkUnreachable, .hostIsDown, .noRouteToHost,
+            .notPermitted:
+            true
+        default:
+            false
         }
     }
 

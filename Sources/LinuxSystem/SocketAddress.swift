@@ -40,7 +40,10 @@ public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// Whether only this host can reach it: a Unix socket, or an address of the loopback interface.
     public var isLocal: Bool {
         switch self {
-        case .tcp(let host, _): host == "localhost" || host == "::1" || host.hasPrefix("127.")
+        case .tcp(let host, _):
+            // A name may begin as such an address does.
+            host == "localhost" || host == "::1"
+                || host.hasPrefix("127.") && host.utf8.allSatisfy { (48...57).contains($0) || $0 == 46 }
         case .unix: true
         }
     }

@@ -43,6 +43,8 @@ extension StreamSocket {
                     &count
                 )
             }
+        } catch .resourceTemporarilyUnavailable {
+            throw SystemError("receive a descriptor from \(peer)", .timedOut)
         } catch {
             throw SystemError("receive a descriptor from \(peer)", error)
         }

@@ -36,7 +36,11 @@ public struct StreamSocket: ~Copyable, Sendable {
             try socket.set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: timeout, tv_usec: 0))
             _ = try attempt("connect to \(address)", advice: "check that the agent listens there") {
                 () throws(Errno) in
-                try kernel(.connect) { orErrno(resolved.withAddress { Glibc.connect(raw, $0, $1) }) }
+                do throws(Errno) {
+                    return try kernel(.connect) { orErrno(resolved.withAddress { Glibc.connect(raw, $0, $1) }) }
+                } catch .nowInProgress {
+                    throw .timedOut  // How a blocking connect tells that SO_SNDTIMEO has passed.
+                }
             }
             try socket.set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: 0, tv_usec: 0))
             try socket.prepareTCP()
@@ -104,6 +108,9 @@ public struct StreamSocket: ~Copyable, Sendable {
     public func receive(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
         do throws(Errno) {
             return try kernel(.recv) { orErrno(recv(descriptor.raw, buffer.baseAddress, buffer.count, 0)) }
+        } catch .resourceTemporarilyUnavailable {
+            // On a blocking socket only a timeout that was set says this.
+            throw SystemError("receive from \(peer)", .timedOut)
         } catch {
             throw SystemError("receive from \(peer)", error)
         }
@@ -122,13 +129,37 @@ public struct StreamSocket: ~Copyable, Sendable {
         return filled
     }
 
+    /// Receives exactly as many bytes as the buffer holds, all of them before `deadline`.
+    ///
+    /// - Parameter deadline: in nanoseconds of ``MonotonicClock``; a peer that trickles cannot put it off.
+    /// - Returns: bytes received; less than asked when the peer closed its side first.
+    public func receive(
+        exactly buffer: UnsafeMutableRawBufferPointer,
+        before deadline: UInt64
+    ) throws(SystemError) -> Int {
+        var filled = 0
+        while filled < buffer.count {
+            let now = MonotonicClock.now()
+            var arrival = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+            let milliseconds = deadline > now ? CInt(clamping: (deadline - now) / 1_000_000 + 1) : 0
+            let ready = try attempt("receive from \(peer)") { () throws(Errno) in
+                try kernel(.poll) { orErrno(poll(&arrival, 1, milliseconds)) }
+            }
+            guard ready > 0 else { throw SystemError("receive from \(peer)", .timedOut) }
+            let received = try receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+            if received == 0 { break }
+            filled += received
+        }
+        return filled
+    }
+
     /// Ends both directions at once: threads blocked in a call on this socket return from it.
     public func shutdown() {
         // ENOTCONN only says that the peer was faster.
         _ = try? kernel(.shutdown) { orErrno(Glibc.shutdown(descriptor.raw, CInt(SHUT_RDWR))) }
     }
 
-    /// Lets a receive fail with EAGAIN after this many seconds; 0 waits for ever.
+    /// Lets a receive fail with ETIMEDOUT after this many seconds; 0 waits for ever.
     public func setReceiveTimeout(seconds: Int) throws(SystemError) {
         try set(SOL_SOCKET, SO_RCVTIMEO, timeval(tv_sec: seconds, tv_usec: 0))
     }

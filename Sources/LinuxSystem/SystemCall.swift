@@ -22,11 +22,12 @@ func kernel<Result: FixedWidthInteger & SignedInteger>(
     _ call: SystemCall,
     _ body: () -> Result
 ) throws(Errno) -> Result {
-    #if DEBUG
-    if let forced = ForcedErrno.take(call) { throw forced }
-    #endif
     while true {
+        #if DEBUG
+        let result = ForcedErrno.take(call).map { -Result($0.rawValue) } ?? body()
+        #else
         let result = body()
+        #endif
         if result >= 0 { return result }
         let errno = Errno(rawValue: CInt(-result))
         if errno == .interrupted { continue }

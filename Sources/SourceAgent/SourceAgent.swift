@@ -36,6 +36,7 @@ public final class SourceAgent: Sendable {
         let sockets: LaneSockets
         var urgent: JoinedThread
         var bulk: JoinedThread?
+        var pushes = false
     }
 
     /// Makes an agent for a workload's regions.
@@ -75,10 +76,11 @@ public final class SourceAgent: Sendable {
         memory.isFrozen.store(false, ordering: .releasing)
     }
 
-    /// Starts to push every page that has not been sent, in order.
+    /// Starts to push every page that has not been sent, in order; once on each connection.
     public func startPush() throws(SystemError) {
         try lanes.withLock { (lanes) throws(SystemError) in
-            guard let sockets = lanes?.sockets else { return }
+            guard let sockets = lanes?.sockets, lanes?.pushes == false else { return }
+            lanes?.pushes = true
             lanes?.bulk = try JoinedThread(name: "bulk-push") { [memory, onEvent] in
                 var push = BulkPush(memory: memory, sockets: sockets, onEvent: onEvent)
                 push.run()

@@ -81,6 +81,7 @@ extension WorkloadThread {
     private func fillTable(_ access: PageAccess, _ lines: FileLines?) {
         let shard = shard(access)
         let plan = KeyValuePlan(configuration)
+        let zeros = [UInt8](repeating: 0, count: KeyValueEntry.syntheticLength)
         for number in stride(from: index, to: plan.keyCount, by: memory.threadCount) {
             if let lines {
                 lines.forEachPiece(ofLine: number) { key, piece, continues in
@@ -89,7 +90,6 @@ extension WorkloadThread {
             } else {
                 let key = UInt64(number)
                 let entry = reserve(key, KeyValueEntry.syntheticLength, shard)
-                let zeros = [UInt8](repeating: 0, count: KeyValueEntry.syntheticLength)
                 zeros.withUnsafeBytes { entry.write(key: key, value: $0, continues: false) }
                 entry.makeUp(seed: configuration.seed, key: key, count: 0)
             }

@@ -63,10 +63,8 @@ struct UserfaultfdTests {
     #if DEBUG
     @Test("says which permission is missing, and how to get it")
     func permission() throws {
-        func open() throws { _ = try Userfaultfd() }
-        func openWithoutSystemCall() throws { try ForcedErrno.with(.userfaultfd, [.notPermitted], open) }
         let error = #expect(throws: SystemError.self) {
-            try ForcedErrno.with(.open, [.permissionDenied], openWithoutSystemCall)
+            try ForcedErrno.with([.open: [.permissionDenied], .userfaultfd: [.notPermitted]]) { _ = try Userfaultfd() }
         }
         #expect(error?.description.contains("cannot open a userfaultfd") == true)
         #expect(error?.description.contains("setfacl") == true)
