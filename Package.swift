@@ -85,6 +85,7 @@ let package = Package(
         tests(of: "LinuxSystem", [.product(name: "SystemPackage", package: "swift-system")]),
         tests(of: "Guest"),
         tests(of: "Telemetry"),
+        tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
         tests(of: "PageProtocol"),
         tests(of: "Switchover"),
         tests(of: "QMP", ["LinuxSystem"]),

@@ -1,0 +1,90 @@
+import Guest
+import Testing
+
+@testable import Workloads
+
+@Suite("A configuration")
+struct ConfigurationTests {
+    @Test("comes back from its description as it was")
+    func roundTrip() throws {
+        var configuration = WorkloadConfiguration.small(
+            .kv,
+            threads: 7,
+            writes: 0.1,
+            thinkTime: 123_456_789,
+            load: LineFile(path: "/tmp/ä \"b\"", lineCount: 3, digest: .max - 1),
+            devices: [.broken(at: .load), .slow(at: .start, seconds: 0.25), .readsMemory, .large(mebibytes: 3)]
+        )
+        configuration.seed = .max
+        let description = configuration.description
+        #expect(description.kind == "built-in")
+        #expect(description.regions.map(\.pageCount) == [166, 166, 168])
+        #expect(try WorkloadConfiguration(description) == configuration)
+    }
+
+    @Test("is refused in one line when its parts do not go together")
+    func refused() {
+        func message(_ change: (inout WorkloadConfiguration) -> Void) -> String {
+            var configuration = WorkloadConfiguration.small(.random)
+            change(&configuration)
+            let error = #expect(throws: WorkloadError.self) { try configuration.validate() }
+            return error?.description ?? ""
+        }
+        #expect(message { $0.threads = 0 }.contains("0 threads cannot share 500 pages; give 1 to 500"))
+        #expect(message { $0.threads = 501 }.contains("501 threads"))
+        #expect(message { $0.memoryBytes = 4097 }.contains("4097 bytes is not one or more whole pages"))
+        #expect(message { $0.memoryBytes = 0 }.contains("whole pages"))
+        #expect(message { $0.memoryBytes = -4096 }.contains("whole pages"))
+        #expect(message { $0.memoryBytes = .max & ~4095 }.contains("too large"))
+        #expect(message { $0.pageSize = 0 }.contains("a page cannot have 0 bytes"))
+        #expect(message { $0.pageSize = 6144 }.contains("a page cannot have 6144 bytes"))
+        #expect(message { $0.regionCount = 0 }.contains("0 regions"))
+        #expect(message { $0.writeFraction = 1.01 }.contains("1.01"))
+        #expect(message { $0.writeFraction = .nan }.contains("nan"))
+        #expect(message { $0.thinkTime = .max }.contains("longer than an hour"))
+        #expect(message { $0.load = LineFile(path: "/x", lineCount: 1, digest: 0) }.contains("choose the workload kv"))
+        #expect(
+            message { ($0.pattern, $0.load) = (.kv, LineFile(path: "/x", lineCount: -1, digest: 0)) }.contains("-1")
+        )
+        #expect(message { $0.devices = [DeviceSpecification](repeating: .readsMemory, count: 65) }.contains("65"))
+    }
+
+    @Test("is not read from a description that contradicts it or is of another kind")
+    func badDescription() {
+        var description = WorkloadConfiguration.small(.random).description
+        func message() -> String {
+            #expect(throws: WorkloadError.self) { _ = try WorkloadConfiguration(description) }?.description ?? ""
+        }
+        description.regions[1].pageCount += 1
+        #expect(message().contains("regions are not those"))
+        description.configuration = Array("{\"pattern\":\"random\"}".utf8)
+        #expect(message().contains("cannot be read"))
+        description.kind = "kvm"
+        #expect(message().contains("kind 'kvm'"))
+    }
+
+    @Test(
+        "reads a device's text form and writes it",
+        arguments: [
+            ("broken:save", DeviceSpecification.broken(at: .save)), ("broken:start", .broken(at: .start)),
+            ("slow:load=1.5", .slow(at: .load, seconds: 1.5)), ("slow:save=2", .slow(at: .save, seconds: 2)),
+            ("reads-memory", .readsMemory), ("large:64", .large(mebibytes: 64)),
+        ]
+    )
+    func device(text: String, device: DeviceSpecification) throws {
+        #expect(try DeviceSpecification(parsing: text) == device)
+        #expect(try DeviceSpecification(parsing: device.description) == device)
+    }
+
+    @Test(
+        "refuses a device that there is not",
+        arguments: [
+            "", "broken", "broken:", "broken:stop", "slow:load", "slow:load=", "slow:load=-1", "slow:load=nan",
+            "slow:load=1e9", "slow=load:1", "reads-memory:1", "large", "large:0", "large:1.5", "large:99999999", "disk",
+        ]
+    )
+    func noDevice(text: String) {
+        let error = #expect(throws: WorkloadError.self) { _ = try DeviceSpecification(parsing: text) }
+        #expect(error?.description.hasPrefix("'\(text)' is no device; give broken:save|load|start") == true)
+    }
+}

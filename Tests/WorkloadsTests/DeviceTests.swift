@@ -1,0 +1,113 @@
+import Guest
+import LinuxSystem
+import Testing
+
+@testable import Workloads
+
+@Suite("Devices of a workload", .timeLimit(.minutes(1)))
+struct DeviceTests {
+    private func workload(_ devices: DeviceSpecification...) throws -> BuiltInWorkload {
+        try BuiltInWorkload(new: .small(.random, pages: 100, threads: 2, devices: devices))
+    }
+
+    @Test("come in one order, each with a name of its own")
+    func names() throws {
+        let workload = try workload(.broken(at: .load), .readsMemory, .broken(at: .start), .large(mebibytes: 1))
+        let names = ["cpu", "ledger", "clock", "serial", "broken", "reads-memory", "broken-2", "large"]
+        #expect(workload.devices.devices.map(\.name) == names)
+        #expect(try workload.devices.save().map(\.name) == names)
+    }
+
+    @Test("carry a version of four bytes for each page")
+    func ledger() throws {
+        let workload = try workload()
+        workload.perform(operationsPerThread: 300)
+        let saved = try workload.devices.save()
+        #expect(saved[1].state.count == 400)
+        let versions = stride(from: 0, to: 400, by: 4).map { at in
+            saved[1].state[at..<at + 4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+        }
+        #expect(versions == workload.versions)
+    }
+
+    @Test(
+        "refuse a state that is cut, too long, or of another workload",
+        arguments: ["cpu", "ledger", "clock", "serial"]
+    )
+    func malformed(name: String) throws {
+        let workload = try workload()
+        try workload.run(operations: 100)
+        let saved = try workload.devices.save()
+        for change in [{ $0 + [0] }, { $0.dropLast() }, { _ in [] }] as [(ArraySlice<UInt8>) -> ArraySlice<UInt8>] {
+            let bad = saved.map { $0.name == name ? .init(name: name, state: Array(change($0.state[...]))) : $0 }
+            let error = #expect(throws: DeviceError.self) { _ = try workload.devices.load(bad) }
+            #expect(error?.device == name)
+        }
+        _ = try workload.devices.load(saved)
+    }
+
+    @Test("refuse a processor that is at a page that there is not")
+    func outside() throws {
+        let workload = try workload()
+        var state = try workload.devices.save()[0].state
+        state[4 + 8] = 50
+        let error = #expect(throws: DeviceError.self) { try workload.devices.devices[0].load(state) }
+        #expect(error?.reason.contains("thread 0 is at page 50 of 50") == true)
+    }
+
+    @Test("fail at the step that they are broken at, and at no other", arguments: DeviceSpecification.Step.allCases)
+    func broken(step: DeviceSpecification.Step) throws {
+        let source = try workload(.broken(at: step))
+        // The side where the workload was made starts it whatever is to fail later.
+        try source.devices.acquire()
+        source.devices.release()
+        let error: DeviceError?
+        if step == .start {
+            let destination = try source.moved()
+            error = #expect(throws: DeviceError.self) { try destination.devices.acquire() }
+        } else {
+            error = #expect(throws: DeviceError.self) { _ = try source.moved() }
+        }
+        #expect(error?.description == "device 'broken': it fails at \(step.rawValue), as it was asked to")
+    }
+
+    @Test("take their time at the step that they are slow at", arguments: DeviceSpecification.Step.allCases)
+    func slow(step: DeviceSpecification.Step) throws {
+        let device = SlowDevice(at: step, seconds: 0.05)
+        func milliseconds(_ body: () throws -> Void) rethrows -> UInt64 {
+            let begin = MonotonicClock.now()
+            try body()
+            return (MonotonicClock.now() - begin) / 1_000_000
+        }
+        device.acquire()
+        let times: [DeviceSpecification.Step: UInt64] = [
+            .save: milliseconds { _ = device.save() },
+            .load: try milliseconds { try device.load([1]) },
+            .start: milliseconds { device.acquire() },
+        ]
+        #expect(times.filter { $0.value >= 50 }.keys.contains(step))
+    }
+
+    @Test("read the memory of every region while they load, and find what is wrong in it")
+    func readsMemory() throws {
+        let source = try workload(.readsMemory)
+        source.perform(operationsPerThread: 100)
+        _ = try source.moved()
+        let saved = try source.devices.save()
+        source.regions[2].memory.page(0).storeBytes(of: 0x77, toByteOffset: 99, as: UInt8.self)
+        let error = #expect(throws: DeviceError.self) { _ = try source.devices.load(saved) }
+        #expect(error?.description == "device 'reads-memory': page 32 of those it reads is not the one it saved")
+    }
+
+    @Test("have a large state, of which every byte is checked")
+    func large() throws {
+        let device = LargeDevice(mebibytes: 1, seed: 5)
+        var state = device.save()
+        #expect(state.count == 1 << 20)
+        try device.load(state)
+        #expect(throws: DeviceError.self) { try device.load(Array(state.dropLast())) }
+        state[777_777] ^= 1
+        let error = #expect(throws: DeviceError.self) { try device.load(state) }
+        #expect(error?.reason.contains("wrong at byte 777776") == true)
+    }
+}

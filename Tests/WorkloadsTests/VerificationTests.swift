@@ -1,0 +1,108 @@
+import Guest
+import LinuxSystem
+import Testing
+
+@testable import Workloads
+
+@Suite("Verification", .timeLimit(.minutes(2)))
+struct VerificationTests {
+    private let workload: BuiltInWorkload
+    private let zeroPage: Int
+    private let page: Int
+
+    init() throws {
+        workload = try BuiltInWorkload(new: .small(.random, pages: 300, threads: 2, writes: 1))
+        workload.perform(operationsPerThread: 500)
+        zeroPage = try #require(workload.versions.firstIndex(of: 0))
+        page = try #require(workload.versions.firstIndex { $0 > 1 })
+    }
+
+    @Test(
+        "finds a flipped bit in header, checksum and payload",
+        arguments: [0, 7, 8, 15, 16, 23, 24, 31, 32, 2049, 4095]
+    )
+    func flippedBit(offset: Int) {
+        #expect(workload.corrupt == 0)
+        for bit in [UInt8(1), 128] {
+            workload.page(page)[offset] ^= bit
+            #expect(workload.corrupt == 1, "bit \(bit) of byte \(offset)")
+            workload.page(page)[offset] ^= bit
+        }
+        #expect(workload.corrupt == 0)
+    }
+
+    @Test("finds two words of a page that changed places")
+    func swappedWords() {
+        let words = workload.page(page).bindMemory(to: UInt64.self)
+        for other in [11, 12, 14] {
+            words.swapAt(10, other)
+            #expect(workload.corrupt == 1)
+            words.swapAt(10, other)
+        }
+    }
+
+    @Test("finds a page of an older version, whole as it is", arguments: AccessPattern.allCases)
+    func stale(pattern: AccessPattern) throws {
+        let workload = try BuiltInWorkload(new: .small(pattern, pages: 50, writes: 1))
+        workload.perform(operationsPerThread: 200)
+        let old = (0..<50).map { Array(workload.page($0)) }
+        workload.perform(operationsPerThread: 200)
+        #expect(workload.corrupt == 0)
+        let page = try #require((0..<50).first { !workload.page($0).elementsEqual(old[$0]) })
+        workload.page(page).copyBytes(from: old[page])
+        #expect(workload.corrupt == 1)
+    }
+
+    @Test("finds two pages that changed places")
+    func swapped() throws {
+        let other = try #require(workload.versions.lastIndex(of: workload.versions[page]))
+        try #require(other != page)
+        let bytes = Array(workload.page(page))
+        workload.page(page).copyBytes(from: workload.page(other))
+        workload.page(other).copyBytes(from: bytes)
+        #expect(workload.corrupt == 2)
+    }
+
+    @Test("finds a page of zeros where one was written, and one that was written where zeros should be")
+    func zeroed() {
+        let bytes = Array(workload.page(page))
+        workload.page(page).initializeMemory(as: UInt8.self, repeating: 0)
+        #expect(workload.corrupt == 1)
+        workload.page(zeroPage).copyBytes(from: bytes)
+        #expect(workload.corrupt == 2)
+    }
+
+    @Test("finds a byte in a page that was never written", arguments: [0, 1234, 4095])
+    func dirtyZeroPage(offset: Int) {
+        workload.page(zeroPage)[offset] = 1
+        #expect(workload.corrupt == 1)
+    }
+
+    @Test("finds a page of another workload")
+    func stranger() throws {
+        var configuration = workload.configuration
+        configuration.seed += 1
+        let stranger = try BuiltInWorkload(new: configuration)
+        let page = try #require((0..<300).first { stranger.versions[$0] == 1 && workload.versions[$0] == 1 })
+        workload.page(page).copyBytes(from: stranger.page(page))
+        #expect(workload.corrupt == 1)
+    }
+
+    @Test("counts a page that an operation found wrong, once, also when it is right again")
+    func foundByOperations() {
+        workload.page(page)[100] ^= 1
+        workload.perform(operationsPerThread: 3000)
+        workload.page(page)[100] ^= 1
+        #expect(workload.corrupt == 1)
+    }
+
+    @Test("finds a wrong page on the other side too, since no operation mends it", arguments: AccessPattern.allCases)
+    func notMended(pattern: AccessPattern) throws {
+        let workload = try BuiltInWorkload(new: .small(pattern, pages: 100, writes: 1))
+        let page = try #require(workload.versions.firstIndex { $0 > 0 })
+        workload.page(page)[4000] ^= 1
+        workload.perform(operationsPerThread: 2000)
+        #expect(workload.memory.wrong.contains(page))
+        #expect(try workload.moved().corrupt == 1)
+    }
+}
