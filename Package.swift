@@ -82,13 +82,21 @@ let package = Package(
             swiftSettings: settings
         ),
 
-        tests(of: "LinuxSystem", [.product(name: "SystemPackage", package: "swift-system")]),
+        .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
+        tests(of: "LinuxSystem", ["OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
         tests(of: "Guest"),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
         tests(of: "PageProtocol"),
         tests(of: "Switchover"),
         tests(of: "QMP", ["LinuxSystem"]),
+        .testTarget(
+            name: "AgentTests",
+            dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "OwnThread"],
+            swiftSettings: settings
+        ),
+        tests(of: "Attachments", ["Guest", "LinuxSystem", "OwnThread", logging]),
+        tests(of: "Controller", ["Guest", "LinuxSystem", "OwnThread", "PageProtocol", "QMP", "Telemetry", logging]),
         .testTarget(
             name: "CommandTests",
             dependencies: ["pageferry", "LinuxSystem", "PageProtocol"],

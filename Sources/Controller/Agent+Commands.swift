@@ -165,9 +165,13 @@ extension Agent {
         _ name: String,
         _ body: () async throws -> Value
     ) async throws -> Value {
-        if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }
+        while underWay != nil { await withCheckedContinuation { queue.append($0) } }
         underWay = name
-        defer { underWay = nil }
+        defer {
+            underWay = nil
+            queue.forEach { $0.resume() }
+            queue = []
+        }
         return try await body()
     }
 

@@ -40,6 +40,8 @@ public actor Agent: QMPHandler {
     var incoming: DestinationSession?
     /// The command that is just starting, stopping or checking the workload.
     var underWay: String?
+    /// Commands that wait for that one to end.
+    var queue: [CheckedContinuation<Void, Never>] = []
     private let outcomes: AsyncStream<Outcome>
     let ending: AsyncStream<Outcome>.Continuation
 

@@ -4,10 +4,10 @@ import Synchronization
 
 /// The control connection: a thread that reads its messages, and one that writes what is put into it.
 final class ControlLane: Sendable {
-    /// What the connection tells, in order, from its reading thread.
+    /// What the connection tells, in order, from a thread of its own.
     enum Event: Sendable {
         case message(ControlMessage)
-        /// The connection ended; the last event.
+        /// The connection ended, or is to be ended; nothing that follows counts.
         case lost(reason: String)
     }
 
@@ -20,23 +20,33 @@ final class ControlLane: Sendable {
     static let lastWordTime = Duration.milliseconds(200)
 
     private let connection: Connection
+    private let patience: Task<Void, any Error>
     private let threads = Mutex(Threads())
 
     /// Takes a connected socket over.
     ///
-    /// - Parameter onEvent: called from the reading thread; must not block.
+    /// - Parameters:
+    ///   - setupTime: within which the peer says what it is due to say before both sides are ready, however it spreads
+    ///     that: until ``allowSilence()``.
+    ///   - onEvent: called from threads; must not block.
     init(
         _ socket: consuming StreamSocket,
+        setupTime: Duration = .seconds(10),
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         let connection = try Connection(socket)
         self.connection = connection
+        patience = Task(priority: .high) { [peer = connection.socket.peer] in
+            try await Task.sleep(for: setupTime)
+            onEvent(.lost(reason: "\(peer) was not ready within \(setupTime)"))
+        }
         var reader: JoinedThread? = try JoinedThread(name: "control-read") { connection.read(onEvent) }
         var writer: JoinedThread?
         do throws(SystemError) {
             writer = try JoinedThread(name: "control-write") { connection.write() }
         } catch {
             // The reading thread is joined on the way out and must not wait for the peer.
+            patience.cancel()
             connection.socket.shutdown()
             throw error
         }
@@ -65,11 +75,12 @@ final class ControlLane: Sendable {
 
     /// From now on the peer may be silent as long as it likes.
     func allowSilence() {
-        connection.allowSilence()
+        patience.cancel()
     }
 
     /// Ends the connection after what was put into it has left, and waits for that.
     func finish() {
+        patience.cancel()
         connection.close()
         var ended = Threads()
         threads.withLock { swap(&ended, &$0) }
@@ -78,8 +89,6 @@ final class ControlLane: Sendable {
 
 /// What the two threads of a control connection share.
 private final class Connection: Sendable {
-    /// Seconds within which the peer says what it is due to say before both sides are ready.
-    private static let setupTimeout = 10
     /// Frames that may wait to be sent: more than all devices' states make. A peer that asks and never reads ends here.
     private static let outboxLimit = 4096
 
@@ -95,7 +104,6 @@ private final class Connection: Sendable {
     init(_ socket: consuming StreamSocket) throws(SystemError) {
         self.socket = socket
         flag = try EventDescriptor()
-        try self.socket.setReceiveTimeout(seconds: Connection.setupTimeout)
     }
 
     func put(_ frame: [UInt8]) {
@@ -112,24 +120,14 @@ private final class Connection: Sendable {
         flag.raise()
     }
 
-    func allowSilence() {
-        do throws(SystemError) {
-            try socket.setReceiveTimeout(seconds: 0)
-        } catch {
-            // Only a socket that is broken already refuses this.
-            socket.shutdown()
-        }
-    }
-
     func read(_ onEvent: (ControlLane.Event) -> Void) {
         do {
             while let message = try ControlLane.receive(from: socket) { onEvent(.message(message)) }
             onEvent(.lost(reason: "\(socket.peer) closed the connection"))
         } catch {
+            // The socket stays open: the peer may still be told the reason.
             onEvent(.lost(reason: "\(error)"))
         }
-        socket.shutdown()
-        close()
     }
 
     func write() {

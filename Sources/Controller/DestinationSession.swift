@@ -94,7 +94,8 @@ actor DestinationSession {
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .listen:
             note()
-            Task { await consume() }
+            // Who runs is decided ahead of whatever else the process does.
+            Task(priority: .high) { await consume() }
         }
     }
 
@@ -171,6 +172,7 @@ actor DestinationSession {
     }
 
     func lose(_ reason: String) {
+        if let control { logger.warning("the source at \(control.lane.peer) is gone: \(reason)") }
         perform(machine.linkLost(reason: reason))
         hangUp(reason: reason)
         settlePreparation()

@@ -83,7 +83,8 @@ actor SourceSession {
         case .connect:
             timeline.note(.begin)
             note()
-            Task { await consume() }
+            // Who runs is decided ahead of whatever else the process does.
+            Task(priority: .high) { await consume() }
             perform([.connect])
         }
     }
@@ -162,10 +163,11 @@ actor SourceSession {
 
     /// Ends all three connections; the peer is told why.
     func hangUp(reason: String?) {
+        // The reason leaves first: the lanes' end alone would not tell it.
+        if let control, let reason { send(.failure(reason: reason), on: control) }
         agent.detach()
         guard let control else { return }
         self.control = nil
-        if let reason { send(.failure(reason: reason), on: control) }
         // A peer that takes nothing more may hold this up for seconds.
         start("hang-up") { control.finish() }
     }

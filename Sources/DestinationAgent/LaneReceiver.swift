@@ -32,8 +32,9 @@ struct LaneReceiver: ~Copyable {
         } catch let failure as PlacementFailure {
             onEvent(.failed(reason: failure.reason))
         } catch {
-            sockets.shutdown()
+            // Told before the other lane ends because of it: the first reason is the true one.
             onEvent(.laneLost(lane, reason: "\(error)"))
+            sockets.shutdown()
         }
     }
 

@@ -26,8 +26,9 @@ struct BulkPush: ~Copyable {
             try flush()
             if memory.completesNow() { onEvent(.everyPageSent) }
         } catch {
-            sockets.shutdown()
+            // Told before the other lane ends because of it: the first reason is the true one.
             onEvent(.laneLost(.bulk, reason: "\(error)"))
+            sockets.shutdown()
         }
     }
 

@@ -31,8 +31,9 @@ struct UrgentService: ~Copyable {
         do {
             try serve()
         } catch {
-            sockets.shutdown()
+            // Told before the other lane ends because of it: the first reason is the true one.
             onEvent(.laneLost(.urgent, reason: "\(error)"))
+            sockets.shutdown()
         }
     }
 

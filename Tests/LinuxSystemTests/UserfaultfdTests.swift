@@ -1,110 +1,150 @@
+import LinuxSystem
+import OwnThread
+import Synchronization
 import SystemPackage
 import Testing
 
-@testable import LinuxSystem
-
-@Suite("A userfaultfd", .serialized)
+@Suite(.ownThread, .timeLimit(.minutes(1)))
 struct UserfaultfdTests {
-    private final class Faulting: Sendable {
-        let region: MemoryRegion
+    @Test func `the kernel tells its features`() throws {
+        let features = try Userfaultfd.kernelFeatures()
+        #expect(features.contains([.eventRemove, .missingShmem, .threadID]))
+        #expect(features.description.contains("MISSING_SHMEM"))
+        #expect(Userfaultfd.Features(rawValue: 1 << 60).description == "0x1000000000000000")
+    }
+
+    @Test func `a fault is answered by the bytes that were copied`() throws {
+        let content = try pages(7)
+        let handler = try FaultHandler(pageCount: 4)
+        defer { handler.end() }
+        try handler.start { handler, page in
+            _ = handler.userfaultfd.copy(to: handler.address(page), from: content.base, byteCount: 4096)
+        }
+        #expect(handler.read(2) == 7)
+        #expect(handler.faults.load(ordering: .relaxed) == 1)
+    }
+
+    @Test func `one copy places a run of pages`() throws {
+        let content = try pages(1, 2, 3)
+        let handler = try FaultHandler(pageCount: 5)
+        defer { handler.end() }
+        let placed = handler.userfaultfd.copy(to: handler.address(1), from: content.base, byteCount: 3 * 4096)
+        #expect(placed == .placed(bytes: 3 * 4096))
+        #expect((1...3).map { handler.read($0) } == [1, 2, 3])
+    }
+
+    @Test func `a page that is there is not overwritten`() throws {
+        let content = try pages(1, 2)
+        let handler = try FaultHandler(pageCount: 3)
+        defer { handler.end() }
+        let userfaultfd = handler.address(1)
+        #expect(handler.userfaultfd.copy(to: userfaultfd, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+        #expect(handler.userfaultfd.copy(to: userfaultfd, from: content.page(1), byteCount: 4096) == .present)
+        #expect(handler.userfaultfd.zero(userfaultfd, byteCount: 4096) == .present)
+        #expect(handler.read(1) == 1)
+    }
+
+    @Test func `a run stops before the page that is there`() throws {
+        let content = try pages(1, 2, 3)
+        let handler = try FaultHandler(pageCount: 3)
+        defer { handler.end() }
+        _ = handler.userfaultfd.zero(handler.address(2), byteCount: 4096)
+        let placed = handler.userfaultfd.copy(to: handler.address(0), from: content.base, byteCount: 3 * 4096)
+        #expect(placed == .placed(bytes: 2 * 4096))
+        #expect((0...2).map { handler.read($0) } == [1, 2, 0])
+    }
+
+    @Test func `zero pages read as zeros`() throws {
+        let handler = try FaultHandler(pageCount: 600)
+        defer { handler.end() }
+        #expect(handler.userfaultfd.zero(handler.address(0), byteCount: 600 * 4096) == .placed(bytes: 600 * 4096))
+        #expect(ZeroScan.isZero(handler.region.base, byteCount: 600 * 4096))
+    }
+
+    @Test func `a range that is not registered is gone`() throws {
+        let content = try pages(1)
+        let handler = try FaultHandler(pageCount: 1)
+        defer { handler.end() }
+        let elsewhere = try MemoryRegion(name: "elsewhere", pageCount: 1)
+        #expect(
+            handler.userfaultfd.copy(to: elsewhere.range.address, from: content.base, byteCount: 4096) == .gone
+        )
+        #expect(handler.userfaultfd.zero(elsewhere.range.address, byteCount: 4096) == .gone)
+        // Nobody waits there, so that this has nothing to do.
+        handler.userfaultfd.wake(elsewhere.range.address, byteCount: 4096)
+    }
+
+    @Test func `a woken thread faults anew if the page is still missing`() throws {
+        let content = try pages(9)
+        let handler = try FaultHandler(pageCount: 1)
+        defer { handler.end() }
+        try handler.start { handler, page in
+            if handler.faults.load(ordering: .relaxed) == 1 {
+                handler.userfaultfd.wake(handler.address(page), byteCount: 4096)
+            } else {
+                _ = handler.userfaultfd.copy(to: handler.address(page), from: content.base, byteCount: 4096)
+            }
+        }
+        #expect(handler.read(0) == 9)
+        #expect(handler.faults.load(ordering: .relaxed) == 2)
+    }
+
+    @Test func `dropped pages are told and hold up a copy until that is read`() throws {
+        let content = try pages(1)
+        let mapping = try Mapping(anonymousBytes: 8 * 4096)
+        let address = UInt64(UInt(bitPattern: mapping.base))
+        let userfaultfd = try Userfaultfd(features: .eventRemove)
+        try userfaultfd.register(PageRange(address: address, pageSize: 4096, pageCount: 8))
+        let stop = try EventDescriptor()
+        let shared = Shared(mapping: mapping, userfaultfd: userfaultfd)
+        // madvise returns only when the event has been read.
+        let dropper = try JoinedThread(name: "drop") { try? shared.mapping.advise(.dontNeed) }
+        #expect(try shared.userfaultfd.wait(or: stop) == .events)
+        let early = shared.userfaultfd.copy(to: address, from: content.base, byteCount: 4096)
+        #expect(early == .again)
+        var events = Userfaultfd.EventBuffer(capacity: 4)
+        try shared.userfaultfd.read(into: &events)
+        #expect(events.count == 1)
+        #expect(events[0] == .removed(start: address, end: address + 8 * 4096))
+        dropper.join()
+        #expect(shared.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+    }
+
+    private final class Shared: Sendable {
+        let mapping: Mapping
         let userfaultfd: Userfaultfd
-
-        init(pages: Int) throws {
-            region = try MemoryRegion(name: "test", pageCount: pages)
-            userfaultfd = try Userfaultfd()
-            try userfaultfd.register(region.range)
-        }
-
-        /// Answers one fault with a page of this byte, and says where it was.
-        func answerOne(with byte: UInt8) throws -> UInt64 {
-            let page = try MemoryRegion(name: "page", pageCount: 1)
-            page.base.initializeMemory(as: UInt8.self, repeating: byte, count: 4096)
-            let never = try EventDescriptor()
-            var events = Userfaultfd.EventBuffer(capacity: 4)
-            guard try userfaultfd.wait(or: never) == .events else { return 0 }
-            try userfaultfd.read(into: &events)
-            guard events.count == 1, case .fault(let address) = events[0] else { return 0 }
-            #expect(userfaultfd.copy(to: address & ~4095, from: page.base, byteCount: 4096) == .placed(bytes: 4096))
-            return address & ~4095
+        init(mapping: consuming Mapping, userfaultfd: consuming Userfaultfd) {
+            self.mapping = mapping
+            self.userfaultfd = userfaultfd
         }
     }
 
-    @Test("lets a thread wait for a page until it is placed", .timeLimit(.minutes(1)))
-    func fault() throws {
-        let faulting = try Faulting(pages: 4)
-        let reader = ThreadGroup()
-        try reader.run("reader") {
-            #expect(faulting.region.page(2).load(as: UInt8.self) == 7)
-        }
-        #expect(try faulting.answerOne(with: 7) == faulting.region.range.address(ofPage: 2))
-        reader.join()
-    }
-
-    @Test("places runs, zeros, and nothing over a page that is there")
-    func placements() throws {
-        let faulting = try Faulting(pages: 8)
-        let source = try MemoryRegion(name: "source", pageCount: 4)
-        source.base.initializeMemory(as: UInt8.self, repeating: 5, count: source.byteCount)
-        let range = faulting.region.range
-        let two = faulting.userfaultfd.copy(to: range.address(ofPage: 1), from: source.base, byteCount: 2 * 4096)
-        #expect(two == .placed(bytes: 2 * 4096))
-        #expect(faulting.userfaultfd.zero(range.address(ofPage: 4), byteCount: 4096) == .placed(bytes: 4096))
-        #expect(faulting.userfaultfd.copy(to: range.address(ofPage: 2), from: source.base, byteCount: 4096) == .present)
-        // A run that meets a page which is there stops before it.
-        let partial = faulting.userfaultfd.copy(to: range.address(ofPage: 3), from: source.base, byteCount: 2 * 4096)
-        #expect(partial == .placed(bytes: 4096))
-        #expect(faulting.region.page(4).load(as: UInt8.self) == 0)
-        #expect(MemoryRegion.isPresent(faulting.region.page(1)))
-        #expect(!MemoryRegion.isPresent(faulting.region.page(7)))
-        try faulting.userfaultfd.unregister(range)
-        #expect(faulting.userfaultfd.copy(to: range.address(ofPage: 7), from: source.base, byteCount: 4096) == .gone)
+    @Test func `a flag ends the wait for events`() throws {
+        let handler = try FaultHandler(pageCount: 1)
+        defer { handler.end() }
+        let flag = try EventDescriptor()
+        flag.raise()
+        #expect(try handler.userfaultfd.wait(or: flag) == .flag)
+        var events = Userfaultfd.EventBuffer(capacity: 1)
+        try handler.userfaultfd.read(into: &events)
+        #expect(events.count == 0)
     }
 
     #if DEBUG
-    @Test("says which permission is missing, and how to get it")
-    func permission() throws {
-        let error = #expect(throws: SystemError.self) {
-            try ForcedErrno.with([.open: [.permissionDenied], .userfaultfd: [.notPermitted]]) { _ = try Userfaultfd() }
+    @Test func `placements fail by their errno`() throws {
+        let content = try pages(1)
+        let handler = try FaultHandler(pageCount: 1)
+        defer { handler.end() }
+        let outcomes: [(Errno, Userfaultfd.Placement)] = [
+            (.resourceTemporarilyUnavailable, .again), (.noSuchProcess, .gone), (.noMemory, .noMemory),
+            (.noSpace, .noMemory), (.invalidArgument, .failed(.invalidArgument)),
+        ]
+        for (errno, expected) in outcomes {
+            let outcome = ForcedErrno.with([.uffdioCopy: [errno]]) {
+                handler.userfaultfd.copy(to: handler.address(0), from: content.base, byteCount: 4096)
+            }
+            #expect(outcome == expected)
         }
-        #expect(error?.description.contains("cannot open a userfaultfd") == true)
-        #expect(error?.description.contains("setfacl") == true)
     }
     #endif
-}
-
-@Suite("A page bitmap")
-struct PageBitmapTests {
-    @Test("agrees with a set of numbers")
-    func agrees() throws {
-        let bitmap = try PageBitmap(pageCount: 1000)
-        var model: Set<Int> = []
-        var random = SystemRandomNumberGenerator()
-        for _ in 0..<2000 {
-            let first = Int.random(in: 0..<1000, using: &random)
-            switch Int.random(in: 0..<3, using: &random) {
-            case 0: #expect(bitmap.insert(first) == model.insert(first).inserted)
-            case 1: #expect(bitmap.remove(first) == (model.remove(first) != nil))
-            default:
-                let run = first..<min(1000, first + Int.random(in: 1...150, using: &random))
-                #expect(bitmap.insert(run: run) == run.filter { !model.contains($0) }.count)
-                model.formUnion(run)
-            }
-            #expect(bitmap.count == model.count)
-            #expect(bitmap.firstClear(from: first) == (first..<1000).first { !model.contains($0) })
-        }
-    }
-}
-
-@Suite("A zero scan")
-struct ZeroScanTests {
-    @Test("finds a single byte that is not zero, wherever it is")
-    func everyByte() throws {
-        let page = try MemoryRegion(name: "page", pageCount: 1)
-        #expect(ZeroScan.isZero(page.base, byteCount: 4096))
-        for byte in 0..<4096 {
-            page.base.storeBytes(of: 1, toByteOffset: byte, as: UInt8.self)
-            #expect(!ZeroScan.isZero(page.base, byteCount: 4096))
-            page.base.storeBytes(of: 0, toByteOffset: byte, as: UInt8.self)
-        }
-    }
 }

@@ -1,0 +1,128 @@
+import LinuxSystem
+import OwnThread
+import PageProtocol
+import SourceAgent
+import Testing
+
+@testable import DestinationAgent
+
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct TransferTests {
+    @Test func `faults of several threads in several regions bring every page`() throws {
+        let ferry = try Ferry(pageCounts: [300, 1, 129, 64])
+        defer { ferry.end() }
+        let (source, events) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        for (region, memory) in ferry.arriving.enumerated() {
+            // Two threads touch the same pages, in different orders.
+            try ferry.touch(region: region, (0..<memory.pageCount).shuffled())
+            try ferry.touch(region: region, (0..<memory.pageCount).shuffled())
+        }
+        ferry.waitForReaders()
+        #expect(ferry.wrongPages() == [])
+        #expect(ferry.waitUntilResident())
+        #expect(events.waitUntilSent())
+        let progress = ferry.destination.progress
+        #expect(progress.demand == ferry.pagesTotal)
+        #expect(progress.pushed + progress.zero == 0)
+        #expect(progress.duplicate == 0)
+        #expect(progress.waiting == 0)
+        #expect(source.progress.requests == ferry.pagesTotal)
+        #expect(source.progress.bytesSent == (ferry.pagesTotal - ferry.zeroPages) * Ferry.pageSize)
+    }
+
+    @Test(arguments: [1, 3, 4, 1000])
+    func `the push alone brings every page and sends no zero page`(zeroEvery: Int) throws {
+        let ferry = try Ferry(pageCounts: [700, 1, 300], zeroEvery: zeroEvery)
+        defer { ferry.end() }
+        let (source, events) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try source.startPush()
+        #expect(events.waitUntilSent())
+        #expect(ferry.waitUntilResident())
+        #expect(ferry.wrongPages() == [])
+        let progress = ferry.destination.progress
+        #expect(progress.demand == 0)
+        #expect(progress.zero == ferry.zeroPages)
+        #expect(progress.pushed == ferry.pagesTotal - ferry.zeroPages)
+        #expect(progress.duplicate == 0)
+        #expect(source.progress.bytesSent == (ferry.pagesTotal - ferry.zeroPages) * Ferry.pageSize)
+        #expect(source.progress.pagesSent == ferry.pagesTotal)
+    }
+
+    @Test func `faults and push together bring every page once and tell it once`() throws {
+        let ferry = try Ferry(pageCounts: [4000, 2000])
+        defer { ferry.end() }
+        let (source, events) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        for region in 0..<2 {
+            try ferry.touch(region: region, (0..<ferry.arriving[region].pageCount).shuffled())
+        }
+        try source.startPush()
+        // Once on each connection.
+        try source.startPush()
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(events.waitUntilSent())
+        #expect(ferry.wrongPages() == [])
+        let progress = ferry.destination.progress
+        #expect(progress.pagesResident == ferry.pagesTotal)
+        #expect(progress.demand + progress.pushed + progress.zero == ferry.pagesTotal)
+        // A page comes again only if it was asked for while its pushed copy was on its way.
+        #expect(progress.duplicate <= source.progress.requests)
+        source.detach()
+        ferry.destination.stop()
+        #expect(events.all.count { if case .everyPageSent = $0 { true } else { false } } == 1)
+        #expect(ferry.destinationEvents.all.count { if case .everyPageResident = $0 { true } else { false } } == 1)
+    }
+
+    @Test func `complete memory belongs to the kernel again after the stop`() throws {
+        let ferry = try Ferry(pageCounts: [16])
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try source.startPush()
+        #expect(ferry.waitUntilResident())
+        ferry.destination.stop()
+        #expect(ferry.destination.memory.userfaultfd.zero(ferry.arriving[0].range.address, byteCount: 4096) == .gone)
+        #expect(ferry.wrongPages() == [])
+    }
+
+    @Test func `faults before the first connection are asked for when it comes`() throws {
+        let ferry = try Ferry(pageCounts: [200])
+        defer { ferry.end() }
+        for start in 0..<8 { try ferry.touch(region: 0, [start * 16 + 1]) }
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        source.freeze()
+        try ferry.connect(source)
+        ferry.waitForReaders()
+        #expect(ferry.destination.progress.pagesResident == 8)
+    }
+
+    @Test func `a floor is measured on an urgent lane before it is used`() throws {
+        let ferry = try Ferry(pageCounts: [8])
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        let connection = try Connection()
+        try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
+        let urgent = try connection.destination.urgent.taken()
+        // Probes are answered while the workload still runs on the source.
+        #expect(try Floor.roundTrip(on: urgent) > 0)
+        #expect(try Floor.localFault() > 0)
+        try ferry.destination.attach(urgent: urgent, bulk: connection.destination.bulk.taken())
+        source.freeze()
+        try ferry.touch(region: 0, Array(0..<8))
+        ferry.waitForReaders()
+        #expect(ferry.wrongPages() == [])
+    }
+}

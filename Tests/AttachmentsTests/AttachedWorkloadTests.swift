@@ -1,0 +1,181 @@
+import Glibc
+@_spi(Controller) import Guest
+import LinuxSystem
+import OwnThread
+import Synchronization
+import Testing
+
+@testable import Attachments
+
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct AttachedWorkloadTests {
+    private let states = [
+        DeviceSet.Saved(name: "clock", state: [1, 2, 3]), DeviceSet.Saved(name: "empty", state: []),
+    ]
+
+    /// Runs what the agent does on a thread, and says how it ended.
+    private func outcome(of body: @escaping @Sendable () throws -> Void, _ process: () throws -> Void) throws -> String
+    {
+        let result = Outcome()
+        let thread = try JoinedThread(name: "agent") {
+            do {
+                try body()
+                result.set("done")
+            } catch {
+                result.set("\(error)")
+            }
+        }
+        let played = Result { try process() }
+        thread.join()
+        try played.get()
+        return result.value
+    }
+
+    private final class Outcome: Sendable {
+        private let text = Mutex("")
+        var value: String { text.withLock(\.self) }
+        func set(_ value: String) { text.withLock { $0 = value } }
+    }
+
+    @Test func `devices are loaded before the run, each by its name and state`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let outcome = try outcome(of: { [states] in try workload.run(RunPermit(workload.devices.load(states))) }) {
+            #expect(try process.nextOrder() == .init(kind: 2, payload: [5, 0] + Array("clock".utf8) + [1, 2, 3]))
+            #expect(try process.nextOrder() == .init(kind: 2, payload: [5, 0] + Array("empty".utf8)))
+            #expect(try process.nextOrder() == .load)
+            try process.answerDone()
+            #expect(try process.nextOrder() == .run)
+            #expect(!workload.activity.isRunning)
+            try process.answerDone()
+        }
+        #expect(outcome == "done")
+        #expect(workload.activity.isRunning)
+        #expect(workload.verify() == nil)
+        #expect(throws: AttachmentError.self) { try workload.stop() }
+    }
+
+    @Test func `a process that cannot load says why`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let outcome = try outcome(of: { [states] in _ = try workload.devices.load(states) }) {
+            while try process.nextOrder() != .load {}
+            try process.answerFailed("the clock is broken")
+        }
+        #expect(outcome == "device 'all devices': process \(getpid()) cannot load its devices: the clock is broken")
+    }
+
+    @Test func `a process that cannot start says why and does not run`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) {
+            #expect(try process.nextOrder() == .run)
+            try process.answerFailed("no processor")
+        }
+        #expect(outcome == "process \(getpid()) cannot start: no processor")
+        #expect(!workload.activity.isRunning)
+    }
+
+    @Test func `a process that dies before its devices have loaded is told`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let outcome = try outcome(of: { _ = try workload.devices.load([]) }) { () throws in
+            #expect(try process.nextOrder() == .load)
+            process.socket.shutdown()
+        }
+        #expect(outcome.contains("process \(getpid()) has ended"))
+    }
+
+    @Test(arguments: [UInt32(0x101), 0x102, 7])
+    func `an answer that is none is refused`(kind: UInt32) throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let outcome = try outcome(of: { _ = try workload.devices.load([]) }) {
+            #expect(try process.nextOrder() == .load)
+            try process.answer(kind, [], length: 0x7fff_ffff)
+        }
+        #expect(outcome.hasSuffix("answered with a message of kind \(kind) and 2147483647 bytes"))
+    }
+
+    @Test func `a process that leaves without an answer to RUN may have run, so it counts as started`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) { () throws in
+            #expect(try process.nextOrder() == .run)
+            process.socket.shutdown()
+        }
+        #expect(outcome == "done")
+    }
+
+    @Test func `a process that ends no longer runs`() async throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) {
+            #expect(try process.nextOrder() == .run)
+            try process.answerDone()
+        }
+        #expect(outcome == "done")
+        process.socket.shutdown()
+        while workload.activity.isRunning { await Task.yield() }
+    }
+
+    @Test(arguments: [[4, 4], [5], [3]])
+    func `a process whose regions do not fit the guest is told and refused`(pageCounts: [Int]) throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach(pageCounts: pageCounts)
+        let error = try #require(throws: AttachmentError.self) { _ = try site.workload(pageCounts: [4]) }
+        #expect(error.description.hasPrefix("process \(getpid()) does not fit the guest: its regions have "))
+        let refusal = try #require(try process.nextOrder()?.refusal)
+        #expect(error.description.hasSuffix(refusal))
+        #expect(try process.nextOrder() == nil)
+    }
+
+    @Test func `a guest with other pages than the process's is refused`() throws {
+        let site = try Site()
+        defer { site.end() }
+        _ = try site.attach(pageCounts: [512])
+        let guest = Site.guest(pageCounts: [1], pageSize: 2 << 20)
+        #expect(throws: AttachmentError.self) { _ = try site.landing.prepare(guest) }
+    }
+
+    @Test func `the process that attached last is used and the one before is told`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let first = try site.attach()
+        let second = try site.attach()
+        #expect(try first.nextOrder()?.refusal == "another process has attached")
+        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
+        #expect(prepared.ranges == second.regions.map(\.range))
+    }
+
+    @Test func `a process that attaches while a migration waits is used`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let outcome = try outcome(of: { _ = try site.workload() }) {
+            _ = try site.attach()
+        }
+        #expect(outcome == "done")
+    }
+
+    @Test func `without a process the migration is refused after its grace`() async throws {
+        let site = try Site()
+        defer { site.end() }
+        let error = try await #require(throws: AttachmentError.self) { _ = try await apart { try site.workload() } }
+        #expect(error.description == "no process has attached at unix:\(site.path); start it first")
+    }
+}

@@ -1,0 +1,139 @@
+import Glibc
+import Guest
+import LinuxSystem
+import OwnThread
+import Testing
+
+@testable import Attachments
+
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct HandOffTests {
+    @Test func `a process that hands its memory over becomes a prepared guest`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach(pageCounts: [4, 7])
+        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4, 7]))
+        #expect(prepared.ranges == process.regions.map(\.range))
+        #expect(prepared.resident.map(\.pageCount) == [4, 7])
+        #expect(prepared.resident.allSatisfy { $0.count == 0 })
+        // The userfaultfd is the process's: pages placed by it arrive there.
+        let content = try MemoryRegion(name: "content", pageCount: 1)
+        content.base.storeBytes(of: 8, as: UInt8.self)
+        let address = process.regions[1].range.address(ofPage: 6)
+        #expect(prepared.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+        #expect(process.regions[1].page(6).load(as: UInt8.self) == 8)
+    }
+
+    /// A hand-off that is refused, and a part of the reason.
+    struct Refused: Sendable, CustomTestStringConvertible {
+        let reason: String
+        let bytes: [UInt8]
+        var testDescription: String { reason }
+
+        init(_ reason: String, _ bytes: [UInt8]) {
+            self.reason = reason
+            self.bytes = bytes
+        }
+    }
+
+    private static let region = (address: UInt64(0x10000), byteCount: UInt64(0x4000))
+
+    @Test(arguments: [
+        Refused("magic PGHO", AttachingProcess.handOff(magic: 0x5047_484f, [region])),
+        Refused("has version 2, this is version 1", AttachingProcess.handOff(version: 2, [region])),
+        Refused("says 0 regions", AttachingProcess.handOff([])),
+        Refused(
+            "says 65 regions",
+            AttachingProcess.handOff((0..<65).map { (address: UInt64(0x10000 * ($0 + 1)), byteCount: 4096) })
+        ),
+        Refused("says 1 regions and has 31 bytes", AttachingProcess.handOff([region]).dropLast()),
+        Refused("says 1 regions and has 33 bytes", AttachingProcess.handOff([region]) + [0]),
+        Refused("less than its header", [0x50, 0x47, 0x48]),
+        Refused("pages of 8192 bytes; only 4096", AttachingProcess.handOff(pageSize: 8192, [region])),
+        Refused("pages of 0 bytes", AttachingProcess.handOff(pageSize: 0, [region])),
+        Refused("no range of pages", AttachingProcess.handOff([(address: 0x10001, byteCount: 4096)])),
+        Refused("no range of pages", AttachingProcess.handOff([(address: 0x10000, byteCount: 4097)])),
+        Refused("no range of pages", AttachingProcess.handOff([(address: 0x10000, byteCount: 0)])),
+        Refused("no range of pages", AttachingProcess.handOff([(address: .max - 4095, byteCount: 8192)])),
+        Refused("no range of pages", AttachingProcess.handOff([(address: 1 << 56, byteCount: 4096)])),
+        Refused("two regions overlap", AttachingProcess.handOff([region, (address: 0x13000, byteCount: 4096)])),
+        Refused("two regions overlap", AttachingProcess.handOff([region, region])),
+    ])
+    func `a hand-off that is not sound is refused by one line that names the process, and the next is served`(
+        refused: Refused
+    ) throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try AttachingProcess(at: site.path)
+        try process.handOver(refused.bytes)
+        let line = try #require(site.log.first(containing: "refused"))
+        #expect(line.hasPrefix("refused process \(getpid()) at unix:\(site.path): "))
+        #expect(line.contains(refused.reason))
+        #expect(!line.contains("\n"))
+        #expect((try? process.nextOrder()) == nil)
+        _ = try site.attach()
+        _ = try site.workload()
+    }
+
+    @Test func `without a descriptor a process is refused`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try AttachingProcess(at: site.path)
+        try process.socket.send(process.handOff)
+        let line = try #require(site.log.first(containing: "refused process \(getpid())"))
+        #expect(line.hasSuffix("the hand-off came with 0 descriptors instead of one"))
+        _ = try site.attach()
+    }
+
+    @Test func `a userfaultfd with events that are not served is refused`() throws {
+        let site = try Site()
+        defer { site.end() }
+        try AttachingProcess(at: site.path).handOver(features: .eventRemove)
+        #expect(site.log.first(containing: "refused process \(getpid())")?.contains("EVENT_REMOVE") == true)
+        _ = try site.attach()
+    }
+
+    @Test(arguments: [
+        ("os.open('/dev/null', 0)", "the descriptor is no userfaultfd"),
+        ("0, 1", "the hand-off came with 2 descriptors instead of one"),
+    ])
+    func `a process that hands over something else is refused by its number`(
+        descriptors: String,
+        reason: String
+    ) throws {
+        let site = try Site()
+        defer { site.end() }
+        let number = try Python.run(
+            "d = array.array('i', [\(descriptors)]); s.connect('\(site.path)'); "
+                + "s.sendmsg([bytes(\(AttachingProcess.handOff([Self.region])))], "
+                + "[(socket.SOL_SOCKET, socket.SCM_RIGHTS, d)]); s.recv(1)"
+        )
+        let line = try #require(site.log.first(containing: "refused process \(number) "))
+        #expect(line.hasSuffix(reason))
+        _ = try site.attach()
+    }
+
+    @Test func `a process that connects and leaves holds up nobody`() throws {
+        let site = try Site()
+        defer { site.end() }
+        do { _ = try AttachingProcess(at: site.path) }
+        #expect(site.log.first(containing: "refused process \(getpid())") != nil)
+        _ = try site.attach()
+    }
+
+    @Test func `a process that says nothing holds up the next for seconds only`() async throws {
+        let site = try Site()
+        defer { site.end() }
+        let silent = try AttachingProcess(at: site.path)
+        _ = try await apart { try site.attach() }
+        #expect(site.log.first(containing: "timed out") != nil)
+        #expect(try silent.nextOrder() == nil)
+    }
+
+    @Test func `the socket is gone after the close`() throws {
+        let site = try Site()
+        site.end()
+        #expect(access(site.path, F_OK) != 0)
+        #expect(throws: SystemError.self) { _ = try AttachingProcess(at: site.path) }
+    }
+}

@@ -1,0 +1,93 @@
+import LinuxSystem
+import OwnThread
+import QMP
+import Testing
+
+@testable import Controller
+
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct CommandRefusalTests {
+    @Test func `an empty agent has nothing to migrate, start, stop or check`() async throws {
+        let host = Host()
+        #expect(
+            await host.refusal("migrate", ["uri": "127.0.0.1:1"]) == "there is no workload here to migrate"
+        )
+        #expect(await host.refusal("migrate-start-postcopy") == "no migration is under way; run migrate first")
+        for command in ["cont", "stop", "pageferry-verify"] {
+            #expect(await host.refusal(command) == "there is no workload here")
+        }
+        #expect(await host.refusal("sing") == "CommandNotFound: The command sing has not been found")
+        #expect(
+            await host.refusal("migrate-incoming", ["uri": "127.0.0.1:0"])
+                == "this agent was started with a workload and takes no other"
+        )
+        #expect(try await host.command("query-migrate") == [:])
+        #expect(try await host.command("query-status")["status"] == "prelaunch")
+    }
+
+    @Test func `arguments that are missing or wrong are named`() async throws {
+        let host = Host(landing: TestLanding(journal: Journal()))
+        #expect(await host.refusal("migrate") == "Parameter 'uri' is missing")
+        #expect(await host.refusal("migrate", ["uri": 3]) == "Invalid parameter type for 'uri', expected: string")
+        #expect(await host.refusal("cont", ["now": true]) == "Parameter 'now' is unexpected")
+        let refusal = await host.refusal("migrate-incoming", ["uri": "nowhere"])
+        #expect(refusal == "'nowhere' is no socket address: no port; write tcp:HOST:PORT or unix:PATH")
+    }
+
+    @Test func `a stopped workload is not migrated`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try await ferrying.source.command("stop")
+        let refusal = await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
+        #expect(refusal == "the workload is stopped; run cont first")
+        try await ferrying.source.command("cont")
+        #expect(ferrying.journal.running == ["source"])
+    }
+
+    @Test func `pages are checked only while nothing changes them`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        let refusal = await ferrying.source.refusal("pageferry-verify")
+        #expect(refusal == "the workload runs; run stop before its pages are checked")
+        try await ferrying.source.command("stop")
+        #expect(try await ferrying.source.command("pageferry-verify")["corrupt"] == 0)
+    }
+
+    @Test func `a second migration and a second switchover are refused while one is under way`() async throws {
+        let ferrying = try await Ferrying { $0.clock.behave { $0.load = .waits } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-device")
+        let again = await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
+        #expect(again == "a migration was begun before, it is postcopy-device")
+        let switchover = await ferrying.source.refusal("migrate-start-postcopy")
+        #expect(switchover == "the switchover was begun before, the migration is postcopy-device")
+        for command in ["cont", "stop"] {
+            #expect(await ferrying.source.refusal(command) == "a migration is under way: postcopy-device")
+        }
+        #expect(await ferrying.destination.refusal("stop") == "the workload has not started here yet")
+        let listen = await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"])
+        #expect(listen?.hasPrefix("an incoming migration was begun before, it is ") == true)
+        ferrying.landing.workload?.clock.gate.open()
+        try await ferrying.source.wait(for: "completed")
+        #expect(
+            await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
+                == "a migration was begun before, it is completed"
+        )
+    }
+
+    @Test func `an address that others can reach is refused without permission`() async throws {
+        let host = Host(landing: TestLanding(journal: Journal()))
+        let refusal = await host.refusal("migrate-incoming", ["uri": "0.0.0.0:0"])
+        #expect(refusal?.hasPrefix("tcp:0.0.0.0:0 can be reached from other hosts") == true)
+        #expect(refusal?.hasSuffix("use 127.0.0.1, or start the agent with --insecure") == true)
+    }
+
+    @Test func `a port that is in use is told, and another one works`() async throws {
+        let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let host = Host(landing: TestLanding(journal: Journal()))
+        let refusal = await host.refusal("migrate-incoming", ["uri": .string(taken.address.description)])
+        #expect(refusal?.contains("Address already in use") == true)
+        try await host.command("migrate-incoming", ["uri": "127.0.0.1:0"])
+    }
+}

@@ -1,0 +1,94 @@
+import LinuxSystem
+import OwnThread
+import PageProtocol
+import Synchronization
+import Testing
+
+@testable import Controller
+
+@Suite(.ownThread, .timeLimit(.minutes(1)))
+struct ControlLaneTests {
+    /// What a lane has told.
+    private final class Told: Sendable {
+        private let events = Mutex<[ControlLane.Event]>([])
+
+        func add(_ event: ControlLane.Event) { events.withLock { $0.append(event) } }
+
+        var messages: [ControlMessage] {
+            events.withLock { $0 }.compactMap { if case .message(let message) = $0 { message } else { nil } }
+        }
+
+        var loss: String? {
+            events.withLock { $0 }.lazy.compactMap { if case .lost(let reason) = $0 { reason } else { nil } }.first
+        }
+    }
+
+    private struct NotAccepted: Error {}
+
+    /// A lane and the other end of its connection.
+    private func makeLane(setupTime: Duration = .seconds(60)) throws -> (lane: ControlLane, peer: Held, told: Told) {
+        let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let peer = Held(try StreamSocket(connectingTo: listener.address))
+        let told = Told()
+        guard let accepted = try listener.accept() else { throw NotAccepted() }
+        return (try ControlLane(accepted, setupTime: setupTime) { told.add($0) }, peer, told)
+    }
+
+    @Test func `a peer that says too little in the setup is given up, even if it trickles`() async throws {
+        let (lane, peer, told) = try makeLane(setupTime: .milliseconds(200))
+        defer { lane.finish() }
+        let ping = try ControlMessage.ping(1).encode()
+        try peer.socket.send(Array(ping.prefix(3)))
+        #expect(try await soon { told.loss != nil })
+        #expect(told.loss?.hasSuffix("was not ready within 0.2 seconds") == true)
+    }
+
+    @Test func `a peer that was allowed silence may use it`() async throws {
+        let (lane, peer, told) = try makeLane(setupTime: .milliseconds(100))
+        defer { lane.finish() }
+        lane.allowSilence()
+        // Longer than the setup may take: nothing is to happen.
+        try await Task.sleep(for: .milliseconds(300))
+        try peer.socket.send(ControlMessage.ping(7).encode())
+        #expect(try await soon { told.messages == [.ping(7)] })
+        #expect(told.loss == nil)
+    }
+
+    @Test func `a peer that sends what is no frame can still be told why`() async throws {
+        let (lane, peer, told) = try makeLane()
+        try peer.socket.send([0xff, 0xff, 0xff, 0xff, 0x77, 0, 0, 0])
+        #expect(try await soon { told.loss != nil })
+        try lane.send(.failure(reason: told.loss ?? ""))
+        lane.finish()
+        #expect(try ControlLane.receive(from: peer.socket) == .failure(reason: told.loss ?? ""))
+        #expect(try ControlLane.receive(from: peer.socket) == nil)
+    }
+
+    @Test func `all that was put in leaves before the end`() throws {
+        let (lane, peer, told) = try makeLane()
+        let numbers = Array(UInt64(0)..<500)
+        for number in numbers { try lane.send(.pong(number)) }
+        let finishing = try JoinedThread(name: "finish") { lane.finish() }
+        for number in numbers { #expect(try ControlLane.receive(from: peer.socket) == .pong(number)) }
+        #expect(try ControlLane.receive(from: peer.socket) == nil)
+        finishing.join()
+        #expect(told.messages == [])
+    }
+
+    @Test func `a peer that never reads is hung up on when too much waits for it`() async throws {
+        let (lane, peer, told) = try makeLane()
+        defer { lane.finish() }
+        let frame = try ControlMessage.deviceData([UInt8](repeating: 1, count: 64 << 10)).encode()
+        for _ in 0..<4500 { lane.send(frame: frame) }
+        #expect(try await soon { told.loss != nil })
+        withExtendedLifetime(peer) {}
+    }
+
+    @Test func `a frame that is cut off is told`() async throws {
+        let (lane, peer, told) = try makeLane()
+        defer { lane.finish() }
+        try peer.socket.send(Array(ControlMessage.ping(1).encode().prefix(12)))
+        peer.socket.shutdown()
+        #expect(try await soon { told.loss?.hasSuffix("closed the connection in the middle of a frame") == true })
+    }
+}

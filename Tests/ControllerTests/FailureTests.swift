@@ -1,0 +1,175 @@
+import LinuxSystem
+import OwnThread
+import PageProtocol
+import QMP
+import Synchronization
+import Testing
+
+@testable import Controller
+
+/// What fails, and where the workload runs then.
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct FailureTests {
+    /// Waits until the source has its workload back, and checks what must hold then.
+    private func expectTakenBack(
+        _ ferrying: Ferrying,
+        because reason: String,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) async throws {
+        try await ferrying.source.wait(for: "failed", sourceLocation: sourceLocation)
+        #expect(try await ferrying.source.isRunning, sourceLocation: sourceLocation)
+        #expect(ferrying.journal.running == ["source"], sourceLocation: sourceLocation)
+        #expect(!ferrying.journal.ranTwice, sourceLocation: sourceLocation)
+        let failure = try await ferrying.source.failure ?? ""
+        #expect(failure.contains(reason), sourceLocation: sourceLocation)
+        #expect(!failure.contains("\n"), sourceLocation: sourceLocation)
+    }
+
+    @Test func `a device that cannot be saved leaves the workload on the source`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        ferrying.workload.clock.behave { $0.save = .fails }
+        try await ferrying.migrate()
+        try await expectTakenBack(ferrying, because: "cannot save device clock: cannot save today")
+        try await ferrying.destination.wait(for: "failed")
+        // The reason comes on one connection and the lanes' end on others, in any order.
+        let told = try await ferrying.destination.failure ?? ""
+        #expect(told.contains("cannot save device clock") || told.contains("closed the connection"))
+        #expect(ferrying.journal.index(of: "destination load disk") == nil)
+    }
+
+    @Test func `a device that cannot be loaded leaves the workload on the source`() async throws {
+        let ferrying = try await Ferrying { $0.clock.behave { $0.load = .fails } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await expectTakenBack(ferrying, because: "the destination cannot load device clock: cannot load today")
+        try await ferrying.destination.wait(for: "failed")
+        #expect(ferrying.source.passed.suffix(2) == ["postcopy-device", "failed"])
+        // The disk was never released: nobody else could have taken it.
+        #expect(ferrying.journal.index(of: "source release disk") == nil)
+    }
+
+    @Test func `a start that is refused brings the workload back, undone first`() async throws {
+        let ferrying = try await Ferrying { $0.clock.behave { $0.acquire = .fails } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await expectTakenBack(
+            ferrying,
+            because: "the destination cannot start the workload: device 'clock': cannot acquire today"
+        )
+        try await ferrying.destination.wait(for: "postcopy-device")
+        #expect(try await ferrying.destination.failure?.contains("cannot acquire today") == true)
+        let undone = try #require(ferrying.journal.index(of: "destination release disk"))
+        let again = try #require(ferrying.journal.lines.lastIndex(of: "source acquire disk"))
+        #expect(undone < again)
+    }
+
+    @Test func `a run that executes nothing brings the workload back`() async throws {
+        let ferrying = try await Ferrying { $0.failsToRun.store(true, ordering: .releasing) }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await expectTakenBack(ferrying, because: "is hot")
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+        #expect(ferrying.journal.index(of: "destination release disk") != nil)
+    }
+
+    @Test func `a control connection that breaks before PONG has come brings the workload back`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .pong)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await expectTakenBack(ferrying, because: "the control link broke")
+        try await ferrying.destination.wait(for: "failed")
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+    }
+
+    @Test(arguments: Relay.Line.allCases)
+    func `any connection that breaks while devices load brings the workload back`(line: Relay.Line) async throws {
+        let ferrying = try await Ferrying { $0.disk.behave { $0.load = .waits } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(for: "postcopy-device")
+        ferrying.relay.cut(line)
+        try await expectTakenBack(ferrying, because: "closed the connection")
+        try await ferrying.destination.wait(for: "failed")
+        // A load that ends late changes nothing.
+        ferrying.landing.workload?.disk.gate.open()
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+    }
+
+    @Test func `a break while devices are saved brings the workload back when the save has ended`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        ferrying.workload.disk.behave { $0.save = .waits }
+        try await ferrying.migrate()
+        #expect(try await soon { ferrying.workload.disk.gate.hasVisitor })
+        ferrying.relay.cut(.control)
+        try await ferrying.destination.wait(for: "failed")
+        #expect(ferrying.journal.running == [])
+        ferrying.workload.disk.gate.open()
+        try await expectTakenBack(ferrying, because: "closed the connection")
+    }
+
+    @Test func `a break between RUN and RUNNING leaves the source stopped: it cannot know`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .running)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        try await ferrying.destination.wait(untilRunning: true)
+        #expect(ferrying.journal.running == ["destination"])
+        #expect(!ferrying.journal.ranTwice)
+        #expect(try await ferrying.source.failure?.contains("whether the workload runs is unknown") == true)
+        let refusal = await ferrying.source.refusal("cont")
+        #expect(refusal == "a migration is under way: postcopy-paused")
+    }
+
+    @Test func `a break after RUNNING leaves the workload on the destination`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .completeAck)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        try await ferrying.destination.wait(for: "completed")
+        #expect(try await ferrying.source.failure?.contains("the workload runs on the destination") == true)
+        #expect(ferrying.journal.running == ["destination"])
+        #expect(ferrying.wrongPages() == [])
+    }
+
+    @Test func `a destination without room refuses before anything stops, and takes the next`() async throws {
+        let ferrying = try await Ferrying(maxPages: 639)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await expectTakenBack(ferrying, because: "the destination refuses the migration: 640 pages do not fit here")
+        #expect(ferrying.journal.index(of: "source stop") == nil)
+        try await ferrying.destination.wait(for: "setup")
+        let small = Journal()
+        let workload = try TestWorkload.filled(journal: small, pageCounts: [639])
+        let source = Host(workload: workload)
+        try await source.agent.startWorkload()
+        try await source.command("migrate", ["uri": .string(ferrying.address.description)])
+        try await source.command("migrate-start-postcopy")
+        try await source.wait(for: "completed")
+        try await ferrying.destination.wait(untilRunning: true)
+    }
+
+    @Test func `a destination that nobody can reach leaves the workload running`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        let nobody = try { try Listener(at: .tcp(host: "127.0.0.1", port: 0)).address }()
+        try await ferrying.source.command("migrate", ["uri": .string(nobody.description)])
+        try await ferrying.source.wait(for: "failed")
+        #expect(try await ferrying.source.failure?.contains("cannot connect to \(nobody): Connection refused") == true)
+        #expect(ferrying.journal.running == ["source"])
+        #expect(ferrying.journal.index(of: "source stop") == nil)
+    }
+
+    @Test func `a source that cannot resume stays stopped and says so`() async throws {
+        let ferrying = try await Ferrying { $0.clock.behave { $0.load = .fails } }
+        defer { ferrying.end() }
+        ferrying.workload.disk.behave { $0.acquire = .fails }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "failed")
+        let reason = "the workload stays stopped, it cannot resume: device 'disk': cannot acquire today"
+        try await ferrying.destination.wait(for: "failed")
+        #expect(await ferrying.source.refusal("cont")?.contains(reason) == true)
+        #expect(ferrying.journal.running == [])
+    }
+}

@@ -1,0 +1,64 @@
+import Controller
+import Glibc
+import Guest
+import LinuxSystem
+import PageProtocol
+import QMP
+
+/// A source whose workload runs, a destination that listens, and a relay between them. Call ``end()`` also after a
+/// failure.
+final class Ferrying: Sendable {
+    let journal = Journal()
+    let workload: TestWorkload
+    let landing: TestLanding
+    let source: Host
+    let destination: Host
+    let relay: Relay
+    /// Where the destination itself listens.
+    let address: SocketAddress
+
+    init(
+        startsStopped: Bool = false,
+        maxPages: Int = 1 << 20,
+        cuttingAt forbidden: FrameKind? = nil,
+        arriving: @escaping @Sendable (TestWorkload) -> Void = { _ in }
+    ) async throws {
+        workload = try TestWorkload.filled(journal: journal)
+        landing = TestLanding(journal: journal, maxPages: maxPages, configure: arriving)
+        let log = LogLines()
+        source = Host(workload: workload, log: log)
+        var configuration = Agent.Configuration()
+        configuration.startsStopped = startsStopped
+        destination = Host(landing: landing, configuration: configuration, log: log)
+        address = try await destination.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
+        relay = try Relay(to: address, cuttingAt: forbidden)
+        try await source.agent.startWorkload()
+    }
+
+    /// `migrate`, and the switchover as soon as it is possible.
+    func migrate() async throws {
+        try await source.command("migrate", ["uri": .string(relay.address.description)])
+        try await source.command("migrate-start-postcopy")
+    }
+
+    /// Pages of the destination that differ from the source's; touches them all.
+    func wrongPages() -> [Int]? {
+        guard let landed = landing.workload else { return nil }
+        return zip(workload.regions, landed.regions).flatMap { region, copy in
+            (0..<region.pageCount).filter { memcmp(region.page($0), copy.page($0), region.pageSize) != 0 }
+        }
+    }
+
+    func end() {
+        for workload in [workload, landing.workload].compactMap(\.self) {
+            workload.disk.gate.open()
+            workload.clock.gate.open()
+            workload.runGate.open()
+        }
+        relay.end()
+        landing.releaseReaders()
+        for workload in [workload, landing.workload].compactMap(\.self) where workload.activity.isRunning {
+            try? workload.stop()
+        }
+    }
+}

@@ -1,0 +1,140 @@
+import Controller
+import Glibc
+import Guest
+import QMP
+import Synchronization
+import Testing
+
+@testable import LinuxSystem
+
+/// A landing for test workloads.
+final class TestLanding: Landing {
+    /// The workload that landed last.
+    private let landed = Mutex<TestWorkload?>(nil)
+    /// Another copy of its userfaultfd, by which a test that ends lets go of who waits for a page.
+    private let copy = Mutex<Userfaultfd?>(nil)
+    private let journal: Journal
+    private let maxPages: Int
+    private let configure: @Sendable (TestWorkload) -> Void
+
+    init(journal: Journal, maxPages: Int = 1 << 20, configure: @escaping @Sendable (TestWorkload) -> Void = { _ in }) {
+        self.journal = journal
+        self.maxPages = maxPages
+        self.configure = configure
+    }
+
+    var workload: TestWorkload? { landed.withLock(\.self) }
+
+    func prepare(_ description: GuestDescription) throws -> PreparedGuest {
+        let pages = description.regions.reduce(0) { $0 + $1.pageCount }
+        guard pages <= maxPages else { throw TooLarge(pages: pages) }
+        let userfaultfd = try Userfaultfd()
+        let regions = try description.regions.map { try MemoryRegion(name: $0.name, pageCount: $0.pageCount) }
+        for region in regions { try userfaultfd.register(region.range) }
+        var second: Userfaultfd? = Userfaultfd(adopting: OwnedDescriptor(dup(userfaultfd.descriptor.raw)))
+        copy.withLock { swap(&second, &$0) }
+        let workload = try TestWorkload(
+            host: "destination",
+            description: description,
+            regions: regions,
+            journal: journal
+        )
+        configure(workload)
+        landed.withLock { $0 = workload }
+        return PreparedGuest(
+            userfaultfd: userfaultfd,
+            ranges: regions.map(\.range),
+            resident: try regions.map { try PageBitmap(pageCount: $0.pageCount) },
+            workload: workload
+        )
+    }
+
+    /// Missing pages read as zeros from now on.
+    func releaseReaders() {
+        guard let workload else { return }
+        copy.withLock { userfaultfd in
+            for region in workload.regions { try? userfaultfd?.unregister(region.range) }
+        }
+    }
+
+    struct TooLarge: Error, CustomStringConvertible {
+        let pages: Int
+        var description: String { "\(pages) pages do not fit here" }
+    }
+}
+
+/// One agent and what it has told.
+final class Host: Sendable {
+    let agent: Agent
+    private let log: LogLines
+    private let states = Mutex<[String]>(["none"])
+
+    init(
+        workload: TestWorkload? = nil,
+        landing: (any Landing)? = nil,
+        configuration: Agent.Configuration = .init(),
+        log: LogLines = LogLines()
+    ) {
+        self.log = log
+        agent = Agent(
+            workload: workload.map { ($0, $0.regions) },
+            landing: landing,
+            configuration: configuration,
+            logger: log.logger
+        )
+        agent.setEventSink { [self] name, data in
+            guard name == "MIGRATION", let state = data["status"]?.string else { return }
+            states.withLock { $0.append(state) }
+        }
+    }
+
+    /// The states of the migration, in order, from `none`.
+    var passed: [String] { states.withLock(\.self) }
+
+    @discardableResult
+    func command(_ name: String, _ arguments: [String: JSONValue] = [:]) async throws -> JSONValue {
+        try await agent.handle(QMPCommand(name: name, arguments: arguments))
+    }
+
+    /// The line with which a command fails; nil if it works.
+    func refusal(_ name: String, _ arguments: [String: JSONValue] = [:]) async -> String? {
+        do throws(QMPError) {
+            _ = try await agent.handle(QMPCommand(name: name, arguments: arguments))
+            return nil
+        } catch {
+            return error.errorClass == .genericError ? error.description : "\(error.errorClass.rawValue): \(error)"
+        }
+    }
+
+    var failure: String? {
+        get async throws { try await command("query-migrate")["error-desc"]?.string }
+    }
+
+    var isRunning: Bool {
+        get async throws { try await command("query-status")["running"]?.boolean ?? false }
+    }
+
+    /// Waits until the migration is in this state; if that does not come it is an issue.
+    func wait(for state: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        if try await soon({ try await command("query-migrate")["status"]?.string == state }) { return }
+        let failure = try await failure ?? "no failure"
+        Issue.record("never \(state), only \(passed); \(failure); \(log.all)", sourceLocation: sourceLocation)
+    }
+
+    /// Waits until the workload's running here is this; if that does not come it is an issue.
+    func wait(untilRunning expected: Bool, sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        if try await soon({ try await isRunning == expected }) { return }
+        Issue.record("running is not \(expected)", sourceLocation: sourceLocation)
+    }
+}
+
+/// Asks again and again until something holds; false after 30 seconds.
+func soon(_ condition: () async throws -> Bool) async throws -> Bool {
+    let deadline = MonotonicClock.now() + 30_000_000_000
+    while try await !condition() {
+        guard MonotonicClock.now() < deadline else { return false }
+        // The interval between two questions, not a guess of how long it takes.
+        try await Task.sleep(for: .milliseconds(2))
+    }
+    return true
+}

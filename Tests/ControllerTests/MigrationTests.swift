@@ -1,0 +1,172 @@
+import LinuxSystem
+import OwnThread
+import PageProtocol
+import QMP
+import Synchronization
+import Testing
+
+@testable import Controller
+
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct MigrationTests {
+    @Test func `a workload moves: devices load before it runs, and every page is right`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "completed")
+        try await ferrying.destination.wait(for: "completed")
+        #expect(
+            ferrying.source.passed == [
+                "none", "setup", "active", "device", "postcopy-device", "postcopy-active", "completed",
+            ]
+        )
+        #expect(
+            ferrying.destination.passed == [
+                "none", "setup", "active", "postcopy-device", "postcopy-active", "completed",
+            ]
+        )
+        #expect(try await ferrying.destination.isRunning)
+        #expect(try await !ferrying.source.isRunning)
+        #expect(ferrying.wrongPages() == [])
+        #expect(ferrying.landing.workload?.disk.savedState == [7, 7, 7])
+        #expect(ferrying.landing.workload?.clock.savedState == [UInt8](repeating: 5, count: 3 << 20))
+        #expect(
+            ferrying.journal.lines == [
+                "source acquire disk", "source acquire clock", "source run", "source stop", "source save disk",
+                "source save clock", "destination load disk", "destination load clock", "source release clock",
+                "source release disk", "destination acquire disk", "destination acquire clock", "destination run",
+            ]
+        )
+        #expect(!ferrying.journal.ranTwice)
+    }
+
+    @Test func `a destination that was started stopped waits for cont, which returns when it runs`() async throws {
+        let ferrying = try await Ferrying(startsStopped: true)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(for: "postcopy-device")
+        #expect(ferrying.journal.running == [])
+        try await ferrying.destination.command("cont")
+        #expect(ferrying.journal.running == ["destination"])
+        #expect(try await ferrying.destination.isRunning)
+        try await ferrying.source.wait(for: "completed")
+        #expect(ferrying.wrongPages() == [])
+    }
+
+    @Test func `a cont that comes before the devices have loaded waits for the start`() async throws {
+        let ferrying = try await Ferrying(startsStopped: true) { $0.clock.behave { $0.load = .waits } }
+        defer { ferrying.end() }
+        async let cont: Void = { _ = try await ferrying.destination.command("cont") }()
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(for: "postcopy-device")
+        #expect(ferrying.journal.running == [])
+        ferrying.landing.workload?.clock.gate.open()
+        try await cont
+        #expect(ferrying.journal.running == ["destination"])
+        try await ferrying.source.wait(for: "completed")
+    }
+
+    @Test func `a cont that comes while the workload starts waits for that start and makes no other`() async throws {
+        let ferrying = try await Ferrying { $0.holdsRun.store(true, ordering: .releasing) }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        let isHeld = { ferrying.landing.workload?.runGate.hasVisitor ?? false }
+        #expect(try await soon(isHeld))
+        #expect(await ferrying.destination.refusal("stop") == "the workload has not started here yet")
+        async let first = ferrying.destination.refusal("cont")
+        async let second = ferrying.destination.refusal("cont")
+        ferrying.landing.workload?.runGate.open()
+        #expect(await [first, second] == [nil, nil])
+        #expect(ferrying.journal.running == ["destination"])
+        try await ferrying.source.wait(for: "completed")
+        #expect(ferrying.journal.lines.count { $0 == "destination run" } == 1)
+    }
+
+    @Test func `commands that start and stop wait for each other`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try await ferrying.source.command("stop")
+        ferrying.workload.holdsRun.store(true, ordering: .releasing)
+        async let cont = ferrying.source.refusal("cont")
+        #expect(try await soon { ferrying.workload.runGate.hasVisitor })
+        async let second = ferrying.source.refusal("cont")
+        async let verify = ferrying.source.refusal("pageferry-verify")
+        let migrate = await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
+        #expect(migrate == "cont is under way; try again when it has ended")
+        ferrying.workload.runGate.open()
+        #expect(await [cont, second] == [nil, nil])
+        #expect(await verify == "the workload runs; run stop before its pages are checked")
+        #expect(ferrying.journal.lines.count { $0 == "source run" } == 2)
+    }
+
+    @Test func `a cont whose start fails says why, and the source has its workload back`() async throws {
+        let ferrying = try await Ferrying(startsStopped: true) { $0.disk.behave { $0.acquire = .fails } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        let refusal = await ferrying.destination.refusal("cont")
+        #expect(refusal == "cannot start the workload: device 'disk': cannot acquire today")
+        try await ferrying.source.wait(for: "failed")
+        #expect(ferrying.journal.running == ["source"])
+    }
+
+    @Test func `on the destination stop and cont do what they say`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(for: "completed")
+        try await ferrying.destination.command("stop")
+        #expect(ferrying.journal.running == [])
+        #expect(try await ferrying.destination.command("pageferry-verify")["pages_checked"]?.integer == 640)
+        try await ferrying.destination.command("cont")
+        #expect(ferrying.journal.running == ["destination"])
+        try await ferrying.source.wait(for: "completed")
+        let refusal = await ferrying.source.refusal("cont")
+        #expect(refusal == "the workload has moved to \(ferrying.relay.address) and runs there")
+        #expect(!ferrying.journal.ranTwice)
+    }
+
+    @Test func `of many clients that begin at once one migration is made`() async throws {
+        let ferrying = try await Ferrying(maxPages: 10)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "failed")
+        // The first migration has failed, so that each of these finds nothing in its way at first.
+        let uri = ferrying.address.description
+        let accepted = await withTaskGroup(of: Bool.self) { group in
+            for _ in 0..<20 {
+                group.addTask { await ferrying.source.refusal("migrate", ["uri": .string(uri)]) == nil }
+            }
+            return await group.reduce(0) { $0 + ($1 ? 1 : 0) }
+        }
+        #expect(accepted == 1)
+    }
+
+    @Test func `a failed migration can be tried again`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .ready)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "failed")
+        #expect(ferrying.journal.running == ["source"])
+        // The destination has let go of what it prepared, or lost its migration: then it is told to listen again.
+        var uri = ferrying.address.description
+        if await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"]) == nil {
+            let port = try await ferrying.destination.command("query-migrate")["socket-address"]?[0]?["port"]?.string
+            uri = "127.0.0.1:\(port ?? "")"
+        }
+        try await ferrying.source.command("migrate", ["uri": .string(uri)])
+        try await ferrying.source.command("migrate-start-postcopy")
+        try await ferrying.source.wait(for: "completed")
+        try await ferrying.destination.wait(untilRunning: true)
+        #expect(ferrying.wrongPages() == [])
+        #expect(!ferrying.journal.ranTwice)
+    }
+
+    @Test func `quit ends the agent`() async throws {
+        let host = Host()
+        async let outcome = host.agent.outcome()
+        try await host.command("quit")
+        #expect(await outcome == .quit)
+    }
+}

@@ -1,0 +1,77 @@
+import LinuxSystem
+import PageProtocol
+
+@testable import Controller
+
+/// A source that the test plays itself, frame by frame.
+final class RawSource: Sendable {
+    let socket: StreamSocket
+    let migration = MigrationID.random()
+
+    init(to address: SocketAddress) throws {
+        socket = try StreamSocket(connectingTo: address)
+        try socket.setReceiveTimeout(seconds: 30)
+    }
+
+    func send(_ message: ControlMessage) throws {
+        try socket.send(message.encode())
+    }
+
+    func sendHello() throws {
+        let hello = Hello(
+            role: .source,
+            capabilities: .startResult,
+            migration: migration,
+            instance: .random(),
+            nonce: .zero,
+            lease: .absent
+        )
+        try send(.hello(hello))
+    }
+
+    func sendRegions(pageCount: UInt64 = 8) throws {
+        let shape = RegionShape(name: "ram", guestAddress: 0, pageSize: 4096, pageCount: pageCount)
+        try send(.regions(guest: GuestAnnouncement(kind: "test", configuration: [], regions: [shape])))
+    }
+
+    /// The destination's next message; nil when it has hung up.
+    ///
+    /// It is waited for on a thread: the destination's actor needs the pool's.
+    func next() async throws -> ControlMessage? {
+        try await onThread("next") { [self] in try ControlLane.receive(from: socket) }
+    }
+
+    /// The nonce out of the destination's HELLO, which is its next message.
+    func nonce() async throws -> Nonce? {
+        guard case .hello(let hello) = try await next() else { return nil }
+        return hello.nonce
+    }
+
+    /// Another connection, joined as a lane.
+    static func join(_ lane: Lane, _ migration: MigrationID, _ nonce: Nonce, at address: SocketAddress) throws -> Held {
+        let socket = try StreamSocket(connectingTo: address)
+        try socket.setReceiveTimeout(seconds: 30)
+        try socket.send(Join(lane: lane, migration: migration, nonce: nonce).encode())
+        return Held(socket)
+    }
+
+    /// Reads until the destination hangs up.
+    ///
+    /// - Returns: the last reason it gave.
+    func untilHangUp() async -> String? {
+        var reason: String?
+        while let message = try? await next() {
+            switch message {
+            case .refused(let text), .failure(let text): reason = text
+            default: continue
+            }
+        }
+        return reason
+    }
+}
+
+/// A socket that stays open as long as a test holds it.
+final class Held: Sendable {
+    let socket: StreamSocket
+    init(_ socket: consuming StreamSocket) { self.socket = socket }
+}

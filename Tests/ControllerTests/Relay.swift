@@ -1,0 +1,106 @@
+import LinuxSystem
+import PageProtocol
+import Synchronization
+
+/// Stands between source and destination: passes bytes on, and breaks or holds single connections when it is told.
+final class Relay: Sendable {
+    /// The connections of a migration, in the order the source makes them.
+    enum Line: Int, Sendable, CaseIterable {
+        case control, urgent, bulk
+    }
+
+    private final class Pair: Sendable {
+        let source: StreamSocket
+        let destination: StreamSocket
+        init(_ source: consuming StreamSocket, _ destination: consuming StreamSocket) {
+            self.source = source
+            self.destination = destination
+        }
+        func cut() {
+            source.shutdown()
+            destination.shutdown()
+        }
+    }
+
+    private let listener: Listener
+    private let target: SocketAddress
+    private let threads = ThreadGroup()
+    private let pairs = Mutex<[Pair]>([])
+    private let hasEnded = Atomic<Bool>(false)
+    /// Cuts the control connection instead of passing the first destination's message of this kind on.
+    private let forbidden: FrameKind?
+
+    init(to target: SocketAddress, cuttingAt forbidden: FrameKind? = nil) throws {
+        listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        self.target = target
+        self.forbidden = forbidden
+        try threads.run("relay") { [self] in
+            while let source = try? listener.accept() { connect(source) }
+        }
+    }
+
+    var address: SocketAddress { listener.address }
+
+    /// Breaks one connection.
+    func cut(_ line: Line) {
+        let pair = pairs.withLock { $0.count > line.rawValue ? $0[line.rawValue] : nil }
+        pair?.cut()
+    }
+
+    func end() {
+        hasEnded.store(true, ordering: .sequentiallyConsistent)
+        listener.shutdown()
+        pairs.withLock { $0 }.forEach { $0.cut() }
+        threads.join()
+    }
+
+    private func connect(_ source: consuming StreamSocket) {
+        guard let destination = try? StreamSocket(connectingTo: target) else { return }
+        let pair = Pair(source, destination)
+        let isControl = pairs.withLock {
+            $0.append(pair)
+            return $0.count == 1
+        }
+        // Whoever ends the relay has seen the pair, or this sees the end.
+        if hasEnded.load(ordering: .sequentiallyConsistent) { return pair.cut() }
+        // A thread that cannot be had ends the connection, which the test then sees.
+        try? threads.run("relay-out") {
+            Self.pass(from: pair.source, to: pair.destination)
+            pair.cut()
+        }
+        try? threads.run("relay-back") { [forbidden] in
+            if isControl, let forbidden {
+                Self.passFrames(from: pair.destination, to: pair.source, until: forbidden)
+            } else {
+                Self.pass(from: pair.destination, to: pair.source)
+            }
+            pair.cut()
+        }
+    }
+
+    private static func pass(from one: borrowing StreamSocket, to other: borrowing StreamSocket) {
+        withUnsafeTemporaryAllocation(byteCount: 1 << 16, alignment: 16) { buffer in
+            while let count = try? one.receive(into: buffer), count > 0 {
+                let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+                guard (try? other.send(bytes)) != nil else { return }
+            }
+        }
+    }
+
+    private static func passFrames(
+        from one: borrowing StreamSocket,
+        to other: borrowing StreamSocket,
+        until forbidden: FrameKind
+    ) {
+        while true {
+            var frame = [UInt8](repeating: 0, count: 8)
+            guard (try? frame.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == 8 else { return }
+            if UInt16(frame[4]) | UInt16(frame[5]) << 8 == forbidden.rawValue { return }
+            let length = Int(frame[0]) | Int(frame[1]) << 8 | Int(frame[2]) << 16
+            var payload = [UInt8](repeating: 0, count: length)
+            guard (try? payload.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == length,
+                (try? other.send(frame + payload)) != nil
+            else { return }
+        }
+    }
+}

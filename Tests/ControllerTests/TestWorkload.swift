@@ -1,0 +1,169 @@
+import Glibc
+import Guest
+import LinuxSystem
+import Synchronization
+import Telemetry
+
+/// Memory of some pages with content, two devices, and a thread that counts operations while it runs.
+final class TestWorkload: Workload {
+    let description: GuestDescription
+    let regions: [MemoryRegion]
+    let disk: TestDevice
+    let clock: TestDevice
+    private let journal: Journal
+    private let state = Mutex(WorkloadActivity())
+    private let stopping = Atomic<Bool>(false)
+    private let thread = Mutex<JoinedThread?>(nil)
+    private let host: String
+    /// Whether a run executes nothing and says why.
+    let failsToRun = Atomic<Bool>(false)
+    /// Whether a run waits at its gate before it begins.
+    let holdsRun = Atomic<Bool>(false)
+    let runGate: Gate
+
+    init(host: String, description: GuestDescription, regions: [MemoryRegion], journal: Journal) throws {
+        self.host = host
+        self.description = description
+        self.regions = regions
+        self.journal = journal
+        runGate = try Gate()
+        disk = try TestDevice(name: "disk", host: host, journal: journal)
+        clock = try TestDevice(name: "clock", host: host, journal: journal)
+    }
+
+    /// A workload with content, where every fourth page holds zeros.
+    static func filled(journal: Journal, pageCounts: [Int] = [600, 40]) throws -> TestWorkload {
+        let shapes = pageCounts.enumerated().map { GuestDescription.Region(name: "ram\($0)", pageCount: $1) }
+        let regions = try shapes.map { try MemoryRegion(name: $0.name, pageCount: $0.pageCount) }
+        for (index, region) in regions.enumerated() {
+            for page in 0..<region.pageCount where page % 4 != 0 {
+                for offset in stride(from: 0, to: region.pageSize, by: 8) {
+                    let value = UInt64(index) << 48 | UInt64(page) << 16 | UInt64(offset) | 1
+                    region.page(page).storeBytes(of: value, toByteOffset: offset, as: UInt64.self)
+                }
+            }
+        }
+        let description = GuestDescription(kind: "test", name: "test", configuration: [1, 2], regions: shapes)
+        let workload = try TestWorkload(host: "source", description: description, regions: regions, journal: journal)
+        workload.disk.set(state: [7, 7, 7])
+        workload.clock.set(state: [UInt8](repeating: 5, count: 3 << 20))
+        return workload
+    }
+
+    var devices: DeviceSet { DeviceSet([disk, clock]) }
+
+    func run(_ permit: consuming RunPermit) throws {
+        guard !failsToRun.load(ordering: .acquiring) else { throw DeviceError(device: "processor", reason: "is hot") }
+        if holdsRun.load(ordering: .acquiring) { runGate.pass() }
+        journal.begin(host)
+        stopping.store(false, ordering: .releasing)
+        state.withLock { $0.isRunning = true }
+        var thread: JoinedThread? = try JoinedThread(name: "test-workload") { [self] in
+            var page = 0
+            while !stopping.load(ordering: .acquiring) {
+                let region = regions[page % regions.count]
+                _ = region.page(page % region.pageCount).load(as: UInt8.self)
+                page += 1
+                state.withLock {
+                    $0.operations += 1
+                    $0.lastOperation = MonotonicClock.now()
+                }
+                // Many of these run at once, and the cores are few.
+                usleep(20)
+            }
+        }
+        self.thread.withLock { swap(&thread, &$0) }
+    }
+
+    func stop() throws {
+        stopping.store(true, ordering: .releasing)
+        var thread: JoinedThread? = nil
+        self.thread.withLock { swap(&thread, &$0) }
+        thread = nil
+        state.withLock { $0.isRunning = false }
+        journal.end(host)
+    }
+
+    var activity: WorkloadActivity { state.withLock(\.self) }
+    var stalls: [LatencyRecorder] { [] }
+
+    func verify() -> Verification? {
+        Verification(pagesChecked: regions.reduce(0) { $0 + $1.pageCount }, corrupt: 0)
+    }
+}
+
+/// A device that a test lets fail, or hold something up.
+final class TestDevice: Device {
+    /// What a device does when it is asked.
+    enum Behaviour: Sendable {
+        case works
+        case fails
+        /// Waits until the test opens the gate.
+        case waits
+    }
+
+    struct Behaviours: Sendable {
+        var save = Behaviour.works
+        var load = Behaviour.works
+        var acquire = Behaviour.works
+    }
+
+    let name: String
+    let gate: Gate
+    private let host: String
+    private let journal: Journal
+    private let state = Mutex<[UInt8]>([])
+    private let behaviours = Mutex(Behaviours())
+
+    init(name: String, host: String, journal: Journal) throws {
+        self.name = name
+        self.host = host
+        self.journal = journal
+        gate = try Gate()
+    }
+
+    func set(state: [UInt8]) { self.state.withLock { $0 = state } }
+    var savedState: [UInt8] { state.withLock(\.self) }
+    func behave(_ change: (inout Behaviours) -> Void) { behaviours.withLock { change(&$0) } }
+
+    func save() throws -> [UInt8] {
+        try act("save", behaviours.withLock(\.save))
+        return state.withLock(\.self)
+    }
+
+    func load(_ state: [UInt8]) throws {
+        try act("load", behaviours.withLock(\.load))
+        self.state.withLock { $0 = state }
+    }
+
+    func acquire() throws { try act("acquire", behaviours.withLock(\.acquire)) }
+    func release() { journal.note("\(host) release \(name)") }
+
+    private func act(_ what: String, _ behaviour: Behaviour) throws {
+        switch behaviour {
+        case .works: break
+        case .fails: throw DeviceError(device: name, reason: "cannot \(what) today")
+        case .waits: gate.pass()
+        }
+        journal.note("\(host) \(what) \(name)")
+    }
+}
+
+/// Something that a thread waits at until the test opens it, and that tells the test when somebody has come.
+final class Gate: Sendable {
+    private let arrived: EventDescriptor
+    private let opened: EventDescriptor
+
+    init() throws {
+        arrived = try EventDescriptor()
+        opened = try EventDescriptor()
+    }
+
+    func pass() {
+        arrived.raise()
+        opened.wait()
+    }
+
+    func open() { opened.raise() }
+    var hasVisitor: Bool { arrived.wait(seconds: 0) }
+}

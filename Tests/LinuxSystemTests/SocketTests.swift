@@ -1,0 +1,162 @@
+import Glibc
+import LinuxSystem
+import OwnThread
+import SystemPackage
+import Testing
+
+@Suite(.ownThread, .timeLimit(.minutes(1)))
+struct SocketTests {
+    @Test func `gathered pieces arrive in order through a buffer that is too small`() throws {
+        let (sender, receiver) = try SocketPair.tcp()
+        // Three MiB in pieces of odd sizes: no send takes them all at once.
+        let sizes = (0..<900).map { 1 + ($0 * 7919) % 7000 }
+        let total = sizes.reduce(0, +)
+        let content = UnsafeMutableRawBufferPointer.allocate(byteCount: total, alignment: 1)
+        defer { content.deallocate() }
+        for index in 0..<total { content[index] = UInt8(truncatingIfNeeded: index &* 31 >> 3) }
+        let expected = Array(content)
+        let received = Received()
+        let thread = try JoinedThread(name: "receive") { received.take(total, from: receiver.socket) }
+        var gather = GatherBuffer(capacity: sizes.count)
+        var offset = 0
+        for size in sizes {
+            gather.append(try #require(content.baseAddress) + offset, byteCount: size)
+            offset += size
+        }
+        try sender.socket.send(&gather)
+        thread.join()
+        #expect(received.bytes == expected)
+    }
+
+    @Test(arguments: [true, false])
+    func `shutdown ends a receive that waits`(onUnixSocket: Bool) throws {
+        let (one, other) = try onUnixSocket ? SocketPair.unix() : SocketPair.tcp()
+        let received = Received()
+        let thread = try JoinedThread(name: "receive") { received.take(1, from: one.socket) }
+        one.socket.shutdown()
+        thread.join()
+        #expect(received.bytes == [])
+        _ = other
+    }
+
+    @Test(arguments: [true, false])
+    func `shutdown ends an accept that waits`(onUnixSocket: Bool) throws {
+        try withSocketPath { path in
+            let listener = try SharedListener(onUnixSocket ? .unix(path: path) : .tcp(host: "127.0.0.1", port: 0))
+            let outcome = Counts()
+            let thread = try JoinedThread(name: "accept") {
+                if (try? SocketPair.accept(from: listener.listener)) == nil { outcome.add(1) }
+            }
+            listener.listener.shutdown()
+            thread.join()
+            #expect(outcome.sum == 1)
+        }
+    }
+
+    @Test func `a peer that has closed is told apart from bytes`() throws {
+        let (one, other) = try SocketPair.tcp()
+        try other.socket.send([1, 2, 3])
+        other.socket.shutdown()
+        var bytes = [UInt8](repeating: 0, count: 8)
+        #expect(try bytes.withUnsafeMutableBytes { try one.socket.receive(exactly: $0) } == 3)
+        #expect(try bytes.withUnsafeMutableBytes { try one.socket.receive(into: $0) } == 0)
+        #expect(bytes.prefix(3) == [1, 2, 3])
+    }
+
+    @Test func `sending to a peer that is gone is an error that names it`() throws {
+        let (one, other) = try SocketPair.unix()
+        other.socket.shutdown()
+        let error = try #require(throws: SystemError.self) { try one.socket.send([UInt8](repeating: 0, count: 10)) }
+        #expect(error.errno == .brokenPipe)
+        #expect("\(error)".hasPrefix("cannot send to "))
+    }
+
+    @Test func `a receive ends at its timeout`() throws {
+        let (one, _other) = try SocketPair.tcp()
+        try one.socket.setReceiveTimeout(seconds: 1)
+        var byte: UInt8 = 0
+        let error = try #require(throws: SystemError.self) {
+            try withUnsafeMutableBytes(of: &byte) { _ = try one.socket.receive(into: $0) }
+        }
+        #expect(error.errno == .timedOut)
+        withExtendedLifetime(_other) {}
+    }
+
+    @Test func `a peer that trickles does not put a deadline off`() throws {
+        let (one, other) = try SocketPair.tcp()
+        let stop = try SharedFlag()
+        let trickle = try JoinedThread(name: "trickle") {
+            // The pause is what the peer does, not what the test waits for.
+            while !stop.flag.wait(seconds: 0), (try? other.socket.send([0])) != nil { usleep(10_000) }
+        }
+        var bytes = [UInt8](repeating: 0, count: 1 << 20)
+        let begin = MonotonicClock.now()
+        let error = try #require(throws: SystemError.self) {
+            try bytes.withUnsafeMutableBytes { _ = try one.socket.receive(exactly: $0, before: begin + 200_000_000) }
+        }
+        stop.flag.raise()
+        trickle.join()
+        #expect(error.errno == .timedOut)
+        #expect(MonotonicClock.now() - begin >= 200_000_000)
+    }
+
+    @Test func `a Unix listener is for its owner only`() throws {
+        try withSocketPath { path in
+            let listener = try Listener(at: .unix(path: path))
+            var status = stat()
+            #expect(stat(path, &status) == 0)
+            #expect(status.st_mode & 0o777 == 0o600)
+            let client = try StreamSocket(connectingTo: .unix(path: path))
+            let accepted = try SocketPair.accept(from: listener)
+            #expect(accepted.socket.peer == "process \(getpid())")
+            #expect(client.peer == "unix:\(path)")
+            listener.removeFile()
+            #expect(access(path, F_OK) != 0)
+        }
+    }
+
+    @Test func `a port in use is a clear line`() throws {
+        let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let error = try #require(throws: SystemError.self) { _ = try Listener(at: listener.address) }
+        #expect(
+            "\(error)" == "cannot listen at \(listener.address): Address already in use; "
+                + "choose a free port, or 0 for any"
+        )
+    }
+
+    @Test func `a path in use is a clear line`() throws {
+        try withSocketPath { path in
+            let listener = try Listener(at: .unix(path: path))
+            let error = try #require(throws: SystemError.self) { _ = try Listener(at: listener.address) }
+            #expect(
+                "\(error)" == "cannot listen at unix:\(path): Address already in use; "
+                    + "remove the file if nothing uses it"
+            )
+        }
+    }
+
+    @Test func `a connection that is refused is a clear line`() throws {
+        let address = try { try Listener(at: .tcp(host: "127.0.0.1", port: 0)).address }()
+        let error = try #require(throws: SystemError.self) { _ = try StreamSocket(connectingTo: address) }
+        #expect("\(error)" == "cannot connect to \(address): Connection refused; check that the agent listens there")
+    }
+
+    @Test func `a host that is unknown is a clear line`() throws {
+        let error = try #require(throws: SystemError.self) {
+            _ = try StreamSocket(connectingTo: .tcp(host: "no host at all", port: 1))
+        }
+        #expect("\(error)".hasPrefix("cannot find the host 'no host at all' ("))
+        #expect("\(error)".hasSuffix("; check its name"))
+    }
+
+    #if DEBUG
+    @Test(arguments: [Errno.connectionAbort, .protocolError, .networkDown])
+    func `a connection that dies before its accept is passed over`(errno: Errno) throws {
+        let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let client = try StreamSocket(connectingTo: listener.address)
+        let accepted = try ForcedErrno.with([.accept4: [errno]]) { try listener.accept() != nil }
+        #expect(accepted)
+        withExtendedLifetime(client.peer) {}
+    }
+    #endif
+}
