@@ -1,5 +1,6 @@
 #include "CShims.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -28,6 +29,8 @@ int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage) { return OR
 int shim_uffdio_wake(int uffd, struct uffdio_range *range) { return OR_ERRNO(ioctl(uffd, UFFDIO_WAKE, range)); }
 
 int shim_open(const char *path, int flags) { return OR_ERRNO(open(path, flags)); }
+int shim_openat(int directory, const char *path, int flags, mode_t mode) { return OR_ERRNO(openat(directory, path, flags, mode)); }
+ssize_t shim_getdents64(int directory, void *entries, size_t length) { return OR_ERRNO(getdents64(directory, entries, length)); }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
 int shim_memfd_create(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }

@@ -29,6 +29,10 @@ int shim_uffdio_wake(int uffd, struct uffdio_range *range);
 
 /// open is variadic.
 int shim_open(const char *path, int flags);
+/// openat is variadic.
+int shim_openat(int directory, const char *path, int flags, mode_t mode);
+/// getdents64 is hidden behind _GNU_SOURCE.
+ssize_t shim_getdents64(int directory, void *entries, size_t length);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
 int shim_set_thread_name(const char *name);
 /// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec.
