@@ -64,6 +64,7 @@ let package = Package(
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
 
         // Who runs.
+        room("RunLease", ["LinuxSystem"]),
         room(
             "Controller",
             [
@@ -87,6 +88,11 @@ let package = Package(
         tests(of: "Guest"),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
+        tests(
+            of: "RunLease",
+            ["LinuxSystem", "OwnThread", "PrivateMount", .product(name: "SystemPackage", package: "swift-system")]
+        ),
         tests(of: "PageProtocol"),
         tests(of: "Switchover"),
         tests(of: "QMP", ["LinuxSystem"]),
