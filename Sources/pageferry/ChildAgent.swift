@@ -35,10 +35,8 @@ final class ChildAgent: Sendable {
     func connect() async throws -> AgentClient {
         let ready = output.fileHandleForReading
         let isReady = await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
-            ready.readabilityHandler = { handle in
-                handle.readabilityHandler = nil
-                continuation.resume(returning: !handle.availableData.isEmpty)
-            }
+            // Blocks until the first line or the end has come. A readability handler may be called for both.
+            DispatchQueue.global().async { continuation.resume(returning: !ready.availableData.isEmpty) }
         }
         guard isReady else { throw Failure("the \(name) agent did not start") }
         return try await AgentClient(address)
