@@ -3,8 +3,14 @@ import LinuxSystem
 
 /// A place in this process where built-in workloads can arrive.
 public struct BuiltInLanding: Landing {
+    private let hooks: Set<String>
+
     /// Makes a landing.
-    public init() {}
+    ///
+    /// - Parameter hooks: paths of programs that the `hook` devices of a workload that arrives may run on this host.
+    public init(allowingHooks hooks: Set<String> = []) {
+        self.hooks = hooks
+    }
 
     /// Makes memory, registered and empty, and the stopped workload in it.
     ///
@@ -12,6 +18,10 @@ public struct BuiltInLanding: Landing {
     ///   `SystemError` when the kernel refuses.
     public func prepare(_ description: GuestDescription) throws -> PreparedGuest {
         let configuration = try WorkloadConfiguration(description)
+        for case .hook(let path) in configuration.devices where !hooks.contains(path) {
+            // Whoever reaches the migration port would choose what runs here.
+            throw WorkloadError("the workload brings hook:\(path), which may not run here; allow it with --allow-hook")
+        }
         try checkMemory(for: configuration.memoryBytes)
         let userfaultfd = try Userfaultfd(features: [])
         let regions = try description.regions.map { shape in

@@ -181,6 +181,8 @@ extension WorkloadConfiguration {
             uses[specification.deviceName] = use
             let name = use == 1 ? specification.deviceName : "\(specification.deviceName)-\(use)"
             return switch specification {
+            case .disk(let path): DiskDevice(name: name, path: path)
+            case .hook(let path): HookDevice(name: name, path: path, workload: pattern.rawValue)
             case .broken(let step): BrokenDevice(name: name, at: step)
             case .slow(let step, let seconds): SlowDevice(name: name, at: step, seconds: seconds)
             case .readsMemory: MemoryReadingDevice(name: name, regions: regions)

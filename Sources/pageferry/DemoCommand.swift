@@ -49,7 +49,7 @@ struct DemoCommand: AsyncParsableCommand {
     private func move() async throws -> Report {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let destinationAgent = try ChildAgent("destination", in: folder.path, [])
+        let destinationAgent = try ChildAgent("destination", in: folder.path, workloadOptions.hookPermissions)
         defer { destinationAgent.end() }
         let sourceAgent = try ChildAgent("source", in: folder.path, workloadOptions.arguments)
         defer { sourceAgent.end() }

@@ -33,6 +33,14 @@ struct DestinationCommand: AsyncParsableCommand {
     )
     var attach: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Let the device hook:PATH of a workload that arrives run this program; may be repeated.",
+            valueName: "path"
+        )
+    )
+    var allowHook: [String] = []
+
     func run() async throws {
         let logger = agentOptions.logger("destination")
         var configuration = Agent.Configuration()
@@ -42,7 +50,7 @@ struct DestinationCommand: AsyncParsableCommand {
         _ = try Userfaultfd()
         let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }
         defer { attached?.close() }
-        let landing: any Landing = attached ?? BuiltInLanding()
+        let landing: any Landing = attached ?? BuiltInLanding(allowingHooks: Set(allowHook))
         let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)
         try await agentOptions.run(agent, logger: logger) {
             guard let listen else { return "controlled at \(agentOptions.qmp[0])" }

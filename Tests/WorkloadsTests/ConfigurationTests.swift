@@ -69,6 +69,7 @@ struct ConfigurationTests {
             ("broken:save", DeviceSpecification.broken(at: .save)), ("broken:start", .broken(at: .start)),
             ("slow:load=1.5", .slow(at: .load, seconds: 1.5)), ("slow:save=2", .slow(at: .save, seconds: 2)),
             ("reads-memory", .readsMemory), ("large:64", .large(mebibytes: 64)),
+            ("disk:/a b/c:d", .disk(path: "/a b/c:d")), ("hook:/h", .hook(path: "/h")),
         ]
     )
     func device(text: String, device: DeviceSpecification) throws {
@@ -81,10 +82,12 @@ struct ConfigurationTests {
         arguments: [
             "", "broken", "broken:", "broken:stop", "slow:load", "slow:load=", "slow:load=-1", "slow:load=nan",
             "slow:load=1e9", "slow=load:1", "reads-memory:1", "large", "large:0", "large:1.5", "large:99999999", "disk",
+            "disk:", "disk:a.img", "disk:/a/", "hook", "hook:/", "hook:./h", "hook:/\0",
         ]
     )
     func noDevice(text: String) {
         let error = #expect(throws: WorkloadError.self) { _ = try DeviceSpecification(parsing: text) }
-        #expect(error?.description.hasPrefix("'\(text)' is no device; give broken:save|load|start") == true)
+        let beginning = "'\(text)' is no device; give disk:PATH, hook:PATH (absolute), broken:save|load|start"
+        #expect(error?.description.hasPrefix(beginning) == true)
     }
 }
