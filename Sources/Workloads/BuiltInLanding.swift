@@ -28,32 +28,12 @@ public struct BuiltInLanding: Landing {
     }
 
     private func checkMemory(for byteCount: Int) throws {
-        guard let available = try MemoryAvailable(reading: "/proc/meminfo")?.byteCount else { return }
+        guard let available = ProcessFile.availableMemory else { return }
         guard byteCount <= available else {
             throw WorkloadError(
                 "the workload needs \(byteCount >> 20) MiB of memory, and this host has \(available >> 20) MiB "
                     + "available; free memory here or move a smaller workload"
             )
         }
-    }
-}
-
-/// How much memory the kernel thinks can be had without swapping.
-struct MemoryAvailable: Hashable, Sendable {
-    /// In bytes.
-    let byteCount: Int
-
-    /// Reads it where the kernel tells; nil if the kernel does not.
-    init?(reading path: String) throws(WorkloadError) {
-        self.init(parsing: String(decoding: try contents(ofFile: path), as: UTF8.self))
-    }
-
-    /// Finds the line `MemAvailable:   123 kB`.
-    init?(parsing text: String) {
-        let line = text.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
-        guard let fields = line?.split(separator: " "), fields.count == 3, let kibibytes = Int(fields[1]) else {
-            return nil
-        }
-        byteCount = kibibytes << 10
     }
 }

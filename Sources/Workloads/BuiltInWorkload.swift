@@ -19,6 +19,8 @@ public final class BuiltInWorkload: Workload {
     public let regions: [GuestRegion]
     /// Its state beside the memory: `cpu`, `ledger`, `clock`, `serial`, then those of the configuration.
     public let devices: DeviceSet
+    /// How many of the devices every workload has.
+    static let ownDevices = 4
 
     let memory: WorkloadMemory
     let threads: [WorkloadThread]
@@ -141,7 +143,7 @@ public final class BuiltInWorkload: Workload {
             current = nil
             clock.stop()
             isRunning.store(false, ordering: .relaxed)
-            console.write("stopped after \(threads.reduce(0) { $0 + $1.state.operations }) operations")
+            console.write("stopped after \(threads.reduce(0) { $0 &+ $1.state.operations }) operations")
         }
     }
 

@@ -19,7 +19,7 @@ public enum DeviceSpecification: Hashable, Sendable {
     case slow(at: Step, seconds: Double)
     /// Reads guest memory while it loads.
     case readsMemory
-    /// Has a state of that many MiB.
+    /// Has a state of that many MiB; all devices together travel with less than 1 GiB.
     case large(mebibytes: Int)
 
     /// Reads the text form.
@@ -41,7 +41,7 @@ public enum DeviceSpecification: Hashable, Sendable {
         case ("reads-memory", .none):
             self = .readsMemory
         case ("large", .some(let argument)):
-            guard let mebibytes = Int(argument), (1...65536).contains(mebibytes) else { throw .device(text) }
+            guard let mebibytes = Int(argument), (1...1023).contains(mebibytes) else { throw .device(text) }
             self = .large(mebibytes: mebibytes)
         default:
             throw .device(text)
@@ -88,7 +88,7 @@ extension WorkloadError {
     fileprivate static func device(_ text: String) -> WorkloadError {
         WorkloadError(
             "'\(text)' is no device; give broken:save|load|start, slow:save=SECONDS (or load=, start=; up to 3600), "
-                + "reads-memory, or large:MIB (up to 65536)"
+                + "reads-memory, or large:MIB (up to 1023)"
         )
     }
 }
