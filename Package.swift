@@ -56,7 +56,7 @@ let package = Package(
         ),
 
         // Memory moves.
-        room("SourceAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
+        room("SourceAgent", ["PageProtocol", "LinuxSystem"]),
         room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
 
         // What can be moved.

@@ -62,7 +62,7 @@ extension Agent {
                 "transferred": JSONValue(progress.bytesSent),
                 "remaining": JSONValue((progress.pagesTotal - progress.pagesSent) * pageSize),
                 "total": JSONValue(progress.pagesTotal * pageSize),
-                "duplicate": JSONValue(progress.pagesSent - progress.bytesSent / max(1, pageSize)),
+                "duplicate": JSONValue(progress.zeroPages),
                 "normal": JSONValue(progress.bytesSent / max(1, pageSize)),
                 "page-size": JSONValue(pageSize),
                 "postcopy-requests": JSONValue(progress.requests),

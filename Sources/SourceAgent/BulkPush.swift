@@ -47,7 +47,7 @@ struct BulkPush: ~Copyable {
                 end += 1
             }
             // Claimed before it is sent: a request that comes meanwhile is answered all the same.
-            _ = sent.insert(run: first..<end)
+            memory.claim(first..<end, region: index, isZero: isZero)
             let run = PageRun(region: UInt32(index), count: UInt32(end - first), first: UInt64(first))
             if isZero {
                 gather.add(.zeroes(run))

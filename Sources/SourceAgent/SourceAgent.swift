@@ -21,6 +21,8 @@ public final class SourceAgent: Sendable {
         public var pagesTotal = 0
         /// Pages sent at least once, zero pages among them.
         public var pagesSent = 0
+        /// Zero pages sent, without bytes, as often as they were sent.
+        public var zeroPages = 0
         /// Requests answered on the urgent lane.
         public var requests = 0
         /// Bytes of pages sent, on both lanes.
@@ -102,53 +104,9 @@ public final class SourceAgent: Sendable {
         Progress(
             pagesTotal: memory.pagesTotal,
             pagesSent: memory.pagesSent,
+            zeroPages: memory.zeroPages.load(ordering: .relaxed),
             requests: memory.requests.load(ordering: .relaxed),
             bytesSent: memory.bytesSent.load(ordering: .relaxed)
         )
-    }
-}
-
-/// The urgent and bulk connections to one destination.
-final class LaneSockets: Sendable {
-    let urgent: StreamSocket
-    let bulk: StreamSocket
-
-    init(urgent: consuming StreamSocket, bulk: consuming StreamSocket) {
-        self.urgent = urgent
-        self.bulk = bulk
-    }
-
-    func shutdown() {
-        urgent.shutdown()
-        bulk.shutdown()
-    }
-}
-
-/// The memory to send, and which of its pages have been sent.
-final class SentMemory: Sendable {
-    let regions: [MemoryRegion]
-    let table: RegionTable
-    let sent: [PageBitmap]
-    let pagesTotal: Int
-    let isFrozen = Atomic<Bool>(false)
-    let requests = Atomic<Int>(0)
-    let bytesSent = Atomic<Int>(0)
-    private let completed = Atomic<Bool>(false)
-
-    init(regions: [MemoryRegion], table: RegionTable) throws(SystemError) {
-        self.regions = regions
-        self.table = table
-        var sent: [PageBitmap] = []
-        for region in regions { sent.append(try PageBitmap(pageCount: region.pageCount)) }
-        self.sent = sent
-        pagesTotal = regions.reduce(0) { $0 + $1.pageCount }
-    }
-
-    var pagesSent: Int { sent.reduce(0) { $0 + $1.count } }
-
-    /// True once: for the caller that finds every page sent first.
-    func completesNow() -> Bool {
-        guard sent.allSatisfy(\.isFull) else { return false }
-        return !completed.exchange(true, ordering: .acquiringAndReleasing)
     }
 }
