@@ -95,7 +95,10 @@ let package = Package(
             dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "OwnThread"],
             swiftSettings: settings
         ),
-        tests(of: "Attachments", ["Guest", "LinuxSystem", "OwnThread", logging]),
+        tests(
+            of: "Attachments",
+            ["Guest", "LinuxSystem", "OwnThread", logging, .product(name: "SystemPackage", package: "swift-system")]
+        ),
         tests(of: "Controller", ["Guest", "LinuxSystem", "OwnThread", "PageProtocol", "QMP", "Telemetry", logging]),
         .testTarget(
             name: "CommandTests",

@@ -18,6 +18,10 @@ public protocol Workload: AnyObject, Sendable {
     /// - Throws: when it cannot be stopped from here; then it runs on.
     func stop() throws
 
+    /// Says whom to tell, instead of whom was said before, when the workload has ended by itself after it was started,
+    /// with the reason: the process that it lives in is gone. A workload of this process never tells.
+    func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void)
+
     /// What it has done so far in this process.
     var activity: WorkloadActivity { get }
 
@@ -28,6 +32,11 @@ public protocol Workload: AnyObject, Sendable {
     ///
     /// - Returns: nil where the workload cannot know.
     func verify() -> Verification?
+}
+
+extension Workload {
+    /// Nothing to tell of a workload that lives as long as this process.
+    public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {}
 }
 
 /// What a workload has done in one process. Times are of ``MonotonicClock``, in nanoseconds.

@@ -3,7 +3,7 @@ import SystemPackage
 
 /// The kernel calls this module makes. Errors name them, and tests inject failures by them.
 package enum SystemCall: String, Sendable, Hashable {
-    case accept4, bind, connect, eventfd, fchmod, fstat, ftruncate, getpeername, getsockname, getsockopt, listen
+    case accept4, bind, connect, eventfd, fchmod, fcntl, fstat, ftruncate, getpeername, getsockname, getsockopt, listen
     case madvise, mincore
     case memfdCreate = "memfd_create", mmap, munmap, open, poll, pread, read, recv, recvmsg, send,
         sendmsg
