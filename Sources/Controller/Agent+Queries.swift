@@ -78,7 +78,8 @@ extension Agent {
             "status": .string(snapshot.state.rawValue),
             "total-time": JSONValue(Int(snapshot.totalMicroseconds / 1000)),
         ]
-        if case .tcp(let host, let port) = session.acceptor.address {
+        // Only in this state a source can still come: nobody is to dial a migration that has begun or ended.
+        if snapshot.state == .setup, case .tcp(let host, let port) = session.acceptor.address {
             answer["socket-address"] = [["type": "inet", "host": .string(host), "port": .string("\(port)")]]
         }
         answer["error-desc"] = snapshot.failureReason.map { .string($0) }

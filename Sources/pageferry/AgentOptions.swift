@@ -1,6 +1,7 @@
 import ArgumentParser
 import Controller
 import Foundation
+import LinuxSystem
 import Logging
 import QMP
 
@@ -28,7 +29,7 @@ struct AgentOptions: ParsableArguments {
             throw ValidationError("an agent needs a control socket: --qmp unix:PATH")
         }
         guard !insecure else { return }
-        for case .tcp(let host, _) in qmp where !(host == "localhost" || host == "::1" || host.hasPrefix("127.")) {
+        for case .tcp(let host, let port) in qmp where !SocketAddress.tcp(host: host, port: port).isLocal {
             throw ValidationError(
                 "\(host) can be reached from other hosts, and whoever reaches it controls the agent; use 127.0.0.1, or "
                     + "say --insecure"

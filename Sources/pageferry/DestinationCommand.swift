@@ -33,6 +33,18 @@ struct DestinationCommand: AsyncParsableCommand {
     )
     var attach: String?
 
+    func validate() throws {
+        if let listen, case .unix = listen {
+            throw ValidationError("a source reaches a destination by TCP only, not at \(listen); give HOST:PORT")
+        }
+        guard let attach else { return }
+        do {
+            _ = try SocketAddress("unix:\(attach)")
+        } catch {
+            throw ValidationError("--attach: \(error.reason)")
+        }
+    }
+
     func run() async throws {
         let logger = agentOptions.logger("destination")
         var configuration = Agent.Configuration()

@@ -1,4 +1,5 @@
 import ArgumentParser
+import LinuxSystem
 import Orchestration
 import QMP
 import Telemetry
@@ -27,7 +28,7 @@ struct MigrateCommand: AsyncParsableCommand {
             valueName: "tcp:host:port"
         )
     )
-    var uri: String?
+    var uri: SocketAddress?
 
     @Flag(help: "Stop the workload where it then is, check every page, and let it go on.")
     var verify = false
@@ -35,9 +36,15 @@ struct MigrateCommand: AsyncParsableCommand {
     @Flag(help: "Print the report as one JSON object.")
     var json = false
 
+    func validate() throws {
+        if let uri, case .unix = uri {
+            throw ValidationError("a source reaches a destination by TCP only, not at \(uri); give tcp:HOST:PORT")
+        }
+    }
+
     func run() async throws {
         let migration = try await Migration(source: AgentClient(source), destination: AgentClient(destination))
-        try await migration.begin(at: uri)
+        try await migration.begin(at: uri?.description)
         let sides = try await migration.end()
         var checked = Report.Verify()
         if verify, let holder = sides.holder(of: migration) {
