@@ -172,4 +172,14 @@ struct DemoTests {
             #expect(finished.output.contains(word), "no '\(word)' in:\n\(finished.output)")
         }
     }
+
+    @Test("gives up in time while the source still fills its memory", .timeLimit(.minutes(1)))
+    func timeout() throws {
+        let begin = Date()
+        let finished = try Executable.pageferry("demo", "--memory", "8GiB", "--timeout", "500ms", seconds: 50)
+        #expect(finished.status == 1, "\(finished)")
+        #expect(finished.errors.contains("did not end within"), "\(finished)")
+        // An agent that must be killed is given 10 seconds.
+        #expect(Date().timeIntervalSince(begin) < 9)
+    }
 }
