@@ -52,6 +52,7 @@ let package = Package(
                 "LinuxSystem", logging,
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
 
@@ -71,7 +72,7 @@ let package = Package(
                 "Telemetry", logging,
             ]
         ),
-        room("Orchestration", ["QMP", "Telemetry"]),
+        room("Orchestration", ["LinuxSystem", "QMP", "Telemetry"]),
         .executableTarget(
             name: "pageferry",
             dependencies: [

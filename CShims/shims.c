@@ -32,6 +32,7 @@ int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_
 int shim_memfd_create(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int shim_set_nonblocking(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)); }
+int shim_set_close_on_exec(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFD, FD_CLOEXEC)); }
 int shim_accept4(int listener, int flags) { return OR_ERRNO(accept4(listener, NULL, NULL, flags)); }
 
 ssize_t shim_send_descriptor(int socket, const void *data, size_t length, int descriptor) {

@@ -37,6 +37,8 @@ int shim_memfd_create(const char *name);
 int shim_eventfd(void);
 /// fcntl is variadic. Sets O_NONBLOCK.
 int shim_set_nonblocking(int descriptor);
+/// fcntl is variadic. Sets FD_CLOEXEC.
+int shim_set_close_on_exec(int descriptor);
 /// accept4 is hidden behind _GNU_SOURCE.
 int shim_accept4(int listener, int flags);
 

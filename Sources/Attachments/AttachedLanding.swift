@@ -36,7 +36,7 @@ public final class AttachedLanding: Landing {
     /// Takes no more processes and removes the socket.
     public func close() {
         listener.shutdown()
-        listener.removeFile()
+        listener.file?.remove()
         var thread: JoinedThread? = nil
         self.thread.withLock { swap(&thread, &$0) }
     }

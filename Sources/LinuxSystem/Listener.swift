@@ -7,20 +7,22 @@ public struct Listener: ~Copyable, Sendable {
     private let descriptor: OwnedDescriptor
     /// Where it listens, with the port the kernel chose.
     public let address: SocketAddress
+    /// The file of a Unix socket; nil for TCP.
+    public let file: SocketFile?
 
-    /// Listens at an address. A Unix socket has mode 0600 from its first instant.
+    /// Listens at an address.
+    ///
+    /// A Unix socket has mode 0600 from its first instant, and replaces a socket file that nobody listens on.
     public init(at address: SocketAddress, backlog: CInt = 128) throws(SystemError) {
         switch address {
         case .unix(let path):
             let descriptor = try Listener.socket(AF_UNIX)
             let raw = descriptor.raw
-            try attempt("listen at \(address)", advice: "remove the file if nothing uses it") { () throws(Errno) in
-                // The mode of the unbound socket becomes the mode of the file that bind makes.
-                _ = try kernel(.fchmod) { orErrno(fchmod(raw, 0o600)) }
-                _ = try kernel(.bind) { shim_bind_unix(raw, path) }
-                _ = try kernel(.listen) { orErrno(listen(raw, backlog)) }
+            let file = try SocketFile(binding: descriptor, to: path)
+            _ = try attempt("listen at \(address)") { () throws(Errno) in
+                try kernel(.listen) { orErrno(listen(raw, backlog)) }
             }
-            self.init(descriptor, address)
+            self.init(descriptor, address, file)
         case .tcp(let host, let port):
             let resolved = try ResolvedAddress(host: host, port: port, passive: true)
             let descriptor = try Listener.socket(resolved.family)
@@ -41,21 +43,21 @@ public struct Listener: ~Copyable, Sendable {
                 // sin_port and sin6_port both are the two bytes after the family, in network order.
                 bound = withUnsafeBytes(of: &name) { UInt16($0[2]) << 8 | UInt16($0[3]) }
             }
-            self.init(descriptor, .tcp(host: host, port: bound))
+            self.init(descriptor, .tcp(host: host, port: bound), nil)
         }
     }
 
-    private init(_ descriptor: consuming OwnedDescriptor, _ address: SocketAddress) {
+    private init(_ descriptor: consuming OwnedDescriptor, _ address: SocketAddress, _ file: SocketFile?) {
         self.descriptor = descriptor
         self.address = address
+        self.file = file
     }
 
-    static func socket(_ family: CInt) throws(SystemError) -> OwnedDescriptor {
-        try attempt("make a socket", advice: "raise `ulimit -n`") { () throws(Errno) in
+    static func socket(_ family: CInt, isBlocking: Bool = true) throws(SystemError) -> OwnedDescriptor {
+        let flags = SOCK_CLOEXEC.rawValue | (isBlocking ? 0 : SOCK_NONBLOCK.rawValue)
+        return try attempt("make a socket", advice: "raise `ulimit -n`") { () throws(Errno) in
             OwnedDescriptor(
-                try kernel(.socket) {
-                    orErrno(Glibc.socket(family, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0))
-                }
+                try kernel(.socket) { orErrno(Glibc.socket(family, CInt(SOCK_STREAM.rawValue | flags), 0)) }
             )
         }
     }
@@ -103,12 +105,6 @@ public struct Listener: ~Copyable, Sendable {
     /// Ends the listening: a thread blocked in ``accept()`` returns nil.
     public func shutdown() {
         _ = try? kernel(.shutdown) { orErrno(Glibc.shutdown(descriptor.raw, CInt(SHUT_RDWR))) }
-    }
-
-    /// Removes the file of a Unix socket.
-    public func removeFile() {
-        // Somebody else may have removed it already.
-        if case .unix(let path) = address { _ = try? kernel(.unlink) { orErrno(unlink(path)) } }
     }
 
     /// Hands the listening descriptor to code that closes it.

@@ -19,7 +19,11 @@ public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
                 throw SocketAddressError(text: text, reason: "no port")
             }
             var host = rest[..<colon]
-            if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+            if host.hasPrefix("["), host.hasSuffix("]") {
+                host = host.dropFirst().dropLast()
+            } else if host.contains(":") {
+                throw SocketAddressError(text: text, reason: "an IPv6 address stands in brackets")
+            }
             guard !host.isEmpty else { throw SocketAddressError(text: text, reason: "no host") }
             self = .tcp(host: String(host), port: port)
         }

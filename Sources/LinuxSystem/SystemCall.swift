@@ -3,8 +3,8 @@ import SystemPackage
 
 /// The kernel calls this module makes. Errors name them, and tests inject failures by them.
 package enum SystemCall: String, Sendable, Hashable {
-    case accept4, bind, connect, eventfd, fchmod, fstat, ftruncate, getpeername, getsockname, getsockopt, listen
-    case madvise, mincore
+    case accept4, bind, connect, eventfd, fchmod, fcntl, fstat, ftruncate, getpeername, getsockname, getsockopt
+    case listen, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mmap, munmap, open, poll, pread, read, recv, recvmsg, send,
         sendmsg
     case setsockopt, shutdown, socket, unlink, userfaultfd, write

@@ -1,4 +1,5 @@
 import Foundation
+public import LinuxSystem
 public import QMP
 public import Telemetry
 
@@ -9,12 +10,12 @@ public struct AgentClient: Sendable {
     /// Connects to an agent's control socket.
     ///
     /// - Throws: what cannot be reached and why, in one line.
-    public init(_ address: QMPAddress) async throws {
+    public init(_ address: SocketAddress) async throws {
         client = try await QMPClient.connect(to: address)
     }
 
     /// Where the agent is controlled.
-    public var address: QMPAddress { client.address }
+    public var address: SocketAddress { client.address }
 
     /// Carries out a command.
     ///
@@ -64,7 +65,7 @@ public struct AgentClient: Sendable {
 /// A command that an agent could not carry out.
 public struct AgentFailure: Error, Sendable, Equatable, CustomStringConvertible {
     /// Which agent.
-    public let agent: QMPAddress
+    public let agent: SocketAddress
     /// Which command.
     public let command: String
     /// Why.

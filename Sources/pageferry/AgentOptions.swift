@@ -1,6 +1,7 @@
 import ArgumentParser
 import Controller
 import Foundation
+import LinuxSystem
 import Logging
 import QMP
 
@@ -12,7 +13,7 @@ struct AgentOptions: ParsableArguments {
             valueName: "address"
         )
     )
-    var qmp: [QMPAddress]
+    var qmp: [SocketAddress]
 
     @Flag(help: "Allow listening where other hosts can reach the agent, though channels are not authenticated.")
     var insecure = false
@@ -27,13 +28,11 @@ struct AgentOptions: ParsableArguments {
         guard qmp.contains(where: { if case .unix = $0 { true } else { false } }) else {
             throw ValidationError("an agent needs a control socket: --qmp unix:PATH")
         }
-        guard !insecure else { return }
-        for case .tcp(let host, _) in qmp where !(host == "localhost" || host == "::1" || host.hasPrefix("127.")) {
-            throw ValidationError(
-                "\(host) can be reached from other hosts, and whoever reaches it controls the agent; use 127.0.0.1, or "
-                    + "say --insecure"
-            )
-        }
+        guard !insecure, let exposed = qmp.first(where: { !$0.isLocal }) else { return }
+        throw ValidationError(
+            "\(exposed) can be reached from other hosts, and whoever reaches it controls the agent; use 127.0.0.1, or "
+                + "say --insecure"
+        )
     }
 
     func logger(_ command: String) -> Logger {
@@ -49,7 +48,7 @@ struct AgentOptions: ParsableArguments {
         do {
             for address in qmp {
                 let bound = try await server.listen(on: address)
-                if insecure, case .tcp = bound {
+                if !bound.isLocal {
                     logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
                 }
             }

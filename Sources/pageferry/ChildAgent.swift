@@ -1,6 +1,6 @@
 import Foundation
+import LinuxSystem
 import Orchestration
-import QMP
 
 /// An agent in a process of its own, which ends when this process does, however it ends.
 final class ChildAgent: Sendable {
@@ -12,7 +12,7 @@ final class ChildAgent: Sendable {
     /// Its other end is the child's standard input; the kernel closes this one with the process.
     private let lifeline = Pipe()
     private let output = Pipe()
-    let address: QMPAddress
+    let address: SocketAddress
 
     /// Starts `pageferry NAME` with arguments.
     ///

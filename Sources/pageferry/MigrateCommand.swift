@@ -1,6 +1,6 @@
 import ArgumentParser
+import LinuxSystem
 import Orchestration
-import QMP
 import Telemetry
 
 /// Moves a workload from one agent to another.
@@ -16,10 +16,10 @@ struct MigrateCommand: AsyncParsableCommand {
     )
 
     @Option(help: ArgumentHelp("The control socket of the agent with the workload.", valueName: "address"))
-    var source: QMPAddress
+    var source: SocketAddress
 
     @Option(help: ArgumentHelp("The control socket of the agent that is to have it.", valueName: "address"))
-    var destination: QMPAddress
+    var destination: SocketAddress
 
     @Option(
         help: ArgumentHelp(

@@ -43,18 +43,20 @@ struct BadInputTests {
         expectOneLine(finished, status: 1, holding: "Address already in use")
     }
 
-    @Test("beyond loopback an agent listens only when told it is insecure", .timeLimit(.minutes(1)))
-    func beyondLoopback() throws {
+    @Test(
+        "beyond loopback an agent listens only when told it is insecure",
+        .timeLimit(.minutes(1)),
+        arguments: [
+            ["--listen", "0.0.0.0:0"], ["--qmp", "tcp:0.0.0.0:0"], ["--qmp", "[::]:0"],
+            ["--qmp", "127.example.org:0"],
+        ]
+    )
+    func beyondLoopback(options: [String]) throws {
         let workspace = try Workspace()
-        let finished = try Executable.pageferry(
-            "destination",
-            "--qmp",
-            workspace.file("b.sock"),
-            "--listen",
-            "0.0.0.0:0",
-            seconds: 30
-        )
+        let arguments = ["destination", "--qmp", workspace.file("b.sock")] + options
+        let finished = try Executable.run(Executable.pageferry, arguments, seconds: 30)
         #expect(finished.status != 0)
+        #expect(finished.output.isEmpty, "\(finished)")
         #expect(finished.errors.contains("--insecure"), "\(finished)")
     }
 

@@ -110,7 +110,7 @@ struct SocketTests {
             let accepted = try SocketPair.accept(from: listener)
             #expect(accepted.socket.peer == "process \(getpid())")
             #expect(client.peer == "unix:\(path)")
-            listener.removeFile()
+            listener.file?.remove()
             #expect(access(path, F_OK) != 0)
         }
     }
@@ -130,9 +130,56 @@ struct SocketTests {
             let error = try #require(throws: SystemError.self) { _ = try Listener(at: listener.address) }
             #expect(
                 "\(error)" == "cannot listen at unix:\(path): Address already in use; "
-                    + "remove the file if nothing uses it"
+                    + "another process listens there; choose another path"
             )
         }
+    }
+
+    @Test func `a socket file that nobody listens on is replaced`() throws {
+        try withSocketPath { path in
+            do { _ = try Listener(at: .unix(path: path)) }
+            #expect(access(path, F_OK) == 0)
+            let listener = try Listener(at: .unix(path: path))
+            let client = try StreamSocket(connectingTo: listener.address)
+            #expect(client.peer == "unix:\(path)")
+        }
+    }
+
+    @Test func `a listener removes no socket file but its own`() throws {
+        try withSocketPath { path in
+            let earlier = try Listener(at: .unix(path: path))
+            unlink(path)
+            let later = try Listener(at: .unix(path: path))
+            earlier.file?.remove()
+            #expect(access(path, F_OK) == 0)
+            later.file?.remove()
+            #expect(access(path, F_OK) != 0)
+        }
+    }
+
+    @Test func `a plain file, a missing folder and a long path are clear lines`() throws {
+        try withSocketPath { path in
+            close(open(path, O_CREAT | O_WRONLY, 0o600))
+            let obstacle = try #require(throws: SystemError.self) { _ = try Listener(at: .unix(path: path)) }
+            #expect(
+                "\(obstacle)" == "cannot listen at unix:\(path): File exists; a file that is no socket is there; "
+                    + "choose another path"
+            )
+            #expect(access(path, F_OK) == 0)
+            let missing = try #require(throws: SystemError.self) { _ = try Listener(at: .unix(path: "\(path)/x")) }
+            #expect(missing.errno == .notDirectory)
+            let long = String(repeating: "x", count: 108)
+            let error = try #require(throws: SystemError.self) { _ = try Listener(at: .unix(path: long)) }
+            #expect(error.errno == .fileNameTooLong)
+        }
+    }
+
+    @Test func `a descriptor of other code can be made close-on-exec`() throws {
+        let descriptor = open("/dev/null", O_RDONLY)
+        defer { close(descriptor) }
+        #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC == 0)
+        try closeOnExec(descriptor)
+        #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC == FD_CLOEXEC)
     }
 
     @Test func `a connection that is refused is a clear line`() throws {
