@@ -3,6 +3,7 @@ import Guest
 public import LinuxSystem
 import Logging
 public import QMP
+import SourceAgent
 import Switchover
 import Telemetry
 
@@ -12,10 +13,24 @@ extension Agent {
         case cont, migrate, quit, stop
         case migrateIncoming = "migrate-incoming"
         case migrateStartPostcopy = "migrate-start-postcopy"
+        case queryCapabilities = "query-migrate-capabilities"
         case queryMigrate = "query-migrate"
+        case queryName = "query-name"
+        case queryParameters = "query-migrate-parameters"
         case queryStatus = "query-status"
+        case setCapabilities = "migrate-set-capabilities"
+        case setParameters = "migrate-set-parameters"
         case report = "pageferry-report"
         case verify = "pageferry-verify"
+
+        var takesArguments: Bool {
+            switch self {
+            case .migrate, .migrateIncoming, .setCapabilities, .setParameters: true
+            case .cont, .migrateStartPostcopy, .queryCapabilities, .queryMigrate, .queryName, .queryParameters,
+                .queryStatus, .quit, .report, .stop, .verify:
+                false
+            }
+        }
     }
 
     /// The commands' names.
@@ -25,23 +40,24 @@ extension Agent {
     public func handle(_ command: QMPCommand) async throws(QMPError) -> JSONValue {
         guard let known = Command(rawValue: command.name) else { throw .commandNotFound(command.name) }
         do {
+            if !known.takesArguments { try command.allowOnly() }
             switch known {
             case .migrate: try await migrate(command)
             case .migrateIncoming: try await migrateIncoming(command)
             case .migrateStartPostcopy:
-                try command.allowOnly()
                 guard let outgoing else { throw CommandRefused(reason: "no migration is under way; run migrate first") }
                 try await outgoing.startPostcopy()
-            case .cont:
-                try command.allowOnly()
-                try await cont()
-            case .stop:
-                try command.allowOnly()
-                try await stop()
+            case .cont: try await cont()
+            case .stop: try await stop()
             case .quit:
-                try command.allowOnly()
+                sink.send("SHUTDOWN", ["guest": false, "reason": "host-qmp-quit"])
                 ending.yield(.quit)
+            case .setCapabilities: try setCapabilities(command)
+            case .setParameters: try setParameters(command)
+            case .queryCapabilities: return queryCapabilities()
             case .queryMigrate: return await queryMigrate()
+            case .queryName: return await queryName()
+            case .queryParameters: return queryParameters()
             case .queryStatus: return await queryStatus()
             case .report: return try JSONValue(encoding: await report())
             case .verify: return try JSONValue(encoding: try await verify())
@@ -55,8 +71,8 @@ extension Agent {
     }
 
     private func migrate(_ command: QMPCommand) async throws {
-        try command.allowOnly("uri")
-        let address = try SocketAddress(command.string("uri"))
+        try command.allowOnly("uri", "channels")
+        let address = try command.migrationAddress()
         guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
         let earlier = outgoing
         if let state = await earlier?.snapshot() {
@@ -77,16 +93,17 @@ extension Agent {
             instance: instance,
             pushes: configuration.pushes,
             logger: logger,
-            onState: tellState
+            sink: sink
         )
+        session.agent.limitPush(bytesPerSecond: maxPostcopyBandwidth)
         outgoing = session
         try await session.begin()
     }
 
     private func migrateIncoming(_ command: QMPCommand) async throws {
-        try command.allowOnly("uri", "exit-on-error")
+        try command.allowOnly("uri", "channels", "exit-on-error")
         let exits = try command.booleanIfPresent("exit-on-error") ?? true
-        try await listen(at: SocketAddress(command.string("uri")), exitsOnError: exits)
+        try await listen(at: command.migrationAddress(), exitsOnError: exits)
     }
 
     /// `migrate-incoming`: waits at an address for a workload.
@@ -118,7 +135,7 @@ extension Agent {
             instance: instance,
             startsStopped: configuration.startsStopped,
             logger: logger,
-            onState: tellState,
+            sink: sink,
             onEnd: { [ending, logger] failure in
                 guard let failure else { return }
                 logger.error("the incoming migration failed: \(failure)")
@@ -133,10 +150,6 @@ extension Agent {
         incoming = session
         try await session.begin()
         return session.acceptor.address
-    }
-
-    private var tellState: @Sendable (MigrationState) -> Void {
-        { [sink] state in sink.send("MIGRATION", ["status": .string(state.rawValue)]) }
     }
 
     private func cont() async throws {

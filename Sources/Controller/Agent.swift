@@ -36,6 +36,8 @@ public actor Agent: QMPHandler {
     let regions: [MemoryRegion]
     /// The workload this process was started with.
     let ownWorkload: (any Workload)?
+    /// Bytes of pages that a source pushes in a second; 0 is as many as the network takes.
+    var maxPostcopyBandwidth = 0
     var outgoing: SourceSession?
     var incoming: DestinationSession?
     /// The command that is just starting, stopping or checking the workload.

@@ -36,6 +36,7 @@ actor DestinationSession {
     let logger: Logger
     let events: AsyncStream<Event>.Continuation
     let acceptor: LaneAcceptor
+    let sink: EventSink
     let work = ThreadGroup()
     private let stream: AsyncStream<Event>
     private let onEnd: @Sendable (_ failure: String?) -> Void
@@ -59,13 +60,15 @@ actor DestinationSession {
     var arriving: ArrivingDevices?
     var loaded: Handover<DevicesLoaded>?
     var floor = Report.Floor()
+    /// Faults of device loads: nothing else touches the memory before the workload runs.
+    var loadFaults: (count: UInt64, nanoseconds: UInt64) = (0, 0)
     var waitingConts: [CheckedContinuation<Void, any Error>] = []
     private var hasEnded = false
 
     /// Makes a session that listens for a source.
     ///
     /// - Parameters:
-    ///   - onState: told of every state the migration passes.
+    ///   - sink: told of every state the migration passes, and of the workload's start.
     ///   - onEnd: told once when the migration ends here, with the reason if it failed.
     init(
         landing: any Landing,
@@ -73,7 +76,7 @@ actor DestinationSession {
         instance: PageProtocol.InstanceID,
         startsStopped: Bool,
         logger: Logger,
-        onState: @escaping @Sendable (MigrationState) -> Void,
+        sink: EventSink,
         onEnd: @escaping @Sendable (_ failure: String?) -> Void
     ) throws {
         self.landing = landing
@@ -81,7 +84,8 @@ actor DestinationSession {
         self.logger = logger
         self.onEnd = onEnd
         machine = DestinationMachine(startsStopped: startsStopped)
-        states = StateLog(onChange: onState)
+        self.sink = sink
+        states = StateLog { sink.send($0) }
         let (stream, events) = AsyncStream.makeStream(of: Event.self)
         self.stream = stream
         self.events = events
@@ -138,6 +142,7 @@ actor DestinationSession {
         case .agent(let event): take(event)
         case .loaded(let proof):
             timeline.note(.loaded)
+            loadFaults = LatencyRecorder.sum(of: agent?.service ?? [])
             loaded = proof
             perform(machine.devicesLoaded())
         case .loadFailed(let error):
@@ -147,7 +152,11 @@ actor DestinationSession {
         case .started:
             timeline.note(.started)
             logger.notice("the workload runs here")
-            perform(machine.started())
+            let actions = machine.started()
+            // The state comes first, as in QEMU.
+            note()
+            sink.send("RESUME")
+            perform(actions)
         case .startFailed(let reason): perform(machine.startFailed(reason: reason))
         case .undone: perform(machine.undone())
         }

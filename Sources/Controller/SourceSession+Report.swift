@@ -12,6 +12,8 @@ extension SourceSession {
         var failureReason: String?
         var progress: SourceAgent.Progress
         var totalMicroseconds: Double
+        /// From the last operation here until the destination said that it runs; nil before.
+        var downtimeMicroseconds: Double?
     }
 
     func snapshot() -> Snapshot {
@@ -22,7 +24,9 @@ extension SourceSession {
             isWorkloadHere: machine.isWorkloadHere,
             failureReason: machine.failureReason,
             progress: agent.progress,
-            totalMicroseconds: Double(end - begin) / 1000
+            totalMicroseconds: Double(end - begin) / 1000,
+            downtimeMicroseconds: timeline[.running] == nil
+                ? nil : timeline.microseconds(from: .lastOperation, to: .running)
         )
     }
 

@@ -35,6 +35,7 @@ actor SourceSession {
     let instance: PageProtocol.InstanceID
     let logger: Logger
     let pushes: Bool
+    let sink: EventSink
     let events: AsyncStream<Event>.Continuation
     let work = ThreadGroup()
     let migration = MigrationID.random()
@@ -53,7 +54,7 @@ actor SourceSession {
     ///
     /// - Parameters:
     ///   - regions: the workload's memory, in the order of its description.
-    ///   - onState: told of every state the migration passes.
+    ///   - sink: told of every state the migration passes, and of the workload's stop and start.
     init(
         workload: any Workload,
         regions: [MemoryRegion],
@@ -61,7 +62,7 @@ actor SourceSession {
         instance: PageProtocol.InstanceID,
         pushes: Bool,
         logger: Logger,
-        onState: @escaping @Sendable (MigrationState) -> Void
+        sink: EventSink
     ) throws {
         self.workload = workload
         self.destination = destination
@@ -71,7 +72,8 @@ actor SourceSession {
         let (stream, events) = AsyncStream.makeStream(of: Event.self)
         self.stream = stream
         self.events = events
-        states = StateLog(onChange: onState)
+        self.sink = sink
+        states = StateLog { sink.send($0) }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
         agent = try SourceAgent(regions: regions, table: table) { events.yield(.agent($0)) }
     }
@@ -114,6 +116,7 @@ actor SourceSession {
         case .stopped:
             timeline.note(.stopped)
             if let last = workload.activity.lastOperation { timeline.note(.lastOperation, at: last) }
+            sink.send("STOP")
             perform(machine.stopped())
         case .stopFailed(let reason): perform(machine.stopFailed(reason: reason))
         case .saved(let saved):
@@ -126,7 +129,11 @@ actor SourceSession {
         case .resumed:
             wasTakenBack = true
             logger.notice("the workload runs on here")
-            perform(machine.resumed())
+            let actions = machine.resumed()
+            // The state comes first, as in QEMU.
+            note()
+            sink.send("RESUME")
+            perform(actions)
         case .resumeFailed(let reason): perform(machine.resumeFailed(reason: reason))
         }
     }

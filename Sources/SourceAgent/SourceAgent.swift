@@ -21,6 +21,8 @@ public final class SourceAgent: Sendable {
         public var pagesTotal = 0
         /// Pages sent at least once, zero pages among them.
         public var pagesSent = 0
+        /// Those of them that were sent as zeros, without bytes.
+        public var zeroPagesSent = 0
         /// Requests answered on the urgent lane.
         public var requests = 0
         /// Bytes of pages sent, on both lanes.
@@ -56,6 +58,7 @@ public final class SourceAgent: Sendable {
 
     /// Starts to answer on the lanes of a connection. Until ``freeze()`` only probes are answered.
     public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
+        memory.pushLimit.lift(false)
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
         let thread = try JoinedThread(name: "urgent-serve") { [memory, onEvent] in
             var service = UrgentService(memory: memory, sockets: sockets, onEvent: onEvent)
@@ -88,11 +91,19 @@ public final class SourceAgent: Sendable {
         }
     }
 
+    /// From now on pushes at most this many bytes of pages a second; 0 is as many as the network takes.
+    ///
+    /// Requests are answered at once all the same.
+    public func limitPush(bytesPerSecond: Int) {
+        memory.pushLimit.set(bytesPerSecond: bytesPerSecond)
+    }
+
     /// Ends the lanes and waits for their threads.
     public func detach() {
         var running: RunningLanes? = nil
         lanes.withLock { swap(&running, &$0) }
         running?.sockets.shutdown()
+        memory.pushLimit.lift(true)
         // Dropping the threads joins them.
         running = nil
     }
@@ -102,6 +113,7 @@ public final class SourceAgent: Sendable {
         Progress(
             pagesTotal: memory.pagesTotal,
             pagesSent: memory.pagesSent,
+            zeroPagesSent: memory.zeroPagesSent.load(ordering: .relaxed),
             requests: memory.requests.load(ordering: .relaxed),
             bytesSent: memory.bytesSent.load(ordering: .relaxed)
         )
@@ -133,11 +145,14 @@ final class SentMemory: Sendable {
     let isFrozen = Atomic<Bool>(false)
     let requests = Atomic<Int>(0)
     let bytesSent = Atomic<Int>(0)
+    let zeroPagesSent = Atomic<Int>(0)
+    let pushLimit: PushLimit
     private let completed = Atomic<Bool>(false)
 
     init(regions: [MemoryRegion], table: RegionTable) throws(SystemError) {
         self.regions = regions
         self.table = table
+        pushLimit = try PushLimit()
         var sent: [PageBitmap] = []
         for region in regions { sent.append(try PageBitmap(pageCount: region.pageCount)) }
         self.sent = sent

@@ -84,12 +84,13 @@ struct UrgentService: ~Copyable {
             var next = first + 1
             while next < end, ZeroScan.isZero(region.page(next), byteCount: region.pageSize) == isZero { next += 1 }
             let part = PageRun(region: run.region, count: UInt32(next - first), first: UInt64(first))
+            let added = memory.sent[index].insert(run: first..<next)
             if isZero {
+                memory.zeroPagesSent.add(added, ordering: .relaxed)
                 gather.add(.zeroes(part))
             } else {
                 gather.add(.pages(part, pageSize: UInt32(region.pageSize)), body: region.page(first))
             }
-            _ = memory.sent[index].insert(run: first..<next)
             if gather.isFull { try flush() }
             first = next
         }

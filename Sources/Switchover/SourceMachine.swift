@@ -56,8 +56,8 @@ public struct SourceMachine: Hashable, Sendable {
         switch current {
         case .none: .none
         case .setup: .setup
-        case .active: .active
-        case .stopping, .saving: .device
+        case .active, .stopping: .active
+        case .saving: .device
         case .awaitingPong, .releasing: .postcopyDevice
         case .granted, .refused, .running: .postcopyActive
         case .paused: .postcopyPaused

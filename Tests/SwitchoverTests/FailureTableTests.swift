@@ -34,6 +34,14 @@ struct FailureRow: Sendable, CustomTestStringConvertible {
         row(
             "link breaks while stopping",
             .source(.linkLost),
+            { $0.source.state == .active && !$0.source.isWorkloadHere },
+            ends: .failed,
+            .failed,
+            on: "source"
+        ),
+        row(
+            "link breaks while saving",
+            .source(.linkLost),
             { $0.source.state == .device },
             ends: .failed,
             .failed,

@@ -56,7 +56,9 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             breaks: .takeBack,
             .noDeadEnd,
             source: { machine, event, fresh in
-                if event == .linkLost, machine.state == .device { return [] }
+                if event == .linkLost, [.active, .device].contains(machine.state), !machine.isWorkloadHere {
+                    return []
+                }
                 return Behaviour.shipped.source(&machine, event, fresh)
             }
         ),
