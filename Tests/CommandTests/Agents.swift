@@ -11,6 +11,15 @@ struct AgentProcess {
         on host: (hosts: TwoHosts, name: String)? = nil,
         _ options: String...
     ) throws -> AgentProcess {
+        try source(in: workspace, on: host, options: options)
+    }
+
+    /// Starts `pageferry source` and waits until its workload runs.
+    static func source(
+        in workspace: Workspace,
+        on host: (hosts: TwoHosts, name: String)? = nil,
+        options: [String]
+    ) throws -> AgentProcess {
         let socket = workspace.file("a.sock")
         return try start(socket, host, ["source", "--qmp", socket] + options)
     }
