@@ -10,6 +10,10 @@ extension Agent {
     /// `pageferry-report`.
     func report() async -> AgentReport {
         var report = AgentReport(instance: instance.description)
+        await incoming?.fill(&report)
+        await outgoing?.fill(&report)
+        if case .success = await ownership() { report.holdsWorkload = true }
+        // Looked at last: where a state tells that the workload runs again, it is seen to.
         if let workload = await workload {
             let description = workload.description
             let activity = workload.activity
@@ -19,9 +23,6 @@ extension Agent {
             report.pageSize = description.regions.map(\.pageSize).max() ?? 0
             report.memoryBytes = description.regions.reduce(0) { $0 + UInt64($1.pageSize) * UInt64($1.pageCount) }
         }
-        if case .success = await ownership() { report.holdsWorkload = true }
-        await incoming?.fill(&report)
-        await outgoing?.fill(&report)
         return report
     }
 
