@@ -22,6 +22,9 @@ func tests(of name: String, _ dependencies: [Target.Dependency] = [], exclude: [
     )
 }
 
+/// The walk over every interleaving takes minutes unless it is optimized.
+let walked = settings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 
 let package = Package(
@@ -43,7 +46,7 @@ let package = Package(
 
         // Values: no sockets, no threads.
         room("PageProtocol"),
-        room("Switchover"),
+        .target(name: "Switchover", swiftSettings: walked),
         room("Telemetry", [.product(name: "Histogram", package: "hdrhistogram-swift")]),
         room("Guest", ["LinuxSystem", "Telemetry"]),
         room(
@@ -52,11 +55,12 @@ let package = Package(
                 "LinuxSystem", logging,
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
 
         // Memory moves.
-        room("SourceAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
+        room("SourceAgent", ["PageProtocol", "LinuxSystem"]),
         room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
 
         // What can be moved.
@@ -64,19 +68,20 @@ let package = Package(
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
 
         // Who runs.
+        room("RunLease", ["LinuxSystem"]),
         room(
             "Controller",
             [
-                "SourceAgent", "DestinationAgent", "Switchover", "QMP", "Guest", "PageProtocol", "LinuxSystem",
-                "Telemetry", logging,
+                "SourceAgent", "DestinationAgent", "Switchover", "RunLease", "QMP", "Guest", "PageProtocol",
+                "LinuxSystem", "Telemetry", logging,
             ]
         ),
-        room("Orchestration", ["QMP", "Telemetry"]),
+        room("Orchestration", ["LinuxSystem", "QMP", "Telemetry"]),
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Controller", "Guest", "LinuxSystem", "Orchestration", "QMP", "Telemetry", "Workloads",
-                logging,
+                "Attachments", "Controller", "Guest", "LinuxSystem", "Orchestration", "QMP", "RunLease",
+                "Switchover", "Telemetry", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings
@@ -87,16 +92,30 @@ let package = Package(
         tests(of: "Guest"),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
+        tests(
+            of: "RunLease",
+            ["LinuxSystem", "OwnThread", "PrivateMount", .product(name: "SystemPackage", package: "swift-system")]
+        ),
         tests(of: "PageProtocol"),
-        tests(of: "Switchover"),
+        .testTarget(name: "SwitchoverTests", dependencies: ["Switchover"], swiftSettings: walked),
         tests(of: "QMP", ["LinuxSystem"]),
         .testTarget(
             name: "AgentTests",
             dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "OwnThread"],
             swiftSettings: settings
         ),
-        tests(of: "Attachments", ["Guest", "LinuxSystem", "OwnThread", logging]),
-        tests(of: "Controller", ["Guest", "LinuxSystem", "OwnThread", "PageProtocol", "QMP", "Telemetry", logging]),
+        tests(
+            of: "Attachments",
+            ["Guest", "LinuxSystem", "OwnThread", logging, .product(name: "SystemPackage", package: "swift-system")]
+        ),
+        tests(
+            of: "Controller",
+            [
+                "Guest", "LinuxSystem", "OwnThread", "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry",
+                logging,
+            ]
+        ),
         .testTarget(
             name: "CommandTests",
             dependencies: ["pageferry", "LinuxSystem", "PageProtocol"],

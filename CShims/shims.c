@@ -1,5 +1,6 @@
 #include "CShims.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef USERFAULTFD_IOC_NEW // since Linux 6.1; absent from older headers
@@ -28,11 +30,34 @@ int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage) { return OR
 int shim_uffdio_wake(int uffd, struct uffdio_range *range) { return OR_ERRNO(ioctl(uffd, UFFDIO_WAKE, range)); }
 
 int shim_open(const char *path, int flags) { return OR_ERRNO(open(path, flags)); }
+int shim_openat(int directory, const char *path, int flags, mode_t mode) { return OR_ERRNO(openat(directory, path, flags, mode)); }
+ssize_t shim_getdents64(int directory, void *entries, size_t length) { return OR_ERRNO(getdents64(directory, entries, length)); }
+int shim_lock_file(int descriptor, int type) { return OR_ERRNO(fcntl(descriptor, F_OFD_SETLK, &(struct flock){.l_type = type, .l_whence = SEEK_SET})); }
+int shim_pipe(int ends[2]) { return OR_ERRNO(pipe2(ends, O_CLOEXEC)); }
+int shim_pidfd_open(int process) { return OR_ERRNO((int)syscall(SYS_pidfd_open, process, 0)); }
+int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(actions, first); }
+char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
 int shim_memfd_create(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int shim_set_nonblocking(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)); }
+int shim_set_close_on_exec(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFD, FD_CLOEXEC)); }
 int shim_accept4(int listener, int flags) { return OR_ERRNO(accept4(listener, NULL, NULL, flags)); }
+
+int shim_file_locker(int descriptor) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int result = fcntl(descriptor, F_OFD_GETLK, &lock);
+    if (result < 0) return -errno;
+    return lock.l_type != F_UNLCK && lock.l_pid > 0 ? lock.l_pid : 0;
+}
+
+int shim_child_end(int process, int *signal) {
+    siginfo_t info = {0};
+    int result = waitid(P_PID, process, &info, WEXITED | WNOWAIT);
+    if (result < 0) return -errno;
+    *signal = info.si_code == CLD_EXITED ? 0 : info.si_status;
+    return info.si_status;
+}
 
 ssize_t shim_send_descriptor(int socket, const void *data, size_t length, int descriptor) {
     union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control = {0};

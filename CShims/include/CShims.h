@@ -4,6 +4,7 @@
 #define PAGEFERRY_CSHIMS_H
 
 #include <linux/userfaultfd.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -29,6 +30,24 @@ int shim_uffdio_wake(int uffd, struct uffdio_range *range);
 
 /// open is variadic.
 int shim_open(const char *path, int flags);
+/// openat is variadic.
+int shim_openat(int directory, const char *path, int flags, mode_t mode);
+/// getdents64 is hidden behind _GNU_SOURCE.
+ssize_t shim_getdents64(int directory, void *entries, size_t length);
+/// fcntl is variadic, and F_OFD_SETLK is hidden behind _GNU_SOURCE. `type` is F_WRLCK or F_UNLCK, of the whole file.
+int shim_lock_file(int descriptor, int type);
+/// As above for F_OFD_GETLK: the process whose lock is in the way, 0 if there is none or the kernel does not tell.
+int shim_file_locker(int descriptor);
+/// pipe2 is hidden behind _GNU_SOURCE. Both ends are close-on-exec.
+int shim_pipe(int ends[2]);
+/// glibc before 2.36 lacks pidfd_open, and SYS_pidfd_open is a macro that is not imported.
+int shim_pidfd_open(int process);
+/// si_status is a macro. Waits for a child without reaping it: returns its status, or sets `*signal` if one ended it.
+int shim_child_end(int process, int *signal);
+/// posix_spawn_file_actions_addclosefrom_np is hidden behind _GNU_SOURCE.
+int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
+/// environ is a variable that Swift takes for unsafe.
+char **shim_environment(void);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
 int shim_set_thread_name(const char *name);
 /// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec.
@@ -37,6 +56,8 @@ int shim_memfd_create(const char *name);
 int shim_eventfd(void);
 /// fcntl is variadic. Sets O_NONBLOCK.
 int shim_set_nonblocking(int descriptor);
+/// fcntl is variadic. Sets FD_CLOEXEC.
+int shim_set_close_on_exec(int descriptor);
 /// accept4 is hidden behind _GNU_SOURCE.
 int shim_accept4(int listener, int flags);
 

@@ -1,3 +1,4 @@
+import Glibc
 public import Guest
 import LinuxSystem
 public import Logging
@@ -12,9 +13,11 @@ public final class AttachedLanding: Landing {
     }
 
     /// Seconds that a migration waits for a process which is just about to attach.
-    private static let grace = 5
+    private static let grace = 5.0
     /// Seconds for a process that has connected to hand its userfaultfd over.
     private static let handOffTimeout = 5
+    /// Microseconds until a process is tried again that could not be accepted for want of descriptors or memory.
+    private static let shortagePause: UInt32 = 100_000
 
     private let listener: Listener
     private let logger: Logger
@@ -36,48 +39,104 @@ public final class AttachedLanding: Landing {
     /// Takes no more processes and removes the socket.
     public func close() {
         listener.shutdown()
-        listener.removeFile()
+        listener.file?.remove()
         var thread: JoinedThread? = nil
         self.thread.withLock { swap(&thread, &$0) }
     }
 
     /// Gives the guest the memory of the process that attached last.
+    ///
+    /// A guest that does not fit leaves the process to the next, and so does one that goes before the process was told
+    /// of any device.
     public func prepare(_ description: GuestDescription) throws -> PreparedGuest {
-        guard arrival.wait(seconds: AttachedLanding.grace), let attached = takeAttached() else {
+        guard arrival.wait(seconds: AttachedLanding.grace), let attached = try takeAttached(fitting: description) else {
             throw AttachmentError("no process has attached at \(listener.address); start it first")
         }
-        let found = attached.ranges.map { "\($0.byteCount) bytes" }
-        let wanted = description.regions.map { "\($0.pageSize * $0.pageCount) bytes" }
         let process = attached.process
-        guard found == wanted, description.regions.allSatisfy({ $0.pageSize == 4096 }) else {
-            let reason =
-                "its regions have \(found.joined(separator: ", ")), the guest's \(wanted.joined(separator: ", "))"
-            try? process.refuse(reason)
-            throw AttachmentError("\(process.name) does not fit the guest: \(reason)")
-        }
         let ranges = attached.ranges
-        let resident = try ranges.map { try PageBitmap(pageCount: $0.pageCount) }
-        return PreparedGuest(
-            userfaultfd: attached.userfaultfd,
-            ranges: ranges,
-            resident: resident,
-            workload: AttachedWorkload(description: description, process: process)
-        )
+        let userfaultfd: Userfaultfd
+        let resident: [PageBitmap]
+        do {
+            resident = try ranges.map { try PageBitmap(pageCount: $0.pageCount) }
+            userfaultfd = try attached.userfaultfd.duplicate()
+        } catch {
+            putBack(attached)
+            throw error
+        }
+        let kept = Handover(attached)
+        let workload = AttachedWorkload(description: description, process: process) { [weak self] in
+            if let attached = kept.take() { self?.putBack(attached) }
+        }
+        workload.onEnd { [logger] reason in logger.notice("\(reason)") }
+        return PreparedGuest(userfaultfd: userfaultfd, ranges: ranges, resident: resident, workload: workload)
     }
 
-    private func takeAttached() -> Attached? {
+    /// Takes the process that has attached, if there is one still.
+    ///
+    /// - Throws: ``AttachmentError`` if the guest does not fit into its memory; then it stays.
+    private func takeAttached(fitting description: GuestDescription) throws(AttachmentError) -> Attached? {
         var taken: Attached? = nil
         // The flag is raised and cleared under the lock: it tells whether a process is there.
-        attached.withLock {
-            swap(&taken, &$0)
+        let misfit = attached.withLock { attached -> AttachmentError? in
+            if let misfit = AttachedLanding.misfit(of: description, in: attached) { return misfit }
+            swap(&taken, &attached)
             arrival.clear()
+            return nil
         }
+        if let misfit { throw misfit }
         return taken
     }
 
+    private static func misfit(of guest: GuestDescription, in attached: borrowing Attached?) -> AttachmentError? {
+        let (name, ranges): (String, [PageRange])
+        switch attached {
+        case .none: return nil
+        case .some(let attached): (name, ranges) = (attached.process.name, attached.ranges)
+        }
+        let found = ranges.map { "\($0.byteCount) bytes" }
+        let wanted = guest.regions.map { "\($0.pageSize * $0.pageCount) bytes" }
+        guard found != wanted || !guest.regions.allSatisfy({ $0.pageSize == 4096 }) else { return nil }
+        return AttachmentError(
+            "\(name) does not fit the guest: its regions have \(found.joined(separator: ", ")), the guest's "
+                + "\(wanted.joined(separator: ", "))"
+        )
+    }
+
+    /// Lets the next guest have a process that was not used, unless another one has attached meanwhile.
+    private func putBack(_ unused: consuming Attached) {
+        let process = unused.process
+        var unused: Attached? = unused
+        let isBack = attached.withLock { attached in
+            guard attached == nil else { return false }
+            swap(&unused, &attached)
+            arrival.raise()
+            return true
+        }
+        if !isBack { AttachedLanding.letGo(process) }
+    }
+
+    /// One process at a time: who attached before and was not used is let go.
+    private static func letGo(_ process: AttachedProcess) {
+        // It may have left already.
+        try? process.refuse("another process has attached")
+    }
+
     private func accept() {
+        var isShort = false
         do {
-            while let socket = try listener.accept() { take(socket) }
+            while true {
+                switch try listener.next() {
+                case .connection(let socket):
+                    isShort = false
+                    take(socket)
+                case .shortage(let error):
+                    // Told once, not each time that it has not passed yet.
+                    if !isShort { logger.error("a process waits to attach: \(error)") }
+                    isShort = true
+                    usleep(AttachedLanding.shortagePause)
+                case .shutDown: return
+                }
+            }
         } catch {
             logger.error("no further process can attach at \(listener.address): \(error)")
         }
@@ -103,8 +162,7 @@ public final class AttachedLanding: Landing {
                 arrival.raise()
             }
             logger.notice("\(peer) has attached with \(handOff.ranges.count) regions")
-            // One process at a time: who attached before and was not used is let go.
-            if let earlier = next?.process { try? earlier.refuse("another process has attached") }
+            if let earlier = next?.process { AttachedLanding.letGo(earlier) }
         } catch {
             logger.warning("refused \(peer) at \(listener.address): \(error)")
         }

@@ -5,27 +5,97 @@ import Telemetry
 
 /// A workload in another process: it runs when it is told to, and only it knows its pages.
 final class AttachedWorkload: Workload {
+    let ownMemory: [MemoryRegion]? = nil
     let description: GuestDescription
     private let process: AttachedProcess
+    /// Called when it goes and its process has been told nothing: it can take another guest.
+    private let onUnused: @Sendable () -> Void
     private let isRunning = Atomic<Bool>(false)
+    private let isUsed = Atomic<Bool>(false)
+    private let end = Mutex(End())
     private let watch = ThreadGroup()
 
-    init(description: GuestDescription, process: AttachedProcess) {
+    private struct End {
+        var reason: String?
+        var tell: (@Sendable (String) -> Void)?
+    }
+
+    init(
+        description: GuestDescription,
+        process: AttachedProcess,
+        onUnused: @escaping @Sendable () -> Void = {}
+    ) {
         self.description = description
         self.process = process
+        self.onUnused = onUnused
+    }
+
+    deinit {
+        if !isUsed.load(ordering: .acquiring) { onUnused() }
     }
 
     var devices: DeviceSet {
-        DeviceSet(elsewhere: { [process] in try process.load($0) })
+        DeviceSet(elsewhere: { [self] saved in
+            isUsed.store(true, ordering: .releasing)
+            try process.load(saved)
+        })
     }
 
     func run(_ permit: consuming RunPermit) throws {
-        try process.run()
-        isRunning.store(true, ordering: .releasing)
+        isUsed.store(true, ordering: .releasing)
+        // What can fail comes before RUN: to throw is to say that nothing was executed.
+        let start = try Start()
         try watch.run("attached") { [weak self, process] in
+            guard start.wait() else { return }
             process.waitForEnd()
-            self?.isRunning.store(false, ordering: .releasing)
+            self?.noteEnd()
         }
+        do {
+            try process.run()
+        } catch {
+            start.decide(false)
+            throw error
+        }
+        isRunning.store(true, ordering: .releasing)
+        start.decide(true)
+    }
+
+    /// Whether the process was started, for the thread that then watches it.
+    private final class Start: Sendable {
+        private let flag: EventDescriptor
+        private let isDone = Atomic<Bool>(false)
+
+        init() throws(SystemError) {
+            flag = try EventDescriptor()
+        }
+
+        func decide(_ isDone: Bool) {
+            self.isDone.store(isDone, ordering: .releasing)
+            flag.raise()
+        }
+
+        func wait() -> Bool {
+            flag.wait()
+            return isDone.load(ordering: .acquiring)
+        }
+    }
+
+    private func noteEnd() {
+        isRunning.store(false, ordering: .releasing)
+        let reason = "\(process.name) has ended or hung up"
+        let tell = end.withLock { end in
+            end.reason = reason
+            return end.tell
+        }
+        tell?(reason)
+    }
+
+    func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {
+        let reason = end.withLock { end in
+            end.tell = tell
+            return end.reason
+        }
+        if let reason { tell(reason) }
     }
 
     func stop() throws {

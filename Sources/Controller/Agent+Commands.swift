@@ -3,6 +3,7 @@ import Guest
 public import LinuxSystem
 import Logging
 public import QMP
+import SourceAgent
 import Switchover
 import Telemetry
 
@@ -10,12 +11,31 @@ import Telemetry
 extension Agent {
     private enum Command: String, CaseIterable {
         case cont, migrate, quit, stop
+        case migrateCancel = "migrate_cancel"
+        case migratePause = "migrate-pause"
+        case migrateRecover = "migrate-recover"
+        case destinationGone = "pageferry-destination-gone"
         case migrateIncoming = "migrate-incoming"
         case migrateStartPostcopy = "migrate-start-postcopy"
+        case queryCapabilities = "query-migrate-capabilities"
         case queryMigrate = "query-migrate"
+        case queryName = "query-name"
+        case queryParameters = "query-migrate-parameters"
         case queryStatus = "query-status"
+        case setCapabilities = "migrate-set-capabilities"
+        case setParameters = "migrate-set-parameters"
         case report = "pageferry-report"
         case verify = "pageferry-verify"
+
+        var takesArguments: Bool {
+            switch self {
+            case .migrate, .migrateIncoming, .migrateRecover, .destinationGone, .setCapabilities, .setParameters: true
+            case .cont, .migrateCancel, .migratePause, .migrateStartPostcopy, .queryCapabilities, .queryMigrate,
+                .queryName, .queryParameters,
+                .queryStatus, .quit, .report, .stop, .verify:
+                false
+            }
+        }
     }
 
     /// The commands' names.
@@ -25,23 +45,33 @@ extension Agent {
     public func handle(_ command: QMPCommand) async throws(QMPError) -> JSONValue {
         guard let known = Command(rawValue: command.name) else { throw .commandNotFound(command.name) }
         do {
+            if !known.takesArguments { try command.allowOnly() }
             switch known {
             case .migrate: try await migrate(command)
             case .migrateIncoming: try await migrateIncoming(command)
             case .migrateStartPostcopy:
-                try command.allowOnly()
                 guard let outgoing else { throw CommandRefused(reason: "no migration is under way; run migrate first") }
                 try await outgoing.startPostcopy()
-            case .cont:
-                try command.allowOnly()
-                try await cont()
-            case .stop:
-                try command.allowOnly()
-                try await stop()
+            case .migrateCancel: try await outgoing?.cancel()
+            case .migratePause:
+                guard let outgoing else { throw CommandRefused(reason: "no migration is under way here") }
+                try await outgoing.pause()
+            case .migrateRecover: try await migrateRecover(command)
+            case .destinationGone:
+                try command.allowOnly("has-run")
+                guard let outgoing else { throw CommandRefused(reason: "no migration is under way here") }
+                try await outgoing.destinationIsGone(hasRun: command.boolean("has-run"))
+            case .cont: try await cont()
+            case .stop: try await stop()
             case .quit:
-                try command.allowOnly()
+                sink.send("SHUTDOWN", ["guest": false, "reason": "host-qmp-quit"])
                 ending.yield(.quit)
+            case .setCapabilities: try setCapabilities(command)
+            case .setParameters: try setParameters(command)
+            case .queryCapabilities: return queryCapabilities()
             case .queryMigrate: return await queryMigrate()
+            case .queryName: return await queryName()
+            case .queryParameters: return queryParameters()
             case .queryStatus: return await queryStatus()
             case .report: return try JSONValue(encoding: await report())
             case .verify: return try JSONValue(encoding: try await verify())
@@ -55,14 +85,23 @@ extension Agent {
     }
 
     private func migrate(_ command: QMPCommand) async throws {
-        try command.allowOnly("uri")
-        let address = try SocketAddress(command.string("uri"))
+        try command.allowOnly("uri", "channels", "resume")
+        let address = try command.migrationAddress()
+        if try command.booleanIfPresent("resume") ?? false {
+            guard let outgoing else { throw CommandRefused(reason: "no migration is paused here") }
+            return try await outgoing.recover(at: address)
+        }
+        try await adoptArrived()
         guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
         let earlier = outgoing
         if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
                 throw CommandRefused(reason: "a migration was begun before, it is \(state.state.rawValue)")
             }
+        }
+        if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }
+        let epoch = try await exclusively("migrate") {
+            try await onThread("lease") { [lease] in try lease?.begin() ?? 0 }
         }
         // From here to the assignment nothing is awaited: of two clients that ask at once, one is refused.
         guard outgoing === earlier else { throw CommandRefused(reason: "another client has just begun a migration") }
@@ -75,18 +114,26 @@ extension Agent {
             regions: regions,
             destination: address,
             instance: instance,
-            pushes: configuration.pushes,
+            settings: SourceSession.Settings(
+                pushes: configuration.pushes,
+                refusalPolicy: configuration.afterStartRefusal,
+                lease: lease,
+                peerTimeout: configuration.peerTimeout,
+                recoveryTime: configuration.recoveryTime
+            ),
+            epoch: epoch,
             logger: logger,
-            onState: tellState
+            sink: sink
         )
+        session.agent.limitPush(bytesPerSecond: maxPostcopyBandwidth)
         outgoing = session
         try await session.begin()
     }
 
     private func migrateIncoming(_ command: QMPCommand) async throws {
-        try command.allowOnly("uri", "exit-on-error")
+        try command.allowOnly("uri", "channels", "exit-on-error")
         let exits = try command.booleanIfPresent("exit-on-error") ?? true
-        try await listen(at: SocketAddress(command.string("uri")), exitsOnError: exits)
+        try await listen(at: command.migrationAddress(), exitsOnError: exits)
     }
 
     /// `migrate-incoming`: waits at an address for a workload.
@@ -95,53 +142,93 @@ extension Agent {
     /// - Returns: the address, with the port that the kernel chose.
     @discardableResult
     public func listen(at address: SocketAddress, exitsOnError: Bool) async throws -> SocketAddress {
-        guard let landing, ownWorkload == nil else {
-            throw CommandRefused(reason: "this agent was started with a workload and takes no other")
+        guard let landing else { throw CommandRefused(reason: "this agent was started to take no workload") }
+        if ownWorkload != nil {
+            // What has moved away may come back; its memory here is let go then.
+            guard await outgoing?.snapshot().state == .completed else {
+                throw CommandRefused(reason: "this agent holds a workload and takes no other")
+            }
         }
         let earlier = incoming
-        if let state = await earlier?.snapshot().state, state != .failed {
+        if let state = await earlier?.snapshot().state, state != .failed, state != .cancelled, ownWorkload == nil {
             throw CommandRefused(reason: "an incoming migration was begun before, it is \(state.rawValue)")
         }
+        await earlier?.stopListening()
         guard incoming === earlier else {
             throw CommandRefused(reason: "another client has just begun an incoming migration")
         }
-        earlier?.acceptor.stop()
-        guard address.isLocal || configuration.isInsecure else {
-            throw CommandRefused(
-                reason: "\(address) can be reached from other hosts, and whoever reaches it can read and write the "
-                    + "workload's memory; use 127.0.0.1, or start the agent with --insecure"
-            )
-        }
+        try refuseOpenAddress(address)
         let session = try DestinationSession(
             landing: landing,
             listening: address,
             instance: instance,
-            startsStopped: configuration.startsStopped,
+            settings: DestinationSession.Settings(
+                startsStopped: configuration.startsStopped,
+                lease: lease,
+                peerTimeout: configuration.peerTimeout,
+                recoveryTime: configuration.recoveryTime
+            ),
             logger: logger,
-            onState: tellState,
+            sink: sink,
             onEnd: { [ending, logger] failure in
                 guard let failure else { return }
                 logger.error("the incoming migration failed: \(failure)")
                 if exitsOnError { ending.yield(.failed(reason: failure)) }
             }
         )
-        if !address.isLocal {
-            logger.warning(
-                "\(session.acceptor.address) hands out the workload's memory to whoever reaches it, unauthenticated"
-            )
-        }
         incoming = session
+        outgoing = nil
+        ownWorkload = nil
+        regions = []
         try await session.begin()
-        return session.acceptor.address
+        let bound = await session.snapshot().address
+        if !address.isLocal {
+            logger.warning("\(bound) hands out the workload's memory to whoever reaches it, unauthenticated")
+        }
+        return bound
     }
 
-    private var tellState: @Sendable (MigrationState) -> Void {
-        { [sink] state in sink.send("MIGRATION", ["status": .string(state.rawValue)]) }
+    /// `migrate-recover`: waits for the source at an address, as that of a paused migration may be of no use any more.
+    private func migrateRecover(_ command: QMPCommand) async throws {
+        try command.allowOnly("uri")
+        let address = try SocketAddress(command.string("uri"))
+        guard let incoming else { throw CommandRefused(reason: "no migration is paused here") }
+        try refuseOpenAddress(address)
+        _ = try await incoming.recover(at: address)
+    }
+
+    private func refuseOpenAddress(_ address: SocketAddress) throws(CommandRefused) {
+        guard address.isLocal || configuration.isInsecure else {
+            throw CommandRefused(
+                reason: "\(address) can be reached from other hosts, and whoever reaches it can read and write the "
+                    + "workload's memory; use 127.0.0.1, or start the agent with --insecure"
+            )
+        }
+    }
+
+    /// A workload that has come, with all of its memory, may go on to another host.
+    private func adoptArrived() async throws {
+        guard let incoming else { return }
+        guard await incoming.snapshot().state == .completed, let workload = await incoming.workload else {
+            throw CommandRefused(
+                reason: "the workload here is not complete, it is \(await incoming.snapshot().state.rawValue)"
+            )
+        }
+        guard let memory = workload.ownMemory else {
+            throw CommandRefused(reason: "the workload's memory is in another process, and cannot be moved from here")
+        }
+        await incoming.stopListening()
+        ownWorkload = workload
+        regions = memory
+        outgoing = nil
+        self.incoming = nil
     }
 
     private func cont() async throws {
         // Until it has started here, the session alone says whether and when it does.
         if let incoming, await !incoming.snapshot().hasStarted { return try await incoming.cont() }
+        // A source that could not resume tries again.
+        if let outgoing, await outgoing.snapshot().isHeld { return try await outgoing.retryResume() }
         try await exclusively("cont") {
             let workload = try await ownership().get()
             guard !workload.activity.isRunning else { return }

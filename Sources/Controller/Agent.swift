@@ -3,7 +3,8 @@ public import LinuxSystem
 public import Logging
 import PageProtocol
 public import QMP
-import Switchover
+public import RunLease
+public import Switchover
 
 /// One agent: holds a workload or waits for one, moves it, and is controlled by QMP.
 public actor Agent: QMPHandler {
@@ -11,6 +12,14 @@ public actor Agent: QMPHandler {
     public struct Configuration: Sendable {
         /// Whether the source pushes pages that nobody has asked for.
         public var pushes = true
+        /// What a source does when the destination cannot start the workload.
+        public var afterStartRefusal = StartRefusalPolicy.takeBack
+        /// Where the run lease of the workload is kept, and the workload's name there; nil for none.
+        public var lease: (store: any RunLeaseStore, workload: String)?
+        /// The longest time that a peer may be silent before its connection counts as broken.
+        public var peerTimeout = Duration.seconds(5)
+        /// How long a peer is looked for, without being asked, when the connection has broken; 0 for not at all.
+        public var recoveryTime = Duration.seconds(300)
         /// Whether an arriving workload waits for `cont`.
         public var startsStopped = false
         /// Whether the agent may listen where others than this host can reach it.
@@ -33,9 +42,12 @@ public actor Agent: QMPHandler {
     let instance = PageProtocol.InstanceID.random()
     let sink = EventSink()
     let landing: (any Landing)?
-    let regions: [MemoryRegion]
-    /// The workload this process was started with.
-    let ownWorkload: (any Workload)?
+    let lease: WorkloadLease?
+    /// The workload that this process was started with, or that has come and may go again, with its memory.
+    var ownWorkload: (any Workload)?
+    var regions: [MemoryRegion]
+    /// Bytes of pages that a source pushes in a second; 0 is as many as the network takes.
+    var maxPostcopyBandwidth = 0
     var outgoing: SourceSession?
     var incoming: DestinationSession?
     /// The command that is just starting, stopping or checking the workload.
@@ -59,6 +71,9 @@ public actor Agent: QMPHandler {
         ownWorkload = workload?.workload
         regions = workload?.regions ?? []
         self.landing = landing
+        lease = configuration.lease.map { [instance] in
+            WorkloadLease(store: $0.store, workload: $0.workload, instance: instance.description)
+        }
         self.configuration = configuration
         self.logger = logger
         (outcomes, ending) = AsyncStream.makeStream(of: Outcome.self)
@@ -74,7 +89,8 @@ public actor Agent: QMPHandler {
     /// - Throws: why it does not run.
     public func startWorkload() async throws {
         guard let workload = ownWorkload else { return }
-        try await onThread("start") {
+        try await onThread("start") { [lease] in
+            _ = try lease?.begin()
             try workload.devices.acquire()
             try WorkloadStart.inPlace(workload)
         }
@@ -117,7 +133,7 @@ public actor Agent: QMPHandler {
                 ? .success(ownWorkload)
                 : .failure(CommandRefused(reason: snapshot.failureReason ?? "the workload stays stopped"))
         case .completed:
-            return .failure(CommandRefused(reason: "the workload has moved to \(outgoing.destination) and runs there"))
+            return .failure(CommandRefused(reason: "the workload has moved to \(snapshot.destination) and runs there"))
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             return .failure(CommandRefused(reason: "a migration is under way: \(snapshot.state.rawValue)"))

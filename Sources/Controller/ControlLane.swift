@@ -19,6 +19,9 @@ final class ControlLane: Sendable {
     /// How long the control connection may still bring a reason after a page lane has broken.
     static let lastWordTime = Duration.milliseconds(200)
 
+    /// A PING with this number asks whether anybody is there.
+    static let anybody: UInt64 = 0
+
     private let connection: Connection
     private let patience: Task<Void, any Error>
     private let threads = Mutex(Threads())
@@ -28,13 +31,15 @@ final class ControlLane: Sendable {
     /// - Parameters:
     ///   - setupTime: within which the peer says what it is due to say before both sides are ready, however it spreads
     ///     that: until ``allowSilence()``.
+    ///   - peerTimeout: the longest time without anything from the peer, which is asked each second whether it is there.
     ///   - onEvent: called from threads; must not block.
     init(
         _ socket: consuming StreamSocket,
         setupTime: Duration = .seconds(10),
+        peerTimeout: Duration,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
-        let connection = try Connection(socket)
+        let connection = try Connection(socket, peerTimeout: peerTimeout)
         self.connection = connection
         patience = Task(priority: .high) { [peer = connection.socket.peer] in
             try await Task.sleep(for: setupTime)
@@ -43,7 +48,7 @@ final class ControlLane: Sendable {
         var reader: JoinedThread? = try JoinedThread(name: "control-read") { connection.read(onEvent) }
         var writer: JoinedThread?
         do throws(SystemError) {
-            writer = try JoinedThread(name: "control-write") { connection.write() }
+            writer = try JoinedThread(name: "control-write") { connection.write(onEvent) }
         } catch {
             // The reading thread is joined on the way out and must not wait for the peer.
             patience.cancel()
@@ -73,7 +78,7 @@ final class ControlLane: Sendable {
         connection.put(frame)
     }
 
-    /// From now on the peer may be silent as long as it likes.
+    /// From now on the peer may let the operator wait as long as it likes.
     func allowSilence() {
         patience.cancel()
     }
@@ -98,11 +103,15 @@ private final class Connection: Sendable {
     }
 
     let socket: StreamSocket
+    private let peerTimeout: Duration
+    /// When something last came from the peer.
+    private let heard = Atomic<UInt64>(MonotonicClock.now())
     private let outbox = Mutex(Outbox())
     private let flag: EventDescriptor
 
-    init(_ socket: consuming StreamSocket) throws(SystemError) {
+    init(_ socket: consuming StreamSocket, peerTimeout: Duration) throws(SystemError) {
         self.socket = socket
+        self.peerTimeout = peerTimeout
         flag = try EventDescriptor()
     }
 
@@ -122,7 +131,14 @@ private final class Connection: Sendable {
 
     func read(_ onEvent: (ControlLane.Event) -> Void) {
         do {
-            while let message = try ControlLane.receive(from: socket) { onEvent(.message(message)) }
+            while let message = try ControlLane.receive(from: socket) {
+                heard.store(MonotonicClock.now(), ordering: .relaxed)
+                switch message {
+                case .ping(ControlLane.anybody): put(ControlLane.frame(.pong(ControlLane.anybody)))
+                case .pong(ControlLane.anybody): break
+                default: onEvent(.message(message))
+                }
+            }
             onEvent(.lost(reason: "\(socket.peer) closed the connection"))
         } catch {
             // The socket stays open: the peer may still be told the reason.
@@ -130,10 +146,20 @@ private final class Connection: Sendable {
         }
     }
 
-    func write() {
+    func write(_ onEvent: (ControlLane.Event) -> Void) {
+        var isSilent = false
         while true {
-            flag.wait()
-            flag.clear()
+            if flag.wait(seconds: 1) {
+                flag.clear()
+            } else if !isSilent {
+                // A stopped process keeps its connections: the kernel's own keepalive does not see it.
+                let silence = Duration.nanoseconds(Int64(MonotonicClock.now() - heard.load(ordering: .relaxed)))
+                if silence > peerTimeout {
+                    isSilent = true
+                    onEvent(.lost(reason: "\(socket.peer) has not been heard of for \(silence.seconds) s"))
+                }
+                put(ControlLane.frame(.ping(ControlLane.anybody)))
+            }
             let (frames, isClosing) = outbox.withLock { outbox in
                 defer { outbox.frames = [] }
                 return (outbox.frames, outbox.isClosing)
@@ -154,6 +180,15 @@ private final class Connection: Sendable {
 }
 
 extension ControlLane {
+    /// A message that has no bounds to break.
+    fileprivate static func frame(_ message: ControlMessage) -> [UInt8] {
+        do throws(ProtocolError) {
+            return try message.encode()
+        } catch {
+            preconditionFailure("\(message.kind) is always inside its bounds")
+        }
+    }
+
     /// Receives one message, or nil when the peer has closed the connection between two.
     static func receive(from socket: borrowing StreamSocket) throws -> ControlMessage? {
         guard let header = try receive(ControlFrame.headerByteCount, from: socket, mayEnd: true) else { return nil }
@@ -188,6 +223,10 @@ extension ControlLane {
         if received == 0, mayEnd { return nil }
         throw TruncatedFrame(peer: socket.peer)
     }
+}
+
+extension Duration {
+    fileprivate var seconds: Int64 { components.seconds }
 }
 
 /// A peer that left in the middle of a frame.

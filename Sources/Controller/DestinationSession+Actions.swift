@@ -21,6 +21,8 @@ extension DestinationSession {
         case .serveFaults: serveFaults()
         case .loadDevices: loadDevices()
         case .acquire: acquire()
+        case .commitLease(let grant): commitLease(grant)
+        case .returnLease(let grant): returnLease(grant)
         case .start: startWorkload()
         case .undo:
             guard let workload else { return }
@@ -44,12 +46,17 @@ extension DestinationSession {
     private func send(_ message: DestinationMessage) {
         guard let (lane, _) = control else { return }
         switch message {
-        case .ready: send(.ready, on: lane)
+        case .ready:
+            // From here on the operator decides when it goes on.
+            lane.allowSilence()
+            send(.ready, on: lane)
         case .refused(let reason): send(.refused(reason: reason), on: lane)
         case .pong(let number): send(.pong(number), on: lane)
         case .devicesFailed(let device, let reason): send(.devicesFailed(device: device, reason: reason), on: lane)
         case .running(let token): send(.running(token: token.value), on: lane)
         case .startFailed(let token, let reason): send(.startFailed(token: token.value, reason: reason), on: lane)
+        case .welcome: welcome(on: lane)
+        case .cancelled(let token): send(.cancelled(token: token.value), on: lane)
         case .startRequest: send(.startRequest, on: lane)
         case .completeAck: send(.completeAck, on: lane)
         }
@@ -109,6 +116,21 @@ extension DestinationSession {
             } catch {
                 events.yield(.acquireFailed(reason: "\(error)"))
             }
+        }
+    }
+
+    private func commitLease(_ grant: RunGrant) {
+        guard let lease = settings.lease else { return }
+        start("lease") { [events] in
+            events.yield(.committed(lease.take(after: grant.epoch, token: grant.token.value)))
+        }
+    }
+
+    private func returnLease(_ grant: RunGrant) {
+        guard let lease = settings.lease, let owner = peer?.instance.description else { return }
+        start("lease") { [events] in
+            lease.giveBack(to: owner, after: grant.epoch, token: grant.token.value, while: { true })
+            events.yield(.leaseReturned)
         }
     }
 

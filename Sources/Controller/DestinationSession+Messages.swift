@@ -10,28 +10,63 @@ import Telemetry
 extension DestinationSession {
     func greet(_ handover: Handover<StreamSocket>, _ hello: Hello) {
         guard let socket = handover.take() else { return }
+        if hello.rejoins { return greetAgain(socket, hello) }
         if let reason = objection(to: hello) { return acceptor.refuse(socket, reason: reason) }
+        arriving = nil
+        peer = hello
+        timeline.note(.begin)
+        if let lane = take(socket) { send(.hello(answer(to: hello)), on: lane) }
+    }
+
+    /// Makes a connection the control connection.
+    private func take(_ socket: consuming StreamSocket) -> ControlLane? {
         do throws(SystemError) {
             lastControl += 1
             let number = lastControl
-            let lane = try ControlLane(socket) { [events] in events.yield(.control(number, $0)) }
+            let lane = try ControlLane(socket, peerTimeout: settings.peerTimeout) { [events] in
+                events.yield(.control(number, $0))
+            }
             control = (lane, number)
-            arriving = nil
-            peer = hello
             nonce = .random()
-            timeline.note(.begin)
-            let answer = Hello(
-                role: .destination,
-                capabilities: .startResult,
-                migration: hello.migration,
-                instance: instance,
-                nonce: nonce,
-                lease: .absent
-            )
-            send(.hello(answer), on: lane)
+            return lane
         } catch {
             logger.error("cannot take a migration: \(error)")
+            return nil
         }
+    }
+
+    private func answer(to hello: Hello) -> Hello {
+        Hello(
+            role: .destination,
+            capabilities: .startResult,
+            migration: hello.migration,
+            instance: instance,
+            nonce: nonce,
+            lease: hello.lease
+        )
+    }
+
+    /// A source comes over a new connection: the newest wins.
+    private func greetAgain(_ socket: consuming StreamSocket, _ hello: Hello) {
+        guard let peer, hello.role == .source, hello.migration == peer.migration, hello.instance == peer.instance,
+            hello.lease == peer.lease
+        else { return acceptor.refuse(socket, reason: "this agent knows nothing of that migration") }
+        switch machine.rejoin() {
+        case .refuse(let reason, let actions):
+            perform(actions)
+            acceptor.refuse(socket, reason: reason)
+        case .welcome(let actions):
+            hangUp(reason: control == nil ? nil : "the source came over a new connection")
+            perform(actions)
+            if take(socket) != nil { perform([.send(.welcome)]) } else { lose("no connection can be taken") }
+        }
+    }
+
+    func welcome(on lane: ControlLane) {
+        guard let peer, let agent else { return }
+        send(.hello(answer(to: peer)), on: lane)
+        for part in ReceivedMap.parts(of: agent.received) { send(.received(part), on: lane) }
+        lane.allowSilence()
     }
 
     /// Why a source is not taken, or nil.
@@ -40,8 +75,20 @@ extension DestinationSession {
         guard control == nil, machine.state == .setup else {
             return "this agent is busy with a migration, which is \(machine.state.rawValue)"
         }
-        guard hello.lease == .absent else { return "the source uses a run lease and this destination none" }
-        return nil
+        return objection(to: hello.lease)
+    }
+
+    private func objection(to claim: LeaseClaim) -> String? {
+        switch (claim, settings.lease) {
+        case (.absent, nil): return nil
+        case (.files, nil): return "the source uses a run lease and this destination none"
+        case (.absent, .some): return "the source uses no run lease and this destination does"
+        case (.files(let epoch, _, let workload), let lease?):
+            guard claim != lease.claim(from: epoch) else { return nil }
+            return workload == lease.workload
+                ? "the source keeps its run lease in another store"
+                : "the source's run lease is '\(workload)' and this destination's '\(lease.workload)'"
+        }
     }
 
     func join(_ handover: Handover<StreamSocket>, _ join: Join) {
@@ -51,7 +98,7 @@ extension DestinationSession {
             return acceptor.refuse(socket, reason: "no migration of that id and nonce waits for a \(join.lane) lane")
         }
         lanes[join.lane] = Handover(socket)
-        settlePreparation()
+        if agent != nil { attachAgain() } else { settlePreparation() }
     }
 
     /// Seconds for a source to answer a probe on the urgent lane.
@@ -102,12 +149,22 @@ extension DestinationSession {
         }
     }
 
+    /// Takes the lanes of a link that rejoins.
+    private func attachAgain() {
+        guard let agent, let urgent = lanes[.urgent], let bulk = lanes[.bulk] else { return }
+        guard let urgent = urgent.take(), let bulk = bulk.take() else { return }
+        do throws(SystemError) {
+            try agent.attach(urgent: urgent, bulk: bulk)
+        } catch {
+            lose("\(error)")
+        }
+    }
+
     func receive(_ message: ControlMessage) {
-        guard let (lane, number) = control else { return }
+        guard let number = control?.number else { return }
         switch message {
         case .regions(let announcement):
             guard number != acceptedControl else { return lose("the source sent REGIONS twice") }
-            lane.allowSilence()
             self.announcement = announcement
             acceptedControl = number
             perform(machine.hello())
@@ -117,24 +174,22 @@ extension DestinationSession {
             perform(machine.devices())
         case .deviceData(let bytes):
             if arriving?.add(bytes) != true { lose("the source sent more device state than it announced") }
-        case .ping(let number): ping(number, on: lane)
+        case .ping(let number): ping(number)
         case .run(let token, let epoch):
-            timeline.note(.runReceived)
+            if timeline[.started] == nil { timeline.note(.runReceived) }
             perform(machine.run(RunGrant(token: RunToken(token), epoch: epoch)))
+        case .cancel(let token): perform(machine.cancel(RunToken(token)))
         case .complete: perform(machine.complete())
         case .bye: perform(machine.bye())
         case .failure(let reason), .refused(let reason): lose("the source says: \(reason)")
-        case .hello, .ready, .pong, .devicesFailed, .running, .startFailed, .startRequest, .cancel, .cancelled,
-            .unknown,
-            .completeAck:
+        case .hello, .ready, .pong, .devicesFailed, .running, .startFailed, .startRequest, .cancelled,
+            .received, .completeAck:
             lose("the source sent \(message.kind), which it never sends here")
         }
     }
 
-    /// The first PING after DEVICES asks whether they have loaded; every other one, whether anybody is there.
-    private func ping(_ number: UInt64, on lane: ControlLane) {
-        guard let arriving else { return send(.pong(number), on: lane) }
-        guard arriving.complete != nil else {
+    private func ping(_ number: UInt64) {
+        guard arriving?.complete != nil else {
             return lose("the source sent PING before all of the device state it announced")
         }
         perform(machine.ping(number))

@@ -11,6 +11,8 @@ extension DestinationSession {
         /// Whether the workload's start has ended well: from then on it can be stopped and started again here.
         var hasStarted: Bool
         var failureReason: String?
+        /// Where it listens, with the port that the kernel chose.
+        var address: SocketAddress
         var progress: DestinationAgent.Progress
         var totalMicroseconds: Double
     }
@@ -22,6 +24,7 @@ extension DestinationSession {
             state: machine.state,
             hasStarted: hasStarted,
             failureReason: machine.failureReason,
+            address: acceptor.address,
             progress: agent?.progress ?? DestinationAgent.Progress(),
             totalMicroseconds: Double(end - begin) / 1000
         )

@@ -24,6 +24,9 @@ actor DestinationSession {
         case started
         case startFailed(reason: String)
         case undone
+        case committed(WorkloadLease.Taking)
+        case leaseReturned
+        case sourceGivenUp(Int)
     }
 
     /// Moments that the report is made of.
@@ -31,12 +34,25 @@ actor DestinationSession {
         case begin, loadBegun, loaded, runReceived, started, resident, end
     }
 
+    /// How a destination behaves in its migrations.
+    struct Settings: Sendable {
+        var startsStopped: Bool
+        var lease: WorkloadLease?
+        var peerTimeout: Duration
+        var recoveryTime: Duration
+    }
+
     let landing: any Landing
+    let settings: Settings
     let instance: PageProtocol.InstanceID
     let logger: Logger
     let events: AsyncStream<Event>.Continuation
-    let acceptor: LaneAcceptor
+    /// Where it listens: first for any source, after `migrate-recover` for the one that it had.
+    var acceptor: LaneAcceptor
+    let sink: EventSink
     let work = ThreadGroup()
+    /// Control connections that are being closed.
+    private let hangUps = ThreadGroup()
     private let stream: AsyncStream<Event>
     private let onEnd: @Sendable (_ failure: String?) -> Void
 
@@ -59,29 +75,33 @@ actor DestinationSession {
     var arriving: ArrivingDevices?
     var loaded: Handover<DevicesLoaded>?
     var floor = Report.Floor()
+    /// Faults of device loads: nothing else touches the memory before the workload runs.
+    var loadFaults: (count: UInt64, nanoseconds: UInt64) = (0, 0)
     var waitingConts: [CheckedContinuation<Void, any Error>] = []
     private var hasEnded = false
 
     /// Makes a session that listens for a source.
     ///
     /// - Parameters:
-    ///   - onState: told of every state the migration passes.
+    ///   - sink: told of every state the migration passes, and of the workload's start.
     ///   - onEnd: told once when the migration ends here, with the reason if it failed.
     init(
         landing: any Landing,
         listening address: SocketAddress,
         instance: PageProtocol.InstanceID,
-        startsStopped: Bool,
+        settings: Settings,
         logger: Logger,
-        onState: @escaping @Sendable (MigrationState) -> Void,
+        sink: EventSink,
         onEnd: @escaping @Sendable (_ failure: String?) -> Void
     ) throws {
         self.landing = landing
         self.instance = instance
         self.logger = logger
         self.onEnd = onEnd
-        machine = DestinationMachine(startsStopped: startsStopped)
-        states = StateLog(onChange: onState)
+        self.settings = settings
+        machine = DestinationMachine(startsStopped: settings.startsStopped, usesLease: settings.lease != nil)
+        self.sink = sink
+        states = StateLog { sink.send($0) }
         let (stream, events) = AsyncStream.makeStream(of: Event.self)
         self.stream = stream
         self.events = events
@@ -97,6 +117,11 @@ actor DestinationSession {
             // Who runs is decided ahead of whatever else the process does.
             Task(priority: .high) { await consume() }
         }
+    }
+
+    /// Takes no further connections.
+    func stopListening() {
+        acceptor.stop()
     }
 
     /// `cont`: returns when the workload runs.
@@ -138,6 +163,7 @@ actor DestinationSession {
         case .agent(let event): take(event)
         case .loaded(let proof):
             timeline.note(.loaded)
+            loadFaults = LatencyRecorder.sum(of: agent?.service ?? [])
             loaded = proof
             perform(machine.devicesLoaded())
         case .loadFailed(let error):
@@ -147,9 +173,21 @@ actor DestinationSession {
         case .started:
             timeline.note(.started)
             logger.notice("the workload runs here")
-            perform(machine.started())
+            let actions = machine.started()
+            // The state comes first, as in QEMU.
+            note()
+            sink.send("RESUME")
+            perform(actions)
         case .startFailed(let reason): perform(machine.startFailed(reason: reason))
         case .undone: perform(machine.undone())
+        case .committed(.taken): perform(machine.leaseCommitted())
+        case .committed(.refused(let reason)), .committed(.unreachable(let reason)):
+            perform(machine.leaseRefused(reason: reason))
+        case .leaseReturned: perform(machine.leaseReturned())
+        case .sourceGivenUp(let number):
+            guard number == lastControl, control == nil else { return }
+            perform(machine.sourceGivenUp())
+            giveSourceUpLater()
         }
     }
 
@@ -173,18 +211,51 @@ actor DestinationSession {
 
     func lose(_ reason: String) {
         if let control { logger.warning("the source at \(control.lane.peer) is gone: \(reason)") }
-        perform(machine.linkLost(reason: reason))
         hangUp(reason: reason)
+        perform(machine.linkLost(reason: reason))
         settlePreparation()
+        giveSourceUpLater()
+    }
+
+    /// A source that was promised the workload, and does not come to hear that again, is not waited for for ever.
+    private func giveSourceUpLater() {
+        guard machine.awaitsBye else { return }
+        Task { [events, settings, number = lastControl] in
+            // Nobody cancels this task, so that the sleep does not fail.
+            try? await Task.sleep(for: settings.recoveryTime)
+            events.yield(.sourceGivenUp(number))
+        }
+    }
+
+    /// `migrate-recover`: waits for the source at another address.
+    func recover(at address: SocketAddress) throws -> SocketAddress {
+        guard control == nil, machine.state == .postcopyPaused || machine.state == .postcopyDevice else {
+            throw CommandRefused(reason: "no migration is paused here, it is \(machine.state.rawValue)")
+        }
+        var other = try LaneAcceptor(at: address, logger: logger) { [events] in events.yield(.arrived($0, $1)) }
+        swap(&acceptor, &other)
+        start("listen") { [other] in other.stop() }
+        return acceptor.address
     }
 
     /// Notes the present state.
     func note() {
         states.note(machine.state)
-        guard !hasEnded, machine.state == .completed || machine.state == .failed else { return }
+        switch machine.state {
+        case .completed, .failed, .cancelled: break
+        case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
+            .postcopyRecover, .cancelling:
+            return
+        }
+        guard !hasEnded else { return }
         hasEnded = true
         timeline.note(.end)
-        onEnd(machine.state == .failed ? machine.failureReason ?? "the migration failed" : nil)
+        let failure = machine.state == .completed ? nil : machine.failureReason ?? "the migration failed"
+        // What was put into the control connection before leaves first.
+        start("end") { [onEnd, work = hangUps] in
+            work.join()
+            onEnd(failure)
+        }
     }
 
     /// Ends all three connections; the peer is told why.
@@ -197,7 +268,7 @@ actor DestinationSession {
         control = nil
         if let reason { send(.failure(reason: reason), on: lane) }
         // A peer that takes nothing more may hold this up for seconds.
-        start("hang-up") { lane.finish() }
+        runBlocking("hang-up", in: hangUps) { lane.finish() }
     }
 
     func send(_ message: ControlMessage, on control: ControlLane) {
@@ -211,8 +282,12 @@ actor DestinationSession {
 
     /// Runs blocking work on a thread of its own.
     func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
+        runBlocking(name, in: work, body)
+    }
+
+    private func runBlocking(_ name: String, in group: ThreadGroup, _ body: @escaping @Sendable () -> Void) {
         do throws(SystemError) {
-            try work.run(name, body)
+            try group.run(name, body)
         } catch {
             // Without a thread nothing can go on; the work is done here, late rather than never.
             logger.warning("\(error)")

@@ -1,4 +1,5 @@
 import QMP
+import Switchover
 import Synchronization
 
 /// Where an agent's events go: nowhere, until somebody listens.
@@ -12,5 +13,10 @@ final class EventSink: Sendable {
     func send(_ name: String, _ data: [String: JSONValue] = [:]) {
         // Called under the lock, so that events keep their order.
         sink.withLock { $0?(name, data) }
+    }
+
+    /// `MIGRATION`: a migration has come to this state.
+    func send(_ state: MigrationState) {
+        send("MIGRATION", ["status": .string(state.rawValue)])
     }
 }

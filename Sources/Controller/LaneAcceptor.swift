@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 import Logging
 import PageProtocol
@@ -9,6 +10,8 @@ final class LaneAcceptor: Sendable {
     private static let openingTimeout: UInt64 = 5
     /// Connections that have not said it yet; further ones are refused.
     private static let openingLimit = 32
+    /// Microseconds until a connection is tried again that could not be accepted for want of descriptors or memory.
+    private static let shortagePause: UInt32 = 100_000
 
     private let listener: Listener
     private let logger: Logger
@@ -37,6 +40,7 @@ final class LaneAcceptor: Sendable {
     /// Ends the listening and waits for its threads.
     func stop() {
         listener.shutdown()
+        listener.file?.remove()
         var thread: JoinedThread? = nil
         self.thread.withLock { swap(&thread, &$0) }
         thread = nil
@@ -44,24 +48,39 @@ final class LaneAcceptor: Sendable {
     }
 
     private func run() {
+        var isShort = false
         do {
-            while let socket = try listener.accept() {
-                guard openings.count < LaneAcceptor.openingLimit else {
-                    logger.warning("refused a connection from \(socket.peer): too many wait to say what they are")
-                    continue
-                }
-                let peer = socket.peer
-                let socket = Handover(socket)
-                do throws(SystemError) {
-                    try openings.run("open") { [self] in
-                        if let socket = socket.take() { open(socket) }
-                    }
-                } catch {
-                    logger.warning("refused a connection from \(peer): \(error)")
+            while true {
+                switch try listener.next() {
+                case .connection(let socket):
+                    isShort = false
+                    take(socket)
+                case .shortage(let error):
+                    // Told once, not each time that it has not passed yet.
+                    if !isShort { logger.error("a connection waits: \(error)") }
+                    isShort = true
+                    usleep(LaneAcceptor.shortagePause)
+                case .shutDown: return
                 }
             }
         } catch {
             logger.error("no further connections are accepted at \(listener.address): \(error)")
+        }
+    }
+
+    private func take(_ socket: consuming StreamSocket) {
+        guard openings.count < LaneAcceptor.openingLimit else {
+            logger.warning("refused a connection from \(socket.peer): too many wait to say what they are")
+            return
+        }
+        let peer = socket.peer
+        let handover = Handover(socket)
+        do throws(SystemError) {
+            try openings.run("open") { [self] in
+                if let socket = handover.take() { open(socket) }
+            }
+        } catch {
+            logger.warning("refused a connection from \(peer): \(error)")
         }
     }
 

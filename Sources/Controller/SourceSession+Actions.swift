@@ -15,6 +15,7 @@ extension SourceSession {
     private func perform(_ action: SourceAction) {
         switch action {
         case .connect: connect()
+        case .redial: startRedial()
         case .send(let message): send(message)
         case .proceed: perform(machine.proceed())
         case .stop:
@@ -40,7 +41,16 @@ extension SourceSession {
                 workload.devices.release()
                 events.yield(.locksReleased)
             }
+        case .seizeLease(let grant): seizeLease(grant)
+        case .regainLease: regainLease()
         case .resume: resume()
+        case .resync: resync()
+        case .cancelSucceeded:
+            waitingCancels.forEach { $0.resume() }
+            waitingCancels = []
+        case .cancelFailed(let reason):
+            waitingCancels.forEach { $0.resume(throwing: CommandRefused(reason: reason)) }
+            waitingCancels = []
         case .closeLink(let reason): hangUp(reason: reason)
         case .violation(let what):
             logger.error("\(destination) breaks the protocol: \(what)")
@@ -79,6 +89,7 @@ extension SourceSession {
                 try WorkloadStart.inPlace(workload)
                 events.yield(.resumed)
             } catch {
+                workload.devices.release()
                 events.yield(.resumeFailed(reason: "\(error)"))
             }
         }
@@ -88,16 +99,12 @@ extension SourceSession {
         guard let control else { return }
         switch message {
         case .hello:
-            let hello = Hello(
-                role: .source,
-                capabilities: .startResult,
-                migration: migration,
-                instance: instance,
-                nonce: .zero,
-                lease: .absent
-            )
-            send(.hello(hello), on: control)
+            send(.hello(hello(rejoins: false)), on: control)
             send(.regions(guest: GuestAnnouncement(workload.description)), on: control)
+        case .rejoin:
+            let pageCounts = workload.description.regions.map(\.pageCount)
+            rejoining = Rejoining(received: ReceivedMap(pageCounts: pageCounts))
+            send(.hello(hello(rejoins: true)), on: control)
         case .listen:
             agent.freeze()
             send(.listen, on: control)
@@ -107,6 +114,7 @@ extension SourceSession {
             timeline.note(.runSent)
             send(.run(token: grant.token.value, epoch: grant.epoch), on: control)
             push()
+        case .cancel(let token): send(.cancel(token: token.value), on: control)
         case .complete: send(.complete, on: control)
         case .bye:
             send(.bye, on: control)
@@ -120,12 +128,24 @@ extension SourceSession {
             savedDevices = []
         } catch {
             // More state than the protocol carries: the workload is taken back.
-            events.yield(.control(.lost(reason: "\(error)")))
+            events.yield(.control(lastControl, .lost(reason: "\(error)")))
         }
     }
 
+    private func hello(rejoins: Bool) -> Hello {
+        Hello(
+            role: .source,
+            rejoins: rejoins,
+            capabilities: .startResult,
+            migration: migration,
+            instance: instance,
+            nonce: .zero,
+            lease: settings.lease?.claim(from: firstEpoch) ?? .absent
+        )
+    }
+
     private func push() {
-        guard pushes else { return }
+        guard settings.pushes else { return }
         do throws(SystemError) {
             try agent.startPush()
         } catch {

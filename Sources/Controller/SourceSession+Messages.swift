@@ -8,7 +8,11 @@ extension SourceSession {
     func connected(_ handover: Handover<StreamSocket>) {
         guard let socket = handover.take() else { return }
         do {
-            control = try ControlLane(socket) { [events] in events.yield(.control($0)) }
+            lastControl += 1
+            let number = lastControl
+            control = try ControlLane(socket, peerTimeout: settings.peerTimeout) { [events] in
+                events.yield(.control(number, $0))
+            }
             perform(machine.linkUp())
         } catch {
             perform(machine.linkLost(reason: "\(error)"))
@@ -16,11 +20,15 @@ extension SourceSession {
     }
 
     func join(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>) {
+        if rejoining != nil {
+            rejoining?.lanes = (urgent, bulk)
+            return settleRejoin()
+        }
         guard control != nil, let urgent = urgent.take(), let bulk = bulk.take() else { return }
         do {
             try agent.attach(urgent: urgent, bulk: bulk)
         } catch {
-            events.yield(.lanesFailed(reason: "\(error)"))
+            lose("\(error)")
         }
     }
 
@@ -34,7 +42,11 @@ extension SourceSession {
         case .ready:
             control.allowSilence()
             perform(machine.ready(from: instance))
-        case .ping(let number): send(.pong(number), on: control)
+        case .received(let part):
+            guard rejoining?.received.add(part) == true else {
+                return refuse("the destination sent RECEIVED that does not fit")
+            }
+            settleRejoin()
         case .pong(let number):
             timeline.note(.loaded)
             perform(machine.pong(number, from: instance))
@@ -45,25 +57,30 @@ extension SourceSession {
             perform(machine.running(RunToken(token), from: instance))
         case .startFailed(let token, let reason):
             perform(machine.startFailed(RunToken(token), reason: reason, from: instance))
+        case .cancelled(let token): perform(machine.cancelled(RunToken(token), from: instance))
         case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
         case .completeAck: perform(machine.completeAcknowledged())
-        case .failure(let reason): events.yield(.control(.lost(reason: "the destination says: \(reason)")))
-        case .hello, .refused, .regions, .listen, .devices, .deviceData, .run, .cancel, .cancelled, .unknown, .complete,
-            .bye:
+        case .failure(let reason): lose("the destination says: \(reason)")
+        case .hello, .refused, .regions, .listen, .devices, .deviceData, .ping, .run, .cancel, .complete, .bye:
             refuse("the destination sent \(message.kind), which it never sends here")
         }
     }
 
     private func greet(_ hello: Hello) {
-        guard peer == nil else { return refuse("the destination sent HELLO twice") }
+        guard peer == nil || rejoining != nil else { return refuse("the destination sent HELLO twice") }
         guard hello.role == .destination else { return refuse("the peer at \(destination) is a source too") }
         guard hello.migration == migration else { return refuse("the destination answered for another migration") }
         guard hello.capabilities.contains(.startResult) else {
             return refuse("the destination cannot say whether a start worked; run the same release on both hosts")
         }
         peer = hello
-        let joins = [Lane.urgent, .bulk].map { Join(lane: $0, migration: migration, nonce: hello.nonce).encode() }
-        start("join-lanes") { [destination, events] in
+        joinLanes(with: hello.nonce)
+        if rejoining != nil { perform(machine.welcomed(by: Switchover.InstanceID(hello.instance))) }
+    }
+
+    private func joinLanes(with nonce: Nonce) {
+        let joins = [Lane.urgent, .bulk].map { Join(lane: $0, migration: migration, nonce: nonce).encode() }
+        start("join-lanes") { [destination, events, number = lastControl] in
             do throws(SystemError) {
                 let urgent = try StreamSocket(connectingTo: destination)
                 try urgent.send(joins[0])
@@ -71,14 +88,14 @@ extension SourceSession {
                 try bulk.send(joins[1])
                 events.yield(.lanesJoined(urgent: Handover(urgent), bulk: Handover(bulk)))
             } catch {
-                events.yield(.lanesFailed(reason: "\(error)"))
+                events.yield(.control(number, .lost(reason: "\(error)")))
             }
         }
     }
 
     /// The peer broke the protocol in a way that the machine does not see.
     private func refuse(_ reason: String) {
-        events.yield(.control(.lost(reason: reason)))
+        events.yield(.control(lastControl, .lost(reason: reason)))
     }
 }
 

@@ -9,9 +9,13 @@ extension SourceSession {
     struct Snapshot: Sendable {
         var state: MigrationState
         var isWorkloadHere: Bool
+        var isHeld: Bool
         var failureReason: String?
+        var destination: SocketAddress
         var progress: SourceAgent.Progress
         var totalMicroseconds: Double
+        /// From the last operation here until the destination said that it runs; nil before.
+        var downtimeMicroseconds: Double?
     }
 
     func snapshot() -> Snapshot {
@@ -20,9 +24,13 @@ extension SourceSession {
         return Snapshot(
             state: machine.state,
             isWorkloadHere: machine.isWorkloadHere,
+            isHeld: machine.isHeld,
             failureReason: machine.failureReason,
+            destination: destination,
             progress: agent.progress,
-            totalMicroseconds: Double(end - begin) / 1000
+            totalMicroseconds: Double(end - begin) / 1000,
+            downtimeMicroseconds: timeline[.running] == nil
+                ? nil : timeline.microseconds(from: .lastOperation, to: .running)
         )
     }
 

@@ -11,18 +11,21 @@ actor SourceSession {
     /// What happens outside of the session, in the order it happened.
     enum Event: Sendable {
         case connected(Handover<StreamSocket>)
+        case redialed(Handover<StreamSocket>)
         case connectFailed(reason: String)
         case lanesJoined(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)
-        case lanesFailed(reason: String)
-        case control(ControlLane.Event)
+        case control(Int, ControlLane.Event)
         case agent(SourceAgent.Event)
         case stopped
         case stopFailed(reason: String)
         case saved([DeviceSet.Saved])
         case saveFailed(DeviceError)
         case locksReleased
+        case seized(WorkloadLease.Taking)
+        case regained(epoch: UInt64)
         case resumed
         case resumeFailed(reason: String)
+        case redialGivenUp
     }
 
     /// Moments that the report is made of.
@@ -30,48 +33,84 @@ actor SourceSession {
         case begin, stopAsked, lastOperation, stopped, saved, loaded, runSent, running, end
     }
 
+    /// How a source behaves in its migrations.
+    struct Settings: Sendable {
+        var pushes: Bool
+        var refusalPolicy: StartRefusalPolicy
+        var lease: WorkloadLease?
+        var peerTimeout: Duration
+        var recoveryTime: Duration
+    }
+
+    /// What is awaited before a link that rejoins serves.
+    struct Rejoining: Sendable {
+        var received: ReceivedMap
+        var lanes: (urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)?
+        var isAsked = false
+    }
+
     let workload: any Workload
-    let destination: SocketAddress
+    let settings: Settings
+    var destination: SocketAddress
     let instance: PageProtocol.InstanceID
     let logger: Logger
-    let pushes: Bool
+    let sink: EventSink
     let events: AsyncStream<Event>.Continuation
     let work = ThreadGroup()
     let migration = MigrationID.random()
     let agent: SourceAgent
 
-    var machine = SourceMachine()
+    var machine: SourceMachine
+    /// The epoch of the run lease that the source knows to hold; 0 without one.
+    var epoch: UInt64
+    /// The epoch from which the migration began.
+    let firstEpoch: UInt64
     var states: StateLog
     var timeline = Timeline<Moment>()
     var control: ControlLane?
+    /// The number of the control connection that was made last: it tells its events from those of an earlier one.
+    var lastControl = 0
     var peer: Hello?
     var savedDevices: [DeviceSet.Saved] = []
     var wasTakenBack = false
+    var waitingCancels: [CheckedContinuation<Void, any Error>] = []
+    var waitingResumes: [CheckedContinuation<Void, any Error>] = []
+    /// What the destination has told of its pages over a link that rejoins, and the lanes of that link.
+    var rejoining: Rejoining?
+    /// The attempt to make a link again that is under way by itself.
+    var redial: Redial?
+    /// A pause was asked for: only `recover` ends it.
+    var holdsStill = false
     private let stream: AsyncStream<Event>
 
     /// Makes a session for a workload that runs here.
     ///
     /// - Parameters:
     ///   - regions: the workload's memory, in the order of its description.
-    ///   - onState: told of every state the migration passes.
+    ///   - sink: told of every state the migration passes, and of the workload's stop and start.
     init(
         workload: any Workload,
         regions: [MemoryRegion],
         destination: SocketAddress,
         instance: PageProtocol.InstanceID,
-        pushes: Bool,
+        settings: Settings,
+        epoch: UInt64,
         logger: Logger,
-        onState: @escaping @Sendable (MigrationState) -> Void
+        sink: EventSink
     ) throws {
         self.workload = workload
         self.destination = destination
         self.instance = instance
-        self.pushes = pushes
+        self.settings = settings
+        self.epoch = epoch
+        firstEpoch = epoch
+        machine = SourceMachine(afterStartRefusal: settings.refusalPolicy, usesLease: settings.lease != nil)
         self.logger = logger
         let (stream, events) = AsyncStream.makeStream(of: Event.self)
         self.stream = stream
         self.events = events
-        states = StateLog(onChange: onState)
+        self.sink = sink
+        states = StateLog { sink.send($0) }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
         agent = try SourceAgent(regions: regions, table: table) { events.yield(.agent($0)) }
     }
@@ -98,6 +137,68 @@ actor SourceSession {
         }
     }
 
+    /// `migrate_cancel`: returns when the workload is here.
+    ///
+    /// - Throws: ``CommandRefused`` with the reason why it is not.
+    func cancel() async throws {
+        let actions: [SourceAction]
+        switch machine.cancel() {
+        case .succeeded: return
+        case .refuse(let reason): throw CommandRefused(reason: reason)
+        case .waits(let next): actions = next
+        }
+        try await withCheckedThrowingContinuation { waiting in
+            waitingCancels.append(waiting)
+            perform(actions)
+        }
+    }
+
+    /// `migrate` with `resume`: looks for the destination again, there or where it was.
+    func recover(at address: SocketAddress?) throws(CommandRefused) {
+        switch machine.recover() {
+        case .refuse(let reason): throw CommandRefused(reason: reason)
+        case .connect:
+            if let address { destination = address }
+            redial?.cancel()
+            redial = nil
+            perform([.connect])
+        }
+    }
+
+    /// `migrate-pause`: breaks the link, as a network would.
+    func pause() throws(CommandRefused) {
+        guard machine.state == .postcopyActive, control != nil else {
+            throw CommandRefused(reason: "only a migration in postcopy-active can be paused")
+        }
+        holdsStill = true
+        lose("migrate-pause was asked for")
+    }
+
+    /// The operator's word that the destination is gone, and whether the workload has run there.
+    func destinationIsGone(hasRun: Bool) async throws {
+        switch machine.destinationIsGone(hasRun: hasRun) {
+        case .refuse(let reason): throw CommandRefused(reason: reason)
+        case .takeBack:
+            try await withCheckedThrowingContinuation { waiting in
+                waitingResumes.append(waiting)
+                perform([.resume])
+            }
+        case .abandoned: note()
+        }
+    }
+
+    /// `cont` at a source that stays stopped, as it could not resume.
+    func retryResume() async throws {
+        switch machine.retryResume() {
+        case .refuse(let reason): throw CommandRefused(reason: reason)
+        case .resume:
+            try await withCheckedThrowingContinuation { waiting in
+                waitingResumes.append(waiting)
+                perform([.resume])
+            }
+        }
+    }
+
     private func consume() async {
         for await event in stream { take(event) }
     }
@@ -105,15 +206,25 @@ actor SourceSession {
     private func take(_ event: Event) {
         switch event {
         case .connected(let socket): connected(socket)
-        case .connectFailed(let reason), .lanesFailed(let reason): lose(reason)
+        case .connectFailed(let reason): lose(reason)
+        case .redialed(let socket): redialed(socket)
+        case .redialGivenUp:
+            redial = nil
+            machine.redialGivenUp()
+            note()
         case .lanesJoined(let urgent, let bulk): join(urgent: urgent, bulk: bulk)
-        case .control(.message(let message)): receive(message)
-        case .control(.lost(let reason)): lose(reason)
+        case .control(let number, let event):
+            guard number == lastControl, control != nil else { return }
+            switch event {
+            case .message(let message): receive(message)
+            case .lost(let reason): lose(reason)
+            }
         case .agent(.everyPageSent): perform(machine.allPagesSent())
         case .agent(.laneLost(let lane, let reason)): loseSoon("the \(lane) lane: \(reason)")
         case .stopped:
             timeline.note(.stopped)
             if let last = workload.activity.lastOperation { timeline.note(.lastOperation, at: last) }
+            sink.send("STOP")
             perform(machine.stopped())
         case .stopFailed(let reason): perform(machine.stopFailed(reason: reason))
         case .saved(let saved):
@@ -123,34 +234,56 @@ actor SourceSession {
         case .saveFailed(let error):
             perform(machine.saveFailed(device: error.device, reason: error.reason))
         case .locksReleased: perform(machine.released(fresh: freshGrant()))
+        case .seized(.taken(let epoch)):
+            self.epoch = epoch
+            perform(machine.leaseTaken())
+        case .seized(.refused(let reason)):
+            logger.warning("cannot take the workload back: \(reason)")
+            perform(machine.leaseRefused())
+        case .seized(.unreachable(let reason)): perform(machine.leaseUnreachable(reason: reason))
+        case .regained(let epoch):
+            self.epoch = epoch
+            perform(machine.leaseRegained(fresh: freshGrant()))
         case .resumed:
             wasTakenBack = true
             logger.notice("the workload runs on here")
-            perform(machine.resumed())
-        case .resumeFailed(let reason): perform(machine.resumeFailed(reason: reason))
+            waitingResumes.forEach { $0.resume() }
+            waitingResumes = []
+            let actions = machine.resumed()
+            // The state comes first, as in QEMU.
+            note()
+            sink.send("RESUME")
+            perform(actions)
+        case .resumeFailed(let reason):
+            perform(machine.resumeFailed(reason: reason))
+            let failure = CommandRefused(reason: machine.failureReason ?? reason)
+            waitingResumes.forEach { $0.resume(throwing: failure) }
+            waitingResumes = []
         }
     }
 
     /// A peer that hangs up closes its connections in no order: the control connection is given time to say why.
     private func loseSoon(_ reason: String) {
-        Task { [events] in
+        Task { [events, number = lastControl] in
             // Nobody cancels this task, so that the sleep does not fail.
             try? await Task.sleep(for: ControlLane.lastWordTime)
-            events.yield(.lanesFailed(reason: reason))
+            events.yield(.control(number, .lost(reason: reason)))
         }
     }
 
-    private func lose(_ reason: String) {
-        perform(machine.linkLost(reason: reason))
+    func lose(_ reason: String) {
         hangUp(reason: reason)
+        perform(machine.linkLost(reason: reason))
     }
 
     /// Notes the present state.
     func note() {
         states.note(machine.state)
+        if machine.state == .postcopyPaused, control == nil { redialByItself() }
         switch machine.state {
         case .failed, .completed, .cancelled:
             if timeline[.end] == nil { timeline.note(.end) }
+            if machine.isOver { events.finish() }
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             break
@@ -158,7 +291,7 @@ actor SourceSession {
     }
 
     func freshGrant() -> RunGrant {
-        RunGrant(token: RunToken(UInt64.random(in: 1...UInt64.max)), epoch: 0)
+        RunGrant(token: RunToken(UInt64.random(in: 1...UInt64.max)), epoch: epoch)
     }
 
     /// Ends all three connections; the peer is told why.
@@ -166,6 +299,7 @@ actor SourceSession {
         // The reason leaves first: the lanes' end alone would not tell it.
         if let control, let reason { send(.failure(reason: reason), on: control) }
         agent.detach()
+        rejoining = nil
         guard let control else { return }
         self.control = nil
         // A peer that takes nothing more may hold this up for seconds.
@@ -178,13 +312,7 @@ actor SourceSession {
         } catch {
             // Our own message exceeds the protocol's bounds: the migration cannot go on, the workload can.
             logger.error("cannot send \(message.kind): \(error)")
-            events.yield(.control(.lost(reason: "\(error)")))
+            events.yield(.control(lastControl, .lost(reason: "\(error)")))
         }
     }
-}
-
-/// A command that cannot be carried out now.
-struct CommandRefused: Error, CustomStringConvertible {
-    let reason: String
-    var description: String { reason }
 }

@@ -61,9 +61,10 @@ final class ArrivingMemory: Sendable {
         let first = Int(run.first)
         let end = first + Int(run.count)
         var page = first
+        var step = end - first
         while page < end {
             let address = range.address(ofPage: page)
-            let byteCount = (end - page) * range.pageSize
+            let byteCount = min(step, end - page) * range.pageSize
             let placement =
                 if let source {
                     userfaultfd.copy(to: address, from: source + (page - first) * range.pageSize, byteCount: byteCount)
@@ -83,19 +84,35 @@ final class ArrivingMemory: Sendable {
                 page += 1
             case .again:
                 continue
-            case .gone:
-                throw PlacementFailure(reason: "the guest's memory is gone: its process has ended or unmapped it")
-            case .noMemory:
-                throw PlacementFailure(reason: "no memory is left on this host to place a page in")
-            case .failed(let errno):
-                throw PlacementFailure(reason: "the kernel refused a page: \(errno)")
+            case .gone where byteCount > range.pageSize:
+                // The kernel says the same of a run that lies in two mappings: believed of a single page only.
+                step = 1
+            case .gone: throw .gone
+            case .noMemory: throw .noMemory
+            case .failed(let errno): throw .refused("\(errno)")
             }
+        }
+    }
+
+    /// Answers a fault on a page that was placed before: just now, or the process has dropped it since, and it reads as
+    /// zeros, as the kernel itself would show it.
+    @inline(never)
+    func answerAgain(_ page: Int, region: Int) throws(PlacementFailure) {
+        let range = ranges[region]
+        let address = range.address(ofPage: page)
+        switch userfaultfd.zero(address, byteCount: range.pageSize) {
+        case .placed: break
+        case .present, .again: userfaultfd.wake(address, byteCount: range.pageSize)
+        case .gone: break  // Nobody waits in memory that is not there.
+        case .noMemory: throw .noMemory
+        case .failed(let errno): throw .refused("\(errno)")
         }
     }
 
     @inline(__always)
     private func note(_ pages: Range<Int>, region: Int, isZero: Bool, origin: Origin) {
         let added = resident[region].insert(run: pages)
+        InFlightFaults.fence()
         if inFlight.count > 0 { settle(pages, region: region, origin: origin) }
         guard added > 0 else { return }
         switch (origin, isZero) {
@@ -143,4 +160,8 @@ final class ArrivingMemory: Sendable {
 struct PlacementFailure: Error, CustomStringConvertible {
     let reason: String
     var description: String { reason }
+
+    static let gone = Self(reason: "the guest's memory is gone: its process has ended or unmapped it")
+    static let noMemory = Self(reason: "no memory is left on this host to place a page in")
+    static func refused(_ why: String) -> Self { Self(reason: "the kernel refused a page: \(why)") }
 }

@@ -139,35 +139,12 @@ public final class DestinationAgent: Sendable {
         }
     }
 
+    /// Which pages have been placed: a bit a page for each region.
+    public var received: [[UInt8]] { memory.resident.map { $0.bytes(of: 0..<$0.pageCount) } }
+
     /// What has arrived so far.
     public var progress: Progress { memory.progress }
 
     /// From reading a fault's event to its page placed, one recorder a thread that places.
     public var service: [LatencyRecorder] { [memory.urgentService, memory.bulkService] }
-}
-
-/// The urgent and bulk connections to one source.
-final class LaneSockets: Sendable {
-    let urgent: StreamSocket
-    let bulk: StreamSocket
-
-    init(urgent: consuming StreamSocket, bulk: consuming StreamSocket) {
-        self.urgent = urgent
-        self.bulk = bulk
-    }
-
-    func shutdown() {
-        urgent.shutdown()
-        bulk.shutdown()
-    }
-
-    var peer: String { urgent.peer }
-
-    @inline(__always)
-    func receive(on lane: Lane, into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
-        switch lane {
-        case .urgent: try urgent.receive(into: buffer)
-        case .bulk: try bulk.receive(into: buffer)
-        }
-    }
 }

@@ -46,9 +46,13 @@ public enum Floor {
 
     /// Measures 4096 bytes asked for and received on an urgent lane that nothing else uses yet.
     ///
+    /// - Parameter limit: nanoseconds within which all of it is done, however the peer spreads its answers.
     /// - Returns: the median in microseconds.
-    /// - Throws: what broke the lane.
-    public static func roundTrip(on urgent: borrowing StreamSocket) throws -> Double {
+    /// - Throws: what broke the lane, or that the time is over.
+    public static func roundTrip(
+        on urgent: borrowing StreamSocket,
+        within limit: UInt64 = 5_000_000_000
+    ) throws -> Double {
         let frame = UnsafeMutableRawBufferPointer.allocate(byteCount: LaneFrame.encodedByteCount, alignment: 8)
         let reply = UnsafeMutableRawBufferPointer.allocate(
             byteCount: LaneFrame.encodedByteCount + Int(Wire.probeReplyBytes),
@@ -65,7 +69,8 @@ public enum Floor {
         while durations.count < samples, MonotonicClock.now() - begin < budget {
             let before = MonotonicClock.now()
             try urgent.send(UnsafeRawBufferPointer(frame))
-            guard try urgent.receive(exactly: reply) == reply.count else { throw LaneClosed(peer: urgent.peer) }
+            let received = try urgent.receive(exactly: reply, before: begin + limit)
+            guard received == reply.count else { throw LaneClosed(peer: urgent.peer) }
             durations.append(MonotonicClock.now() - before)
             let answer = try LaneFrame.decode(replyBase)
             guard answer.kind == .probeReply else { throw UnexpectedFrame(frame: answer) }

@@ -44,6 +44,9 @@ final class InFlightFaults: @unchecked Sendable {
     }
 
     /// Notes that a fault was read at `now`. Called by the fault thread only.
+    ///
+    /// Whoever sets a page's resident bit, passes ``fence()`` and calls ``end(region:page:)`` finds the fault, or the
+    /// caller of this, who looks at the bit afterwards, finds that set: one of the two settles it.
     @inline(__always)
     func begin(region: Int, page: Int, now: UInt64) {
         let key = key(region, page)
@@ -54,8 +57,15 @@ final class InFlightFaults: @unchecked Sendable {
             used.add(1, ordering: .relaxed)
             // Releases `since` to whoever finds the key.
             slot.pointee.key.store(key, ordering: .releasing)
+            InFlightFaults.fence()
             return
         }
+    }
+
+    /// Keeps a store before it from being seen after a load behind it.
+    @inline(__always)
+    static func fence() {
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
     }
 
     /// Takes a fault out of the table.

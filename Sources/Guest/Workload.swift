@@ -1,9 +1,13 @@
+public import LinuxSystem
 public import Telemetry
 
 /// Something that runs in memory that an agent can move: a program of our own, a virtual machine, another process.
 public protocol Workload: AnyObject, Sendable {
     /// What a destination must know to make the same workload.
     var description: GuestDescription { get }
+
+    /// The memory it works in, region by region; nil where that is another process's.
+    var ownMemory: [MemoryRegion]? { get }
 
     /// The state that travels beside the memory.
     var devices: DeviceSet { get }
@@ -18,6 +22,10 @@ public protocol Workload: AnyObject, Sendable {
     /// - Throws: when it cannot be stopped from here; then it runs on.
     func stop() throws
 
+    /// Says whom to tell, instead of whom was said before, when the workload has ended by itself after it was started,
+    /// with the reason: the process that it lives in is gone. A workload of this process never tells.
+    func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void)
+
     /// What it has done so far in this process.
     var activity: WorkloadActivity { get }
 
@@ -28,6 +36,11 @@ public protocol Workload: AnyObject, Sendable {
     ///
     /// - Returns: nil where the workload cannot know.
     func verify() -> Verification?
+}
+
+extension Workload {
+    /// Nothing to tell of a workload that lives as long as this process.
+    public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {}
 }
 
 /// What a workload has done in one process. Times are of ``MonotonicClock``, in nanoseconds.

@@ -29,9 +29,14 @@ public struct EventDescriptor: ~Copyable, Sendable {
     /// Waits until the flag is raised, but no longer than this.
     ///
     /// - Returns: whether it is raised.
-    public func wait(seconds: Int) -> Bool {
+    public func wait(seconds: Double) -> Bool { wait(milliseconds: Int(seconds * 1000)) }
+
+    /// Waits until the flag is raised, but no longer than this.
+    ///
+    /// - Returns: whether it is raised.
+    public func wait(milliseconds: Int) -> Bool {
         var descriptor = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
-        return (try? kernel(.poll) { orErrno(poll(&descriptor, 1, CInt(seconds * 1000))) }) == 1
+        return (try? kernel(.poll) { orErrno(poll(&descriptor, 1, CInt(clamping: milliseconds))) }) == 1
     }
 
     /// Lowers the flag.

@@ -1,75 +1,96 @@
 import CShims
 import Glibc
+import Synchronization
 import SystemPackage
 
 /// A socket that others connect to.
 public struct Listener: ~Copyable, Sendable {
     private let descriptor: OwnedDescriptor
+    private let isShutDown = Atomic<Bool>(false)
     /// Where it listens, with the port the kernel chose.
     public let address: SocketAddress
+    /// The file of a Unix socket; nil for TCP.
+    public let file: SocketFile?
 
-    /// Listens at an address. A Unix socket has mode 0600 from its first instant.
+    /// Listens at an address.
+    ///
+    /// A Unix socket has mode 0600 from its first instant, and replaces a socket file that nobody listens on.
     public init(at address: SocketAddress, backlog: CInt = 128) throws(SystemError) {
         switch address {
         case .unix(let path):
+            try SocketAddress.checkPath(path, for: "listen at \(address)")
             let descriptor = try Listener.socket(AF_UNIX)
             let raw = descriptor.raw
-            try attempt("listen at \(address)", advice: "remove the file if nothing uses it") { () throws(Errno) in
-                // The mode of the unbound socket becomes the mode of the file that bind makes.
-                _ = try kernel(.fchmod) { orErrno(fchmod(raw, 0o600)) }
-                _ = try kernel(.bind) { shim_bind_unix(raw, path) }
-                _ = try kernel(.listen) { orErrno(listen(raw, backlog)) }
+            let file = try SocketFile(binding: descriptor, to: path)
+            _ = try attempt("listen at \(address)") { () throws(Errno) in
+                try kernel(.listen) { orErrno(listen(raw, backlog)) }
             }
-            self.init(descriptor, address)
+            self.init(descriptor, address, file)
         case .tcp(let host, let port):
             let resolved = try ResolvedAddress(host: host, port: port, passive: true)
-            let descriptor = try Listener.socket(resolved.family)
-            let raw = descriptor.raw
-            var one: CInt = 1
-            var bound = port
-            try attempt("listen at \(address)", advice: "choose a free port, or 0 for any") { () throws(Errno) in
-                _ = try kernel(.setsockopt) { orErrno(setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &one, 4)) }
-                _ = try kernel(.bind) { orErrno(resolved.withAddress { bind(raw, $0, $1) }) }
-                _ = try kernel(.listen) { orErrno(listen(raw, backlog)) }
-                var name = sockaddr_storage()
-                var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-                _ = try kernel(.getsockname) {
-                    withUnsafeMutableBytes(of: &name) {
-                        orErrno(getsockname(raw, $0.assumingMemoryBound(to: sockaddr.self).baseAddress, &length))
-                    }
+            self = try resolved.tryEach { (family, name, length) throws(SystemError) in
+                let descriptor = try Listener.socket(family)
+                let raw = descriptor.raw
+                var one: CInt = 1
+                try attempt("listen at \(address)", advice: "choose a free port, or 0 for any") { () throws(Errno) in
+                    _ = try kernel(.setsockopt) { orErrno(setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &one, 4)) }
+                    _ = try kernel(.bind) { orErrno(bind(raw, name, length)) }
+                    _ = try kernel(.listen) { orErrno(listen(raw, backlog)) }
                 }
-                // sin_port and sin6_port both are the two bytes after the family, in network order.
-                bound = withUnsafeBytes(of: &name) { UInt16($0[2]) << 8 | UInt16($0[3]) }
+                return Listener(descriptor, .tcp(host: host, port: try Listener.port(of: raw)), nil)
             }
-            self.init(descriptor, .tcp(host: host, port: bound))
         }
     }
 
-    private init(_ descriptor: consuming OwnedDescriptor, _ address: SocketAddress) {
-        self.descriptor = descriptor
-        self.address = address
+    /// The port that a TCP socket is bound to.
+    private static func port(of raw: CInt) throws(SystemError) -> UInt16 {
+        var name = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        _ = try attempt("find the port that a socket listens at") { () throws(Errno) in
+            try kernel(.getsockname) {
+                withUnsafeMutableBytes(of: &name) {
+                    orErrno(getsockname(raw, $0.assumingMemoryBound(to: sockaddr.self).baseAddress, &length))
+                }
+            }
+        }
+        // sin_port and sin6_port both are the two bytes after the family, in network order.
+        return withUnsafeBytes(of: &name) { UInt16($0[2]) << 8 | UInt16($0[3]) }
     }
 
-    static func socket(_ family: CInt) throws(SystemError) -> OwnedDescriptor {
-        try attempt("make a socket", advice: "raise `ulimit -n`") { () throws(Errno) in
+    private init(_ descriptor: consuming OwnedDescriptor, _ address: SocketAddress, _ file: SocketFile?) {
+        self.descriptor = descriptor
+        self.address = address
+        self.file = file
+    }
+
+    static func socket(_ family: CInt, isBlocking: Bool = true) throws(SystemError) -> OwnedDescriptor {
+        let flags = SOCK_CLOEXEC.rawValue | (isBlocking ? 0 : SOCK_NONBLOCK.rawValue)
+        return try attempt("make a socket", advice: "raise `ulimit -n`") { () throws(Errno) in
             OwnedDescriptor(
-                try kernel(.socket) {
-                    orErrno(Glibc.socket(family, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0))
-                }
+                try kernel(.socket) { orErrno(Glibc.socket(family, CInt(SOCK_STREAM.rawValue | flags), 0)) }
             )
         }
     }
 
+    /// What ended a wait for a connection.
+    public enum Arrival: ~Copyable, Sendable {
+        /// Somebody has connected.
+        case connection(StreamSocket)
+        /// Somebody waits, and this process or host lacks descriptors or memory to accept them: try again when others
+        /// may have been given back.
+        case shortage(SystemError)
+        /// The listener was shut down.
+        case shutDown
+    }
+
     /// Waits for the next connection.
-    ///
-    /// - Returns: nil when the listener was shut down.
-    public func accept() throws(SystemError) -> StreamSocket? {
+    public func next() throws(SystemError) -> Arrival {
         while true {
             do throws(Errno) {
                 let raw = try kernel(.accept4) { shim_accept4(descriptor.raw, CInt(SOCK_CLOEXEC.rawValue)) }
                 let accepted = OwnedDescriptor(raw)
                 guard case .tcp = address else {
-                    return StreamSocket(accepted, peer: "process \(max(0, shim_peer_process(raw)))")
+                    return .connection(StreamSocket(accepted, peer: "process \(max(0, shim_peer_process(raw)))"))
                 }
                 let socket = StreamSocket(accepted, peer: ResolvedAddress.peer(of: raw))
                 do {
@@ -77,14 +98,37 @@ public struct Listener: ~Copyable, Sendable {
                 } catch {
                     continue  // The peer is gone already.
                 }
-                return socket
+                return .connection(socket)
             } catch .invalidArgument {
-                return nil
+                return .shutDown
             } catch  where Listener.concernsConnection(error) {
                 continue
+            } catch  where Listener.isShortage(error) {
+                // accept(2) takes a descriptor before it looks at the socket, and so does not tell of its end.
+                guard !isShutDown.load(ordering: .acquiring) else { return .shutDown }
+                return .shortage(SystemError("accept a connection at \(address)", error, advice: "raise `ulimit -n`"))
             } catch {
                 throw SystemError("accept a connection at \(address)", error)
             }
+        }
+    }
+
+    /// Waits for the next connection, where a shortage is a failure.
+    ///
+    /// - Returns: nil when the listener was shut down.
+    public func accept() throws(SystemError) -> StreamSocket? {
+        switch try next() {
+        case .connection(let socket): return socket
+        case .shortage(let error): throw error
+        case .shutDown: return nil
+        }
+    }
+
+    /// Whether an error of accept passes by itself when others give back what they hold.
+    private static func isShortage(_ error: Errno) -> Bool {
+        switch error {
+        case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noBufferSpace, .noMemory: true
+        default: false
         }
     }
 
@@ -100,67 +144,14 @@ public struct Listener: ~Copyable, Sendable {
         }
     }
 
-    /// Ends the listening: a thread blocked in ``accept()`` returns nil.
+    /// Ends the listening: a thread blocked in ``next()`` or ``accept()`` returns.
     public func shutdown() {
+        isShutDown.store(true, ordering: .releasing)
         _ = try? kernel(.shutdown) { orErrno(Glibc.shutdown(descriptor.raw, CInt(SHUT_RDWR))) }
-    }
-
-    /// Removes the file of a Unix socket.
-    public func removeFile() {
-        // Somebody else may have removed it already.
-        if case .unix(let path) = address { _ = try? kernel(.unlink) { orErrno(unlink(path)) } }
     }
 
     /// Hands the listening descriptor to code that closes it.
     public consuming func relinquish() -> CInt {
         descriptor.relinquish()
-    }
-}
-
-/// A host and port as the resolver knows them.
-struct ResolvedAddress: ~Copyable {
-    private let list: UnsafeMutablePointer<addrinfo>
-
-    init(host: String, port: UInt16, passive: Bool) throws(SystemError) {
-        var hints = addrinfo()
-        hints.ai_socktype = CInt(SOCK_STREAM.rawValue)
-        hints.ai_flags = passive ? AI_PASSIVE : 0
-        var found: UnsafeMutablePointer<addrinfo>?
-        let result = getaddrinfo(host, String(port), &hints, &found)
-        guard result == 0, let found else {
-            throw SystemError(
-                "find the host '\(host)' (\(String(cString: gai_strerror(result))))",
-                .noSuchAddressOrDevice,
-                advice: "check its name"
-            )
-        }
-        list = found
-    }
-
-    deinit {
-        freeaddrinfo(list)
-    }
-
-    var family: CInt { list.pointee.ai_family }
-
-    func withAddress<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
-        body(list.pointee.ai_addr, list.pointee.ai_addrlen)
-    }
-
-    /// The other end of a TCP connection, as `HOST:PORT`.
-    static func peer(of descriptor: CInt) -> String {
-        var name = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        var host = [CChar](repeating: 0, count: 64)
-        var port = [CChar](repeating: 0, count: 8)
-        let known = withUnsafeMutableBytes(of: &name) { bytes in
-            guard let address = bytes.assumingMemoryBound(to: sockaddr.self).baseAddress,
-                getpeername(descriptor, address, &length) == 0
-            else { return false }
-            return getnameinfo(address, length, &host, 64, &port, 8, NI_NUMERICHOST | NI_NUMERICSERV) == 0
-        }
-        guard known else { return "a peer that has left" }
-        return [host, port].map { String(decoding: $0.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self) }
-            .joined(separator: ":")
     }
 }

@@ -80,4 +80,28 @@ public final class PageBitmap: @unchecked Sendable {
         }
         return nil
     }
+
+    /// The bits of a run of pages, the lowest of each byte first; `pages` begins with a multiple of 8.
+    public func bytes(of pages: Range<Int>) -> [UInt8] {
+        precondition(pages.lowerBound & 7 == 0, "a byte begins with a multiple of 8")
+        return stride(from: pages.lowerBound, to: pages.upperBound, by: 8).map { page in
+            let byte = UInt8(truncatingIfNeeded: words[page >> 6].load(ordering: .acquiring) >> UInt64(page & 56))
+            return page + 8 <= pages.upperBound ? byte : byte & (1 << UInt8(pages.upperBound - page) - 1)
+        }
+    }
+
+    /// Makes the bits these, as ``bytes(of:)`` of all pages gave them. Nobody else uses the bitmap meanwhile.
+    public func assign(_ bytes: [UInt8]) {
+        precondition(bytes.count == (pageCount + 7) / 8, "a bit a page")
+        var count = 0
+        for word in 0..<(pageCount + 63) / 64 {
+            var value: UInt64 = 0
+            for (index, byte) in bytes[(word * 8)..<min(bytes.count, word * 8 + 8)].enumerated() {
+                value |= UInt64(byte) << UInt64(8 * index)
+            }
+            words[word].store(value, ordering: .releasing)
+            count += value.nonzeroBitCount
+        }
+        setCount.store(count, ordering: .releasing)
+    }
 }

@@ -17,8 +17,14 @@ public enum ProcessFile {
     }
 
     /// Bytes of memory that can be had without swapping: MemAvailable of /proc/meminfo; nil where it is not told.
-    public static var availableMemory: UInt64? {
-        let line = text("/proc/meminfo")?.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
-        return line?.split(separator: " ").dropFirst().first.flatMap { UInt64($0) }.map { $0 * 1024 }
+    public static var availableMemory: Int? { text("/proc/meminfo").flatMap { availableMemory(in: $0) } }
+
+    /// Finds the line `MemAvailable:   123 kB`.
+    static func availableMemory(in text: String) -> Int? {
+        let line = text.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
+        guard let fields = line?.split(separator: " "), fields.count == 3, let kibibytes = Int(fields[1]) else {
+            return nil
+        }
+        return kibibytes << 10
     }
 }

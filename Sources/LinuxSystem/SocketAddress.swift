@@ -1,3 +1,5 @@
+import SystemPackage
+
 /// Where a socket listens or connects to.
 public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// A host name or address, and a port; port 0 lets the kernel choose when listening.
@@ -19,13 +21,28 @@ public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
                 throw SocketAddressError(text: text, reason: "no port")
             }
             var host = rest[..<colon]
-            if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+            if host.hasPrefix("["), host.hasSuffix("]") {
+                host = host.dropFirst().dropLast()
+            } else if host.contains(":") {
+                throw SocketAddressError(text: text, reason: "an IPv6 address stands in brackets")
+            }
             guard !host.isEmpty else { throw SocketAddressError(text: text, reason: "no host") }
             self = .tcp(host: String(host), port: port)
         }
         guard case .unix(let path) = self else { return }
-        guard !path.isEmpty, path.utf8.count < 108 else {
-            throw SocketAddressError(text: text, reason: "a socket's path has 1 to 107 bytes")
+        guard SocketAddress.pathLengths.contains(path.utf8.count) else {
+            throw SocketAddressError(text: text, reason: SocketAddress.pathRule)
+        }
+    }
+
+    /// What fits into `sun_path`, with a zero at its end.
+    private static let pathLengths = 1...107
+    private static let pathRule = "a socket's path has 1 to 107 bytes"
+
+    /// Refuses a path that the kernel's address would cut or take for none.
+    static func checkPath(_ path: String, for action: @autoclosure () -> String) throws(SystemError) {
+        guard pathLengths.contains(path.utf8.count), !path.utf8.contains(0) else {
+            throw SystemError(action(), path.isEmpty ? .invalidArgument : .fileNameTooLong, advice: pathRule)
         }
     }
 

@@ -13,9 +13,9 @@ public struct StreamSocket: ~Copyable, Sendable {
         self.peer = peer
     }
 
-    /// Connects to an address.
+    /// Connects to an address; of a host with several, to the first that takes the connection.
     ///
-    /// - Parameter timeout: seconds after which the attempt is given up.
+    /// - Parameter timeout: seconds after which the attempt is given up; several addresses share them.
     public init(connectingTo address: SocketAddress, timeout: Int = 10) throws(SystemError) {
         self = try StreamSocket.connect(to: address, timeout: timeout)
     }
@@ -23,6 +23,7 @@ public struct StreamSocket: ~Copyable, Sendable {
     private static func connect(to address: SocketAddress, timeout: Int) throws(SystemError) -> StreamSocket {
         switch address {
         case .unix(let path):
+            try SocketAddress.checkPath(path, for: "connect to \(address)")
             let descriptor = try Listener.socket(AF_UNIX)
             let raw = descriptor.raw
             _ = try attempt("connect to \(address)", advice: "check that the agent runs there") { () throws(Errno) in
@@ -31,21 +32,31 @@ public struct StreamSocket: ~Copyable, Sendable {
             return StreamSocket(descriptor, peer: address.description)
         case .tcp(let host, let port):
             let resolved = try ResolvedAddress(host: host, port: port, passive: false)
-            let socket = StreamSocket(try Listener.socket(resolved.family), peer: address.description)
-            let raw = socket.descriptor.raw
-            try socket.set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: timeout, tv_usec: 0))
-            _ = try attempt("connect to \(address)", advice: "check that the agent listens there") {
-                () throws(Errno) in
-                do throws(Errno) {
-                    return try kernel(.connect) { orErrno(resolved.withAddress { Glibc.connect(raw, $0, $1) }) }
-                } catch .nowInProgress {
-                    throw .timedOut  // How a blocking connect tells that SO_SNDTIMEO has passed.
-                }
+            let share = max(1, timeout / resolved.count)
+            return try resolved.tryEach { (family, name, length) throws(SystemError) in
+                let socket = StreamSocket(try Listener.socket(family), peer: address.description)
+                try socket.connect(to: name, length, timeout: share)
+                return socket
             }
-            try socket.set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: 0, tv_usec: 0))
-            try socket.prepareTCP()
-            return socket
         }
+    }
+
+    private func connect(
+        to name: UnsafePointer<sockaddr>,
+        _ length: socklen_t,
+        timeout: Int
+    ) throws(SystemError) {
+        let raw = descriptor.raw
+        try set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: timeout, tv_usec: 0))
+        _ = try attempt("connect to \(peer)", advice: "check that the agent listens there") { () throws(Errno) in
+            do throws(Errno) {
+                return try kernel(.connect) { orErrno(Glibc.connect(raw, name, length)) }
+            } catch .nowInProgress {
+                throw .timedOut  // How a blocking connect tells that SO_SNDTIMEO has passed.
+            }
+        }
+        try set(SOL_SOCKET, SO_SNDTIMEO, timeval(tv_sec: 0, tv_usec: 0))
+        try prepareTCP()
     }
 
     /// Sends all bytes.

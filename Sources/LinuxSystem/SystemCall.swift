@@ -3,11 +3,11 @@ import SystemPackage
 
 /// The kernel calls this module makes. Errors name them, and tests inject failures by them.
 package enum SystemCall: String, Sendable, Hashable {
-    case accept4, bind, connect, eventfd, fchmod, fstat, ftruncate, getpeername, getsockname, getsockopt, listen
-    case madvise, mincore
-    case memfdCreate = "memfd_create", mmap, munmap, open, poll, pread, read, recv, recvmsg, send,
-        sendmsg
-    case setsockopt, shutdown, socket, unlink, userfaultfd, write
+    case accept4, bind, connect, eventfd, fchmod, fcntl, fstat, fsync, ftruncate, getdents64, getpeername, getsockname
+    case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
+    case memfdCreate = "memfd_create", mkdirat, mmap, munmap, open, openat
+    case pidfdOpen = "pidfd_open", pipe2, poll, posixSpawn = "posix_spawn", pread, read, recv, recvmsg, send, sendmsg
+    case setsockopt, shutdown, socket, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
     case uffdioCopy = "UFFDIO_COPY", uffdioZeropage = "UFFDIO_ZEROPAGE", uffdioWake = "UFFDIO_WAKE"
 }

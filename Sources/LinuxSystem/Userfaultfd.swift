@@ -24,6 +24,14 @@ public struct Userfaultfd: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
+    /// Another descriptor of the same userfaultfd: the kernel serves its faults as long as one of them is open.
+    public func duplicate() throws(SystemError) -> Userfaultfd {
+        let raw = descriptor.raw
+        return try attempt("duplicate a userfaultfd", advice: "raise `ulimit -n`") { () throws(Errno) in
+            Userfaultfd(adopting: OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) }))
+        }
+    }
+
     /// Every feature of the running kernel, asked with a throw-away descriptor: UFFDIO_API works once on each.
     public static func kernelFeatures() throws(SystemError) -> Features {
         try negotiate(open(), [])

@@ -1,4 +1,5 @@
 import Foundation
+public import LinuxSystem
 public import QMP
 public import Telemetry
 
@@ -9,12 +10,12 @@ public struct AgentClient: Sendable {
     /// Connects to an agent's control socket.
     ///
     /// - Throws: what cannot be reached and why, in one line.
-    public init(_ address: QMPAddress) async throws {
+    public init(_ address: SocketAddress) async throws {
         client = try await QMPClient.connect(to: address)
     }
 
     /// Where the agent is controlled.
-    public var address: QMPAddress { client.address }
+    public var address: SocketAddress { client.address }
 
     /// Carries out a command.
     ///
@@ -37,6 +38,25 @@ public struct AgentClient: Sendable {
     public func verify() async throws -> Report.Verify {
         try await execute("stop")
         return try decode(try await execute("pageferry-verify"))
+    }
+
+    /// Waits until the recovery that was asked for has ended.
+    ///
+    /// - Throws: ``AgentFailure`` with the reason why the migration is paused still.
+    public func waitForRecovery() async throws {
+        while true {
+            let answer = try await execute("query-migrate")
+            switch answer["status"]?.string {
+            case "postcopy-recover-setup", "postcopy-recover":
+                // There is an event for each state, but this agent may have passed it already.
+                try await Task.sleep(for: .milliseconds(20))
+            case "postcopy-paused", "failed":
+                let reason = answer["error-desc"]?.string ?? "the link cannot be made"
+                throw AgentFailure(agent: address, command: "recover", reason: reason)
+            default:
+                return
+            }
+        }
     }
 
     /// The address at which a destination waits for a source, or nil.
@@ -64,7 +84,7 @@ public struct AgentClient: Sendable {
 /// A command that an agent could not carry out.
 public struct AgentFailure: Error, Sendable, Equatable, CustomStringConvertible {
     /// Which agent.
-    public let agent: QMPAddress
+    public let agent: SocketAddress
     /// Which command.
     public let command: String
     /// Why.

@@ -30,20 +30,41 @@ public struct Migration: Sendable {
             if source?.states.last == "failed" || source?.states.last == "cancelled" { return true }
             return (here ?? true) && (there ?? true)
         }
+
+        /// Whether a side that can be asked waits for the other.
+        var isPaused: Bool {
+            source?.states.last == "postcopy-paused" || destination?.states.last == "postcopy-paused"
+        }
     }
 
-    /// Begins the migration and the switchover; returns when both are under way.
+    /// How long a pause may last before the migration counts as ended by it.
+    private static let patience = Duration.seconds(3)
+
+    /// Begins the migration and the switchover; returns when both are under way, or the migration has failed already,
+    /// which its end then tells with the reason.
     ///
     /// - Parameter uri: where the destination is to be reached; nil for where it listens, or any port of its loopback.
     public func begin(at uri: String? = nil) async throws {
-        var address = try await destination.listeningAddress()
-        if address == nil {
+        var listening = try await destination.listeningAddress()
+        if listening == nil {
             let wanted = uri ?? "tcp:127.0.0.1:0"
             try await destination.execute("migrate-incoming", ["uri": .string(wanted), "exit-on-error": false])
-            address = try await destination.listeningAddress()
+            listening = try await destination.listeningAddress()
         }
-        try await source.execute("migrate", ["uri": .string(uri ?? address ?? "tcp:127.0.0.1:0")])
-        try await source.execute("migrate-start-postcopy")
+        guard let address = uri ?? listening else {
+            throw AgentFailure(
+                agent: destination.address,
+                command: "query-migrate",
+                reason: "the destination does not say where it waits; tell it by --uri"
+            )
+        }
+        try await source.execute("migrate", ["uri": .string(address)])
+        do {
+            try await source.execute("migrate-start-postcopy")
+        } catch let refusal as AgentFailure {
+            let ends = ["failed", "cancelled"]
+            guard let last = try? await source.report().states.last, ends.contains(last) else { throw refusal }
+        }
     }
 
     /// What both sides know now.
@@ -66,7 +87,12 @@ public struct Migration: Sendable {
             change.yield()
             for await _ in changes {
                 let sides = await sides()
-                if sides.hasEnded { return sides }
+                guard sides.hasEnded else { continue }
+                guard sides.isPaused else { return sides }
+                // A side that lost the other may decide by its lease, or find it again.
+                try await Task.sleep(for: Migration.patience)
+                let later = await self.sides()
+                if later.hasEnded { return later }
             }
             throw CancellationError()
         }
@@ -74,9 +100,10 @@ public struct Migration: Sendable {
 }
 
 extension Migration.Sides {
-    /// The agent that holds the workload, if one that can be asked does.
+    /// The agent that has the running workload with all of its pages, if one that can be asked does. Where pages are
+    /// missing and no longer come, the workload can neither be stopped nor checked.
     public func holder(of migration: Migration) -> AgentClient? {
-        if destination?.runsHere == true { return migration.destination }
+        if destination?.runsHere == true, destination?.states.last == "completed" { return migration.destination }
         if source?.runsHere == true { return migration.source }
         return nil
     }

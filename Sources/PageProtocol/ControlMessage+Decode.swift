@@ -39,7 +39,7 @@ extension ControlMessage {
         case .startRequest: self = .startRequest
         case .cancel: self = .cancel(token: try reader.read("token"))
         case .cancelled: self = .cancelled(token: try reader.read("token"))
-        case .unknown: self = .unknown(token: try reader.read("token"))
+        case .received: self = .received(try ReceivedPages(from: &reader))
         case .complete: self = .complete
         case .completeAck: self = .completeAck
         case .bye: self = .bye

@@ -28,8 +28,10 @@ extension ControlMessage {
         case .run(let token, let epoch):
             writer.append(token)
             writer.append(epoch)
-        case .running(let token), .cancel(let token), .cancelled(let token), .unknown(let token):
+        case .running(let token), .cancel(let token), .cancelled(let token):
             writer.append(token)
+        case .received(let pages):
+            try pages.write(to: &writer)
         case .startFailed(let token, let reason):
             writer.append(token)
             writer.append(reason: reason)

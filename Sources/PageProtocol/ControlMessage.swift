@@ -34,8 +34,8 @@ public enum ControlMessage: Hashable, Sendable {
     case cancel(token: UInt64)
     /// Destination: a promise that this token never starts.
     case cancelled(token: UInt64)
-    /// Destination: this process knows nothing of the token.
-    case unknown(token: UInt64)
+    /// Destination, to a source that rejoins: which pages it has.
+    case received(ReceivedPages)
     /// Source: every page was sent.
     case complete
     /// Destination: every page was placed.
@@ -64,7 +64,7 @@ public enum ControlMessage: Hashable, Sendable {
         case .startRequest: .startRequest
         case .cancel: .cancel
         case .cancelled: .cancelled
-        case .unknown: .unknown
+        case .received: .received
         case .complete: .complete
         case .completeAck: .completeAck
         case .bye: .bye

@@ -34,8 +34,8 @@ public enum FrameKind: UInt16, CaseIterable, Hashable, Sendable {
     case cancel = 0x0f
     /// A promise that the token never starts, made because of a CANCEL.
     case cancelled = 0x10
-    /// The destination instance knows nothing of the token.
-    case unknown = 0x11
+    /// Which pages of a region the destination has, to a source that rejoins.
+    case received = 0x11
     /// The source has sent every page.
     case complete = 0x12
     /// The destination has placed every page.
@@ -80,8 +80,10 @@ public enum FrameKind: UInt16, CaseIterable, Hashable, Sendable {
             return 2...(2 + UInt32(Wire.maxDevices) * (name + 8))
         case .deviceData:
             return 1...UInt32(Wire.maxDeviceChunkBytes)
-        case .ping, .pong, .running, .cancel, .cancelled, .unknown:
+        case .ping, .pong, .running, .cancel, .cancelled:
             return 8...8
+        case .received:
+            return 13...UInt32(12 + Wire.maxReceivedBytes)
         case .devicesFailed:
             return 4...(name + reason)
         case .run:
@@ -118,7 +120,7 @@ extension FrameKind: CustomStringConvertible {
         case .startRequest: "START_REQUEST"
         case .cancel: "CANCEL"
         case .cancelled: "CANCELLED"
-        case .unknown: "UNKNOWN"
+        case .received: "RECEIVED"
         case .complete: "COMPLETE"
         case .completeAck: "COMPLETE_ACK"
         case .bye: "BYE"

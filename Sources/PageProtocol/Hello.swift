@@ -2,6 +2,8 @@
 public struct Hello: Hashable, Sendable {
     /// What the sender is in this migration.
     public var role: PeerRole
+    /// Whether a source comes again, over a new connection, for a migration that is under way.
+    public var rejoins: Bool
     /// What the sender understands.
     public var capabilities: Capabilities
     /// The migration that this connection belongs to.
@@ -16,6 +18,7 @@ public struct Hello: Hashable, Sendable {
     /// A HELLO of the version spoken here.
     public init(
         role: PeerRole,
+        rejoins: Bool = false,
         capabilities: Capabilities,
         migration: MigrationID,
         instance: InstanceID,
@@ -23,6 +26,7 @@ public struct Hello: Hashable, Sendable {
         lease: LeaseClaim
     ) {
         self.role = role
+        self.rejoins = rejoins
         self.capabilities = capabilities
         self.migration = migration
         self.instance = instance
@@ -60,7 +64,7 @@ extension Hello {
         writer.append(Wire.magic)
         writer.append(Wire.version)
         writer.append(role.rawValue)
-        writer.append(UInt8(0))
+        writer.append(UInt8(rejoins ? 1 : 0))
         writer.append(capabilities.rawValue)
         writer.append(migration)
         writer.append(instance)
@@ -81,7 +85,9 @@ extension Hello {
     init(from reader: inout WireReader) throws(ProtocolError) {
         try reader.readOpening()
         role = try reader.readValue("role")
-        try reader.readReserved()
+        let flags: UInt8 = try reader.read("flags")
+        try reader.require(UInt64(flags), field: "flags", in: 0...1)
+        rejoins = flags == 1
         capabilities = Capabilities(rawValue: try reader.read("capabilities"))
         migration = try reader.readIdentifier("migration id")
         instance = try reader.readIdentifier("instance id")

@@ -41,6 +41,9 @@ public enum Wire {
     /// Bound of one DEVICE_DATA chunk, in bytes.
     public static let maxDeviceChunkBytes = 1 << 20
 
+    /// Bound of one RECEIVED's bits, in bytes.
+    public static let maxReceivedBytes = 1 << 20
+
     /// Bound of all device states together, in bytes.
     public static let maxDeviceBytes: UInt64 = 1 << 30
 

@@ -1,5 +1,7 @@
 internal import NIOCore
 
+internal import enum LinuxSystem.SocketAddress
+
 /// A client's side of a connection: negotiates, matches answers to commands, passes events on.
 ///
 /// Belongs to the event loop.
@@ -27,7 +29,7 @@ final class ClientSession: ChannelInboundHandler {
     /// The longest answer that is accepted.
     private static let maximumBytes = 16 * 1024 * 1024
 
-    private let address: QMPAddress
+    private let address: SocketAddress
     private let outOfBand: Bool
     private let ready: EventLoopPromise<Ready>
     private let events: AsyncStream<QMPEvent>.Continuation
@@ -40,7 +42,7 @@ final class ClientSession: ChannelInboundHandler {
     private var reasonOfEnd = "the server closed it"
 
     init(
-        _ address: QMPAddress,
+        _ address: SocketAddress,
         outOfBand: Bool,
         ready: EventLoopPromise<Ready>,
         events: AsyncStream<QMPEvent>.Continuation

@@ -2,13 +2,15 @@ internal import NIOCore
 internal import NIOPosix
 internal import Synchronization
 
+public import enum LinuxSystem.SocketAddress
+
 /// A QMP client: one connection to a server, negotiated and ready for commands.
 public final class QMPClient: Sendable {
     /// Events that nobody has taken are kept up to this number; then the oldest are lost.
     public static let maximumUntakenEvents = 1024
 
     /// Whom it is connected to.
-    public let address: QMPAddress
+    public let address: SocketAddress
     /// What the server says it is.
     public let serverVersion: QMPVersion
     /// What the server offered, for example `oob`.
@@ -22,7 +24,7 @@ public final class QMPClient: Sendable {
     private let session: NIOLoopBound<ClientSession>
     private let lastID = Atomic<Int64>(0)
 
-    private init(address: QMPAddress, ready: ClientSession.Ready, events: AsyncStream<QMPEvent>) {
+    private init(address: SocketAddress, ready: ClientSession.Ready, events: AsyncStream<QMPEvent>) {
         self.address = address
         self.events = events
         serverVersion = ready.version
@@ -43,7 +45,7 @@ public final class QMPClient: Sendable {
     ///   - outOfBand: whether to ask for the capability `oob`.
     /// - Throws: ``QMPConnectionError``, or `CancellationError`.
     public static func connect(
-        to address: QMPAddress,
+        to address: SocketAddress,
         deadline: ContinuousClock.Instant = .now + .seconds(5),
         outOfBand: Bool = false
     ) async throws -> QMPClient {
@@ -61,6 +63,7 @@ public final class QMPClient: Sendable {
             .connectTimeout(remaining)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    try channel.closeOnExec()
                     let session = ClientSession(address, outOfBand: outOfBand, ready: ready, events: continuation)
                     try channel.pipeline.syncOperations.addHandler(session)
                 }

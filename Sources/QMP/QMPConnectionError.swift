@@ -1,3 +1,5 @@
+public import LinuxSystem
+
 /// A connection that could not be made, or ended: not the answer of a command.
 public struct QMPConnectionError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What could not be done.
@@ -13,12 +15,12 @@ public struct QMPConnectionError: Error, Sendable, Hashable, CustomStringConvert
     /// What could not be done.
     public let operation: Operation
     /// With whom.
-    public let address: QMPAddress
+    public let address: SocketAddress
     /// Why.
     public let reason: String
 
     /// An error.
-    public init(_ operation: Operation, _ address: QMPAddress, reason: String) {
+    public init(_ operation: Operation, _ address: SocketAddress, reason: String) {
         self.operation = operation
         self.address = address
         self.reason = reason

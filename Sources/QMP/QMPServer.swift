@@ -1,6 +1,9 @@
+public import LinuxSystem
 public import Logging
 internal import NIOCore
 internal import NIOPosix
+
+public import enum LinuxSystem.SocketAddress
 
 /// A QMP server: takes connections, negotiates, hands commands to a handler, and spreads events.
 ///
@@ -31,17 +34,17 @@ public final class QMPServer: Sendable {
 
     /// What belongs to the event loop.
     private struct State {
-        var listeners: [Listener] = []
+        var listeners: [Listening] = []
         var sessions: [ObjectIdentifier: ServerSession] = [:]
         var commands: [UInt64: Task<Void, Never>] = [:]
         var lastCommand: UInt64 = 0
         var closing: EventLoopPromise<Void>?
     }
 
-    private struct Listener {
+    private struct Listening {
         let channel: any Channel
-        let unixSocket: UnixSocketListener?
-        let address: QMPAddress
+        let file: SocketFile?
+        let address: SocketAddress
     }
 
     let limits: Limits
@@ -82,44 +85,29 @@ public final class QMPServer: Sendable {
     /// is open to everyone who can reach it.
     ///
     /// - Returns: the address, with the port that was given if port 0 was asked for.
-    /// - Throws: why the address cannot be had.
+    /// - Throws: `SystemError` if the address cannot be had; ``QMPConnectionError`` if the server has been shut down.
     @discardableResult
-    public func listen(on address: QMPAddress) async throws(QMPConnectionError) -> QMPAddress {
-        var unixSocket: UnixSocketListener?
+    public func listen(on address: SocketAddress) async throws -> SocketAddress {
+        let listener = try Listener(at: address)
+        let (bound, file) = (listener.address, listener.file)
         let bootstrap = ServerBootstrap(group: loop)
             .childChannelOption(.autoRead, value: false)
             // A client may close its sending half first and still gets its answers.
             .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try self.accept(channel) }
             }
         do {
-            let bound: EventLoopFuture<any Channel>
-            switch address {
-            case .unix(let path):
-                let socket = try UnixSocketListener(path: path)
-                unixSocket = socket
-                bound = bootstrap.withBoundSocket(socket.descriptor)
-            case .tcp(let host, let port):
-                bound =
-                    bootstrap
-                    .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-                    .childChannelOption(.socketOption(.so_keepalive), value: 1)
-                    .bind(host: host, port: Int(port))
-            }
-            let channel = try await bound.get()
-            var address = address
-            if case .tcp(let host, _) = address, let port = channel.localAddress?.port {
-                address = .tcp(host: host, port: UInt16(port))
-            }
-            let listener = Listener(channel: channel, unixSocket: unixSocket, address: address)
-            try await loop.submit { try self.add(listener) }.get()
-            return address
+            let channel = try await bootstrap.withBoundSocket(listener.relinquish()).get()
+            let listening = Listening(channel: channel, file: file, address: bound)
+            try await loop.submit { try self.add(listening) }.get()
+            return bound
         } catch let error as QMPConnectionError {
             throw error
         } catch {
-            unixSocket?.removeFile()
-            throw QMPConnectionError(.listen, address, reason: QMPConnectionError.reason(of: error))
+            file?.remove()
+            throw QMPConnectionError(.listen, bound, reason: QMPConnectionError.reason(of: error))
         }
     }
 
@@ -147,9 +135,9 @@ public final class QMPServer: Sendable {
 
 // What runs on the event loop.
 extension QMPServer {
-    private func add(_ listener: Listener) throws {
+    private func add(_ listener: Listening) throws {
         guard state.value.closing == nil else {
-            listener.unixSocket?.removeFile()
+            listener.file?.remove()
             listener.channel.close(promise: nil)
             throw QMPConnectionError(.listen, listener.address, reason: "the server has been shut down")
         }
@@ -158,6 +146,7 @@ extension QMPServer {
     }
 
     private func accept(_ channel: any Channel) throws {
+        try channel.closeOnExec()
         guard state.value.closing == nil else {
             return try channel.pipeline.syncOperations.addHandler(ConnectionRefusal(reason: "the server shuts down"))
         }
@@ -209,7 +198,7 @@ extension QMPServer {
         let closing = loop.makePromise(of: Void.self)
         state.value.closing = closing
         for listener in state.value.listeners {
-            listener.unixSocket?.removeFile()
+            listener.file?.remove()
             listener.channel.close(promise: nil)
         }
         for session in state.value.sessions.values { session.dropWaiting() }

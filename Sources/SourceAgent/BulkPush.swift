@@ -13,6 +13,7 @@ struct BulkPush: ~Copyable {
     private let sockets: LaneSockets
     private let onEvent: @Sendable (SourceAgent.Event) -> Void
     private var gather = FrameGather()
+    private var lastSend = MonotonicClock.now()
 
     init(memory: SentMemory, sockets: LaneSockets, onEvent: @escaping @Sendable (SourceAgent.Event) -> Void) {
         self.memory = memory
@@ -35,9 +36,10 @@ struct BulkPush: ~Copyable {
     private mutating func push(region index: Int) throws(SystemError) {
         let region = memory.regions[index]
         let sent = memory.sent[index]
-        let longestRun = max(1, BulkPush.batchBytes / region.pageSize)
         var page = 0
         while let first = sent.firstClear(from: page) {
+            let batchBytes = memory.pushLimit.batch(atMost: BulkPush.batchBytes)
+            let longestRun = max(1, batchBytes / region.pageSize)
             let isZero = ZeroScan.isZero(region.page(first), byteCount: region.pageSize)
             let limit = min(region.pageCount, first + (isZero ? BulkPush.zeroRun : longestRun))
             var end = first + 1
@@ -47,14 +49,14 @@ struct BulkPush: ~Copyable {
                 end += 1
             }
             // Claimed before it is sent: a request that comes meanwhile is answered all the same.
-            _ = sent.insert(run: first..<end)
+            memory.claim(first..<end, region: index, isZero: isZero)
             let run = PageRun(region: UInt32(index), count: UInt32(end - first), first: UInt64(first))
             if isZero {
                 gather.add(.zeroes(run))
             } else {
                 gather.add(.pages(run, pageSize: UInt32(region.pageSize)), body: region.page(first))
             }
-            if gather.isFull || gather.bodyBytes >= BulkPush.batchBytes { try flush() }
+            if gather.isFull || gather.bodyBytes >= batchBytes { try flush() }
             page = end
         }
     }
@@ -63,5 +65,7 @@ struct BulkPush: ~Copyable {
     private mutating func flush() throws(SystemError) {
         let bytes = try gather.flush(to: sockets.bulk)
         memory.bytesSent.add(bytes, ordering: .relaxed)
+        memory.pushLimit.rest(after: bytes, since: lastSend)
+        lastSend = MonotonicClock.now()
     }
 }

@@ -21,6 +21,8 @@ public final class SourceAgent: Sendable {
         public var pagesTotal = 0
         /// Pages sent at least once, zero pages among them.
         public var pagesSent = 0
+        /// Those of them that were sent as zeros, without bytes.
+        public var zeroPages = 0
         /// Requests answered on the urgent lane.
         public var requests = 0
         /// Bytes of pages sent, on both lanes.
@@ -56,6 +58,7 @@ public final class SourceAgent: Sendable {
 
     /// Starts to answer on the lanes of a connection. Until ``freeze()`` only probes are answered.
     public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
+        memory.pushLimit.lift(false)
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
         let thread = try JoinedThread(name: "urgent-serve") { [memory, onEvent] in
             var service = UrgentService(memory: memory, sockets: sockets, onEvent: onEvent)
@@ -88,13 +91,30 @@ public final class SourceAgent: Sendable {
         }
     }
 
+    /// From now on pushes at most this many bytes of pages a second; 0 is as many as the network takes.
+    ///
+    /// Requests are answered at once all the same.
+    public func limitPush(bytesPerSecond: Int) {
+        memory.pushLimit.set(bytesPerSecond: bytesPerSecond)
+    }
+
     /// Ends the lanes and waits for their threads.
     public func detach() {
         var running: RunningLanes? = nil
         lanes.withLock { swap(&running, &$0) }
         running?.sockets.shutdown()
+        memory.pushLimit.lift(true)
         // Dropping the threads joins them.
         running = nil
+    }
+
+    /// From now on, what was not received counts as not sent: it was in flight when the lanes broke.
+    ///
+    /// - Parameter received: a bit a page for each region, as ``PageBitmap/bytes(of:)`` gives them.
+    public func resend(allBut received: [[UInt8]]) {
+        precondition(lanes.withLock { $0 == nil }, "lanes are attached")
+        memory.assign(received)
+        if memory.completesNow() { onEvent(.everyPageSent) }
     }
 
     /// What has been sent so far.
@@ -102,53 +122,9 @@ public final class SourceAgent: Sendable {
         Progress(
             pagesTotal: memory.pagesTotal,
             pagesSent: memory.pagesSent,
+            zeroPages: memory.zeroPages.load(ordering: .relaxed),
             requests: memory.requests.load(ordering: .relaxed),
             bytesSent: memory.bytesSent.load(ordering: .relaxed)
         )
-    }
-}
-
-/// The urgent and bulk connections to one destination.
-final class LaneSockets: Sendable {
-    let urgent: StreamSocket
-    let bulk: StreamSocket
-
-    init(urgent: consuming StreamSocket, bulk: consuming StreamSocket) {
-        self.urgent = urgent
-        self.bulk = bulk
-    }
-
-    func shutdown() {
-        urgent.shutdown()
-        bulk.shutdown()
-    }
-}
-
-/// The memory to send, and which of its pages have been sent.
-final class SentMemory: Sendable {
-    let regions: [MemoryRegion]
-    let table: RegionTable
-    let sent: [PageBitmap]
-    let pagesTotal: Int
-    let isFrozen = Atomic<Bool>(false)
-    let requests = Atomic<Int>(0)
-    let bytesSent = Atomic<Int>(0)
-    private let completed = Atomic<Bool>(false)
-
-    init(regions: [MemoryRegion], table: RegionTable) throws(SystemError) {
-        self.regions = regions
-        self.table = table
-        var sent: [PageBitmap] = []
-        for region in regions { sent.append(try PageBitmap(pageCount: region.pageCount)) }
-        self.sent = sent
-        pagesTotal = regions.reduce(0) { $0 + $1.pageCount }
-    }
-
-    var pagesSent: Int { sent.reduce(0) { $0 + $1.count } }
-
-    /// True once: for the caller that finds every page sent first.
-    func completesNow() -> Bool {
-        guard sent.allSatisfy(\.isFull) else { return false }
-        return !completed.exchange(true, ordering: .acquiringAndReleasing)
     }
 }

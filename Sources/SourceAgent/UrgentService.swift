@@ -89,7 +89,7 @@ struct UrgentService: ~Copyable {
             } else {
                 gather.add(.pages(part, pageSize: UInt32(region.pageSize)), body: region.page(first))
             }
-            _ = memory.sent[index].insert(run: first..<next)
+            memory.claim(first..<next, region: index, isZero: isZero)
             if gather.isFull { try flush() }
             first = next
         }

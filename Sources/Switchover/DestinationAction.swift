@@ -4,6 +4,8 @@ public enum DestinationMessage: Hashable, Sendable {
     case ready
     /// REFUSED: this migration cannot come here.
     case refused(reason: String)
+    /// HELLO and RECEIVED, in answer to a HELLO that rejoins: which pages are here.
+    case welcome
     /// PONG: all devices have loaded. It carries the number of the PING.
     case pong(UInt64)
     /// DEVICES_FAILED: a device's state does not load.
@@ -12,6 +14,8 @@ public enum DestinationMessage: Hashable, Sendable {
     case running(RunToken)
     /// START_FAILED: a promise that the RUN with this token never starts the workload.
     case startFailed(RunToken, reason: String)
+    /// CANCELLED: a promise that no RUN starts the workload any more, in answer to the CANCEL with this token.
+    case cancelled(RunToken)
     /// START_REQUEST: `cont` was tried again; asks for another RUN.
     case startRequest
     /// COMPLETE_ACK: every page is here.
@@ -20,8 +24,9 @@ public enum DestinationMessage: Hashable, Sendable {
 
 /// What the driver of a ``DestinationMachine`` has to do, in the order given.
 ///
-/// `prepareMemory`, `loadDevices`, `acquire`, `start` and `undo` take their time: their end is reported by an event,
-/// and any other event may come before it. At most one of them is under way at a time.
+/// `prepareMemory`, `loadDevices`, `acquire`, `commitLease`, `start`, `undo` and `returnLease` take their time: their end
+/// is reported by an event, and any other event may come before it. At most one of them is under way at a time, but that
+/// a `commitLease` or `returnLease` whose end nothing waits for any more may still be.
 public enum DestinationAction: Hashable, Sendable {
     /// Put a message on the control link. A link that is already broken swallows it.
     case send(DestinationMessage)
@@ -37,12 +42,18 @@ public enum DestinationAction: Hashable, Sendable {
     case loadDevices
     /// Run the start hooks and take the disk locks, then report `acquired` or `acquireFailed`.
     case acquire(RunGrant)
+    /// Write this side as the owner, started, into the lease's record after the grant's epoch; then report
+    /// `leaseCommitted`, or `leaseRefused` if that provably was not and never will be written.
+    case commitLease(RunGrant)
     /// The commit point is passed: start the workload, then report `started`, or `startFailed` if it provably executed
     /// nothing.
     case start(RunGrant)
     /// Undo what `acquire` has done, wholly or in part, then report `undone`. Repeat it until it is done: the promise
     /// to the source waits for it.
     case undo(RunGrant)
+    /// Write the source as the owner, not started, into the lease's record after the commit's. Repeat it until it is
+    /// done, then report `leaseReturned`.
+    case returnLease(RunGrant)
     /// Answer every `cont` that waits: the workload runs.
     case contSucceeded
     /// Answer every `cont` that waits: it failed for this reason.
@@ -74,4 +85,12 @@ public enum ContAnswer: Hashable, Sendable {
     case acquire(RunGrant)
     /// `contSucceeded` or `contFailed` follows; send START_REQUEST.
     case requestStart
+}
+
+/// The answer to a HELLO that rejoins.
+public enum RejoinAnswer: Hashable, Sendable {
+    /// Take the new link in place of the one before, answer HELLO and say what is here, then do this.
+    case welcome([DestinationAction])
+    /// Refuse the new link, and do this with the one before.
+    case refuse(reason: String, [DestinationAction])
 }

@@ -3,9 +3,9 @@
 /// Every event returns what is to be done, in order. The machine passes at most one ``MigrationState`` per event, so
 /// that a driver which reads ``state`` after each event sees them all. The end of an operation that nothing waits for
 /// is ignored, as is a message after the link was lost. Once RUN was received the link decides nothing about the start:
-/// the source does not run without this side's promise.
+/// the source does not run without this side's promise or the lease.
 public struct DestinationMachine: Hashable, Sendable {
-    private enum State: Hashable {
+    enum State: Hashable {
         /// Nothing was asked. → awaiting
         case none
         /// Waits for a source's HELLO and REGIONS. → preparing
@@ -18,41 +18,58 @@ public struct DestinationMachine: Hashable, Sendable {
         case listening(devicesCame: Bool)
         /// PING came: devices are being loaded. → loaded, failed
         case loading(ping: UInt64)
-        /// PONG was sent: the source may send RUN at any time. → granted, acquiring, failed
+        /// PONG was sent: a RUN may be under way, whatever the link does. → granted, acquiring, resigned
         case loaded
-        /// RUN came; with `--stopped` the start waits for `cont`. → acquiring
+        /// RUN came; with `--stopped` the start waits for `cont`. → acquiring, resigned
         case granted(RunGrant)
-        /// Hooks run, disk locks are being taken. → starting, undoing
+        /// Hooks run, disk locks are being taken. → committing, starting, undoing
         case acquiring(RunGrant)
+        /// The lease's record is being written. → starting, undoing
+        case committing(RunGrant)
         /// Past the commit point: the workload may execute. → running, undoing
         case starting(RunGrant)
-        /// The start failed with nothing executed; what `acquire` did is being undone. → refused
-        case undoing(RunGrant, reason: String)
-        /// It was promised that this token never starts. → granted, acquiring
+        /// The start failed with nothing executed; what `acquire` did is being undone. → refused, returning, resigned
+        case undoing(RunGrant, reason: String, isCommitted: Bool)
+        /// The lease's record is being given back to the source. → refused, resigned
+        case returning(RunGrant, reason: String)
+        /// It was promised that this token never starts. → granted, acquiring, resigned
         case refused(RunToken, reason: String, requested: Bool)
         /// The workload runs; without a link that is postcopy-paused. → completed
         case running(RunGrant)
         /// The workload runs and every page is here. An end.
         case completed(RunGrant, saidBye: Bool)
+        /// It was promised that nothing starts here any more; the source may have to hear that again. → failed
+        case resigned(SwitchoverFailure, saidBye: Bool)
         /// The workload never ran here. An end: the process leaves with status 1.
         case failed(SwitchoverFailure)
     }
 
-    private var current = State.none
-    private let startsStopped: Bool
+    var current = State.none
+    let startsStopped: Bool
+    let usesLease: Bool
     /// From an accepted HELLO on, until the link breaks or is closed.
-    private var isLinked = false
-    private var contWaits = false
-    private var completeCame = false
-    private var allResident = false
+    var isLinked = false
+    /// A link has rejoined and RUN was not yet repeated over it.
+    var isRejoining = false
+    var contWaits = false
+    /// CANCEL came for the start that is under way: it is answered when that has ended.
+    var isCancelAsked = false
+    /// CANCEL came while the lease's record for this start was being written, or given back: it must not stay this side's.
+    var strayLease: RunGrant?
+    /// Why the link broke that PONG went over.
+    var lostReason: SwitchoverFailure?
+    var completeCame = false
+    var allResident = false
     /// Each promise that was given, with its reason: the last word on that token.
-    private var refusals: [RunToken: String] = [:]
+    var refusals: [RunToken: String] = [:]
 
     /// Makes the machine of an empty destination.
     ///
-    /// With `startsStopped`, RUN grants the start and `cont` does it.
-    public init(startsStopped: Bool = false) {
+    /// With `startsStopped`, RUN grants the start and `cont` does it. With `usesLease`, winning the lease is the commit
+    /// point.
+    public init(startsStopped: Bool = false, usesLease: Bool = false) {
         self.startsStopped = startsStopped
+        self.usesLease = usesLease
     }
 
     /// What clients see.
@@ -61,10 +78,12 @@ public struct DestinationMachine: Hashable, Sendable {
         case .none: .none
         case .awaiting, .preparing: .setup
         case .active: .active
-        case .listening, .loading, .loaded, .granted, .acquiring, .starting, .undoing, .refused: .postcopyDevice
-        case .running: isLinked ? .postcopyActive : .postcopyPaused
+        case .listening, .loading, .loaded, .granted, .acquiring, .committing, .starting, .undoing, .returning,
+            .refused, .resigned:
+            .postcopyDevice
+        case .running: isLinked ? (isRejoining ? .postcopyRecover : .postcopyActive) : .postcopyPaused
         case .completed: .completed
-        case .failed: .failed
+        case .failed(let failure): failure == .cancelled ? .cancelled : .failed
         }
     }
 
@@ -72,8 +91,8 @@ public struct DestinationMachine: Hashable, Sendable {
     public var isCommitted: Bool {
         switch current {
         case .starting, .running, .completed: true
-        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .undoing,
-            .refused, .failed:
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .committing,
+            .undoing, .returning, .refused, .resigned, .failed:
             false
         }
     }
@@ -82,19 +101,21 @@ public struct DestinationMachine: Hashable, Sendable {
     public var mayLeave: Bool {
         switch current {
         case .none, .awaiting, .preparing, .active, .listening, .loading, .failed: true
-        case .completed(_, let saidBye): saidBye
-        case .loaded, .granted, .acquiring, .starting, .undoing, .refused, .running: false
+        case .completed(_, let saidBye), .resigned(_, let saidBye): saidBye
+        case .loaded, .granted, .acquiring, .committing, .starting, .undoing, .returning, .refused, .running: false
         }
     }
 
     /// Why the workload does not start here, in one line; nil if nothing has failed.
     public var failureReason: String? {
         switch current {
-        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .starting,
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .granted, .acquiring, .committing, .starting,
             .running, .completed:
             nil
-        case .undoing(_, let reason), .refused(_, let reason, _): "cannot start the workload: \(reason)"
-        case .failed(let failure): failure.description
+        case .loaded: lostReason?.description
+        case .undoing(_, let reason, _), .returning(_, let reason), .refused(_, let reason, _):
+            SwitchoverFailure.startRefused(reason: reason).description
+        case .resigned(let failure, _), .failed(let failure): failure.description
         }
     }
 
@@ -114,7 +135,10 @@ public struct DestinationMachine: Hashable, Sendable {
         switch current {
         case .none:
             return .failed(reason: "there is nothing to start; run migrate-incoming first")
-        case .awaiting, .preparing, .active, .listening, .loading, .loaded, .acquiring, .starting, .undoing:
+        case .loaded where !isLinked:
+            return .failed(reason: failureReason ?? "")
+        case .awaiting, .preparing, .active, .listening, .loading, .loaded, .acquiring, .committing, .starting,
+            .undoing, .returning:
             contWaits = true
             return .waits
         case .granted(let grant):
@@ -127,9 +151,12 @@ public struct DestinationMachine: Hashable, Sendable {
             }
             contWaits = true
             current = .refused(token, reason: reason, requested: true)
-            return requested ? .waits : .requestStart
+            // A source that has just rejoined hears of the refusal first.
+            return requested || isRejoining ? .waits : .requestStart
         case .running, .completed:
             return .succeeded
+        case .resigned(let failure, _):
+            return .failed(reason: "\(failure); the source has taken the workload back")
         case .failed(let failure):
             return .failed(reason: failure.description)
         }
@@ -140,6 +167,26 @@ public struct DestinationMachine: Hashable, Sendable {
         completeIfDue()
     }
 
+    /// The source did not come to hear again that the workload was given up here; it is waited for no longer.
+    public mutating func sourceGivenUp() -> [DestinationAction] {
+        guard !isLinked, strayLease == nil, case .resigned(let failure, saidBye: false) = current else { return [] }
+        return settle(failure)
+    }
+
+    /// Whether ``sourceGivenUp()`` is to be told some time after the link has broken.
+    public var awaitsBye: Bool {
+        if case .resigned(_, saidBye: false) = current { return true }
+        return false
+    }
+
+    /// The source knows, as far as that can be, that nothing starts here.
+    mutating func settle(_ failure: SwitchoverFailure) -> [DestinationAction] {
+        current = .resigned(failure, saidBye: true)
+        // After a refused start, clients go on to see the state in which it was refused, with the reason.
+        if case .startRefused = failure { return [] }
+        return fail(failure)
+    }
+
     // MARK: The link
 
     /// The control link broke.
@@ -147,224 +194,55 @@ public struct DestinationMachine: Hashable, Sendable {
         isLinked ? lose(.linkLost(reason: reason)) : []
     }
 
-    private mutating func violation(_ what: String) -> [DestinationAction] {
+    mutating func violation(_ what: String) -> [DestinationAction] {
         [.violation(what)] + lose(.violation(what))
     }
 
-    private mutating func lose(_ failure: SwitchoverFailure) -> [DestinationAction] {
+    mutating func lose(_ failure: SwitchoverFailure) -> [DestinationAction] {
         isLinked = false
+        isRejoining = false
         switch current {
         case .none, .awaiting, .preparing:
             // Whoever came has not been accepted: the source that is meant may still come.
             return []
-        case .active, .listening, .loading, .loaded:
-            // A RUN that was under way is lost with its link, so nothing can start here any more.
+        case .active, .listening, .loading:
+            // RUN is sent only after PONG, so nothing can start here any more.
             return fail(failure)
+        case .loaded:
+            // RUN may have been sent and lost with the link: the source comes again with it, or with a CANCEL.
+            lostReason = failure
+            return answerCont(failure: failure.description)
         case .refused(let token, let reason, _):
             current = .refused(token, reason: reason, requested: false)
             return answerCont(failure: "cannot start the workload: \(reason); \(failure)")
         case .running:
             return completeIfDue()
-        case .granted, .acquiring, .starting, .undoing, .completed, .failed:
+        case .granted, .acquiring, .committing, .starting, .undoing, .returning, .completed, .resigned, .failed:
             return []
         }
     }
 
-    private mutating func fail(_ failure: SwitchoverFailure) -> [DestinationAction] {
+    mutating func fail(_ failure: SwitchoverFailure) -> [DestinationAction] {
         current = .failed(failure)
         return answerCont(failure: failure.description)
     }
 
-    private mutating func answerCont(failure: String?) -> [DestinationAction] {
+    /// Promises that nothing starts here any more, whatever RUN may still come.
+    mutating func resign(_ token: RunToken) -> [DestinationAction] {
+        var failure = lostReason ?? .cancelled
+        if case .refused(_, let reason, _) = current { failure = .startRefused(reason: reason) }
+        if case .resigned(let earlier, _) = current { failure = earlier }
+        refusals[token] = refusals[token] ?? failure.description
+        isCancelAsked = false
+        current = .resigned(failure, saidBye: false)
+        return (isLinked ? [.send(.cancelled(token))] : [])
+            + answerCont(failure: "\(failure); the source has taken the workload back")
+    }
+
+    mutating func answerCont(failure: String?) -> [DestinationAction] {
         guard contWaits else { return [] }
         contWaits = false
         if let failure { return [.contFailed(reason: failure)] }
         return [.contSucceeded]
-    }
-
-    // MARK: Ends of operations
-
-    /// The memory for all regions is there.
-    public mutating func memoryPrepared() -> [DestinationAction] {
-        guard case .preparing = current else { return [] }
-        current = isLinked ? .active : .awaiting
-        return isLinked ? [.send(.ready)] : [.discardMemory]
-    }
-
-    /// The regions cannot be had here.
-    ///
-    /// Another source may still come.
-    public mutating func memoryRefused(reason: String) -> [DestinationAction] {
-        guard case .preparing = current else { return [] }
-        current = .awaiting
-        guard isLinked else { return [] }
-        isLinked = false
-        return [.send(.refused(reason: reason)), .closeLink(reason: reason)]
-    }
-
-    /// The state of every device has loaded.
-    public mutating func devicesLoaded() -> [DestinationAction] {
-        guard case .loading(let ping) = current else { return [] }
-        current = .loaded
-        return [.send(.pong(ping))]
-    }
-
-    /// A device did not load.
-    public mutating func deviceLoadFailed(device: String, reason: String) -> [DestinationAction] {
-        guard case .loading = current else { return [] }
-        isLinked = false
-        return [.send(.devicesFailed(device: device, reason: reason)), .closeLink(reason: reason)]
-            + fail(.loadFailed(device: device, reason: reason))
-    }
-
-    /// Hooks and disk locks are done.
-    ///
-    /// The commit point is passed here.
-    public mutating func acquired() -> [DestinationAction] {
-        guard case .acquiring(let grant) = current else { return [] }
-        current = .starting(grant)
-        return [.start(grant)]
-    }
-
-    /// A hook failed or a disk lock could not be taken.
-    public mutating func acquireFailed(reason: String) -> [DestinationAction] {
-        guard case .acquiring(let grant) = current else { return [] }
-        current = .undoing(grant, reason: reason)
-        return [.undo(grant)]
-    }
-
-    /// The workload runs.
-    public mutating func started() -> [DestinationAction] {
-        guard case .starting(let grant) = current else { return [] }
-        current = .running(grant)
-        return (isLinked ? [.send(.running(grant.token))] : [])
-            + answerCont(failure: nil)
-            + (isCompletionDue ? [.proceed] : [])
-    }
-
-    /// The start failed and provably executed nothing.
-    public mutating func startFailed(reason: String) -> [DestinationAction] {
-        guard case .starting(let grant) = current else { return [] }
-        current = .undoing(grant, reason: reason)
-        return [.undo(grant)]
-    }
-
-    /// What `acquire` did is undone: the promise that this token never starts can be given.
-    public mutating func undone() -> [DestinationAction] {
-        guard case .undoing(let grant, let reason) = current else { return [] }
-        refusals[grant.token] = reason
-        current = .refused(grant.token, reason: reason, requested: false)
-        return (isLinked ? [.send(.startFailed(grant.token, reason: reason))] : [])
-            + answerCont(failure: "cannot start the workload: \(reason)")
-    }
-
-    /// Every page of every region was placed.
-    public mutating func allPagesResident() -> [DestinationAction] {
-        allResident = true
-        return completeIfDue()
-    }
-
-    private var isCompletionDue: Bool {
-        guard case .running = current else { return false }
-        return allResident && (completeCame || !isLinked)
-    }
-
-    private mutating func completeIfDue() -> [DestinationAction] {
-        guard isCompletionDue, case .running(let grant) = current else { return [] }
-        current = .completed(grant, saidBye: false)
-        return isLinked ? [.send(.completeAck)] : []
-    }
-
-    // MARK: Messages
-
-    /// HELLO and REGIONS, from a source with which everything agrees.
-    ///
-    /// A violation answered here concerns the link that HELLO came on; a link that was accepted before stays.
-    public mutating func hello() -> [DestinationAction] {
-        switch current {
-        case .awaiting:
-            isLinked = true
-            current = .preparing
-            return [.prepareMemory]
-        case .preparing where !isLinked:
-            return [.violation("memory is still being prepared for a link that broke; try again")]
-        case .none, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .starting, .undoing,
-            .refused, .running, .completed, .failed:
-            return [.violation("HELLO where no migration is awaited")]
-        }
-    }
-
-    /// LISTEN: the switchover begins.
-    public mutating func listen() -> [DestinationAction] {
-        guard isLinked else { return [] }
-        guard case .active = current else { return violation("LISTEN out of order") }
-        current = .listening(devicesCame: false)
-        return [.serveFaults]
-    }
-
-    /// DEVICES: the saved state of all devices.
-    public mutating func devices() -> [DestinationAction] {
-        guard isLinked else { return [] }
-        guard case .listening(devicesCame: false) = current else { return violation("DEVICES out of order") }
-        current = .listening(devicesCame: true)
-        return []
-    }
-
-    /// PING: answer once the devices have loaded.
-    public mutating func ping(_ number: UInt64) -> [DestinationAction] {
-        guard isLinked else { return [] }
-        guard case .listening(devicesCame: true) = current else { return violation("PING out of order") }
-        current = .loading(ping: number)
-        return [.loadDevices]
-    }
-
-    /// RUN: the source has let go of the workload.
-    ///
-    /// A repeated one is answered with the last word on its token.
-    public mutating func run(_ grant: RunGrant) -> [DestinationAction] {
-        guard isLinked else { return [] }
-        if let reason = refusals[grant.token] { return [.send(.startFailed(grant.token, reason: reason))] }
-        switch current {
-        case .loaded, .refused:
-            if startsStopped && !contWaits {
-                current = .granted(grant)
-                return []
-            }
-            current = .acquiring(grant)
-            return [.acquire(grant)]
-        case .granted(grant), .acquiring(grant), .starting(grant), .undoing(grant, _):
-            return []
-        case .running(grant), .completed(grant, _):
-            return [.send(.running(grant.token))]
-        case .granted, .acquiring, .starting, .undoing, .running, .completed:
-            return violation("RUN while another RUN decides")
-        case .none, .awaiting, .preparing, .active, .listening, .loading:
-            return violation("RUN before PONG was sent")
-        case .failed:
-            return []
-        }
-    }
-
-    /// COMPLETE: the source has sent every page.
-    public mutating func complete() -> [DestinationAction] {
-        guard isLinked else { return [] }
-        switch current {
-        case .listening, .loading, .loaded, .granted, .acquiring, .starting, .undoing, .refused, .running:
-            completeCame = true
-            return completeIfDue()
-        case .none, .awaiting, .preparing, .active, .completed:
-            return violation("COMPLETE out of order")
-        case .failed:
-            return []
-        }
-    }
-
-    /// BYE: the source is done.
-    public mutating func bye() -> [DestinationAction] {
-        guard isLinked else { return [] }
-        guard case .completed(let grant, _) = current else { return violation("BYE before COMPLETE_ACK") }
-        current = .completed(grant, saidBye: true)
-        isLinked = false
-        return [.closeLink(reason: "the migration is complete")]
     }
 }

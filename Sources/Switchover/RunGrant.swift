@@ -2,7 +2,10 @@
 ///
 /// A token is drawn afresh for each RUN, and whoever promises that it does not start never starts it.
 public struct RunToken: Hashable, Sendable {
-    /// The bits that the source drew.
+    /// No RUN: what CANCEL names when none was sent.
+    public static let none = RunToken(0)
+
+    /// The bits that the source drew; never 0 in a RUN.
     public let value: UInt64
 
     /// Wraps the bits of a token.

@@ -2,27 +2,35 @@
 public enum SourceMessage: Hashable, Sendable {
     /// HELLO and REGIONS: who asks, and what memory the workload has.
     case hello
+    /// HELLO that rejoins a migration whose link broke.
+    case rejoin
     /// LISTEN: serve faults from now on.
     case listen
     /// DEVICES: the saved state of all devices.
     case devices
     /// PING: answer with the same number once all devices have loaded.
     case ping(UInt64)
-    /// RUN: the destination may start the workload.
+    /// RUN: the destination may start the workload. Repeated over a new link.
     case run(RunGrant)
+    /// CANCEL: the workload is wanted back; never start it by this token. ``RunToken/none`` if no RUN was sent.
+    case cancel(RunToken)
     /// COMPLETE: every page has been sent.
     case complete
-    /// BYE: the source needs nothing more from the destination.
+    /// BYE: the source needs nothing more from the destination. The link is closed after it.
     case bye
 }
 
 /// What the driver of a ``SourceMachine`` has to do, in the order given.
 ///
-/// `stop`, `save`, `releaseLocks` and `resume` take their time: their end is reported by an event, and any other event
-/// may come before it. At most one of the four is under way at a time.
+/// `stop`, `save`, `releaseLocks`, `seizeLease`, `resume` and `resync` take their time: their end is reported by an
+/// event, and any other event may come before it. At most one of them is under way at a time. `regainLease` may be under
+/// way beside any of them.
 public enum SourceAction: Hashable, Sendable {
     /// Make the control link, then report `linkUp` or `linkLost`.
     case connect
+    /// Make a control link again, trying for some time, then report `linkUp`, or `redialGivenUp`: the destination waits
+    /// for a word.
+    case redial
     /// Put a message on the control link. A link that is already broken swallows it.
     case send(SourceMessage)
     /// Call `proceed()` next; the state between is one to be seen.
@@ -33,9 +41,21 @@ public enum SourceAction: Hashable, Sendable {
     case save
     /// Release the disk locks, then report `released` or `releaseFailed`.
     case releaseLocks
+    /// Write the source as the owner into the lease's record after the grant's epoch, then report `leaseTaken`, also if
+    /// the newest record names the source already, `leaseRefused` if it names the destination, or `leaseUnreachable`.
+    case seizeLease(RunGrant)
+    /// Make the lease's record name the source, which holds a promise. Repeat it until that is done, then report
+    /// `leaseRegained`.
+    case regainLease
     /// Take the disk locks that are not held and let the workload go on, then report `resumed` or `resumeFailed`.
     case resume
-    /// The migration is over: close the link, the reason is for the peer and the log.
+    /// Learn what the destination has of the pages and make lanes, then report `resynced`.
+    case resync
+    /// Answer every `cancel` that waits: the workload is here.
+    case cancelSucceeded
+    /// Answer every `cancel` that waits: it failed for this reason.
+    case cancelFailed(reason: String)
+    /// The migration is over, or the link is of no use: close it, the reason is for the peer and the log.
     case closeLink(reason: String)
     /// The peer broke the protocol: close the link at once, the reason is for the peer and the log.
     case violation(String)
@@ -55,6 +75,34 @@ public enum StartPostcopyAnswer: Hashable, Sendable {
     case stop
     /// Accepted: the switchover begins once the destination is ready.
     case remember
+    /// The command fails with this reason.
+    case refuse(reason: String)
+}
+
+/// The answer to `migrate_cancel`.
+public enum CancelAnswer: Hashable, Sendable {
+    /// The workload is here.
+    case succeeded
+    /// Do this; `cancelSucceeded` or `cancelFailed` is among it, or follows.
+    case waits([SourceAction])
+    /// The command fails with this reason.
+    case refuse(reason: String)
+}
+
+/// The answer to `migrate` with `resume`.
+public enum RecoverAnswer: Hashable, Sendable {
+    /// Make the control link, then report `linkUp` or `linkLost`.
+    case connect
+    /// The command fails with this reason.
+    case refuse(reason: String)
+}
+
+/// The answer to the operator's word that the destination is gone.
+public enum DestinationGoneAnswer: Hashable, Sendable {
+    /// Resume; the command ends with the report of `resumed` or `resumeFailed`.
+    case takeBack
+    /// The migration has failed, and nobody runs the workload.
+    case abandoned
     /// The command fails with this reason.
     case refuse(reason: String)
 }

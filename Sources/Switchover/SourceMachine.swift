@@ -4,51 +4,86 @@
 /// that a driver which reads ``state`` after each event sees them all. The end of an operation that nothing waits for
 /// is ignored, as is a message after the link was lost.
 public struct SourceMachine: Hashable, Sendable {
-    private enum State: Hashable {
+    enum State: Hashable {
         /// The workload runs and nothing was asked. → setup
         case none
-        /// The link is being made and the destination asked. → active, failed
+        /// The link is being made and the destination asked. → active, ended
         case setup(startAsked: Bool)
-        /// READY came; the workload runs on. → stopping, failed
+        /// READY came; the workload runs on. → stopping, ended
         case active(startAsked: Bool)
-        /// The workload is being stopped; a failure that came meanwhile waits for that to end. → saving, takingBack
+        /// The workload is being stopped; what ends the migration meanwhile waits for that. → saving, takingBack
         case stopping(SwitchoverFailure?)
-        /// Devices are being saved; a failure that came meanwhile waits for that to end. → awaitingPong, takingBack
+        /// Devices are being saved; what ends the migration meanwhile waits for that. → awaitingPong, takingBack
         case saving(SwitchoverFailure?)
         /// The devices' state was sent with this PING. → releasing, takingBack
         case awaitingPong(ping: UInt64)
-        /// PONG came, the disk locks are being released; a failure waits for that to end. → granted, takingBack
+        /// PONG came, the disk locks are being released; what ends the migration waits for that. → granted, running,
+        /// takingBack
         case releasing(SwitchoverFailure?)
-        /// RUN was sent: only a promise brings the workload back. → running, refused, takingBack, paused
+        /// RUN was sent: only a promise or a won lease brings the workload back. → running, refused, cancelling,
+        /// seizing, paused, takingBack
         case granted(RunGrant)
-        /// The promise came that this token never starts; the destination may ask again. → granted, takingBack
+        /// The promise came that this token never starts; the destination may ask again. → renewing, granted,
+        /// takingBack
         case refused(RunToken, reason: String)
+        /// The destination asked again, the epoch for another RUN is being looked up. → granted, takingBack
+        case renewing(RunToken, reason: String)
+        /// CANCEL was sent for an outstanding RUN. → running, takingBack, seizing, paused
+        case cancelling(RunGrant)
         /// RUNNING came. → completed, paused
         case running(RunGrant)
-        /// The link broke after RUN; the workload stays stopped here. No way out without a new link.
-        case paused(RunGrant, started: Bool, SwitchoverFailure)
-        /// The workload is being resumed; clients see the state that failed until it is. → failed, held
+        /// The link broke with RUN outstanding; the lease decides who runs. → takingBack, paused
+        case seizing(RunGrant, SwitchoverFailure)
+        /// The link broke after RUN; the workload stays stopped here. → redialing, seizing, takingBack, abandoned
+        case paused(RunGrant, Standing, SwitchoverFailure)
+        /// A new link is being made. → recovering, paused
+        case redialing(RunGrant, Standing, SwitchoverFailure)
+        /// Over the new link both sides compare what has arrived. → granted, cancelling, running, paused
+        case recovering(RunGrant, Standing, SwitchoverFailure)
+        /// The workload is being resumed; clients see the state that ended until it is. → ended, held
         case takingBack(SwitchoverFailure, seenAs: MigrationState)
         /// The resume failed, the workload stays stopped. → takingBack
         case held(SwitchoverFailure, reason: String)
         /// The workload runs here. An end.
-        case failed(SwitchoverFailure)
+        case ended(SwitchoverFailure)
+        /// The destination had started and is gone for good, by the operator's word: nobody runs. An end.
+        case abandoned(SwitchoverFailure)
         /// The workload and its memory are the destination's. An end.
         case completed
     }
 
-    private var current = State.none
-    private let refusalPolicy: StartRefusalPolicy
-    /// From `migrate` on, until the link breaks or is closed.
-    private var isLinked = false
+    /// What is known of a start once the link that RUN went over is broken.
+    enum Standing: Hashable {
+        /// No answer came: it may have started, and may still.
+        case unknown
+        /// It has started.
+        case started
+    }
+
+    var current = State.none
+    let refusalPolicy: StartRefusalPolicy
+    let usesLease: Bool
+    /// From `migrate` or `recover` on, until the link breaks or is closed.
+    var isLinked = false
     /// The instance that sent READY; answers count from no other.
-    private var peer: InstanceID?
-    private var pagesSent = false
-    private var completeSent = false
+    var peer: InstanceID?
+    /// Whether the destination tells if a start has worked.
+    var peerTellsStart = true
+    /// A `cancel` waits for its answer.
+    var cancelWaits = false
+    /// CANCEL is to be sent instead of a repeated RUN.
+    var cancelWanted = false
+    /// The destination may have sent PONG and waits for a word about this token: that the workload was taken back.
+    var owedWord: RunToken?
+    var pagesSent = false
+    var completeSent = false
 
     /// Makes the machine of a source whose workload runs.
-    public init(afterStartRefusal refusalPolicy: StartRefusalPolicy = .takeBack) {
+    ///
+    /// With `usesLease`, a run lease that the source holds decides who runs where messages cannot.
+    public init(afterStartRefusal refusalPolicy: StartRefusalPolicy = .takeBack, usesLease: Bool = false) {
         self.refusalPolicy = refusalPolicy
+        self.usesLease = usesLease
     }
 
     /// What clients see.
@@ -56,13 +91,17 @@ public struct SourceMachine: Hashable, Sendable {
         switch current {
         case .none: .none
         case .setup: .setup
-        case .active: .active
-        case .stopping, .saving: .device
+        case .active, .stopping: .active
+        case .saving: .device
         case .awaitingPong, .releasing: .postcopyDevice
-        case .granted, .refused, .running: .postcopyActive
-        case .paused: .postcopyPaused
+        case .granted, .refused, .renewing, .running: .postcopyActive
+        case .cancelling: .cancelling
+        case .seizing, .paused: .postcopyPaused
+        case .redialing: .postcopyRecoverSetup
+        case .recovering: .postcopyRecover
         case .takingBack(_, let seenAs): seenAs
-        case .held, .failed: .failed
+        case .held(let failure, _), .ended(let failure): failure == .cancelled ? .cancelled : .failed
+        case .abandoned: .failed
         case .completed: .completed
         }
     }
@@ -70,10 +109,11 @@ public struct SourceMachine: Hashable, Sendable {
     /// Whether the workload runs here or can be brought back without asking the destination anything more.
     public var isTakeBackPossible: Bool {
         switch current {
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .refused, .takingBack, .held,
-            .failed:
+        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .refused, .renewing, .takingBack,
+            .held, .ended:
             true
-        case .granted, .running, .paused, .completed: false
+        case .granted, .cancelling, .running, .seizing, .paused, .redialing, .recovering, .abandoned, .completed:
+            false
         }
     }
 
@@ -82,9 +122,26 @@ public struct SourceMachine: Hashable, Sendable {
     /// While it is being stopped or resumed it is not.
     public var isWorkloadHere: Bool {
         switch current {
-        case .none, .setup, .active, .failed: true
-        case .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running, .paused, .takingBack, .held,
-            .completed:
+        case .none, .setup, .active, .ended: true
+        case .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing, .cancelling, .running,
+            .seizing, .paused, .redialing, .recovering, .takingBack, .held, .abandoned, .completed:
+            false
+        }
+    }
+
+    /// Whether the workload was to be taken back and stays stopped, as it could not resume.
+    public var isHeld: Bool {
+        if case .held = current { return true }
+        return false
+    }
+
+    /// Whether nothing more is expected of the destination, nor owed to it.
+    public var isOver: Bool {
+        switch current {
+        case .ended: owedWord == nil
+        case .abandoned, .completed: true
+        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
+            .cancelling, .running, .seizing, .paused, .redialing, .recovering, .takingBack, .held:
             false
         }
     }
@@ -92,301 +149,20 @@ public struct SourceMachine: Hashable, Sendable {
     /// Why the migration failed or stands still, in one line; nil while it goes on.
     public var failureReason: String? {
         switch current {
-        case .none, .setup, .active, .awaitingPong, .granted, .running, .completed: nil
+        case .none, .setup, .active, .awaitingPong, .granted, .cancelling, .running, .completed: nil
         case .stopping(let failure), .saving(let failure), .releasing(let failure): failure?.description
-        case .refused(_, let reason): SwitchoverFailure.startRefused(reason: reason).description
-        case .paused(_, started: true, let failure): "\(failure); the workload runs on the destination"
-        case .paused(_, started: false, let failure): "\(failure); RUN was sent, whether the workload runs is unknown"
-        case .takingBack(let failure, _), .failed(let failure): failure.description
-        case .held(let failure, let reason): "\(failure); the workload stays stopped, it cannot resume: \(reason)"
-        }
-    }
-
-    // MARK: Commands
-
-    /// `migrate`: look for the destination.
-    public mutating func migrate() -> MigrateAnswer {
-        guard case .none = current else {
-            return .refuse(reason: "a migration was begun before, it is \(state.rawValue)")
-        }
-        current = .setup(startAsked: false)
-        isLinked = true
-        return .connect
-    }
-
-    /// `migrate-start-postcopy`: begin the switchover, or remember it until READY.
-    public mutating func startPostcopy() -> StartPostcopyAnswer {
-        switch current {
-        case .none:
-            return .refuse(reason: "no migration is under way; run migrate first")
-        case .setup:
-            current = .setup(startAsked: true)
-            return .remember
-        case .active:
-            current = .stopping(nil)
-            return .stop
-        case .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running, .paused, .takingBack, .held,
-            .failed, .completed:
-            return .refuse(reason: "the switchover was begun before, the migration is \(state.rawValue)")
-        }
-    }
-
-    /// Asks a source that stays stopped because it could not resume to try again.
-    public mutating func retryResume() -> RetryResumeAnswer {
-        guard case .held(let failure, _) = current else {
-            return .refuse(reason: "no resume has failed here, the migration is \(state.rawValue)")
-        }
-        current = .takingBack(failure, seenAs: .failed)
-        return .resume
-    }
-
-    /// Goes on after ``SourceAction/proceed``.
-    public mutating func proceed() -> [SourceAction] {
-        guard case .active(startAsked: true) = current else { return [] }
-        current = .stopping(nil)
-        return [.stop]
-    }
-
-    // MARK: The link
-
-    /// The control link stands.
-    public mutating func linkUp() -> [SourceAction] {
-        guard isLinked, case .setup = current else { return [] }
-        return [.send(.hello)]
-    }
-
-    /// The control link broke, or could not be made.
-    public mutating func linkLost(reason: String) -> [SourceAction] {
-        isLinked ? lose(.linkLost(reason: reason)) : []
-    }
-
-    private mutating func violation(_ what: String) -> [SourceAction] {
-        [.violation(what)] + lose(.violation(what))
-    }
-
-    /// Before RUN the workload is taken back as soon as the operation under way ends; after RUN it stays stopped.
-    private mutating func lose(_ failure: SwitchoverFailure) -> [SourceAction] {
-        isLinked = false
-        switch current {
-        case .setup, .active: current = .failed(failure)
-        case .stopping(let earlier): current = .stopping(earlier ?? failure)
-        case .saving(let earlier): current = .saving(earlier ?? failure)
-        case .awaitingPong: return takeBack(failure)
-        case .releasing(let earlier): current = .releasing(earlier ?? failure)
-        case .granted(let grant): current = .paused(grant, started: false, failure)
-        case .refused(_, let reason): return takeBack(.startRefused(reason: reason))
-        case .running(let grant): current = .paused(grant, started: true, failure)
-        case .none, .paused, .takingBack, .held, .failed, .completed: break
-        }
-        return []
-    }
-
-    private mutating func takeBack(_ failure: SwitchoverFailure) -> [SourceAction] {
-        current = .takingBack(failure, seenAs: state)
-        return [.resume]
-    }
-
-    // MARK: Ends of operations
-
-    /// The workload executes nothing any more.
-    public mutating func stopped() -> [SourceAction] {
-        guard case .stopping(let failure) = current else { return [] }
-        if let failure { return takeBack(failure) }
-        current = .saving(nil)
-        return [.save]
-    }
-
-    /// The workload could not be stopped.
-    public mutating func stopFailed(reason: String) -> [SourceAction] {
-        guard case .stopping(let failure) = current else { return [] }
-        return takeBack(failure ?? .stopFailed(reason: reason))
-    }
-
-    /// All devices are saved.
-    ///
-    /// `ping` is the number that PONG has to repeat.
-    public mutating func saved(ping: UInt64) -> [SourceAction] {
-        guard case .saving(let failure) = current else { return [] }
-        if let failure { return takeBack(failure) }
-        current = .awaitingPong(ping: ping)
-        return [.send(.listen), .send(.devices), .send(.ping(ping))] + completeOnce()
-    }
-
-    /// A device could not be saved.
-    public mutating func saveFailed(device: String, reason: String) -> [SourceAction] {
-        guard case .saving(let failure) = current else { return [] }
-        return takeBack(failure ?? .saveFailed(device: device, reason: reason))
-    }
-
-    /// The disk locks are released.
-    ///
-    /// `grant` carries a token that was never used before.
-    public mutating func released(fresh grant: RunGrant) -> [SourceAction] {
-        guard case .releasing(let failure) = current else { return [] }
-        if let failure { return takeBack(failure) }
-        current = .granted(grant)
-        return [.send(.run(grant))]
-    }
-
-    /// The disk locks could not be released.
-    public mutating func releaseFailed(reason: String) -> [SourceAction] {
-        guard case .releasing(let failure) = current else { return [] }
-        return takeBack(failure ?? .releaseFailed(reason: reason))
-    }
-
-    /// The workload runs here again.
-    public mutating func resumed() -> [SourceAction] {
-        guard case .takingBack(let failure, _) = current else { return [] }
-        current = .failed(failure)
-        return endLink(failure.description)
-    }
-
-    /// The workload could not be resumed, as its disk locks could not be taken.
-    ///
-    /// It stays stopped.
-    public mutating func resumeFailed(reason: String) -> [SourceAction] {
-        guard case .takingBack(let failure, _) = current else { return [] }
-        current = .held(failure, reason: reason)
-        return endLink(failure.description)
-    }
-
-    private mutating func endLink(_ reason: String) -> [SourceAction] {
-        guard isLinked else { return [] }
-        isLinked = false
-        return [.closeLink(reason: reason)]
-    }
-
-    /// Every page was sent at least once.
-    public mutating func allPagesSent() -> [SourceAction] {
-        pagesSent = true
-        return completeOnce()
-    }
-
-    private mutating func completeOnce() -> [SourceAction] {
-        guard isLinked, pagesSent, !completeSent else { return [] }
-        switch current {
-        case .awaitingPong, .releasing, .granted, .refused, .running:
-            completeSent = true
-            return [.send(.complete)]
-        case .none, .setup, .active, .stopping, .saving, .paused, .takingBack, .held, .failed, .completed:
-            return []
-        }
-    }
-
-    // MARK: Messages
-
-    /// READY, from the instance that HELLO named.
-    public mutating func ready(from instance: InstanceID) -> [SourceAction] {
-        guard isLinked else { return [] }
-        guard case .setup(let startAsked) = current else { return violation("READY after the setup") }
-        peer = instance
-        current = .active(startAsked: startAsked)
-        return startAsked ? [.proceed] : []
-    }
-
-    /// REFUSED: the destination does not take the migration.
-    public mutating func refused(reason: String) -> [SourceAction] {
-        guard isLinked else { return [] }
-        guard case .setup = current else { return violation("REFUSED after the setup") }
-        current = .failed(.refused(reason: reason))
-        return endLink("refused")
-    }
-
-    /// PONG: all devices have loaded on the destination.
-    public mutating func pong(_ number: UInt64, from instance: InstanceID) -> [SourceAction] {
-        guard isLinked else { return [] }
-        switch current {
-        case .awaitingPong(number) where instance == peer:
-            current = .releasing(nil)
-            return [.releaseLocks]
-        case .awaitingPong:
-            return violation("PONG \(number) answers no PING of this switchover, or comes from another instance")
-        case .none, .setup, .active, .stopping, .saving, .releasing, .granted, .refused, .running, .paused:
-            return violation("PONG without a PING")
-        case .takingBack, .held, .failed, .completed:
-            return []
-        }
-    }
-
-    /// DEVICES_FAILED: a device did not load.
-    public mutating func devicesFailed(device: String, reason: String) -> [SourceAction] {
-        guard isLinked else { return [] }
-        switch current {
-        case .awaitingPong:
-            return takeBack(.loadFailed(device: device, reason: reason))
-        case .none, .setup, .active, .stopping, .saving, .releasing, .granted, .refused, .running, .paused:
-            return violation("DEVICES_FAILED where no device is being loaded")
-        case .takingBack, .held, .failed, .completed:
-            return []
-        }
-    }
-
-    /// RUNNING: the destination has started the workload.
-    public mutating func running(_ token: RunToken, from instance: InstanceID) -> [SourceAction] {
-        guard isLinked else { return [] }
-        switch current {
-        case .granted(let grant) where grant.token == token && instance == peer:
-            current = .running(grant)
-            return []
-        case .running(let grant) where grant.token == token && instance == peer:
-            return []
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running,
-            .paused:
-            return violation("RUNNING for a RUN that was not sent to this instance, or was refused")
-        case .takingBack, .held, .failed, .completed:
-            return []
-        }
-    }
-
-    /// START_FAILED: a promise, if it is the instance that sent PONG, that this token never starts.
-    public mutating func startFailed(_ token: RunToken, reason: String, from instance: InstanceID) -> [SourceAction] {
-        guard isLinked else { return [] }
-        switch current {
-        case .granted(let grant) where grant.token == token && instance == peer:
-            switch refusalPolicy {
-            case .takeBack: return takeBack(.startRefused(reason: reason))
-            case .wait: current = .refused(token, reason: reason)
+        case .refused(_, let reason), .renewing(_, let reason):
+            SwitchoverFailure.startRefused(reason: reason).description
+        case .seizing(_, let failure): failure.description
+        case .paused(_, let standing, let failure), .redialing(_, let standing, let failure),
+            .recovering(_, let standing, let failure):
+            switch standing {
+            case .started: "\(failure); the workload runs on the destination"
+            case .unknown: "\(failure); RUN was sent, whether the workload runs on the destination is unknown"
             }
-            return []
-        case .refused(token, _) where instance == peer:
-            return []
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running,
-            .paused:
-            return violation("START_FAILED for a RUN that is not outstanding at this instance")
-        case .takingBack, .held, .failed, .completed:
-            return []
-        }
-    }
-
-    /// START_REQUEST: the destination's `cont` asks for another RUN.
-    ///
-    /// `grant` carries a token never used before.
-    public mutating func startRequested(fresh grant: RunGrant) -> [SourceAction] {
-        guard isLinked else { return [] }
-        switch current {
-        case .refused(let token, _):
-            precondition(grant.token != token, "a RUN after START_FAILED needs a fresh token")
-            current = .granted(grant)
-            return [.send(.run(grant))]
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .running, .paused:
-            return violation("START_REQUEST where no start has failed")
-        case .takingBack, .held, .failed, .completed:
-            return []
-        }
-    }
-
-    /// COMPLETE_ACK: the destination runs and has every page.
-    public mutating func completeAcknowledged() -> [SourceAction] {
-        guard isLinked else { return [] }
-        switch current {
-        case .running where completeSent:
-            current = .completed
-            return [.send(.bye)]
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .running,
-            .paused:
-            return violation("COMPLETE_ACK before RUNNING or without a COMPLETE")
-        case .takingBack, .held, .failed, .completed:
-            return []
+        case .takingBack(let failure, _), .ended(let failure): failure.description
+        case .held(let failure, let reason): "\(failure); the workload stays stopped, it cannot resume: \(reason)"
+        case .abandoned(let failure): "\(failure); the destination had started the workload and is gone: nobody runs it"
         }
     }
 }

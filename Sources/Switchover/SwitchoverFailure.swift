@@ -18,6 +18,14 @@ public enum SwitchoverFailure: Hashable, Sendable, CustomStringConvertible {
     case linkLost(reason: String)
     /// The peer sent what the protocol does not allow at this point.
     case violation(String)
+    /// A `cancel` took the workload back.
+    case cancelled
+    /// Another process answers where the one that loaded the devices was.
+    case otherInstance
+    /// The run lease names the destination as the one that has started.
+    case leaseNamesDestination
+    /// The run lease could not be asked who runs.
+    case leaseUnreachable(reason: String)
 
     /// What failed, on what and why.
     public var description: String {
@@ -30,6 +38,10 @@ public enum SwitchoverFailure: Hashable, Sendable, CustomStringConvertible {
         case .startRefused(let reason): "the destination cannot start the workload: \(reason)"
         case .linkLost(let reason): "the control link broke: \(reason)"
         case .violation(let what): "the peer breaks the protocol: \(what)"
+        case .cancelled: "the migration was cancelled"
+        case .otherInstance: "another process answers there, the one that loaded the devices is gone"
+        case .leaseNamesDestination: "the link broke, and the run lease says that the destination has started"
+        case .leaseUnreachable(let reason): "the run lease cannot be asked: \(reason)"
         }
     }
 }

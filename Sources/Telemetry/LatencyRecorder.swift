@@ -56,10 +56,32 @@ public final class LatencyRecorder: Sendable {
     /// What several recorders have counted, in nanoseconds.
     public static func histogram(of recorders: [LatencyRecorder]) -> Histogram<UInt64> {
         var histogram = Histogram<UInt64>(highestTrackableValue: 1 << 41, numberOfSignificantValueDigits: .three)
+        forEachDuration(of: recorders) { _ = histogram.record($0, count: $1) }
+        return histogram
+    }
+
+    /// How many durations several recorders have counted, and their sum in nanoseconds.
+    public static func sum(of recorders: [LatencyRecorder]) -> (count: UInt64, nanoseconds: UInt64) {
+        var sum: (count: UInt64, nanoseconds: UInt64) = (0, 0)
+        forEachDuration(of: recorders) { sum = (sum.count + $1, sum.nanoseconds + $0 * $1) }
+        return sum
+    }
+
+    /// How many durations took from 2^n up to 2^(n+1) microseconds, for each n from 0 to 31; a shorter one counts in
+    /// the first.
+    public static func powersOfTwo(of recorders: [LatencyRecorder]) -> [UInt64] {
+        var counts = [UInt64](repeating: 0, count: 32)
+        forEachDuration(of: recorders) { counts[63 - ($0 / 1000 | 1).leadingZeroBitCount] += $1 }
+        return counts
+    }
+
+    private static func forEachDuration(
+        of recorders: [LatencyRecorder],
+        _ body: (_ nanoseconds: UInt64, _ count: UInt64) -> Void
+    ) {
         for index in 0..<bucketCount {
             let count = recorders.reduce(0) { $0 + $1.buckets.counts[index].load(ordering: .relaxed) }
-            if count > 0 { _ = histogram.record(middle(ofBucket: index), count: count) }
+            if count > 0 { body(middle(ofBucket: index), count) }
         }
-        return histogram
     }
 }

@@ -3,8 +3,14 @@ import LinuxSystem
 
 /// A place in this process where built-in workloads can arrive.
 public struct BuiltInLanding: Landing {
+    private let hooks: Set<String>
+
     /// Makes a landing.
-    public init() {}
+    ///
+    /// - Parameter hooks: paths of programs that the `hook` devices of a workload that arrives may run on this host.
+    public init(allowingHooks hooks: Set<String> = []) {
+        self.hooks = hooks
+    }
 
     /// Makes memory, registered and empty, and the stopped workload in it.
     ///
@@ -12,6 +18,10 @@ public struct BuiltInLanding: Landing {
     ///   `SystemError` when the kernel refuses.
     public func prepare(_ description: GuestDescription) throws -> PreparedGuest {
         let configuration = try WorkloadConfiguration(description)
+        for case .hook(let path) in configuration.devices where !hooks.contains(path) {
+            // Whoever reaches the migration port would choose what runs here.
+            throw WorkloadError("the workload brings hook:\(path), which may not run here; allow it with --allow-hook")
+        }
         try checkMemory(for: configuration.memoryBytes)
         let userfaultfd = try Userfaultfd(features: [])
         let regions = try description.regions.map { shape in
@@ -28,32 +38,12 @@ public struct BuiltInLanding: Landing {
     }
 
     private func checkMemory(for byteCount: Int) throws {
-        guard let available = try MemoryAvailable(reading: "/proc/meminfo")?.byteCount else { return }
+        guard let available = ProcessFile.availableMemory else { return }
         guard byteCount <= available else {
             throw WorkloadError(
                 "the workload needs \(byteCount >> 20) MiB of memory, and this host has \(available >> 20) MiB "
                     + "available; free memory here or move a smaller workload"
             )
         }
-    }
-}
-
-/// How much memory the kernel thinks can be had without swapping.
-struct MemoryAvailable: Hashable, Sendable {
-    /// In bytes.
-    let byteCount: Int
-
-    /// Reads it where the kernel tells; nil if the kernel does not.
-    init?(reading path: String) throws(WorkloadError) {
-        self.init(parsing: String(decoding: try contents(ofFile: path), as: UTF8.self))
-    }
-
-    /// Finds the line `MemAvailable:   123 kB`.
-    init?(parsing text: String) {
-        let line = text.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
-        guard let fields = line?.split(separator: " "), fields.count == 3, let kibibytes = Int(fields[1]) else {
-            return nil
-        }
-        byteCount = kibibytes << 10
     }
 }

@@ -1,5 +1,5 @@
 public import Guest
-import LinuxSystem
+public import LinuxSystem
 import Synchronization
 public import Telemetry
 
@@ -17,8 +17,12 @@ public final class BuiltInWorkload: Workload {
     public let configuration: WorkloadConfiguration
     /// Its memory in this process.
     public let regions: [GuestRegion]
+    /// The memory that it works in.
+    public var ownMemory: [MemoryRegion]? { regions.map(\.memory) }
     /// Its state beside the memory: `cpu`, `ledger`, `clock`, `serial`, then those of the configuration.
     public let devices: DeviceSet
+    /// How many of the devices every workload has.
+    static let ownDevices = 4
 
     let memory: WorkloadMemory
     let threads: [WorkloadThread]
@@ -141,7 +145,7 @@ public final class BuiltInWorkload: Workload {
             current = nil
             clock.stop()
             isRunning.store(false, ordering: .relaxed)
-            console.write("stopped after \(threads.reduce(0) { $0 + $1.state.operations }) operations")
+            console.write("stopped after \(threads.reduce(0) { $0 &+ $1.state.operations }) operations")
         }
     }
 
@@ -181,6 +185,8 @@ extension WorkloadConfiguration {
             uses[specification.deviceName] = use
             let name = use == 1 ? specification.deviceName : "\(specification.deviceName)-\(use)"
             return switch specification {
+            case .disk(let path): DiskDevice(name: name, path: path)
+            case .hook(let path): HookDevice(name: name, path: path, workload: pattern.rawValue)
             case .broken(let step): BrokenDevice(name: name, at: step)
             case .slow(let step, let seconds): SlowDevice(name: name, at: step, seconds: seconds)
             case .readsMemory: MemoryReadingDevice(name: name, regions: regions)

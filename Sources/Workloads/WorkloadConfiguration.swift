@@ -9,7 +9,7 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
     public var memoryBytes: Int
     /// How many regions the memory is split into.
     public var regionCount: Int
-    /// Bytes in a page: a power of two from 4096 on.
+    /// Bytes in a page: 4096, as long as memory is private and anonymous.
     public var pageSize: Int
     /// Threads that work, each on pages of its own that lie between those of the others.
     public var threads: Int
@@ -68,19 +68,16 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
         func check(_ condition: Bool, _ message: @autoclosure () -> String) throws(WorkloadError) {
             guard condition else { throw WorkloadError(message()) }
         }
-        try check(
-            (4096...2 << 20).contains(pageSize) && pageSize.nonzeroBitCount == 1,
-            "a page cannot have \(pageSize) bytes; give a power of two from 4096 to 2097152"
-        )
+        try check(pageSize == 4096, "a page cannot have \(pageSize) bytes; only 4096 are served")
         try check(
             memoryBytes > 0 && memoryBytes % pageSize == 0,
             "a memory of \(memoryBytes) bytes is not one or more whole pages of \(pageSize) bytes"
         )
         try check(pageCount <= 1 << 31, "a memory of \(memoryBytes) bytes is too large; give at most 2^31 pages")
         try check(
-            (1...min(256, pageCount)).contains(regionCount),
+            (1...min(Self.maxRegions, pageCount)).contains(regionCount),
             "the memory of \(pageCount) pages cannot be split into \(regionCount) regions; "
-                + "give 1 to \(min(256, pageCount))"
+                + "give 1 to \(min(Self.maxRegions, pageCount))"
         )
         try check(
             (1...min(1024, pageCount)).contains(threads),
@@ -92,12 +89,37 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
             load == nil || pattern == .kv,
             "a file can be loaded into a table only; choose the workload kv, not \(pattern.rawValue)"
         )
-        try check(devices.count <= 64, "\(devices.count) devices are too many; give at most 64")
+        let most = Self.maxDevices - BuiltInWorkload.ownDevices
+        try check(devices.count <= most, "\(devices.count) devices are too many; give at most \(most)")
+        try check(
+            stateBytes <= Self.maxStateBytes,
+            "the state of all devices can have \(stateBytes >> 20) MiB, and at most \(Self.maxStateBytes >> 20) MiB can "
+                + "be moved; give less memory or smaller devices"
+        )
         if let load {
             try check(
                 (1...LineFile.maximumLineCount).contains(load.lineCount),
                 "\(load.path) has \(load.lineCount) lines; give a file of 1 to \(LineFile.maximumLineCount) lines"
             )
+        }
+    }
+}
+
+extension WorkloadConfiguration {
+    // What a migration carries (see The Wire): a workload that exceeds it is refused before it begins to run.
+    private static let maxRegions = 64
+    private static let maxDevices = 64
+    private static let maxStateBytes = 1 << 30
+
+    /// The most bytes that the states of all devices can have together.
+    var stateBytes: Int {
+        let own = 4 * pageCount + ProcessorDevice.stateBytes(threads: threads) + 8 + 8 + ConsoleDevice.capacity
+        return devices.reduce(own) { sum, device in
+            switch device {
+            case .broken, .slow, .disk, .hook: sum + 256
+            case .readsMemory: sum + 8 * MemoryReadingDevice.pagesPerRegion * regionCount
+            case .large(let mebibytes): sum + mebibytes << 20
+            }
         }
     }
 }

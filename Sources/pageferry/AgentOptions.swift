@@ -1,8 +1,10 @@
 import ArgumentParser
 import Controller
 import Foundation
+import LinuxSystem
 import Logging
 import QMP
+import RunLease
 
 /// Where an agent is controlled, and how much it says.
 struct AgentOptions: ParsableArguments {
@@ -12,10 +14,32 @@ struct AgentOptions: ParsableArguments {
             valueName: "address"
         )
     )
-    var qmp: [QMPAddress]
+    var qmp: [SocketAddress]
 
     @Flag(help: "Allow listening where other hosts can reach the agent, though channels are not authenticated.")
     var insecure = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Let a run lease decide who runs where messages cannot: a directory that both hosts mount, and the "
+                + "workload's name in it.",
+            valueName: "dir/name"
+        )
+    )
+    var lease = LeaseOption.none
+
+    @Option(
+        help: ArgumentHelp("The longest silence of a peer before its connection counts as broken.", valueName: "time")
+    )
+    var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
+
+    @Option(
+        help: ArgumentHelp(
+            "How long an agent looks for its peer by itself after their connection broke; 0: not at all.",
+            valueName: "time"
+        )
+    )
+    var recoverFor = TimeSpan(nanoseconds: 300_000_000_000)
 
     @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
     var logLevel = Logger.Level.notice
@@ -27,13 +51,23 @@ struct AgentOptions: ParsableArguments {
         guard qmp.contains(where: { if case .unix = $0 { true } else { false } }) else {
             throw ValidationError("an agent needs a control socket: --qmp unix:PATH")
         }
-        guard !insecure else { return }
-        for case .tcp(let host, _) in qmp where !(host == "localhost" || host == "::1" || host.hasPrefix("127.")) {
-            throw ValidationError(
-                "\(host) can be reached from other hosts, and whoever reaches it controls the agent; use 127.0.0.1, or "
-                    + "say --insecure"
-            )
+        guard !insecure, let exposed = qmp.first(where: { !$0.isLocal }) else { return }
+        throw ValidationError(
+            "\(exposed) can be reached from other hosts, and whoever reaches it controls the agent; use 127.0.0.1, or "
+                + "say --insecure"
+        )
+    }
+
+    /// What these options say of an agent's behaviour.
+    func configuration() throws -> Agent.Configuration {
+        var configuration = Agent.Configuration()
+        configuration.isInsecure = insecure
+        configuration.peerTimeout = peerTimeout.duration
+        configuration.recoveryTime = recoverFor.duration
+        if case .files(let directory, let workload) = lease {
+            configuration.lease = (try FileRunLeaseStore(directory: directory), workload)
         }
+        return configuration
     }
 
     func logger(_ command: String) -> Logger {
@@ -49,7 +83,7 @@ struct AgentOptions: ParsableArguments {
         do {
             for address in qmp {
                 let bound = try await server.listen(on: address)
-                if insecure, case .tcp = bound {
+                if !bound.isLocal {
                     logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
                 }
             }

@@ -1,7 +1,6 @@
 public import ArgumentParser
 public import LinuxSystem
 public import Logging
-public import QMP
 public import Workloads
 
 extension AccessPattern: ExpressibleByArgument {}
@@ -16,13 +15,6 @@ extension DeviceSpecification: ExpressibleByArgument {
         } catch {
             return nil
         }
-    }
-}
-
-extension QMPAddress: ExpressibleByArgument {
-    /// Reads `unix:PATH`, a path, `tcp:HOST:PORT` or `HOST:PORT`.
-    public init?(argument: String) {
-        self.init(argument)
     }
 }
 

@@ -1,6 +1,6 @@
 import Foundation
+import LinuxSystem
 import Orchestration
-import QMP
 
 /// An agent in a process of its own, which ends when this process does, however it ends.
 final class ChildAgent: Sendable {
@@ -12,7 +12,7 @@ final class ChildAgent: Sendable {
     /// Its other end is the child's standard input; the kernel closes this one with the process.
     private let lifeline = Pipe()
     private let output = Pipe()
-    let address: QMPAddress
+    let address: SocketAddress
 
     /// Starts `pageferry NAME` with arguments.
     ///
@@ -31,15 +31,21 @@ final class ChildAgent: Sendable {
 
     /// Waits until the agent says that it is ready, and connects to it.
     ///
-    /// - Throws: ``Failure`` if it ended instead; it has then told why.
+    /// - Throws: ``Failure`` if it ended instead; it has then told why. `CancellationError` if the task was cancelled:
+    ///   the agent is then ended, wherever it is.
     func connect() async throws -> AgentClient {
         let ready = output.fileHandleForReading
-        let isReady = await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
-            ready.readabilityHandler = { handle in
-                handle.readabilityHandler = nil
-                continuation.resume(returning: !handle.availableData.isEmpty)
+        let isReady = await withTaskCancellationHandler {
+            await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
+                // Blocks until the first line or the end has come. A readability handler may be called for both.
+                DispatchQueue.global().async { continuation.resume(returning: !ready.availableData.isEmpty) }
             }
+        } onCancel: {
+            // Nothing has moved yet that it could lose. It does not look at its standard input before it is ready; its
+            // end closes the other side of `ready`.
+            process.terminate()
         }
+        try Task.checkCancellation()
         guard isReady else { throw Failure("the \(name) agent did not start") }
         return try await AgentClient(address)
     }

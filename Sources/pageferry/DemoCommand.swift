@@ -11,7 +11,7 @@ struct DemoCommand: AsyncParsableCommand {
         discussion: """
             Example:
 
-              pageferry demo --workload kv --load /usr/share/dict/words --memory 64MiB
+              pageferry demo --workload kv --load access.log --memory 64MiB
             """
     )
 
@@ -33,12 +33,11 @@ struct DemoCommand: AsyncParsableCommand {
     }
 
     private func withTimeout(_ body: @escaping @Sendable () async throws -> Report) async throws -> Report {
-        let (limit, text) = (Duration.nanoseconds(Int64(timeout.nanoseconds)), timeout.nanoseconds / 1_000_000_000)
         return try await withThrowingTaskGroup(of: Report.self) { group in
             group.addTask(operation: body)
             group.addTask {
-                try await Task.sleep(for: limit)
-                throw Failure("the migration did not end within \(text) s; try less --memory or a longer --timeout")
+                try await Task.sleep(for: timeout.duration)
+                throw Failure("the migration did not end within \(timeout); try less --memory or a longer --timeout")
             }
             defer { group.cancelAll() }
             guard let report = try await group.next() else { throw CancellationError() }
@@ -49,7 +48,7 @@ struct DemoCommand: AsyncParsableCommand {
     private func move() async throws -> Report {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let destinationAgent = try ChildAgent("destination", in: folder.path, [])
+        let destinationAgent = try ChildAgent("destination", in: folder.path, workloadOptions.hookPermissions)
         defer { destinationAgent.end() }
         let sourceAgent = try ChildAgent("source", in: folder.path, workloadOptions.arguments)
         defer { sourceAgent.end() }
@@ -82,26 +81,5 @@ struct DemoCommand: AsyncParsableCommand {
         repeat {
             try await Task.sleep(for: .milliseconds(DemoCommand.runTime))
         } while try await agent.report().operations == before
-    }
-}
-
-/// A folder that only this user can enter.
-struct TemporaryFolder {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/pageferry-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else {
-            throw Failure("cannot make a folder in /tmp: \(String(cString: strerror(errno)))")
-        }
-        path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
-    }
-
-    func remove() {
-        do {
-            try FileManager.default.removeItem(atPath: path)
-        } catch {
-            LineLog.print("pageferry demo: cannot remove \(path): \(error)")
-        }
     }
 }

@@ -33,16 +33,35 @@ struct DestinationCommand: AsyncParsableCommand {
     )
     var attach: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Let the device hook:PATH of a workload that arrives run this program; may be repeated.",
+            valueName: "path"
+        )
+    )
+    var allowHook: [String] = []
+
+    func validate() throws {
+        if let listen, case .unix = listen {
+            throw ValidationError("a source reaches a destination by TCP only, not at \(listen); give HOST:PORT")
+        }
+        guard let attach else { return }
+        do {
+            _ = try SocketAddress("unix:\(attach)")
+        } catch {
+            throw ValidationError("--attach: \(error.reason)")
+        }
+    }
+
     func run() async throws {
         let logger = agentOptions.logger("destination")
-        var configuration = Agent.Configuration()
+        var configuration = try agentOptions.configuration()
         configuration.startsStopped = stopped
-        configuration.isInsecure = agentOptions.insecure
         // Asked for now, so that a missing permission is told before anybody counts on this host.
         _ = try Userfaultfd()
         let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }
         defer { attached?.close() }
-        let landing: any Landing = attached ?? BuiltInLanding()
+        let landing: any Landing = attached ?? BuiltInLanding(allowingHooks: Set(allowHook))
         let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)
         try await agentOptions.run(agent, logger: logger) {
             guard let listen else { return "controlled at \(agentOptions.qmp[0])" }

@@ -1,6 +1,6 @@
 import ArgumentParser
+import LinuxSystem
 import Orchestration
-import QMP
 import Telemetry
 
 /// Moves a workload from one agent to another.
@@ -16,10 +16,10 @@ struct MigrateCommand: AsyncParsableCommand {
     )
 
     @Option(help: ArgumentHelp("The control socket of the agent with the workload.", valueName: "address"))
-    var source: QMPAddress
+    var source: SocketAddress
 
     @Option(help: ArgumentHelp("The control socket of the agent that is to have it.", valueName: "address"))
-    var destination: QMPAddress
+    var destination: SocketAddress
 
     @Option(
         help: ArgumentHelp(
@@ -27,17 +27,27 @@ struct MigrateCommand: AsyncParsableCommand {
             valueName: "tcp:host:port"
         )
     )
-    var uri: String?
+    var uri: SocketAddress?
 
     @Flag(help: "Stop the workload where it then is, check every page, and let it go on.")
     var verify = false
 
+    @Flag(help: "Return as soon as the migration is under way; status tells the rest.")
+    var detach = false
+
     @Flag(help: "Print the report as one JSON object.")
     var json = false
 
+    func validate() throws {
+        if let uri, case .unix = uri {
+            throw ValidationError("a source reaches a destination by TCP only, not at \(uri); give tcp:HOST:PORT")
+        }
+    }
+
     func run() async throws {
         let migration = try await Migration(source: AgentClient(source), destination: AgentClient(destination))
-        try await migration.begin(at: uri)
+        try await migration.begin(at: uri?.description)
+        if detach { return }
         let sides = try await migration.end()
         var checked = Report.Verify()
         if verify, let holder = sides.holder(of: migration) {

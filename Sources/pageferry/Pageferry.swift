@@ -8,8 +8,8 @@ struct Pageferry: AsyncParsableCommand {
         commandName: "pageferry",
         abstract: "Move a running workload to another host before its memory.",
         subcommands: [
-            DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, StatusCommand.self,
-            ProbeCommand.self,
+            DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
+            RecoverCommand.self, ContCommand.self, StatusCommand.self, ProbeCommand.self,
         ]
     )
 

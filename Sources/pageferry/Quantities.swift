@@ -19,7 +19,7 @@ struct ByteCount: ExpressibleByArgument, Sendable {
 }
 
 /// A time as people write it: `0`, `500ns`, `10us`, `1ms`, `2s`.
-struct TimeSpan: ExpressibleByArgument, Sendable {
+struct TimeSpan: ExpressibleByArgument, Sendable, CustomStringConvertible {
     let nanoseconds: UInt64
 
     init(nanoseconds: UInt64) {
@@ -37,7 +37,16 @@ struct TimeSpan: ExpressibleByArgument, Sendable {
         }
     }
 
-    var defaultValueDescription: String { nanoseconds == 0 ? "0" : "\(nanoseconds)ns" }
+    /// The same time as the standard library has it.
+    var duration: Duration { .nanoseconds(Int64(nanoseconds)) }
+
+    var description: String {
+        let units: [(UInt64, String)] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1000, "us"), (1, "ns")]
+        guard let (factor, unit) = units.first(where: { nanoseconds > 0 && nanoseconds % $0.0 == 0 }) else {
+            return "0"
+        }
+        return "\(nanoseconds / factor)\(unit)"
+    }
 }
 
 /// A plain decimal number and the unit that follows it.

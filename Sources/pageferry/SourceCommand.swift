@@ -18,15 +18,23 @@ struct SourceCommand: AsyncParsableCommand {
     @OptionGroup var agentOptions: AgentOptions
     @OptionGroup var workloadOptions: WorkloadOptions
 
+    @Option(
+        help: ArgumentHelp(
+            "What to do when the destination cannot start the workload: resume it here, or wait for another cont there.",
+            valueName: "resume|wait"
+        )
+    )
+    var onStartFailure = StartFailureOption.resume
+
     func run() async throws {
         let logger = agentOptions.logger("source")
         let workload = try workloadOptions.makeWorkload()
-        var configuration = Agent.Configuration()
+        var configuration = try agentOptions.configuration()
         configuration.pushes = !workloadOptions.noPush
-        configuration.isInsecure = agentOptions.insecure
+        configuration.afterStartRefusal = onStartFailure.policy
         let agent = Agent(
             workload: (workload, workload.regions.map(\.memory)),
-            landing: nil,
+            landing: BuiltInLanding(),
             configuration: configuration,
             logger: logger
         )

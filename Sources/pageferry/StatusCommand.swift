@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
+import LinuxSystem
 import Orchestration
-import QMP
 import Telemetry
 
 /// Says what agents do.
@@ -17,7 +17,7 @@ struct StatusCommand: AsyncParsableCommand {
     )
 
     @Argument(help: ArgumentHelp("The agents' control sockets.", valueName: "address"))
-    var agents: [QMPAddress]
+    var agents: [SocketAddress]
 
     @Flag(help: "Print a JSON object for each agent, a line each.")
     var json = false

@@ -29,8 +29,10 @@ struct WorkloadOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "One more device, for tests; may be repeated: broken:save, broken:load, broken:start, slow:load=SECONDS, "
-                + "reads-memory, large:MIB.",
+            "One more device; may be repeated. disk:PATH: an image file that is locked where the workload runs. "
+                + "hook:PATH: a program, called as PATH start WORKLOAD before each start, which it can refuse, and as "
+                + "PATH undo WORKLOAD after each stop. For tests: broken:save, broken:load, broken:start, "
+                + "slow:load=SECONDS (or save=, start=), reads-memory, large:MIB.",
             valueName: "device"
         )
     )
@@ -49,6 +51,13 @@ struct WorkloadOptions: ParsableArguments {
         if let load { arguments += ["--load", load] }
         for device in device { arguments += ["--device", device.description] }
         if noPush { arguments.append("--no-push") }
+        return arguments
+    }
+
+    /// The arguments with which a destination lets the workload's hooks run.
+    var hookPermissions: [String] {
+        var arguments: [String] = []
+        for case .hook(let path) in device { arguments += ["--allow-hook", path] }
         return arguments
     }
 

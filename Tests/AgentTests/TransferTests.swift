@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 import OwnThread
 import PageProtocol
@@ -52,6 +53,7 @@ struct TransferTests {
         #expect(progress.duplicate == 0)
         #expect(source.progress.bytesSent == (ferry.pagesTotal - ferry.zeroPages) * Ferry.pageSize)
         #expect(source.progress.pagesSent == ferry.pagesTotal)
+        #expect(source.progress.zeroPages == ferry.zeroPages)
     }
 
     @Test func `faults and push together bring every page once and tell it once`() throws {
@@ -124,5 +126,70 @@ struct TransferTests {
         try ferry.touch(region: 0, Array(0..<8))
         ferry.waitForReaders()
         #expect(ferry.wrongPages() == [])
+    }
+
+    @Test func `a page that was dropped after it had come reads as zeros, and holds up nobody`() throws {
+        let ferry = try Ferry(pageCounts: [64])
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try ferry.touch(region: 0, [5, 6])
+        ferry.waitForReaders()
+        #expect(madvise(ferry.arriving[0].page(5), Ferry.pageSize, MADV_DONTNEED) == 0)
+        try ferry.touch(region: 0, [5])
+        ferry.waitForReaders()
+        #expect(ZeroScan.isZero(ferry.arriving[0].page(5), byteCount: Ferry.pageSize))
+        ferry.arriving[0].page(5).storeBytes(of: 1, as: UInt8.self)
+        #expect(ferry.destination.progress.pagesResident == 2)
+        #expect(source.progress.requests == 2)
+    }
+
+    @Test(arguments: [1, 1000])
+    func `a run that lies in two mappings is placed`(zeroEvery: Int) throws {
+        let ferry = try Ferry(pageCounts: [64], zeroEvery: zeroEvery)
+        defer { ferry.end() }
+        // Advice for a part of a mapping makes it a mapping of its own, as a process may do with its memory.
+        #expect(madvise(ferry.arriving[0].page(20), 11 * Ferry.pageSize, MADV_DONTFORK) == 0)
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try source.startPush()
+        #expect(ferry.waitUntilResident())
+        #expect(ferry.wrongPages() == [])
+        #expect(ferry.destination.progress.duplicate == 0)
+    }
+
+    @Test func `memory that is gone ends the placing`() throws {
+        let ferry = try Ferry(pageCounts: [64])
+        defer { ferry.end() }
+        try ferry.destination.memory.userfaultfd.unregister(ferry.arriving[0].range)
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try source.startPush()
+        let reason = ferry.destinationEvents.first { if case .failed(let reason) = $0 { reason } else { nil } }
+        #expect(reason == "the guest's memory is gone: its process has ended or unmapped it")
+    }
+
+    @Test func `a source that trickles does not put the end of the floor's measurement off`() throws {
+        let connection = try Connection()
+        let peer = Peer(try connection.source.urgent.taken())
+        let trickle = try JoinedThread(name: "trickle") {
+            // The pause is what the peer does, not what the test waits for.
+            while (try? peer.socket.send([0])) != nil { usleep(10_000) }
+        }
+        let urgent = try connection.destination.urgent.taken()
+        let begin = MonotonicClock.now()
+        let error = try #require(throws: SystemError.self) {
+            _ = try Floor.roundTrip(on: urgent, within: 200_000_000)
+        }
+        #expect("\(error)".contains("timed out"))
+        #expect(MonotonicClock.now() - begin < 5_000_000_000)
+        urgent.shutdown()
+        trickle.join()
     }
 }

@@ -3,6 +3,7 @@ import Glibc
 import LinuxSystem
 import OwnThread
 import Synchronization
+import SystemPackage
 import Testing
 
 @testable import Attachments
@@ -133,15 +134,104 @@ struct AttachedWorkloadTests {
         while workload.activity.isRunning { await Task.yield() }
     }
 
+    @Test func `a process that ends is told to whoever asked, before or after`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let (before, after) = (try LogLines(), try LogLines())
+        workload.onEnd { before.add($0) }
+        let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) {
+            #expect(try process.nextOrder() == .run)
+            try process.answerDone()
+        }
+        #expect(outcome == "done")
+        #expect(before.all == [])
+        process.socket.shutdown()
+        #expect(before.first(containing: "process \(getpid()) has ended or hung up") != nil)
+        workload.onEnd { after.add($0) }
+        #expect(after.all == before.all)
+    }
+
+    #if DEBUG
+    @Test func `a start that lacks something here fails before the process is told to run`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        let error = try #require(throws: SystemError.self) {
+            try ForcedErrno.with([.eventfd: [.tooManyOpenFiles]]) { try workload.run(RunPermit(.inPlace())) }
+        }
+        #expect(error.errno == .tooManyOpenFiles)
+        // The next order is that of the start which lacks nothing.
+        let outcome = try outcome(of: { [states] in _ = try workload.devices.load(states) }) {
+            #expect(try process.nextOrder()?.kind == AttachingProcess.Order.device)
+            while try process.nextOrder() != .load {}
+            try process.answerDone()
+        }
+        #expect(outcome == "done")
+    }
+    #endif
+
     @Test(arguments: [[4, 4], [5], [3]])
-    func `a process whose regions do not fit the guest is told and refused`(pageCounts: [Int]) throws {
+    func `a guest that does not fit is refused, and the process waits for one that does`(pageCounts: [Int]) throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach(pageCounts: pageCounts)
         let error = try #require(throws: AttachmentError.self) { _ = try site.workload(pageCounts: [4]) }
         #expect(error.description.hasPrefix("process \(getpid()) does not fit the guest: its regions have "))
-        let refusal = try #require(try process.nextOrder()?.refusal)
-        #expect(error.description.hasSuffix(refusal))
+        let workload = try site.workload(pageCounts: pageCounts)
+        let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) {
+            #expect(try process.nextOrder() == .run)
+            try process.answerDone()
+        }
+        #expect(outcome == "done")
+        process.socket.shutdown()
+    }
+
+    @Test func `a process whose guest went before it was told anything takes the next`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        do { _ = try site.landing.prepare(Site.guest(pageCounts: [4])) }
+        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
+        #expect(prepared.ranges == process.regions.map(\.range))
+        // Its memory is still registered: what is missing does not read as zeros.
+        let content = try MemoryRegion(name: "content", pageCount: 1)
+        content.base.storeBytes(of: 8, as: UInt8.self)
+        let address = process.regions[0].range.address
+        #expect(prepared.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+        #expect(process.regions[0].page(0).load(as: UInt8.self) == 8)
+    }
+
+    @Test func `a process whose guest went after another has attached is let go`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let first = try site.attach()
+        let second: AttachingProcess
+        do {
+            let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
+            #expect(prepared.ranges == first.regions.map(\.range))
+            second = try site.attach()
+        }
+        #expect(try first.nextOrder()?.refusal == "another process has attached")
+        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
+        #expect(prepared.ranges == second.regions.map(\.range))
+    }
+
+    @Test func `a process that was told of a device takes no other guest`() async throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        do {
+            let workload = try site.workload()
+            let outcome = try outcome(of: { _ = try workload.devices.load([]) }) {
+                #expect(try process.nextOrder() == .load)
+                try process.answerFailed("no")
+            }
+            #expect(outcome.hasSuffix("no"))
+        }
+        await #expect(throws: AttachmentError.self) { _ = try await apart { try site.workload() } }
         #expect(try process.nextOrder() == nil)
     }
 

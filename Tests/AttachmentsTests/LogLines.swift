@@ -15,7 +15,7 @@ final class LogLines: Sendable {
 
     var all: [String] { lines.withLock(\.self) }
 
-    fileprivate func add(_ line: String) {
+    func add(_ line: String) {
         lines.withLock { $0.append(line) }
         flag.raise()
     }

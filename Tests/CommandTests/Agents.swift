@@ -11,6 +11,24 @@ struct AgentProcess {
         on host: (hosts: TwoHosts, name: String)? = nil,
         _ options: String...
     ) throws -> AgentProcess {
+        try source(in: workspace, on: host, options)
+    }
+
+    /// The same, with the options in an array.
+    static func source(
+        in workspace: Workspace,
+        on host: (hosts: TwoHosts, name: String)? = nil,
+        _ options: [String]
+    ) throws -> AgentProcess {
+        try source(in: workspace, on: host, options: options)
+    }
+
+    /// Starts `pageferry source` and waits until its workload runs.
+    static func source(
+        in workspace: Workspace,
+        on host: (hosts: TwoHosts, name: String)? = nil,
+        options: [String]
+    ) throws -> AgentProcess {
         let socket = workspace.file("a.sock")
         return try start(socket, host, ["source", "--qmp", socket] + options)
     }
@@ -20,6 +38,15 @@ struct AgentProcess {
         in workspace: Workspace,
         on host: (hosts: TwoHosts, name: String)? = nil,
         _ options: String...
+    ) throws -> AgentProcess {
+        try destination(in: workspace, on: host, options)
+    }
+
+    /// The same, with the options in an array.
+    static func destination(
+        in workspace: Workspace,
+        on host: (hosts: TwoHosts, name: String)? = nil,
+        _ options: [String]
     ) throws -> AgentProcess {
         let socket = workspace.file("b.sock")
         return try start(socket, host, ["destination", "--qmp", socket] + options)

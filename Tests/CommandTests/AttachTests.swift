@@ -55,7 +55,7 @@ struct AttachTests {
         #expect(stall < service * 1.5 + 3 * localFault, "stall \(stall), service \(service), local fault \(localFault)")
     }
 
-    @Test("that does not fit the workload is refused, and the source runs on", .timeLimit(.minutes(2)))
+    @Test("that does not fit a workload waits for one that does, and the source runs on", .timeLimit(.minutes(2)))
     func doesNotFit() throws {
         let workspace = try Workspace()
         let client = try workspace.compile("attach")
@@ -71,7 +71,7 @@ struct AttachTests {
         defer { destination.end() }
         let attached = try Running(client, [workspace.file("attach.sock"), "1", String(8 << 20)])
         defer { attached.end() }
-        let migrated = try Executable.pageferry(
+        let refused = try Executable.pageferry(
             "migrate",
             "--source",
             source.socket,
@@ -79,8 +79,24 @@ struct AttachTests {
             destination.socket,
             "--json"
         )
-        #expect(migrated.status == 1, "\(migrated)")
-        #expect(try Printed(migrated.output).value("runs_on") == "source")
-        #expect(try attached.finish().errors.contains("refused"))
+        #expect(refused.status == 1, "\(refused)")
+        let report = try Printed(refused.output)
+        #expect(try report.value("runs_on") == "source")
+        let error: String = try report.value("error")
+        #expect(error.contains("does not fit the guest"))
+        let other = try Workspace()
+        let fitting = try AgentProcess.source(in: other, "--memory", "8MiB", "--seed", "1")
+        defer { fitting.end() }
+        let migrated = try Executable.pageferry(
+            "migrate",
+            "--source",
+            fitting.socket,
+            "--destination",
+            destination.socket,
+            "--json"
+        )
+        #expect(migrated.status == 0, "\(migrated)")
+        let finished = try attached.finish()
+        #expect(finished.status == 0, "\(finished)")
     }
 }

@@ -18,6 +18,13 @@ struct BadInputTests {
             ["demo", "--memroy", "1GiB"], ["demo", "--memory", "lots"], ["demo", "--workload", "sort"],
             ["demo", "--threads", "0"], ["demo", "--write", "1.5"], ["demo", "--device", "broken:always"],
             ["demo", "--think-time", "soon"], ["ferry"], ["migrate"], ["source", "--qmp", "nowhere"],
+            ["demo", "--regions", "65"], ["demo", "--device", "large:512", "--device", "large:512"],
+            ["source", "--qmp", "/tmp/a.sock", "--memory", "2TiB"],
+            ["destination", "--qmp", "/tmp/b.sock", "--qmp", "tcp:127.evil.example:0"],
+            ["destination", "--qmp", "/tmp/b.sock", "--listen", "unix:/tmp/b"],
+            ["destination", "--qmp", "/tmp/b.sock", "--attach", ""],
+            ["destination", "--qmp", "/tmp/b.sock", "--attach", "/" + String(repeating: "x", count: 107)],
+            ["migrate", "--source", "/tmp/a.sock", "--destination", "/tmp/b.sock", "--uri", "unix:/tmp/b"],
         ]
     )
     func usage(arguments: [String]) throws {
@@ -43,18 +50,20 @@ struct BadInputTests {
         expectOneLine(finished, status: 1, holding: "Address already in use")
     }
 
-    @Test("beyond loopback an agent listens only when told it is insecure", .timeLimit(.minutes(1)))
-    func beyondLoopback() throws {
+    @Test(
+        "beyond loopback an agent listens only when told it is insecure",
+        .timeLimit(.minutes(1)),
+        arguments: [
+            ["--listen", "0.0.0.0:0"], ["--qmp", "tcp:0.0.0.0:0"], ["--qmp", "[::]:0"],
+            ["--qmp", "127.example.org:0"],
+        ]
+    )
+    func beyondLoopback(options: [String]) throws {
         let workspace = try Workspace()
-        let finished = try Executable.pageferry(
-            "destination",
-            "--qmp",
-            workspace.file("b.sock"),
-            "--listen",
-            "0.0.0.0:0",
-            seconds: 30
-        )
+        let arguments = ["destination", "--qmp", workspace.file("b.sock")] + options
+        let finished = try Executable.run(Executable.pageferry, arguments, seconds: 30)
         #expect(finished.status != 0)
+        #expect(finished.output.isEmpty, "\(finished)")
         #expect(finished.errors.contains("--insecure"), "\(finished)")
     }
 
@@ -169,5 +178,92 @@ struct BadInputTests {
         let report = try Printed(finished.output)
         #expect(try report.value("result") == "failed")
         #expect(try report.number("verify", "corrupt") >= 1)
+    }
+
+    @Test("the reason for which no migration began is told, whichever command it meets", .timeLimit(.minutes(2)))
+    func nobodyListens() throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(in: workspace, "--memory", "16MiB")
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
+        defer { destination.end() }
+        let closed = try { try Listener(at: .tcp(host: "127.0.0.1", port: 0)).address }()
+        let agents = ["--source", source.socket, "--destination", destination.socket]
+        let finished = try Executable.run(
+            Executable.pageferry,
+            ["migrate", "--uri", closed.description, "--json"] + agents
+        )
+        #expect(finished.status == 1, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "failed")
+        #expect(try report.value("runs_on") == "source")
+        let error: String = try report.value("error")
+        #expect(error.contains("Connection refused"))
+        // The destination still waits.
+        let again = try Executable.run(Executable.pageferry, ["migrate", "--json"] + agents)
+        #expect(again.status == 0, "\(again)")
+    }
+
+    @Test("a destination whose migration failed takes the next", .timeLimit(.minutes(2)))
+    func nextAfterFailure() throws {
+        let workspace = try Workspace()
+        let broken = try AgentProcess.source(in: workspace, "--memory", "16MiB", "--device", "broken:load")
+        defer { broken.end() }
+        let destination = try AgentProcess.destination(in: workspace)
+        defer { destination.end() }
+        let first = try Executable.pageferry(
+            "migrate",
+            "--source",
+            broken.socket,
+            "--destination",
+            destination.socket,
+            "--json"
+        )
+        #expect(first.status == 1, "\(first)")
+        let other = try Workspace()
+        let source = try AgentProcess.source(in: other, "--memory", "16MiB")
+        defer { source.end() }
+        let second = try Executable.pageferry(
+            "migrate",
+            "--source",
+            source.socket,
+            "--destination",
+            destination.socket,
+            "--verify",
+            "--json"
+        )
+        #expect(second.status == 0, "\(second)")
+        #expect(try Printed(second.output).number("verify", "corrupt") == 0)
+    }
+
+    @Test("a source that dies while pages are missing ends the command unchecked", .timeLimit(.minutes(2)))
+    func sourceDies() throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(
+            in: workspace,
+            "--memory",
+            "64MiB",
+            "--no-push",
+            "--think-time",
+            "1ms"
+        )
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace)
+        defer { destination.end() }
+        let migrating = try Running(
+            Executable.pageferry,
+            [
+                "migrate", "--source", source.socket, "--destination", destination.socket, "--verify", "--json",
+            ]
+        )
+        defer { migrating.end() }
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while try !destination.qmp("query-migrate").contains("postcopy-active"), Date() < deadline {}
+        source.end()
+        let finished = try migrating.finish(seconds: 30)
+        #expect(finished.status == 1, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "paused")
+        #expect(try report.number("verify", "pages_checked") == 0)
     }
 }

@@ -127,6 +127,40 @@ struct DemoTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
+    @Test("gives the workload back to the source when a hook refuses the start", .timeLimit(.minutes(2)))
+    func refusingHook() throws {
+        let workspace = try Workspace()
+        let (hook, calls) = (workspace.file("hook"), workspace.file("calls"))
+        // Its second start is that on the destination.
+        let script = """
+            #!/bin/sh
+            echo $1 >> \(calls)
+            [ "$(tail -n 1 \(calls)) $(grep -c start \(calls))" != "start 2" ] || { echo no volume >&2; exit 1; }
+            """
+        try Data(script.utf8).write(to: URL(fileURLWithPath: hook))
+        chmod(hook, 0o700)
+        let finished = try Executable.pageferry("demo", "--memory", "16MiB", "--device", "hook:\(hook)", "--json")
+        #expect(finished.status == 1, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("runs_on") == "source")
+        let error: String = try report.value("error")
+        #expect(error.contains("\(hook) start ended with status 1: no volume"))
+        #expect(try report.number("workload", "ops_after_take_back") > 0)
+        #expect(try report.number("workload", "ops_destination") == 0)
+        let order = try String(contentsOfFile: calls, encoding: .utf8).split(separator: "\n")
+        #expect(order == ["start", "undo", "start", "undo", "start"])
+    }
+
+    @Test("hands a disk's lock over with the workload", .timeLimit(.minutes(2)))
+    func disk() throws {
+        let workspace = try Workspace()
+        let image = workspace.file("disk.img")
+        try Data(count: 4096).write(to: URL(fileURLWithPath: image))
+        let finished = try Executable.pageferry("demo", "--memory", "16MiB", "--device", "disk:\(image)", "--json")
+        #expect(finished.status == 0, "\(finished)")
+        #expect(try Printed(finished.output).value("result") == "completed")
+    }
+
     @Test(
         "loads devices that are large, slow, or read memory that has not arrived",
         .timeLimit(.minutes(2)),
@@ -171,5 +205,15 @@ struct DemoTests {
         for word in ["completed", "destination", "downtime", "demand", "pushed", "p99", "round trip", "local fault"] {
             #expect(finished.output.contains(word), "no '\(word)' in:\n\(finished.output)")
         }
+    }
+
+    @Test("gives up in time while the source still fills its memory", .timeLimit(.minutes(1)))
+    func timeout() throws {
+        let begin = Date()
+        let finished = try Executable.pageferry("demo", "--memory", "8GiB", "--timeout", "500ms", seconds: 50)
+        #expect(finished.status == 1, "\(finished)")
+        #expect(finished.errors.contains("did not end within"), "\(finished)")
+        // An agent that must be killed is given 10 seconds.
+        #expect(Date().timeIntervalSince(begin) < 9)
     }
 }

@@ -7,17 +7,32 @@ final class QMPLine {
     private var buffered: [UInt8] = []
 
     /// Connects, reads the greeting and negotiates.
-    init(path: String) throws {
+    convenience init(path: String) throws {
+        try self.init(greetedAt: path)
+        _ = try execute("qmp_capabilities")
+    }
+
+    /// Connects and reads the greeting.
+    init(greetedAt path: String) throws {
         socket = try StreamSocket(connectingTo: .unix(path: path))
         try socket.setReceiveTimeout(seconds: 30)
         guard try readLine().contains("\"QMP\"") else { throw TestFailure("no QMP greeting at \(path)") }
-        _ = try execute("qmp_capabilities")
     }
 
     /// Carries out a command given by its name or as a JSON object, and returns its answer.
     func execute(_ command: String) throws -> String {
         let text = command.hasPrefix("{") ? command : "{\"execute\":\"\(command)\"}"
-        try socket.send(Array("\(text)\r\n".utf8))
+        try send(Array("\(text)\r\n".utf8))
+        return try answer()
+    }
+
+    /// Sends bytes that may be anything.
+    func send(_ bytes: [UInt8]) throws {
+        try socket.send(bytes)
+    }
+
+    /// The next message that is no event.
+    func answer() throws -> String {
         while true {
             let line = try readLine()
             if !line.contains("\"event\"") { return line }

@@ -53,6 +53,12 @@ final class TwoHosts: Sendable {
         try TwoHosts.ip("-n", source, "link", "set", "vs\(id)", "down")
     }
 
+    /// Puts the link back.
+    func mendLink() throws {
+        let id = source.dropFirst(3)
+        try TwoHosts.ip("-n", source, "link", "set", "vs\(id)", "up")
+    }
+
     private static func ip(_ arguments: String...) throws {
         try check("/sbin/ip", arguments)
     }

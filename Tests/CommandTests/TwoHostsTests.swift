@@ -76,11 +76,11 @@ struct TwoHostsTests {
             source.end()
             destination.end()
         }
-        #expect(destination.running.errorText.contains("hands out the workload's memory"))
         let migrating = try migrate(source, destination)
         defer { migrating.end() }
         let finished = try migrating.finish()
         #expect(finished.status == 0, "\(finished)")
+        #expect(destination.running.errorText.contains("hands out the workload's memory"))
         let report = try Printed(finished.output)
         #expect(try report.value("result") == "completed")
         #expect(try report.value("runs_on") == "destination")

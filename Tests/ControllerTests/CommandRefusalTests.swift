@@ -19,17 +19,22 @@ struct CommandRefusalTests {
         #expect(await host.refusal("sing") == "CommandNotFound: The command sing has not been found")
         #expect(
             await host.refusal("migrate-incoming", ["uri": "127.0.0.1:0"])
-                == "this agent was started with a workload and takes no other"
+                == "this agent was started to take no workload"
         )
         #expect(try await host.command("query-migrate") == [:])
+        #expect(try await host.command("query-name") == [:])
         #expect(try await host.command("query-status")["status"] == "prelaunch")
+        let destination = Host(landing: TestLanding(journal: Journal()))
+        #expect(try await destination.command("query-status") == ["status": "inmigrate", "running": false])
     }
 
     @Test func `arguments that are missing or wrong are named`() async throws {
         let host = Host(landing: TestLanding(journal: Journal()))
         #expect(await host.refusal("migrate") == "Parameter 'uri' is missing")
         #expect(await host.refusal("migrate", ["uri": 3]) == "Invalid parameter type for 'uri', expected: string")
-        #expect(await host.refusal("cont", ["now": true]) == "Parameter 'now' is unexpected")
+        for command in ["cont", "query-status", "query-migrate-parameters"] {
+            #expect(await host.refusal(command, ["now": true]) == "Parameter 'now' is unexpected")
+        }
         let refusal = await host.refusal("migrate-incoming", ["uri": "nowhere"])
         #expect(refusal == "'nowhere' is no socket address: no port; write tcp:HOST:PORT or unix:PATH")
     }

@@ -31,7 +31,7 @@ struct ControlLaneTests {
         let peer = Held(try StreamSocket(connectingTo: listener.address))
         let told = Told()
         guard let accepted = try listener.accept() else { throw NotAccepted() }
-        return (try ControlLane(accepted, setupTime: setupTime) { told.add($0) }, peer, told)
+        return (try ControlLane(accepted, setupTime: setupTime, peerTimeout: .seconds(60)) { told.add($0) }, peer, told)
     }
 
     @Test func `a peer that says too little in the setup is given up, even if it trickles`() async throws {
@@ -56,6 +56,7 @@ struct ControlLaneTests {
 
     @Test func `a peer that sends what is no frame can still be told why`() async throws {
         let (lane, peer, told) = try makeLane()
+        // Nothing else is under way: it asks whether anybody is there only each second.
         try peer.socket.send([0xff, 0xff, 0xff, 0xff, 0x77, 0, 0, 0])
         #expect(try await soon { told.loss != nil })
         try lane.send(.failure(reason: told.loss ?? ""))

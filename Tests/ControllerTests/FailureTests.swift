@@ -74,7 +74,7 @@ struct FailureTests {
     }
 
     @Test func `a control connection that breaks before PONG has come brings the workload back`() async throws {
-        let ferrying = try await Ferrying(cuttingAt: .pong)
+        let ferrying = try await Ferrying(cuttingAt: .pong, recovering: .seconds(30))
         defer { ferrying.end() }
         try await ferrying.migrate()
         try await expectTakenBack(ferrying, because: "the control link broke")
@@ -117,7 +117,10 @@ struct FailureTests {
         try await ferrying.destination.wait(untilRunning: true)
         #expect(ferrying.journal.running == ["destination"])
         #expect(!ferrying.journal.ranTwice)
-        #expect(try await ferrying.source.failure?.contains("whether the workload runs is unknown") == true)
+        #expect(
+            try await ferrying.source.failure?.contains("whether the workload runs on the destination is unknown")
+                == true
+        )
         let refusal = await ferrying.source.refusal("cont")
         #expect(refusal == "a migration is under way: postcopy-paused")
     }

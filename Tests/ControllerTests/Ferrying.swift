@@ -4,6 +4,8 @@ import Guest
 import LinuxSystem
 import PageProtocol
 import QMP
+import RunLease
+import Switchover
 
 /// A source whose workload runs, a destination that listens, and a relay between them. Call ``end()`` also after a
 /// failure.
@@ -21,14 +23,22 @@ final class Ferrying: Sendable {
         startsStopped: Bool = false,
         maxPages: Int = 1 << 20,
         cuttingAt forbidden: FrameKind? = nil,
+        recovering recoveryTime: Duration = .zero,
+        refusal: StartRefusalPolicy = .takeBack,
+        lease: (any RunLeaseStore)? = nil,
+        pushes: Bool = true,
         arriving: @escaping @Sendable (TestWorkload) -> Void = { _ in }
     ) async throws {
         workload = try TestWorkload.filled(journal: journal)
         landing = TestLanding(journal: journal, maxPages: maxPages, configure: arriving)
         let log = LogLines()
-        source = Host(workload: workload, log: log)
         var configuration = Agent.Configuration()
         configuration.startsStopped = startsStopped
+        configuration.recoveryTime = recoveryTime
+        configuration.afterStartRefusal = refusal
+        configuration.pushes = pushes
+        if let lease { configuration.lease = (lease, "test") }
+        source = Host(workload: workload, configuration: configuration, log: log)
         destination = Host(landing: landing, configuration: configuration, log: log)
         address = try await destination.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
         relay = try Relay(to: address, cuttingAt: forbidden)

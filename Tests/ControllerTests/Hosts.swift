@@ -67,7 +67,7 @@ final class TestLanding: Landing {
 final class Host: Sendable {
     let agent: Agent
     private let log: LogLines
-    private let states = Mutex<[String]>(["none"])
+    private let told = Mutex<[String]>([])
 
     init(
         workload: TestWorkload? = nil,
@@ -83,13 +83,16 @@ final class Host: Sendable {
             logger: log.logger
         )
         agent.setEventSink { [self] name, data in
-            guard name == "MIGRATION", let state = data["status"]?.string else { return }
-            states.withLock { $0.append(state) }
+            let event = name == "MIGRATION" ? data["status"]?.string ?? "" : name
+            told.withLock { $0.append(event) }
         }
     }
 
+    /// The events in order: a state of the migration by its name.
+    var events: [String] { told.withLock(\.self) }
+
     /// The states of the migration, in order, from `none`.
-    var passed: [String] { states.withLock(\.self) }
+    var passed: [String] { ["none"] + events.filter { $0 == $0.lowercased() } }
 
     @discardableResult
     func command(_ name: String, _ arguments: [String: JSONValue] = [:]) async throws -> JSONValue {

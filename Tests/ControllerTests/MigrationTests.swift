@@ -25,6 +25,16 @@ struct MigrationTests {
                 "none", "setup", "active", "postcopy-device", "postcopy-active", "completed",
             ]
         )
+        #expect(
+            ferrying.source.events == [
+                "setup", "active", "STOP", "device", "postcopy-device", "postcopy-active", "completed",
+            ]
+        )
+        #expect(
+            ferrying.destination.events == [
+                "setup", "active", "postcopy-device", "postcopy-active", "RESUME", "completed",
+            ]
+        )
         #expect(try await ferrying.destination.isRunning)
         #expect(try await !ferrying.source.isRunning)
         #expect(ferrying.wrongPages() == [])
@@ -168,5 +178,6 @@ struct MigrationTests {
         async let outcome = host.agent.outcome()
         try await host.command("quit")
         #expect(await outcome == .quit)
+        #expect(host.events == ["SHUTDOWN"])
     }
 }

@@ -38,7 +38,13 @@ final class RawSource: Sendable {
     ///
     /// It is waited for on a thread: the destination's actor needs the pool's.
     func next() async throws -> ControlMessage? {
-        try await onThread("next") { [self] in try ControlLane.receive(from: socket) }
+        try await onThread("next") { [self] in
+            while true {
+                let message = try ControlLane.receive(from: socket)
+                // Each second it asks whether anybody is there.
+                if message != .ping(ControlLane.anybody) { return message }
+            }
+        }
     }
 
     /// The nonce out of the destination's HELLO, which is its next message.

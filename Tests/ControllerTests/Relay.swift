@@ -47,6 +47,11 @@ final class Relay: Sendable {
         pair?.cut()
     }
 
+    /// Breaks every connection.
+    func cutAll() {
+        pairs.withLock { $0 }.forEach { $0.cut() }
+    }
+
     func end() {
         hasEnded.store(true, ordering: .sequentiallyConsistent)
         listener.shutdown()

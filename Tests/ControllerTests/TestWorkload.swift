@@ -8,6 +8,7 @@ import Telemetry
 final class TestWorkload: Workload {
     let description: GuestDescription
     let regions: [MemoryRegion]
+    var ownMemory: [MemoryRegion]? { regions }
     let disk: TestDevice
     let clock: TestDevice
     private let journal: Journal

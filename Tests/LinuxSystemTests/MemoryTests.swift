@@ -1,7 +1,8 @@
-import LinuxSystem
 import OwnThread
 import SystemPackage
 import Testing
+
+@testable import LinuxSystem
 
 @Suite(.ownThread)
 struct MemoryTests {
@@ -67,5 +68,12 @@ struct MemoryTests {
         #expect(ProcessFile.text("/proc/self/comm")?.isEmpty == false)
         #expect(ProcessFile.text("/proc/self/no-such-file") == nil)
         #expect((ProcessFile.availableMemory ?? 0) > 1 << 20)
+    }
+
+    @Test func `how much memory is available is known from the kernel's own words`() {
+        let text = "MemTotal:       24684168 kB\nMemFree:        23899468 kB\nMemAvailable:   24385432 kB\n"
+        #expect(ProcessFile.availableMemory(in: text) == 24_385_432 << 10)
+        #expect(ProcessFile.availableMemory(in: "MemTotal: 1 kB\n") == nil)
+        #expect(ProcessFile.availableMemory(in: "MemAvailable: many kB\n") == nil)
     }
 }

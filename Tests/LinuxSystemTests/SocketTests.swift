@@ -1,8 +1,9 @@
 import Glibc
-import LinuxSystem
 import OwnThread
 import SystemPackage
 import Testing
+
+@testable import LinuxSystem
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct SocketTests {
@@ -110,7 +111,7 @@ struct SocketTests {
             let accepted = try SocketPair.accept(from: listener)
             #expect(accepted.socket.peer == "process \(getpid())")
             #expect(client.peer == "unix:\(path)")
-            listener.removeFile()
+            listener.file?.remove()
             #expect(access(path, F_OK) != 0)
         }
     }
@@ -130,9 +131,56 @@ struct SocketTests {
             let error = try #require(throws: SystemError.self) { _ = try Listener(at: listener.address) }
             #expect(
                 "\(error)" == "cannot listen at unix:\(path): Address already in use; "
-                    + "remove the file if nothing uses it"
+                    + "another process listens there; choose another path"
             )
         }
+    }
+
+    @Test func `a socket file that nobody listens on is replaced`() throws {
+        try withSocketPath { path in
+            do { _ = try Listener(at: .unix(path: path)) }
+            #expect(access(path, F_OK) == 0)
+            let listener = try Listener(at: .unix(path: path))
+            let client = try StreamSocket(connectingTo: listener.address)
+            #expect(client.peer == "unix:\(path)")
+        }
+    }
+
+    @Test func `a listener removes no socket file but its own`() throws {
+        try withSocketPath { path in
+            let earlier = try Listener(at: .unix(path: path))
+            unlink(path)
+            let later = try Listener(at: .unix(path: path))
+            earlier.file?.remove()
+            #expect(access(path, F_OK) == 0)
+            later.file?.remove()
+            #expect(access(path, F_OK) != 0)
+        }
+    }
+
+    @Test func `a plain file, a missing folder and a long path are clear lines`() throws {
+        try withSocketPath { path in
+            close(open(path, O_CREAT | O_WRONLY, 0o600))
+            let obstacle = try #require(throws: SystemError.self) { _ = try Listener(at: .unix(path: path)) }
+            #expect(
+                "\(obstacle)" == "cannot listen at unix:\(path): File exists; a file that is no socket is there; "
+                    + "choose another path"
+            )
+            #expect(access(path, F_OK) == 0)
+            let missing = try #require(throws: SystemError.self) { _ = try Listener(at: .unix(path: "\(path)/x")) }
+            #expect(missing.errno == .notDirectory)
+            let long = String(repeating: "x", count: 108)
+            let error = try #require(throws: SystemError.self) { _ = try Listener(at: .unix(path: long)) }
+            #expect(error.errno == .fileNameTooLong)
+        }
+    }
+
+    @Test func `a descriptor of other code can be made close-on-exec`() throws {
+        let descriptor = open("/dev/null", O_RDONLY)
+        defer { close(descriptor) }
+        #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC == 0)
+        try closeOnExec(descriptor)
+        #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC == FD_CLOEXEC)
     }
 
     @Test func `a connection that is refused is a clear line`() throws {
@@ -149,7 +197,76 @@ struct SocketTests {
         #expect("\(error)".hasSuffix("; check its name"))
     }
 
+    @Test(arguments: ["", "/" + String(repeating: "x", count: 107), "/a\0b"])
+    func `a path that a socket cannot have is a clear line`(path: String) throws {
+        for body in [
+            { _ = try Listener(at: .unix(path: path)) }, { _ = try StreamSocket(connectingTo: .unix(path: path)) },
+        ] as [() throws -> Void] {
+            let error = try #require(throws: SystemError.self) { try body() }
+            #expect("\(error)".hasSuffix("; a socket's path has 1 to 107 bytes"))
+            #expect("\(error)".contains(" unix:\(path): "))
+        }
+    }
+
+    @Test func `the first of a host's addresses that works is used`() throws {
+        let resolved = try Self.resolved("127.0.0.1", "127.0.0.2", "127.0.0.3")
+        #expect(resolved.count == 3)
+        var tried = 0
+        let last = try resolved.tryEach { (_, name, _) throws(SystemError) in
+            tried += 1
+            guard tried > 1 else { throw SystemError("connect", .connectionRefused) }
+            return UnsafeRawPointer(name).load(fromByteOffset: 7, as: UInt8.self)
+        }
+        #expect(last == 2)
+        #expect(tried == 2)
+    }
+
+    @Test func `a host of which no address works tells why the last does not`() throws {
+        let resolved = try Self.resolved("127.0.0.1", "127.0.0.2")
+        var tried = 0
+        let error = try #require(throws: SystemError.self) {
+            try resolved.tryEach { (_, _, _) throws(SystemError) in
+                tried += 1
+                throw SystemError("connect", tried == 1 ? .connectionRefused : .timedOut)
+            }
+        }
+        #expect(error.errno == .timedOut)
+    }
+
+    /// What a resolver finds that knows several addresses of a host.
+    private static func resolved(_ addresses: String...) throws -> ResolvedAddress {
+        var hints = addrinfo()
+        hints.ai_socktype = CInt(SOCK_STREAM.rawValue)
+        var list: UnsafeMutablePointer<addrinfo>?
+        for address in addresses.reversed() {
+            var found: UnsafeMutablePointer<addrinfo>?
+            guard getaddrinfo(address, "1", &hints, &found) == 0, let found else { throw CannotPrepare(what: address) }
+            found.pointee.ai_next = list
+            list = found
+        }
+        guard let list else { throw CannotPrepare(what: "an address") }
+        return ResolvedAddress(adopting: list)
+    }
+
     #if DEBUG
+    @Test(arguments: [Errno.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noBufferSpace, .noMemory])
+    func `a shortage leaves the connection waiting, and the next try accepts it`(errno: Errno) throws {
+        let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let client = try StreamSocket(connectingTo: listener.address)
+        let told = try ForcedErrno.with([.accept4: [errno]]) {
+            if case .shortage(let error) = try listener.next() { error.errno } else { nil as Errno? }
+        }
+        #expect(told == errno)
+        #expect(try listener.accept() != nil)
+        // The kernel tells of a shortage before it tells of the end.
+        listener.shutdown()
+        let isOver = try ForcedErrno.with([.accept4: [errno]]) {
+            if case .shutDown = try listener.next() { true } else { false }
+        }
+        #expect(isOver)
+        withExtendedLifetime(client.peer) {}
+    }
+
     @Test(arguments: [Errno.connectionAbort, .protocolError, .networkDown])
     func `a connection that dies before its accept is passed over`(errno: Errno) throws {
         let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))

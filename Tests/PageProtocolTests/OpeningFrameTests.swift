@@ -65,7 +65,7 @@ import Testing
     @Test(arguments: [
         (6, 0, ProtocolError.unknownValue(frame: .hello, field: "role", found: 0)),
         (6, 3, .unknownValue(frame: .hello, field: "role", found: 3)),
-        (7, 1, .reservedNotZero(frame: .hello, found: 1)),
+        (7, 2, .outOfBounds(frame: .hello, field: "flags", found: 2, allowed: 0...1)),
         (64, 2, .unknownValue(frame: .hello, field: "lease kind", found: 2)),
     ])
     func aFieldOfHelloThatMeansNothingIsRefused(offset: Int, value: UInt8, error: ProtocolError) throws {

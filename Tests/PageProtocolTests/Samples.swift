@@ -64,7 +64,7 @@ enum Samples {
         .startRequest,
         .cancel(token: 3),
         .cancelled(token: 4),
-        .unknown(token: 5),
+        .received(ReceivedPages(region: 1, first: 8, bits: [0x81, 0])),
         .complete,
         .completeAck,
         .bye,

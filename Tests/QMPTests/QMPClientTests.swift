@@ -1,5 +1,6 @@
 import Dispatch
 import Glibc
+import LinuxSystem
 import Testing
 
 @testable import QMP
@@ -77,7 +78,7 @@ import Testing
 
     @Test func `a server that is not there is named`() async throws {
         try await withDirectory { directory in
-            let address = QMPAddress.unix(path: "\(directory)/a")
+            let address = SocketAddress.unix(path: "\(directory)/a")
             let error = await #expect(throws: QMPConnectionError.self) { try await QMPClient.connect(to: address) }
             #expect(error?.description == "cannot connect to unix:\(directory)/a: No such file or directory")
         }
@@ -85,8 +86,8 @@ import Testing
 
     @Test func `a server that does not greet is given up at the deadline`() async throws {
         try await withDirectory { directory in
-            let silent = try UnixSocketListener(path: "\(directory)/a")
-            defer { close(silent.descriptor) }
+            let silent = try Listener(at: .unix(path: "\(directory)/a")).relinquish()
+            defer { close(silent) }
             let error = await #expect(throws: QMPConnectionError.self) {
                 try await QMPClient.connect(
                     to: .unix(path: "\(directory)/a"),
@@ -99,8 +100,8 @@ import Testing
 
     @Test func `connecting can be cancelled`() async throws {
         try await withDirectory { directory in
-            let silent = try UnixSocketListener(path: "\(directory)/a")
-            defer { close(silent.descriptor) }
+            let silent = try Listener(at: .unix(path: "\(directory)/a")).relinquish()
+            defer { close(silent) }
             let connecting = Task {
                 try await QMPClient.connect(to: .unix(path: "\(directory)/a"), deadline: .now + .seconds(3600))
             }
@@ -117,10 +118,10 @@ import Testing
     ])
     func `a server of another kind is named`(greeting: String, reason: String) async throws {
         try await withDirectory { directory in
-            let other = try UnixSocketListener(path: "\(directory)/a")
-            defer { close(other.descriptor) }
+            let other = try Listener(at: .unix(path: "\(directory)/a")).relinquish()
+            defer { close(other) }
             let client = Task { try await QMPClient.connect(to: .unix(path: "\(directory)/a")) }
-            try await RawConnection.answerOne(other.descriptor, with: greeting)
+            try await RawConnection.answerOne(other, with: greeting)
             let error = await #expect(throws: QMPConnectionError.self) { try await client.value }
             #expect(error?.reason.hasPrefix(reason) == true)
         }

@@ -2,24 +2,6 @@ import Testing
 
 @testable import QMP
 
-@Suite struct QMPAddressTests {
-    @Test(arguments: [
-        ("/run/a.sock", "unix:/run/a.sock"), ("unix:/run/a.sock", "unix:/run/a.sock"), ("unix:a", "unix:a"),
-        ("tcp:host:4444", "tcp:host:4444"), ("127.0.0.1:0", "tcp:127.0.0.1:0"), ("[::1]:65535", "tcp:[::1]:65535"),
-    ])
-    func `an address is read and written`(text: String, expected: String) {
-        #expect(QMPAddress(text)?.description == expected)
-        #expect(QMPAddress(expected)?.description == expected)
-    }
-
-    @Test(arguments: [
-        "", "unix:", "host", "tcp:host", "tcp::4444", "host:65536", "host:-1", "::1:4444", "[]:1", "host:",
-    ])
-    func `what is no address is refused`(text: String) {
-        #expect(QMPAddress(text) == nil)
-    }
-}
-
 @Suite struct QMPCommandTests {
     let command = QMPCommand(name: "migrate", arguments: ["uri": "tcp:a:1", "resume": true, "n": 4, "list": [1]])
 

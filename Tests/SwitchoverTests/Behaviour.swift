@@ -1,31 +1,66 @@
 import Switchover
 
-/// What can happen to a source: one event of its machine.
+/// What can happen to a source: one event of its machine, or of the store that it has asked.
 enum SourceEvent: Hashable {
-    case migrate, startPostcopy, retryResume
+    case migrate, startPostcopy, cancel, recover, retryResume
+    case destinationIsGone(hasRun: Bool)
     case linkLost
     case allPagesSent
-    case ended(SourceOperation, succeeded: Bool)
+    case storeDecides
+    case ended(SourceOperation, Outcome)
     case received(DestinationMessage)
+}
+
+/// How an operation ended.
+enum Outcome: Hashable {
+    case success, failure
+    /// Of the lease's store: nothing was written.
+    case unreachable
 }
 
 /// What a source's driver does after an action, and reports when it has ended.
 enum SourceOperation: Hashable {
-    case connect, proceed, stop, save, releaseLocks, resume
+    case connect, redial, proceed, stop, save, releaseLocks, resume, resync
+    case seizeLease(RunGrant)
+    /// The store has decided, the driver has not told the machine yet.
+    case seizeDecided(Bool)
+    case regainLease
+
+    /// A pause of the migration is about to end.
+    var isDeciding: Bool {
+        switch self {
+        case .seizeLease, .seizeDecided, .resume: true
+        case .connect, .redial, .proceed, .stop, .save, .releaseLocks, .resync, .regainLease: false
+        }
+    }
 }
 
-/// What can happen to a destination: one event of its machine.
+/// What can happen to a destination: one event of its machine, or of the store that it has asked.
 enum DestinationEvent: Hashable {
     case cont
     case linkLost
     case allPagesResident
-    case ended(DestinationOperation, succeeded: Bool)
+    case accepted
+    case sourceGivenUp
+    case storeDecides
+    case ended(DestinationOperation, Outcome)
     case received(SourceMessage)
 }
 
 /// What a destination's driver does after an action, and reports when it has ended.
 enum DestinationOperation: Hashable {
     case proceed, prepareMemory, loadDevices, acquire, start, undo
+    case commitLease(RunGrant)
+    /// The store has decided, the driver has not told the machine yet.
+    case commitDecided(Bool)
+    case returnLease(RunGrant)
+
+    var isOfLease: Bool {
+        switch self {
+        case .commitLease, .commitDecided, .returnLease: true
+        case .proceed, .prepareMemory, .loadDevices, .acquire, .start, .undo: false
+        }
+    }
 }
 
 /// How the two sides answer events: the machines that ship, or a mutant around them.
@@ -49,30 +84,62 @@ private func shippedSource(_ machine: inout SourceMachine, _ event: SourceEvent,
         return machine.migrate() == .connect ? [.connect] : []
     case .startPostcopy:
         return machine.startPostcopy() == .stop ? [.stop] : []
+    case .cancel:
+        switch machine.cancel() {
+        case .succeeded: return [.cancelSucceeded]
+        case .waits(let actions): return actions
+        case .refuse(let reason): return [.cancelFailed(reason: reason)]
+        }
+    case .recover:
+        return machine.recover() == .connect ? [.connect] : []
+    case .destinationIsGone(let hasRun):
+        return machine.destinationIsGone(hasRun: hasRun) == .takeBack ? [.resume] : []
     case .retryResume:
         return machine.retryResume() == .resume ? [.resume] : []
     case .linkLost: return machine.linkLost(reason: "lost")
     case .allPagesSent: return machine.allPagesSent()
-    case .ended(.connect, true): return machine.linkUp()
-    case .ended(.connect, false): return machine.linkLost(reason: "no route")
-    case .ended(.proceed, _): return machine.proceed()
-    case .ended(.stop, true): return machine.stopped()
-    case .ended(.stop, false): return machine.stopFailed(reason: "stuck")
-    case .ended(.save, true): return machine.saved(ping: Behaviour.ping)
-    case .ended(.save, false): return machine.saveFailed(device: "clock", reason: "broken")
-    case .ended(.releaseLocks, true): return machine.released(fresh: fresh)
-    case .ended(.releaseLocks, false): return machine.releaseFailed(reason: "stale")
-    case .ended(.resume, true): return machine.resumed()
-    case .ended(.resume, false): return machine.resumeFailed(reason: "locked")
+    case .storeDecides: return []
+    case .ended(let operation, let outcome): return ended(&machine, operation, outcome, fresh)
     case .received(.ready): return machine.ready(from: Behaviour.instance)
     case .received(.refused(let reason)): return machine.refused(reason: reason)
+    case .received(.welcome): return machine.welcomed(by: Behaviour.instance)
     case .received(.pong(let number)): return machine.pong(number, from: Behaviour.instance)
     case .received(.devicesFailed(let device, let reason)): return machine.devicesFailed(device: device, reason: reason)
     case .received(.running(let token)): return machine.running(token, from: Behaviour.instance)
     case .received(.startFailed(let token, let reason)):
         return machine.startFailed(token, reason: reason, from: Behaviour.instance)
+    case .received(.cancelled(let token)): return machine.cancelled(token, from: Behaviour.instance)
     case .received(.startRequest): return machine.startRequested(fresh: fresh)
     case .received(.completeAck): return machine.completeAcknowledged()
+    }
+}
+
+private func ended(
+    _ machine: inout SourceMachine,
+    _ operation: SourceOperation,
+    _ outcome: Outcome,
+    _ fresh: RunGrant
+) -> [SourceAction] {
+    switch (operation, outcome) {
+    case (.connect, .success), (.redial, .success): return machine.linkUp()
+    case (.connect, _): return machine.linkLost(reason: "no route")
+    case (.redial, _):
+        machine.redialGivenUp()
+        return []
+    case (.proceed, _): return machine.proceed()
+    case (.stop, .success): return machine.stopped()
+    case (.stop, _): return machine.stopFailed(reason: "stuck")
+    case (.save, .success): return machine.saved(ping: Behaviour.ping)
+    case (.save, _): return machine.saveFailed(device: "clock", reason: "broken")
+    case (.releaseLocks, .success): return machine.released(fresh: fresh)
+    case (.releaseLocks, _): return machine.releaseFailed(reason: "stale")
+    case (.resume, .success): return machine.resumed()
+    case (.resume, _): return machine.resumeFailed(reason: "locked")
+    case (.resync, _): return machine.resynced()
+    case (.seizeLease, _): return machine.leaseUnreachable(reason: "no store")
+    case (.seizeDecided, .success): return machine.leaseTaken()
+    case (.seizeDecided, _): return machine.leaseRefused()
+    case (.regainLease, _): return machine.leaseRegained(fresh: fresh)
     }
 }
 
@@ -88,22 +155,45 @@ private func shippedDestination(_ machine: inout DestinationMachine, _ event: De
         }
     case .linkLost: return machine.linkLost(reason: "lost")
     case .allPagesResident: return machine.allPagesResident()
-    case .ended(.proceed, _): return machine.proceed()
-    case .ended(.prepareMemory, true): return machine.memoryPrepared()
-    case .ended(.prepareMemory, false): return machine.memoryRefused(reason: "small")
-    case .ended(.loadDevices, true): return machine.devicesLoaded()
-    case .ended(.loadDevices, false): return machine.deviceLoadFailed(device: "clock", reason: "newer")
-    case .ended(.acquire, true): return machine.acquired()
-    case .ended(.acquire, false): return machine.acquireFailed(reason: "locked")
-    case .ended(.start, true): return machine.started()
-    case .ended(.start, false): return machine.startFailed(reason: "no cpu")
-    case .ended(.undo, _): return machine.undone()
+    case .accepted:
+        switch machine.rejoin() {
+        case .welcome(let actions): return actions + [.send(.welcome)]
+        case .refuse(let reason, let actions): return actions + [.send(.refused(reason: reason))]
+        }
+    case .sourceGivenUp: return machine.sourceGivenUp()
+    case .storeDecides: return []
+    case .ended(let operation, let outcome): return ended(&machine, operation, outcome)
     case .received(.hello): return machine.hello()
+    case .received(.rejoin): return [.violation("HELLO within a link")]
     case .received(.listen): return machine.listen()
     case .received(.devices): return machine.devices()
     case .received(.ping(let number)): return machine.ping(number)
     case .received(.run(let grant)): return machine.run(grant)
+    case .received(.cancel(let token)): return machine.cancel(token)
     case .received(.complete): return machine.complete()
     case .received(.bye): return machine.bye()
+    }
+}
+
+private func ended(
+    _ machine: inout DestinationMachine,
+    _ operation: DestinationOperation,
+    _ outcome: Outcome
+) -> [DestinationAction] {
+    switch (operation, outcome) {
+    case (.proceed, _): return machine.proceed()
+    case (.prepareMemory, .success): return machine.memoryPrepared()
+    case (.prepareMemory, _): return machine.memoryRefused(reason: "small")
+    case (.loadDevices, .success): return machine.devicesLoaded()
+    case (.loadDevices, _): return machine.deviceLoadFailed(device: "clock", reason: "newer")
+    case (.acquire, .success): return machine.acquired()
+    case (.acquire, _): return machine.acquireFailed(reason: "locked")
+    case (.commitLease, _), (.commitDecided, .failure), (.commitDecided, .unreachable):
+        return machine.leaseRefused(reason: "not ours")
+    case (.commitDecided, .success): return machine.leaseCommitted()
+    case (.start, .success): return machine.started()
+    case (.start, _): return machine.startFailed(reason: "no cpu")
+    case (.undo, _): return machine.undone()
+    case (.returnLease, _): return machine.leaseReturned()
     }
 }

@@ -6,6 +6,7 @@ struct Mutant: Sendable, CustomTestStringConvertible {
     let testDescription: String
     /// Each of these stops holding.
     let breaks: [Property]
+    let setting: World.Setting
     let behaviour: Behaviour
 
     static let all = sourceMutants + destinationMutants
@@ -13,11 +14,13 @@ struct Mutant: Sendable, CustomTestStringConvertible {
     private init(
         _ testDescription: String,
         breaks: Property...,
+        in setting: World.Setting = World.Setting(conts: 0, cancels: 0),
         source: @escaping Behaviour.Source = Behaviour.shipped.source,
         destination: @escaping Behaviour.Destination = Behaviour.shipped.destination
     ) {
         self.testDescription = testDescription
         self.breaks = breaks
+        self.setting = setting
         behaviour = Behaviour(source: source, destination: destination)
     }
 
@@ -56,8 +59,60 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             breaks: .takeBack,
             .noDeadEnd,
             source: { machine, event, fresh in
-                if event == .linkLost, machine.state == .device { return [] }
+                if event == .linkLost, [.active, .device].contains(machine.state), !machine.isWorkloadHere {
+                    return []
+                }
                 return Behaviour.shipped.source(&machine, event, fresh)
+            }
+        ),
+        Mutant(
+            "a source that does not ask the lease when the link breaks after RUN",
+            breaks: .neverBothRun,
+            .newestStateRuns,
+            in: leased,
+            source: { machine, event, fresh in
+                let actions = Behaviour.shipped.source(&machine, event, fresh)
+                guard case .seizeLease? = actions.first else { return actions }
+                return machine.leaseTaken()
+            }
+        ),
+        Mutant(
+            "a source that resumes although the lease names the destination",
+            breaks: .neverBothRun,
+            in: leased,
+            source: { machine, event, fresh in
+                guard event == .ended(.seizeDecided(false), .failure) else {
+                    return Behaviour.shipped.source(&machine, event, fresh)
+                }
+                return machine.leaseTaken()
+            }
+        ),
+        Mutant(
+            "a source that takes CANCEL for CANCELLED",
+            breaks: .neverBothRun,
+            .cancelTellsTheTruth,
+            in: cancels,
+            source: { machine, event, fresh in
+                let actions = Behaviour.shipped.source(&machine, event, fresh)
+                guard event == .cancel, case .send(.cancel(let token))? = actions.first else { return actions }
+                return actions + [.cancelSucceeded]
+                    + Behaviour.shipped.source(&machine, .received(.cancelled(token)), fresh)
+            }
+        ),
+        Mutant(
+            "a source that grants anew instead of repeating its RUN",
+            breaks: .everyMessageIsExpected,
+            source: { machine, event, fresh in
+                let actions = Behaviour.shipped.source(&machine, event, fresh)
+                guard event == .ended(.resync, .success) else { return actions }
+                return actions.map { if case .send(.run) = $0 { .send(.run(fresh)) } else { $0 } }
+            }
+        ),
+        Mutant(
+            "a source that does not tell that it took the workload back",
+            breaks: .noDeadEnd,
+            source: { machine, event, fresh in
+                Behaviour.shipped.source(&machine, event, fresh).filter { $0 != .redial }
             }
         ),
         Mutant(
@@ -79,14 +134,60 @@ struct Mutant: Sendable, CustomTestStringConvertible {
         ),
     ]
 
+    private static let leased = World.Setting(usesLease: true, conts: 0, cancels: 0)
+    private static let cancels = World.Setting(conts: 0)
+    private static let leasedCancels = World.Setting(usesLease: true, conts: 0)
+
     private static let destinationMutants = [
+        Mutant(
+            "a destination that starts before the lease is won",
+            breaks: .neverBothRun,
+            .leaseNamesRunner,
+            in: leased,
+            destination: { machine, event in
+                let actions = Behaviour.shipped.destination(&machine, event)
+                guard case .commitLease(let grant)? = actions.first else { return actions }
+                return actions + [.start(grant)]
+            }
+        ),
+        Mutant(
+            "a destination that starts although the lease was lost",
+            breaks: .neverBothRun,
+            in: leased,
+            destination: { machine, event in
+                guard event == .ended(.commitDecided(false), .failure) else {
+                    return Behaviour.shipped.destination(&machine, event)
+                }
+                return Behaviour.shipped.destination(&machine, .ended(.commitDecided(true), .success))
+            }
+        ),
+        Mutant(
+            "a destination that promises on CANCEL while it starts",
+            breaks: .neverBothRun,
+            .promiseHolds,
+            in: cancels,
+            destination: { machine, event in
+                let actions = Behaviour.shipped.destination(&machine, event)
+                guard case .received(.cancel(let token)) = event, machine.isCommitted else { return actions }
+                return [.send(.cancelled(token))]
+            }
+        ),
+        Mutant(
+            "a destination that lets a start go on which CANCEL has met",
+            breaks: .noDeadEnd,
+            in: cancels,
+            destination: { machine, event in
+                if case .received(.cancel(let token)) = event, token != RunToken.none { return [] }
+                return Behaviour.shipped.destination(&machine, event)
+            }
+        ),
         Mutant(
             "a destination that answers PONG while devices load",
             breaks: .devicesBeforeRun,
             destination: { machine, event in
                 let actions = Behaviour.shipped.destination(&machine, event)
                 guard case .received(.ping) = event else { return actions }
-                return actions + Behaviour.shipped.destination(&machine, .ended(.loadDevices, succeeded: true))
+                return actions + Behaviour.shipped.destination(&machine, .ended(.loadDevices, .success))
             }
         ),
         Mutant(
@@ -96,7 +197,7 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             .machinesKnow,
             destination: { machine, event in
                 let actions = Behaviour.shipped.destination(&machine, event)
-                guard event == .ended(.loadDevices, succeeded: true), machine.state == .postcopyDevice else {
+                guard event == .ended(.loadDevices, .success), machine.state == .postcopyDevice else {
                     return actions
                 }
                 return actions + [.start(RunGrant(token: RunToken(1), epoch: 0))]
@@ -135,12 +236,13 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             breaks: .noDeadEnd,
             destination: { machine, event in
                 let actions = Behaviour.shipped.destination(&machine, event)
-                return event == .ended(.undo, succeeded: true) ? [] : actions
+                return event == .ended(.undo, .success) ? [] : actions
             }
         ),
         Mutant(
             "a destination whose cont succeeds at once",
             breaks: .contTellsTheTruth,
+            in: World.Setting(cancels: 0),
             destination: { machine, event in
                 let actions = Behaviour.shipped.destination(&machine, event)
                 return event == .cont ? [.contSucceeded] + actions : actions

@@ -7,11 +7,13 @@ enum Property: String, CaseIterable {
     case devicesBeforeRun = "the destination runs before its devices have loaded and the source knows it"
     case takeBack = "RUN is not out, and the source cannot take the workload back by itself"
     case promiseHolds = "the source holds a promise for its last RUN, and the destination runs"
+    case leaseNamesRunner = "the destination runs, and the lease names the source"
     case locksAreFreeBeforeRun = "RUN is sent while the source holds the disk locks"
-    case undoneBeforePromise = "START_FAILED is sent while hooks and disk locks are held"
+    case undoneBeforePromise = "a promise is sent while hooks and disk locks are held"
     case runningIsTrue = "the source has heard RUNNING, and the destination has not started"
     case everyMessageIsExpected = "a side takes its peer's message for a breach of the protocol"
     case contTellsTheTruth = "an answer to cont is not the real result"
+    case cancelTellsTheTruth = "an answer to cancel is not the real result"
     case completedIsComplete = "the source has completed, and pages are missing or nothing has started"
     case machinesKnow = "a machine's own account of who runs or may run is wrong"
     case noDeadEnd = "nothing can happen any more, and the workload does not run where its newest state is"
@@ -24,7 +26,10 @@ enum Property: String, CaseIterable {
         case .devicesBeforeRun: !world.runsOnDestination || world.devicesLoaded && world.heardPong
         case .takeBack: world.runIsOut || !world.isSourceAlive || world.resumeFailed || world.takesBack(by: behaviour)
         case .promiseHolds: !(world.heardPromise && world.runsOnDestination)
-        case .locksAreFreeBeforeRun, .undoneBeforePromise, .everyMessageIsExpected, .contTellsTheTruth:
+        case .leaseNamesRunner:
+            !world.setting.usesLease || !world.runsOnDestination || world.lease.owner == .destination
+        case .locksAreFreeBeforeRun, .undoneBeforePromise, .everyMessageIsExpected, .contTellsTheTruth,
+            .cancelTellsTheTruth:
             !world.misdeeds.contains(self)
         case .runningIsTrue: !world.heardRunning || world.newestOnDestination
         case .completedIsComplete:
@@ -42,14 +47,15 @@ extension World {
         guard source.state != .none else { return runsOnSource }
         var world = self
         if world.isDestinationAlive { _ = world.take(.destinationDies, by: behaviour) }
-        if world.sourceOperations.contains(.connect) {
-            _ = world.take(.source(.ended(.connect, succeeded: false)), by: behaviour)
+        for operation in [SourceOperation.connect, .redial] where world.sourceOperations.contains(operation) {
+            _ = world.take(.source(.ended(operation, .failure)), by: behaviour)
         }
         if world.sourceLink == .up { _ = world.take(.source(.linkLost), by: behaviour) }
         while let operation = world.sourceOperations.first {
-            _ = world.take(.source(.ended(operation, succeeded: true)), by: behaviour)
+            let outcome: Outcome = operation == .redial || operation == .connect ? .failure : .success
+            _ = world.take(.source(.ended(operation, outcome)), by: behaviour)
         }
-        return world.runsOnSource && world.source.state == .failed
+        return world.runsOnSource && (world.source.state == .failed || world.source.state == .cancelled)
     }
 
     fileprivate var machinesKnow: Bool {
@@ -61,14 +67,15 @@ extension World {
         return !isDestinationAlive || destination.isCommitted == runsOnDestination
     }
 
-    /// Nothing happens any more unless something breaks.
+    /// Nothing happens any more unless something breaks or somebody wants something else.
     var isQuiet: Bool { steps().allSatisfy(\.isFault) }
 
     /// The ends that a world may come to rest in: the workload runs where its newest state is, or it is one of the
     /// windows that are known and named.
     fileprivate var isAllowedEnd: Bool {
-        // A `cont` may wait for a source to come, and for nothing else.
+        // A `cont` may wait for a source to come, and for nothing else; a `cancel` for nothing.
         if contWaits && destination.state != .setup { return false }
+        if cancelWaits { return false }
         return newestOnDestination ? isAllowedEndOnDestination : isAllowedEndOnSource
     }
 
@@ -78,8 +85,11 @@ extension World {
             sourceIsRight = true
         } else if source.state == .completed {
             sourceIsRight = heardRunning
+        } else if isDestinationAlive {
+            sourceIsRight = source.state == .postcopyPaused && relinksLeft == 0
         } else {
-            sourceIsRight = source.state == .postcopyPaused
+            // The operator's word has made the pause a failure.
+            sourceIsRight = source.state == (setting.operatorSpeaks ? .failed : .postcopyPaused)
         }
         // A destination that dies after its commit point leaves nobody running.
         let destinationIsRight =
@@ -91,32 +101,39 @@ extension World {
     private var isAllowedEndOnSource: Bool {
         // The source took its state with it; whatever the destination has, it does not run.
         guard isSourceAlive else { return !runsOnDestination }
-        if runsOnSource { return source.state == .failed && isStoppedRightly }
+        if runsOnSource { return (source.state == .failed || source.state == .cancelled) && isStoppedRightly }
         return isHeldBack || isUndecided || isWaitingForOperator
     }
 
-    /// The source runs.
-    ///
-    /// A destination that it had not refused has failed; one that broke its start says so.
+    /// The source runs: a destination that it had not refused knows that, if it could be told.
     private var isStoppedRightly: Bool {
         guard isDestinationAlive else { return true }
-        if runsSent > 0 { return destination.state == .postcopyDevice && destination.failureReason != nil }
-        return destination.state == .failed || destination.state == .setup
+        switch destination.state {
+        case .failed, .cancelled, .setup: return true
+        case .postcopyDevice:
+            return destination.mayLeave || destination.failureReason != nil && (gaveUpRedial || relinksLeft == 0)
+        case .none, .active, .device, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup, .postcopyRecover,
+            .completed, .cancelling:
+            return false
+        }
     }
 
     /// The source's own disk locks could not be taken, and the operator has no more tries.
-    private var isHeldBack: Bool { resumeFailed && source.state == .failed && retriesLeft == 0 }
+    private var isHeldBack: Bool {
+        resumeFailed && (source.state == .failed || source.state == .cancelled) && retriesLeft == 0
+    }
 
-    /// The link broke, or the destination died, between RUN and RUNNING: the source cannot know, and stays stopped.
-    private var isUndecided: Bool {
+    /// The link broke with RUN out, and no further link can be made: the source cannot know, and stays stopped.
+    var isUndecided: Bool {
         guard runIsOut, !heardRunning, source.state == .postcopyPaused else { return false }
-        guard isDestinationAlive, destination.state != .failed else { return true }
-        return destination.state == .postcopyDevice && (startsStopped || destination.failureReason != nil)
+        return isDestinationAlive
+            ? relinksLeft == 0 && destination.state == .postcopyDevice : !setting.operatorSpeaks && !setting.usesLease
     }
 
     /// Only another `cont` goes on from here.
     private var isWaitingForOperator: Bool {
         isDestinationAlive && contsLeft == 0 && source.state == .postcopyActive
-            && destination.state == .postcopyDevice && (heardPromise ? policy == .wait : startsStopped)
+            && destination.state == .postcopyDevice
+            && (heardPromise ? setting.policy == .wait : setting.startsStopped)
     }
 }

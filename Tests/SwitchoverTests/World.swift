@@ -4,9 +4,39 @@ import Switchover
 ///
 /// A link that breaks is the choice of either side to notice it, at any time. Until the other side has noticed as well
 /// it may still receive any part of what was sent before, and may go on sending into the void: each side sees a prefix
-/// of what its peer sent, then the loss, in every combination.
+/// of what its peer sent, then the loss, in every combination. A link that is made anew may be accepted before or after
+/// the destination has noticed the loss of the one before.
 struct World: Hashable {
     enum Link: Hashable { case none, up, lost }
+
+    /// The newest record of the run lease.
+    struct Lease: Hashable {
+        enum Owner: Hashable { case source, destination }
+        var epoch: UInt64 = 1
+        var owner = Owner.source
+    }
+
+    /// What is to be walked.
+    struct Setting: Hashable, CustomStringConvertible {
+        var startsStopped = false
+        var policy = StartRefusalPolicy.takeBack
+        var usesLease = false
+        var conts = 1
+        var cancels = 1
+        /// Links that can be made after the first.
+        var relinks = 1
+        /// Whether an operator who knows it says that the destination is gone.
+        var operatorSpeaks = true
+
+        var description: String {
+            [
+                startsStopped ? "started by cont" : "started by RUN",
+                "\(policy) after a refused start",
+                usesLease ? "with a lease" : "without a lease",
+                "\(conts) cont, \(cancels) cancel, \(relinks) more links",
+            ].joined(separator: ", ")
+        }
+    }
 
     // The machines and their drivers.
     var source: SourceMachine
@@ -15,6 +45,10 @@ struct World: Hashable {
     var destinationOperations: Set<DestinationOperation> = []
     var sourceLink = Link.none
     var destinationLink = Link.none
+    /// Both sides' links are the two ends of one.
+    var isJoined = false
+    /// What was sent over a new link that the destination has not accepted yet.
+    var dialed: [SourceMessage]?
     var toDestination: [SourceMessage] = []
     var toSource: [DestinationMessage] = []
     var isSourceAlive = true
@@ -32,35 +66,46 @@ struct World: Hashable {
     var resumeFailed = false
     var allPagesSent = false
     var allPagesResident = false
+    var lease = Lease()
+    /// The epoch that the source knows to hold.
+    var sourceEpoch: UInt64 = 1
 
     // What was said.
     var runsSent = 0
     var heardPong = false
-    /// START_FAILED reached the source for the RUN that was sent last.
+    /// The RUN that was sent last never starts: by a promise, the lease, or a word that is true.
     var heardPromise = false
     var heardRunning = false
     var contWaits = false
+    var cancelWaits = false
+    /// The source has given up to tell the destination that it took the workload back.
+    var gaveUpRedial = false
     /// Properties that an action of a side has broken.
     var misdeeds: Set<Property> = []
 
     // What the operator may still do.
     var contsLeft: Int
+    var cancelsLeft: Int
+    var relinksLeft: Int
     var mayStart = true
     var retriesLeft = 1
-    let startsStopped: Bool
-    let policy: StartRefusalPolicy
+    let setting: Setting
 
-    init(startsStopped: Bool, policy: StartRefusalPolicy, conts: Int = 2) {
-        source = SourceMachine(afterStartRefusal: policy)
-        destination = DestinationMachine(startsStopped: startsStopped)
-        self.startsStopped = startsStopped
-        self.policy = policy
-        contsLeft = conts
+    init(_ setting: Setting = Setting()) {
+        source = SourceMachine(afterStartRefusal: setting.policy, usesLease: setting.usesLease)
+        destination = DestinationMachine(startsStopped: setting.startsStopped, usesLease: setting.usesLease)
+        self.setting = setting
+        contsLeft = setting.conts
+        cancelsLeft = setting.cancels
+        relinksLeft = setting.relinks
         _ = destination.migrateIncoming()
     }
 
-    /// The source has sent RUN and has no promise that it will not start.
+    /// The source has sent RUN and does not know that it will not start.
     var runIsOut: Bool { runsSent > 0 && !heardPromise }
+
+    /// The workload runs where its newest state is.
+    var runsWhereItShould: Bool { newestOnDestination ? runsOnDestination : runsOnSource }
 
     // MARK: What can happen next
 
@@ -75,46 +120,99 @@ struct World: Hashable {
     }
 
     private func addSourceSteps(_ steps: inout [(step: Step, isFault: Bool)]) {
-        if source.state == .none { steps.append((.source(.migrate), false)) }
-        if mayStart, source.state == .setup || source.state == .active {
-            steps.append((.source(.startPostcopy), false))
-        }
-        if resumeFailed, retriesLeft > 0, sourceOperations.isEmpty { steps.append((.source(.retryResume), false)) }
-        for operation in sourceOperations {
-            let hopeless = operation == .connect && !isDestinationAlive
-            if !hopeless { steps.append((.source(.ended(operation, succeeded: true)), false)) }
-            if operation != .proceed { steps.append((.source(.ended(operation, succeeded: false)), !hopeless)) }
-        }
+        addOperatorSteps(&steps)
+        for operation in sourceOperations { addEnds(of: operation, &steps) }
         if let message = toSource.first, sourceLink == .up { steps.append((.source(.received(message)), false)) }
         if sourceLink == .up {
-            let mustNotice = destinationLink == .lost || !isDestinationAlive
+            let mustNotice = toSource.isEmpty && (!isJoined && dialed == nil || !isDestinationAlive)
             steps.append((.source(.linkLost), !mustNotice))
-            if source.state == .postcopyDevice || source.state == .postcopyActive, !allPagesSent {
+            if isJoined, !allPagesSent, source.state == .postcopyDevice || source.state == .postcopyActive {
                 steps.append((.source(.allPagesSent), false))
             }
         }
         steps.append((.sourceDies, true))
     }
 
+    private func addOperatorSteps(_ steps: inout [(step: Step, isFault: Bool)]) {
+        if source.state == .none { steps.append((.source(.migrate), false)) }
+        if mayStart, source.state == .setup || source.state == .active {
+            steps.append((.source(.startPostcopy), false))
+        }
+        if resumeFailed, retriesLeft > 0, !sourceOperations.contains(.resume) {
+            steps.append((.source(.retryResume), false))
+        }
+        // Nobody has to cancel, but somebody who waits may.
+        if cancelsLeft > 0, source.state != .none, !cancelWaits { steps.append((.source(.cancel), true)) }
+        guard source.state == .postcopyPaused, !sourceOperations.contains(where: \.isDeciding) else { return }
+        if relinksLeft > 0, isDestinationAlive { steps.append((.source(.recover), false)) }
+        let isGone = !isDestinationAlive || destination.state == .failed || destination.state == .cancelled
+        if setting.usesLease, isGone, !newestOnDestination { steps.append((.source(.cancel), false)) }
+        if setting.operatorSpeaks, isGone, newestOnDestination || !setting.usesLease {
+            steps.append((.source(.destinationIsGone(hasRun: newestOnDestination)), false))
+        }
+    }
+
+    private func addEnds(of operation: SourceOperation, _ steps: inout [(step: Step, isFault: Bool)]) {
+        func add(_ outcome: Outcome, isFault: Bool = false) {
+            steps.append((.source(.ended(operation, outcome)), isFault))
+        }
+        switch operation {
+        case .connect, .redial:
+            let isHopeless = !isDestinationAlive || source.hasLinkedBefore && relinksLeft == 0
+            if !isHopeless { add(.success) }
+            add(.failure, isFault: !isHopeless)
+        case .proceed, .resync, .regainLease: add(.success)
+        case .stop, .save, .releaseLocks:
+            add(.success)
+            add(.failure, isFault: true)
+        case .resume:
+            add(.success)
+            // One that could not be stopped runs on, and holds what it needs.
+            if !runsOnSource { add(.failure, isFault: true) }
+        case .seizeLease:
+            steps.append((.source(.storeDecides), false))
+            add(.unreachable, isFault: true)
+        case .seizeDecided(let isWon): add(isWon ? .success : .failure)
+        }
+    }
+
     private func addDestinationSteps(_ steps: inout [(step: Step, isFault: Bool)]) {
         if contsLeft > 0 { steps.append((.destination(.cont), false)) }
         for operation in destinationOperations {
-            steps.append((.destination(.ended(operation, succeeded: true)), false))
-            if operation != .proceed, operation != .undo {
-                steps.append((.destination(.ended(operation, succeeded: false)), true))
+            func add(_ outcome: Outcome, isFault: Bool = false) {
+                steps.append((.destination(.ended(operation, outcome)), isFault))
+            }
+            switch operation {
+            case .proceed, .undo, .returnLease: add(.success)
+            case .prepareMemory, .loadDevices, .acquire, .start:
+                add(.success)
+                add(.failure, isFault: true)
+            case .commitLease:
+                steps.append((.destination(.storeDecides), false))
+                add(.unreachable, isFault: true)
+            case .commitDecided(let isWon): add(isWon ? .success : .failure)
             }
         }
+        if destination.awaitsBye, destinationLink != .up, !destinationOperations.contains(where: \.isOfLease) {
+            steps.append((.destination(.sourceGivenUp), false))
+        }
+        if dialed?.isEmpty == false { steps.append((.destination(.accepted), false)) }
         if let message = toDestination.first, destinationLink == .up {
             steps.append((.destination(.received(message)), false))
         }
         if destinationLink == .up {
-            let mustNotice = sourceLink == .lost || !isSourceAlive
+            let mustNotice = toDestination.isEmpty && (!isJoined || !isSourceAlive)
             steps.append((.destination(.linkLost), !mustNotice))
         }
-        if allPagesSent, !allPagesResident, destination.state != .failed {
+        if allPagesSent, !allPagesResident, destination.state != .failed, destination.state != .cancelled {
             // Pages come over lanes of their own, so that they may arrive before or after anything on this one.
-            steps.append((.destination(.allPagesResident), destinationLink != .up))
+            steps.append((.destination(.allPagesResident), !isJoined))
         }
         steps.append((.destinationDies, true))
     }
+}
+
+extension SourceMachine {
+    /// Whether the link that is being made is not the first.
+    fileprivate var hasLinkedBefore: Bool { state != .setup }
 }

@@ -37,7 +37,7 @@ struct ConfigurationTests {
         #expect(message { $0.memoryBytes = -4096 }.contains("whole pages"))
         #expect(message { $0.memoryBytes = .max & ~4095 }.contains("too large"))
         #expect(message { $0.pageSize = 0 }.contains("a page cannot have 0 bytes"))
-        #expect(message { $0.pageSize = 6144 }.contains("a page cannot have 6144 bytes"))
+        #expect(message { $0.pageSize = 8192 }.contains("a page cannot have 8192 bytes; only 4096 are served"))
         #expect(message { $0.regionCount = 0 }.contains("0 regions"))
         #expect(message { $0.writeFraction = 1.01 }.contains("1.01"))
         #expect(message { $0.writeFraction = .nan }.contains("nan"))
@@ -46,7 +46,26 @@ struct ConfigurationTests {
         #expect(
             message { ($0.pattern, $0.load) = (.kv, LineFile(path: "/x", lineCount: -1, digest: 0)) }.contains("-1")
         )
-        #expect(message { $0.devices = [DeviceSpecification](repeating: .readsMemory, count: 65) }.contains("65"))
+        #expect(
+            message { $0.devices = [DeviceSpecification](repeating: .readsMemory, count: 61) }
+                .contains("61 devices are too many; give at most 60")
+        )
+        #expect(message { $0.regionCount = 65 }.contains("cannot be split into 65 regions; give 1 to 64"))
+        #expect(message { $0.devices = [.large(mebibytes: 500), .large(mebibytes: 524)] }.contains("at most 1024 MiB"))
+        #expect(message { $0.memoryBytes = 1 << 40 }.contains("at most 1024 MiB"))
+    }
+
+    @Test("takes as much as can be moved, and what it says is what its devices save")
+    func largest() throws {
+        var configuration = WorkloadConfiguration.small(.random, threads: 3)
+        configuration.regionCount = 64
+        configuration.devices = [DeviceSpecification](repeating: .readsMemory, count: 59) + [.large(mebibytes: 1)]
+        try configuration.validate()
+        let workload = try BuiltInWorkload(new: configuration)
+        try workload.run(operations: 1)
+        let saved = try workload.devices.save()
+        #expect(saved.count == 64)
+        #expect(saved.reduce(0) { $0 + $1.state.count } <= configuration.stateBytes)
     }
 
     @Test("is not read from a description that contradicts it or is of another kind")
@@ -57,6 +76,11 @@ struct ConfigurationTests {
         }
         description.regions[1].pageCount += 1
         #expect(message().contains("regions are not those"))
+        let text = String(decoding: description.configuration, as: UTF8.self)
+        description.configuration = Array(
+            text.replacing("\"pageSize\":4096", with: "\"pageSize\":8192").utf8
+        )
+        #expect(message().contains("a page cannot have 8192 bytes"))
         description.configuration = Array("{\"pattern\":\"random\"}".utf8)
         #expect(message().contains("cannot be read"))
         description.kind = "kvm"
@@ -69,6 +93,7 @@ struct ConfigurationTests {
             ("broken:save", DeviceSpecification.broken(at: .save)), ("broken:start", .broken(at: .start)),
             ("slow:load=1.5", .slow(at: .load, seconds: 1.5)), ("slow:save=2", .slow(at: .save, seconds: 2)),
             ("reads-memory", .readsMemory), ("large:64", .large(mebibytes: 64)),
+            ("disk:/a b/c:d", .disk(path: "/a b/c:d")), ("hook:/h", .hook(path: "/h")),
         ]
     )
     func device(text: String, device: DeviceSpecification) throws {
@@ -80,11 +105,13 @@ struct ConfigurationTests {
         "refuses a device that there is not",
         arguments: [
             "", "broken", "broken:", "broken:stop", "slow:load", "slow:load=", "slow:load=-1", "slow:load=nan",
-            "slow:load=1e9", "slow=load:1", "reads-memory:1", "large", "large:0", "large:1.5", "large:99999999", "disk",
+            "slow:load=1e9", "slow=load:1", "reads-memory:1", "large", "large:0", "large:1.5", "large:1024", "disk",
+            "disk:", "disk:a.img", "disk:/a/", "hook", "hook:/", "hook:./h", "hook:/\0",
         ]
     )
     func noDevice(text: String) {
         let error = #expect(throws: WorkloadError.self) { _ = try DeviceSpecification(parsing: text) }
-        #expect(error?.description.hasPrefix("'\(text)' is no device; give broken:save|load|start") == true)
+        let beginning = "'\(text)' is no device; give disk:PATH, hook:PATH (absolute), broken:save|load|start"
+        #expect(error?.description.hasPrefix(beginning) == true)
     }
 }

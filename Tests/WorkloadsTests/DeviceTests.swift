@@ -55,6 +55,33 @@ struct DeviceTests {
         #expect(error?.reason.contains("thread 0 is at page 50 of 50") == true)
     }
 
+    @Test("refuse counts that would overflow later", arguments: [1 << 62, UInt64.max])
+    func absurdCounts(count: UInt64) throws {
+        let workload = try workload()
+        let saved = try workload.devices.save()
+        var processor = saved[0].state
+        withUnsafeBytes(of: count.littleEndian) { processor.replaceSubrange(4 + 16..<4 + 24, with: $0) }
+        let operations = #expect(throws: DeviceError.self) { try workload.devices.devices[0].load(processor) }
+        #expect(operations?.reason.contains("says \(count) operations of thread 0") == true)
+        let console = withUnsafeBytes(of: count.littleEndian) { Array($0) } + [UInt8](repeating: 32, count: 4096)
+        let written = #expect(throws: DeviceError.self) { try workload.devices.devices[3].load(console) }
+        #expect(written?.reason.contains("says \(count) bytes written") == true)
+    }
+
+    @Test("let a workload run on from the largest counts that are taken")
+    func largestCounts() throws {
+        let workload = try workload()
+        var saved = try workload.devices.save()
+        let largest = withUnsafeBytes(of: ((UInt64(1) << 62) - 1).littleEndian) { Array($0) }
+        var processor = saved[0].state
+        for thread in 0..<2 { processor.replaceSubrange(4 + 24 * thread + 16..<4 + 24 * thread + 24, with: largest) }
+        saved[0] = .init(name: "cpu", state: processor)
+        saved[3] = .init(name: "serial", state: largest + [UInt8](repeating: 32, count: 4096))
+        _ = try workload.devices.load(saved)
+        try workload.run(operations: 10)
+        #expect(workload.consoleText.hasSuffix(" operations\n"))
+    }
+
     @Test("fail at the step that they are broken at, and at no other", arguments: DeviceSpecification.Step.allCases)
     func broken(step: DeviceSpecification.Step) throws {
         let source = try workload(.broken(at: step))

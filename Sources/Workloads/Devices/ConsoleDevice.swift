@@ -49,7 +49,7 @@ final class ConsoleDevice: Device {
 
     func load(_ state: [UInt8]) throws {
         var reader = StateReader(state, of: name)
-        let total: UInt64 = try reader.next()
+        let total = try reader.nextCount(of: "bytes written")
         let kept = Array(reader.takeRest())
         guard kept.count == min(total, UInt64(ConsoleDevice.capacity)) else {
             throw reader.malformed("it keeps \(kept.count) of \(total) bytes")

@@ -9,6 +9,9 @@ final class ProcessorDevice: Device {
         self.threads = threads
     }
 
+    /// Bytes of the state of so many threads.
+    static func stateBytes(threads: Int) -> Int { 4 + 24 * threads }
+
     func save() -> [UInt8] {
         var writer = StateWriter()
         writer.append(UInt32(threads.count))
@@ -30,7 +33,7 @@ final class ProcessorDevice: Device {
         for thread in threads {
             var state = ThreadState(random: RandomStream(state: try reader.next()))
             state.cursor = try reader.next()
-            state.operations = try reader.next()
+            state.operations = try reader.nextCount(of: "operations of thread \(thread.index)")
             guard state.cursor < UInt64(thread.pageCount) else {
                 throw reader.malformed("thread \(thread.index) is at page \(state.cursor) of \(thread.pageCount)")
             }

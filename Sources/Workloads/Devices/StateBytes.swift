@@ -37,6 +37,14 @@ struct StateReader {
         return word
     }
 
+    /// A count of what has happened so far: a state that claims more than can have happened is not taken, so that
+    /// whoever goes on counting never overflows.
+    mutating func nextCount(of what: String) throws(DeviceError) -> UInt64 {
+        let count: UInt64 = try next()
+        guard count < 1 << 62 else { throw malformed("it says \(count) \(what)") }
+        return count
+    }
+
     /// Everything that is left.
     mutating func takeRest() -> ArraySlice<UInt8> {
         defer { rest = [] }

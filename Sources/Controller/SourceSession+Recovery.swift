@@ -1,0 +1,79 @@
+import LinuxSystem
+import Logging
+import PageProtocol
+import SourceAgent
+import Switchover
+
+/// Links that break and are made again, and the run lease where messages cannot decide.
+extension SourceSession {
+    /// Looks for the destination of a paused migration, without being asked.
+    func redialByItself() {
+        guard !holdsStill else { return }
+        startRedial()
+    }
+
+    func startRedial() {
+        guard redial == nil, settings.recoveryTime > .zero else {
+            if redial == nil { machine.redialGivenUp() }
+            return
+        }
+        do throws(SystemError) {
+            let attempt = try Redial(for: settings.recoveryTime)
+            redial = attempt
+            start("redial") { [destination, events] in
+                if let socket = attempt.run(destination) {
+                    events.yield(.redialed(socket))
+                } else {
+                    events.yield(.redialGivenUp)
+                }
+            }
+        } catch {
+            logger.error("cannot look for the destination again: \(error)")
+            machine.redialGivenUp()
+        }
+    }
+
+    /// The destination is there again: a paused migration goes on, or it is told that the workload was taken back.
+    func redialed(_ socket: Handover<StreamSocket>) {
+        redial = nil
+        if machine.state == .postcopyPaused, case .connect = machine.recover() { note() }
+        connected(socket)
+    }
+
+    func resync() {
+        guard let control else { return }
+        control.allowSilence()
+        rejoining?.isAsked = true
+        settleRejoin()
+    }
+
+    /// Serves over a link that rejoins, once the destination has said what it has and the lanes stand.
+    func settleRejoin() {
+        guard let rejoining, rejoining.isAsked, let received = rejoining.received.complete, let lanes = rejoining.lanes,
+            let urgent = lanes.urgent.take(), let bulk = lanes.bulk.take()
+        else { return }
+        self.rejoining = nil
+        agent.resend(allBut: received)
+        do throws(SystemError) {
+            try agent.attach(urgent: urgent, bulk: bulk)
+        } catch {
+            return lose("\(error)")
+        }
+        holdsStill = false
+        perform(machine.resynced())
+    }
+
+    func seizeLease(_ grant: RunGrant) {
+        guard let lease = settings.lease else { return }
+        start("lease") { [events] in
+            events.yield(.seized(lease.seize(after: grant.epoch, token: grant.token.value)))
+        }
+    }
+
+    func regainLease() {
+        guard let lease = settings.lease else { return }
+        start("lease") { [events] in
+            if let epoch = lease.regain(while: { true }) { events.yield(.regained(epoch: epoch)) }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+import Foundation
+import PageProtocol
+import RunLease
+
+/// The run lease of one workload, as one agent sees it. Every call blocks for as long as the store takes.
+struct WorkloadLease: Sendable {
+    let store: any RunLeaseStore
+    /// The workload's name in the store.
+    let workload: String
+    /// The agent's instance id, in digits.
+    let instance: String
+
+    /// Whose the lease is, after somebody tried to have it.
+    enum Taking: Sendable {
+        case taken(epoch: UInt64)
+        case refused(reason: String)
+        /// Nothing was written.
+        case unreachable(reason: String)
+    }
+
+    /// What HELLO says of it in a migration that began at an epoch.
+    func claim(from epoch: UInt64) -> LeaseClaim {
+        .files(epoch: epoch, store: store.name, workload: workload)
+    }
+
+    /// How long a store is asked again whose answer was lost, in seconds.
+    private static let patience = 10.0
+
+    /// Takes the lease for a workload that begins here; nobody else may have it.
+    func begin() throws -> UInt64 {
+        let newest = try store.newest(workload)
+        guard let newest else {
+            switch take(after: 0, token: 0) {
+            case .taken(let epoch): return epoch
+            case .refused(let reason), .unreachable(let reason): throw CommandRefused(reason: reason)
+            }
+        }
+        guard newest.owner == instance else { throw CommandRefused(reason: describe(newest)) }
+        return newest.epoch
+    }
+
+    /// Takes the lease after an epoch, for the RUN of a token. An answer that was lost is asked for again.
+    func take(after epoch: UInt64, token: UInt64, until deadline: Date? = nil) -> Taking {
+        let record = LeaseRecord(epoch: epoch + 1, owner: instance, token: token, started: true)
+        var pause = 0.05
+        var mayBeWritten = false
+        while true {
+            do throws(RunLeaseError) {
+                switch try store.propose(record, for: workload) {
+                case .won: return .taken(epoch: record.epoch)
+                case .lost(let newest) where newest.owner == instance: return .taken(epoch: newest.epoch)
+                case .lost(let newest): return .refused(reason: describe(newest))
+                }
+            } catch {
+                mayBeWritten = mayBeWritten || error.mayHaveBeenWritten
+                let isLate = deadline.map { Date.now > $0 } ?? false
+                guard mayBeWritten, !isLate else { return .unreachable(reason: "\(error)") }
+            }
+            Thread.sleep(forTimeInterval: pause)
+            pause = min(2, pause * 2)
+        }
+    }
+
+    /// Takes the lease back after an epoch, as the destination gave no answer.
+    ///
+    /// What was written without an answer is no harm: the destination then loses.
+    func seize(after epoch: UInt64, token: UInt64) -> Taking {
+        take(after: epoch, token: token, until: Date(timeIntervalSinceNow: WorkloadLease.patience))
+    }
+
+    /// Makes the newest record this agent's, which holds a promise that nobody else runs. Tries until that is so, or
+    /// `isWanted` says no.
+    ///
+    /// - Returns: the record's epoch, or nil.
+    func regain(while isWanted: () -> Bool) -> UInt64? {
+        var pause = 0.05
+        while isWanted() {
+            do throws(RunLeaseError) {
+                let newest = try store.newest(workload)
+                if let newest, newest.owner == instance { return newest.epoch }
+                let record = LeaseRecord(epoch: (newest?.epoch ?? 0) + 1, owner: instance, started: true)
+                if case .won = try store.propose(record, for: workload) { return record.epoch }
+                continue
+            } catch {
+                Thread.sleep(forTimeInterval: pause)
+                pause = min(2, pause * 2)
+            }
+        }
+        return nil
+    }
+
+    /// Gives the lease that was taken after an epoch back to its owner: the start executed nothing. Tries until that is
+    /// so, or `isWanted` says no.
+    func giveBack(to owner: String, after epoch: UInt64, token: UInt64, while isWanted: () -> Bool) {
+        let record = LeaseRecord(epoch: epoch + 2, owner: owner, token: token, started: false)
+        var pause = 0.05
+        while isWanted() {
+            // Another record in its place is the owner's own.
+            if (try? store.propose(record, for: workload)) != nil { return }
+            Thread.sleep(forTimeInterval: pause)
+            pause = min(2, pause * 2)
+        }
+    }
+
+    private func describe(_ record: LeaseRecord) -> String {
+        "the run lease '\(workload)' is \(record.owner)'s since epoch \(record.epoch)"
+            + (record.started ? ", which runs the workload" : "")
+    }
+}

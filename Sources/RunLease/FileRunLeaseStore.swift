@@ -1,0 +1,205 @@
+import LinuxSystem
+
+/// Run leases as files of a directory that both hosts mount: a file for each epoch, in a directory for each workload.
+///
+/// An epoch is decided by the exclusive creation of its file's name, which a network file system decides too; no lock is
+/// held. Files stay, so that whoever proposes an old epoch meets its record. A store must not be copied while it is in
+/// use: the copy has its name.
+public struct FileRunLeaseStore: RunLeaseStore {
+    /// Sixteen random bytes in hexadecimal, kept in the directory itself.
+    public let name: String
+    private let path: String
+
+    /// No workload is called so, since it begins with a dot.
+    private static let nameFile = ".store-id"
+
+    /// Uses a directory that exists, and makes it a store if it is none yet.
+    public init(directory path: String) throws(RunLeaseError) {
+        self.path = path
+        let root = try told { () throws(SystemError) in try Directory(path) }
+        if let name = try FileRunLeaseStore.name(of: root) {
+            self.name = name
+            return
+        }
+        let drawn = "\(FileRunLeaseStore.randomDigits())\n"
+        let publication = try told { () throws(SystemError) in
+            let publication = try root.publish(
+                Array(drawn.utf8),
+                as: FileRunLeaseStore.nameFile,
+                by: FileRunLeaseStore.temporaryName()
+            )
+            try root.sync()
+            return publication
+        }
+        // Another process may have been first, or an answer may have got lost: what is there counts.
+        guard let name = try FileRunLeaseStore.name(of: root) else {
+            throw RunLeaseError("cannot make \(path) a run lease store: \(publication.reason)")
+        }
+        self.name = name
+    }
+
+    /// The record of a workload's last epoch; nil if it has none yet.
+    public func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord? {
+        try check(workload)
+        let root = try root()
+        guard let folder = try told({ () throws(SystemError) in try root.directory(workload) }) else { return nil }
+        return try newest(in: folder)
+    }
+
+    /// Tries to make a record the one of its epoch.
+    public func propose(_ record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseProposal {
+        try check(workload)
+        let root = try root()
+        let folder = try told { () throws(SystemError) in
+            if record.epoch == 1 {
+                try root.makeDirectory(workload)
+                try root.sync()
+            }
+            return try root.directory(workload)
+        }
+        guard let folder else { throw gap(before: record, workload, newest: nil) }
+        let newest = try newest(in: folder)
+        guard record.epoch - 1 <= newest?.epoch ?? 0 else { throw gap(before: record, workload, newest: newest) }
+        if let newest, record.epoch <= newest.epoch {
+            guard try self.record(of: record.epoch, in: folder) == record else { return .lost(newest: newest) }
+            return try won(in: folder)
+        }
+        return try create(record, in: folder)
+    }
+
+    private func create(_ record: LeaseRecord, in folder: borrowing Directory) throws(RunLeaseError) -> LeaseProposal {
+        let publication: Directory.Publication
+        do throws(SystemError) {
+            publication = try folder.publish(
+                Array(record.text.utf8),
+                as: "\(record.epoch)",
+                by: FileRunLeaseStore.temporaryName()
+            )
+        } catch {
+            throw RunLeaseError("\(error)")
+        }
+        if publication == .made { return try won(in: folder) }
+        // A network file system may have made the name and lost its answer, and then have asked again by itself.
+        let found: LeaseRecord?
+        do throws(RunLeaseError) {
+            found = try self.record(of: record.epoch, in: folder)
+        } catch {
+            throw RunLeaseError(error.description, mayHaveBeenWritten: true)
+        }
+        guard let found else {
+            throw RunLeaseError(publication.reason, mayHaveBeenWritten: !publication.isRefusal)
+        }
+        return found == record ? try won(in: folder) : .lost(newest: try newest(in: folder) ?? found)
+    }
+
+    /// The answer for a record that is there: durable before anybody relies on it.
+    private func won(in folder: borrowing Directory) throws(RunLeaseError) -> LeaseProposal {
+        do throws(SystemError) {
+            try folder.sync()
+            return .won
+        } catch {
+            throw RunLeaseError("\(error)", mayHaveBeenWritten: true)
+        }
+    }
+
+    private func newest(in folder: borrowing Directory) throws(RunLeaseError) -> LeaseRecord? {
+        let names: [String]
+        do throws(SystemError) { names = try folder.names() } catch { throw RunLeaseError("\(error)") }
+        let epochs = names.compactMap { name in UInt64(name).flatMap { "\($0)" == name ? $0 : nil } }
+        guard let last = epochs.max() else { return nil }
+        guard let record = try record(of: last, in: folder) else {
+            throw RunLeaseError("\(folder.path)/\(last) was there and is gone; records must not be removed")
+        }
+        return record
+    }
+
+    private func record(of epoch: UInt64, in folder: borrowing Directory) throws(RunLeaseError) -> LeaseRecord? {
+        let bytes: [UInt8]?
+        do throws(SystemError) {
+            bytes = try folder.read("\(epoch)", atMost: LeaseRecord.maximumByteCount + 1)
+        } catch {
+            throw RunLeaseError("\(error)")
+        }
+        guard let bytes else { return nil }
+        guard let record = LeaseRecord(text: bytes), record.epoch == epoch else {
+            throw RunLeaseError("the run lease record \(folder.path)/\(epoch) is damaged")
+        }
+        return record
+    }
+
+    /// Opens the directory, and sees that it is still this store and not, say, the empty place where it was mounted.
+    private func root() throws(RunLeaseError) -> Directory {
+        let root = try told { () throws(SystemError) in try Directory(path) }
+        guard try FileRunLeaseStore.name(of: root) == name else {
+            throw RunLeaseError("\(path) is not the run lease store \(name) any more; is it mounted?")
+        }
+        return root
+    }
+
+    private static func name(of root: borrowing Directory) throws(RunLeaseError) -> String? {
+        let bytes: [UInt8]?
+        do throws(SystemError) { bytes = try root.read(nameFile, atMost: 64) } catch { throw RunLeaseError("\(error)") }
+        guard let bytes else { return nil }
+        let name = String(decoding: bytes.dropLast(), as: UTF8.self)
+        guard bytes.last == UInt8(ascii: "\n"), LeaseRecord.isInstance(name) else {
+            throw RunLeaseError("\(root.path)/\(nameFile) does not hold the name of a run lease store")
+        }
+        return name
+    }
+
+    private func check(_ workload: String) throws(RunLeaseError) {
+        let isWord = workload.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
+                true
+            default:
+                false
+            }
+        }
+        guard isWord, (1...64).contains(workload.utf8.count), !workload.hasPrefix(".") else {
+            throw RunLeaseError(
+                "a workload with a run lease cannot be called '\(workload)'; give 1 to 64 of A-Z, a-z, 0-9, '.', '_' "
+                    + "and '-', not a '.' first"
+            )
+        }
+    }
+
+    private func gap(before record: LeaseRecord, _ workload: String, newest: LeaseRecord?) -> RunLeaseError {
+        let last = newest.map { "the last is \($0.epoch)" } ?? "there is none yet"
+        return RunLeaseError("epoch \(record.epoch) of '\(workload)' in \(path) follows no other: \(last)")
+    }
+
+    private static func temporaryName() -> String { ".new-\(randomDigits())" }
+
+    private static func randomDigits() -> String {
+        let digits = String(UInt128.random(in: 0...UInt128.max), radix: 16)
+        return String(repeating: "0", count: 32 - digits.utf8.count) + digits
+    }
+}
+
+extension Directory.Publication {
+    /// What to tell when the name is not there.
+    fileprivate var reason: String {
+        switch self {
+        case .refused(let error), .unknown(let error): "\(error)"
+        case .made, .exists: "its file was made and is gone"
+        }
+    }
+
+    fileprivate var isRefusal: Bool {
+        switch self {
+        case .refused: true
+        case .made, .exists, .unknown: false
+        }
+    }
+}
+
+/// Tells a failure that was met before anything of an epoch was written.
+private func told<Value: ~Copyable>(_ body: () throws(SystemError) -> Value) throws(RunLeaseError) -> Value {
+    do throws(SystemError) {
+        return try body()
+    } catch {
+        throw RunLeaseError("\(error)")
+    }
+}

@@ -1,0 +1,60 @@
+/// Who may run a workload from one epoch on.
+public struct LeaseRecord: Hashable, Sendable {
+    /// Counts the changes: the first record has 1, and each has one more than the record that it replaces.
+    public let epoch: UInt64
+    /// The instance id of the process that holds the lease, as 32 hexadecimal digits.
+    public let owner: String
+    /// The token of the RUN that it was taken for; 0 if for none.
+    public let token: UInt64
+    /// Whether the owner has committed to run the workload.
+    public let started: Bool
+
+    /// Makes a record.
+    ///
+    /// - Parameters:
+    ///   - epoch: at least 1.
+    ///   - owner: 32 hexadecimal digits, in lower case.
+    public init(epoch: UInt64, owner: String, token: UInt64 = 0, started: Bool) {
+        precondition(epoch > 0, "epochs begin with 1")
+        precondition(LeaseRecord.isInstance(owner), "an owner is told by 32 hexadecimal digits")
+        self.epoch = epoch
+        self.owner = owner
+        self.token = token
+        self.started = started
+    }
+}
+
+extension LeaseRecord {
+    /// Bytes that the text form has at most.
+    static let maximumByteCount = 160
+
+    /// The text form, in ASCII; each line ends with a line feed:
+    /// ```
+    /// pageferry run lease 1
+    /// epoch 7
+    /// owner 00112233445566778899aabbccddeeff
+    /// token 42
+    /// started yes
+    /// ```
+    var text: String {
+        "pageferry run lease 1\nepoch \(epoch)\nowner \(owner)\ntoken \(token)\nstarted \(started ? "yes" : "no")\n"
+    }
+
+    /// Reads the text form; nil for anything else, were it longer by one byte.
+    init?(text bytes: [UInt8]) {
+        guard bytes.count <= LeaseRecord.maximumByteCount else { return nil }
+        let values = bytes.split(separator: UInt8(ascii: "\n")).map { line in
+            String(decoding: line.drop { $0 != UInt8(ascii: " ") }.dropFirst(), as: UTF8.self)
+        }
+        guard values.count == 5, let epoch = UInt64(values[1]), epoch > 0, LeaseRecord.isInstance(values[2]),
+            let token = UInt64(values[3])
+        else { return nil }
+        self.init(epoch: epoch, owner: values[2], token: token, started: values[4] == "yes")
+        // One form only: what would be written differently was not written here.
+        guard text.utf8.elementsEqual(bytes) else { return nil }
+    }
+
+    static func isInstance(_ text: String) -> Bool {
+        text.utf8.count == 32 && text.utf8.allSatisfy { "0123456789abcdef".utf8.contains($0) }
+    }
+}

@@ -1,0 +1,39 @@
+/// Keeps the run leases of workloads where both sides of a migration reach them, and decides who comes first.
+///
+/// Calls block for as long as the store takes.
+public protocol RunLeaseStore: Sendable {
+    /// What the two sides compare to know that they use one store: it is the store's own, wherever it is seen from.
+    var name: String { get }
+
+    /// The record of a workload's last epoch; nil if it has none yet.
+    func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord?
+
+    /// Tries to make a record the one of its epoch, which must follow the newest.
+    ///
+    /// Of all the records that are ever proposed for an epoch, one wins, for good. To propose it again, after an answer
+    /// that got lost, wins again, also when later epochs have followed.
+    func propose(_ record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseProposal
+}
+
+/// What became of a record that was proposed.
+public enum LeaseProposal: Hashable, Sendable {
+    /// It is the record of its epoch, durably.
+    case won
+    /// Another one is.
+    case lost(newest: LeaseRecord)
+}
+
+/// A store that did not answer what it was asked.
+public struct RunLeaseError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// What failed, on what, and why, in one line.
+    public let description: String
+    /// Whether the proposed record may have become its epoch's, or may yet: false only if this call provably wrote
+    /// nothing under the epoch's name. It does not speak of earlier calls.
+    public let mayHaveBeenWritten: Bool
+
+    /// Makes an error out of its parts.
+    public init(_ description: String, mayHaveBeenWritten: Bool = false) {
+        self.description = description
+        self.mayHaveBeenWritten = mayHaveBeenWritten
+    }
+}

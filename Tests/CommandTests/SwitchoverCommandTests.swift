@@ -1,0 +1,141 @@
+import Foundation
+import Testing
+
+@Suite("Cancel, lease and recovery, on real processes")
+struct SwitchoverCommandTests {
+    private let workspace: Workspace
+
+    init() throws {
+        workspace = try Workspace()
+    }
+
+    private func migrate(_ source: AgentProcess, _ destination: AgentProcess, _ options: String...) throws -> Running {
+        let sockets = ["--source", source.socket, "--destination", destination.socket]
+        return try Running(Executable.pageferry, ["migrate", "--json"] + sockets + options)
+    }
+
+    private func wait(_ agent: AgentProcess, for state: String) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while try !agent.qmp("query-migrate").contains("\"\(state)\"") {
+            guard Date() < deadline else { throw TestFailure("never \(state): \(try agent.qmp("query-migrate"))") }
+        }
+    }
+
+    @Test("cancel between RUN and the start brings the workload back", .timeLimit(.minutes(1)))
+    func cancel() throws {
+        let source = try AgentProcess.source(in: workspace, "--memory", "16MiB", "--device", "slow:start=2")
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
+        defer { destination.end() }
+        let migrating = try migrate(source, destination, "--verify")
+        defer { migrating.end() }
+        try wait(source, for: "postcopy-active")
+        let cancelled = try Executable.pageferry("cancel", source.socket)
+        #expect(cancelled.status == 0, "\(cancelled)")
+        let finished = try migrating.finish()
+        #expect(finished.status == 1, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "cancelled")
+        #expect(try report.value("runs_on") == "source")
+        #expect(try report.number("verify", "pages_checked") == 4096)
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
+    @Test(
+        "a destination that dies before its start loses the workload to the source, with a lease",
+        .timeLimit(.minutes(1))
+    )
+    func leaseTakesBack() throws {
+        let lease = ["--lease", "\(workspace.path)/test"]
+        let source = try AgentProcess.source(
+            in: workspace,
+            ["--memory", "16MiB", "--device", "slow:start=30", "--peer-timeout", "1s"] + lease
+        )
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, ["--listen", "127.0.0.1:0"] + lease)
+        defer { destination.end() }
+        let migrating = try migrate(source, destination)
+        defer { migrating.end() }
+        try wait(source, for: "postcopy-active")
+        destination.end()
+        let finished = try migrating.finish()
+        #expect(finished.status == 1, "\(finished)")
+        #expect(try Printed(finished.output).value("runs_on") == "source")
+        #expect(try String(contentsOfFile: workspace.file("test/2"), encoding: .utf8).contains("epoch 2"))
+    }
+
+    @Test("without a lease the source waits for the operator's word", .timeLimit(.minutes(1)))
+    func operatorsWord() throws {
+        let source = try AgentProcess.source(in: workspace, ["--memory", "16MiB", "--device", "slow:start=30"])
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, ["--listen", "127.0.0.1:0"])
+        defer { destination.end() }
+        let migrating = try migrate(source, destination)
+        defer { migrating.end() }
+        try wait(source, for: "postcopy-active")
+        destination.end()
+        try wait(source, for: "postcopy-paused")
+        let refused = try Executable.pageferry("cancel", source.socket)
+        #expect(refused.status == 1 && refused.errors.contains("unknown"), "\(refused)")
+        let taken = try Executable.pageferry("cancel", source.socket, "--destination-is-gone")
+        #expect(taken.status == 0, "\(taken)")
+        #expect(try source.qmp("query-status").contains("\"running\""))
+    }
+
+    @Test("a link that is cut twice is made again, and no page is lost", .timeLimit(.minutes(2)))
+    func cutTwice() throws {
+        let hosts = try TwoHosts(rate: "200mbit")
+        let options = ["--peer-timeout", "1s"]
+        let source = try AgentProcess.source(
+            in: workspace,
+            on: (hosts, hosts.source),
+            ["--memory", "64MiB", "--think-time", "1ms"] + options
+        )
+        defer { source.end() }
+        let destination = try AgentProcess.destination(
+            in: workspace,
+            on: (hosts, hosts.destination),
+            ["--listen", "\(TwoHosts.destinationAddress):7000", "--insecure"] + options
+        )
+        defer { destination.end() }
+        let begun = try Executable.pageferry(
+            "migrate",
+            "--source",
+            source.socket,
+            "--destination",
+            destination.socket,
+            "--detach"
+        )
+        #expect(begun.status == 0, "\(begun)")
+        for _ in 0..<2 {
+            try wait(source, for: "postcopy-active")
+            try hosts.cutLink()
+            try wait(source, for: "postcopy-paused")
+            try wait(destination, for: "postcopy-paused")
+            try hosts.mendLink()
+        }
+        try wait(source, for: "completed")
+        try wait(destination, for: "completed")
+        let check = try Printed(destination.qmp("stop", "pageferry-verify"))
+        #expect(try check.number("return", "pages_checked") == 16384)
+        #expect(try check.number("return", "corrupt") == 0)
+    }
+
+    @Test("a workload goes there and back, and there again", .timeLimit(.minutes(2)))
+    func thereAndBack() throws {
+        let a = try AgentProcess.source(in: workspace, ["--memory", "16MiB", "--lease", "\(workspace.path)/test"])
+        defer { a.end() }
+        let b = try AgentProcess.destination(in: workspace, ["--lease", "\(workspace.path)/test"])
+        defer { b.end() }
+        for (from, to) in [(a, b), (b, a), (a, b)] {
+            let moved = try migrate(from, to, "--verify")
+            defer { moved.end() }
+            let finished = try moved.finish()
+            #expect(finished.status == 0, "\(finished)")
+            let report = try Printed(finished.output)
+            #expect(try report.value("result") == "completed")
+            #expect(try report.number("verify", "corrupt") == 0)
+            #expect(try report.number("verify", "pages_checked") == 4096)
+        }
+    }
+}

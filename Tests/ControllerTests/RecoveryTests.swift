@@ -1,0 +1,127 @@
+import Foundation
+import LinuxSystem
+import PageProtocol
+import RunLease
+import Testing
+
+@Suite("A migration whose link breaks", .serialized)
+struct RecoveryTests {
+    @Test func `goes on by itself when RUNNING was lost`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .running, recovering: .seconds(60))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await expectMoved(ferrying)
+        #expect(ferrying.source.passed.contains("postcopy-paused"))
+        #expect(ferrying.source.passed.contains("postcopy-recover"))
+    }
+
+    @Test func `loses no page, however often the link breaks`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60), pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        for page in 0..<5 {
+            #expect(ferrying.landing.workload?.regions[0].page(page * 7).load(as: UInt8.self) != nil)
+            ferrying.relay.cutAll()
+            let breaks = page + 1
+            #expect(
+                try await soon {
+                    ferrying.source.passed.filter { $0 == "postcopy-recover" }.count >= breaks
+                        && ferrying.source.passed.last == "postcopy-active"
+                }
+            )
+        }
+        #expect(ferrying.wrongPages() == [])
+        try await expectMoved(ferrying)
+    }
+
+    @Test func `is cancelled over the next link when the wish came too late for this one`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .cancelled, recovering: .seconds(60)) {
+            $0.disk.behave { $0.acquire = .waits }
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        let cancelling = Task { await ferrying.source.refusal("migrate_cancel") }
+        try await ferrying.source.wait(for: "cancelling")
+        ferrying.landing.workload?.disk.gate.open()
+        #expect(await cancelling.value?.contains("unknown") == true)
+        try await ferrying.source.wait(for: "cancelled")
+        try await ferrying.destination.wait(for: "cancelled")
+        #expect(ferrying.journal.running == ["source"])
+        #expect(!ferrying.journal.ranTwice)
+    }
+
+    @Test func `is cancelled between RUN and the start, and nothing has run there`() async throws {
+        let ferrying = try await Ferrying { $0.disk.behave { $0.acquire = .waits } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        let cancelling = Task { try await ferrying.source.command("migrate_cancel") }
+        try await ferrying.source.wait(for: "cancelling")
+        ferrying.landing.workload?.disk.gate.open()
+        _ = try await cancelling.value
+        #expect(ferrying.journal.running == ["source"])
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+        try await ferrying.destination.wait(for: "cancelled")
+        #expect(ferrying.source.passed.last == "cancelled")
+    }
+
+    @Test func `is not cancelled once it runs there, and says so`() async throws {
+        let ferrying = try await Ferrying(pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(untilRunning: true)
+        try await ferrying.source.wait(for: "postcopy-active")
+        #expect(
+            try await soon { await ferrying.source.refusal("migrate_cancel") == "the workload runs on the destination" }
+        )
+        #expect(ferrying.wrongPages() == [])
+        try await expectMoved(ferrying)
+    }
+
+    @Test func `takes the workload back by the lease when the destination has not won it`() async throws {
+        let folder = NSTemporaryDirectory() + "pf-lease-\(UInt32.random(in: 0...UInt32.max))"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let store = try FileRunLeaseStore(directory: folder)
+        let ferrying = try await Ferrying(recovering: .seconds(60), lease: store) {
+            $0.disk.behave { $0.acquire = .waits }
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
+        ferrying.relay.cutAll()
+        try await ferrying.source.wait(for: "failed")
+        #expect(ferrying.journal.running == ["source"])
+        // The start that goes on meanwhile is refused by the lease.
+        ferrying.landing.workload?.disk.gate.open()
+        #expect(try await soon { try await ferrying.destination.failure != nil })
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+        #expect(try store.newest("test")?.epoch == 2)
+    }
+
+    @Test func `does not take the workload back when the lease says that it has started`() async throws {
+        let folder = NSTemporaryDirectory() + "pf-lease-\(UInt32.random(in: 0...UInt32.max))"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let ferrying = try await Ferrying(
+            cuttingAt: .running,
+            recovering: .seconds(60),
+            lease: FileRunLeaseStore(directory: folder)
+        )
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await expectMoved(ferrying)
+        #expect(ferrying.source.passed.contains("postcopy-paused"))
+    }
+
+    private func expectMoved(_ ferrying: Ferrying) async throws {
+        try await ferrying.source.wait(for: "completed")
+        try await ferrying.destination.wait(for: "completed")
+        #expect(ferrying.journal.running == ["destination"])
+        #expect(!ferrying.journal.ranTwice)
+        #expect(ferrying.wrongPages() == [])
+    }
+}

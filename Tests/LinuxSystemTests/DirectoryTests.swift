@@ -1,0 +1,46 @@
+import Foundation
+import LinuxSystem
+import OwnThread
+import SystemPackage
+import Testing
+
+@Suite(.ownThread, .timeLimit(.minutes(1)))
+struct DirectoryTests {
+    private let path = FileManager.default.temporaryDirectory.appendingPathComponent("directory-\(UUID())").path
+
+    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false) }
+
+    private func remove() { try? FileManager.default.removeItem(atPath: path) }
+
+    @Test func `all names are listed, as often as one asks`() throws {
+        defer { remove() }
+        let directory = try Directory(path)
+        let names = (0..<1000).map { "\($0)-\(String(repeating: "n", count: 100))" }
+        for name in names { try Data().write(to: URL(fileURLWithPath: "\(path)/\(name)")) }
+        for _ in 0..<2 { #expect(try directory.names().sorted() == (names + [".", ".."]).sorted()) }
+    }
+
+    @Test func `a file is published once, whole, and leaves nothing else`() throws {
+        defer { remove() }
+        let directory = try Directory(path)
+        #expect(try directory.publish([1, 2, 3], as: "file", by: "temporary") == .made)
+        #expect(try directory.publish([4], as: "file", by: "temporary") == .exists)
+        #expect(try directory.read("file", atMost: 10) == [1, 2, 3])
+        #expect(try directory.read("file", atMost: 2) == [1, 2])
+        #expect(try directory.read("other", atMost: 2) == nil)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: path) == ["file"])
+    }
+
+    @Test func `a name that leads elsewhere is not followed`() throws {
+        defer { remove() }
+        let directory = try Directory(path)
+        try FileManager.default.createSymbolicLink(atPath: "\(path)/link", withDestinationPath: "/etc/passwd")
+        #expect(throws: SystemError("read \(path)/link", .tooManySymbolicLinkLevels)) {
+            try directory.read("link", atMost: 10)
+        }
+        try FileManager.default.createSymbolicLink(atPath: "\(path)/folder", withDestinationPath: "/etc")
+        #expect(throws: SystemError("open the directory \(path)/folder", .notDirectory)) {
+            _ = try directory.directory("folder")
+        }
+    }
+}

@@ -1,0 +1,103 @@
+import Glibc
+import LinuxSystem
+import OwnThread
+import Synchronization
+import SystemPackage
+import Testing
+
+@Suite(.ownThread, .timeLimit(.minutes(1)))
+struct FileLockTests {
+    private let path: String
+
+    init() throws {
+        var template = Array("/tmp/pageferry-lock-XXXXXX".utf8CString)
+        let descriptor = mkstemp(&template)
+        try #require(descriptor >= 0)
+        close(descriptor)
+        path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    /// Why the file cannot be locked now; nil if it can.
+    private func refusal() -> SystemError? {
+        do throws(SystemError) {
+            try FileLock(path).release()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private var isHeld: SystemError {
+        SystemError("lock \(path)", .resourceTemporarilyUnavailable, advice: "another holds it, see: fuser -v \(path)")
+    }
+
+    @Test func `a file has one holder at a time`() throws {
+        defer { unlink(path) }
+        let lock = try FileLock(path)
+        #expect(refusal() == isHeld)
+        lock.release()
+        #expect(refusal() == nil)
+        #expect(refusal() == nil)
+    }
+
+    @Test func `the lock stays when the file is opened and closed elsewhere in the process`() throws {
+        defer { unlink(path) }
+        let lock = try FileLock(path)
+        close(open(path, O_RDWR))
+        #expect(refusal() == isHeld)
+        lock.release()
+    }
+
+    @Test func `a holder that was killed holds no longer`() async throws {
+        defer { unlink(path) }
+        await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String] in
+            let lock = try FileLock(path)
+            #expect(throws: SystemError.self) { try FileLock(path).release() }
+            kill(getpid(), SIGKILL)
+            lock.release()
+        }
+        #expect(refusal() == nil)
+    }
+
+    @Test func `a program that is started while it is held does not keep it`() throws {
+        defer { unlink(path) }
+        let lock = try FileLock(path)
+        let child = try ChildProcess("/bin/sh", ["-c", "exec sleep 60"])
+        lock.release()
+        #expect(refusal() == nil)
+        #expect(try child.wait(milliseconds: 0).end == nil)
+    }
+
+    @Test func `the process that holds a lock of the older kind is named`() throws {
+        defer { unlink(path) }
+        let script = """
+            import fcntl, os, sys, time
+            file = open(sys.argv[1], "r+")
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            os.write(2, b"%d\\n" % os.getpid())
+            time.sleep(600)
+            """
+        let child = try ChildProcess("/usr/bin/env", ["python3", "-c", script, path])
+        var line = ""
+        while !line.hasSuffix("\n") {
+            let (end, errors) = try child.wait(milliseconds: 10)
+            line += String(decoding: errors, as: UTF8.self)
+            try #require(end == nil, "\(line)")
+        }
+        let advice = "process \(line.dropLast()) holds it"
+        #expect(refusal() == SystemError("lock \(path)", .resourceTemporarilyUnavailable, advice: advice))
+        _ = consume child
+        #expect(refusal() == nil)
+    }
+
+    @Test func `what is no regular file is refused`() throws {
+        defer { unlink(path) }
+        #expect(throws: SystemError("lock /dev/null", .invalidArgument, advice: "give a regular file")) {
+            try FileLock("/dev/null").release()
+        }
+        #expect(throws: SystemError("open /", .isDirectory)) { try FileLock("/").release() }
+        #expect(throws: SystemError("open \(path)-gone", .noSuchFileOrDirectory)) {
+            try FileLock("\(path)-gone").release()
+        }
+    }
+}

@@ -1,0 +1,37 @@
+import Foundation
+import RunLease
+
+/// A directory that is removed when the test no longer needs it.
+final class Site: Sendable {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("run-lease-\(UUID())").path
+
+    init() throws {
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    }
+
+    deinit {
+        try? FileManager.default.removeItem(atPath: path)
+    }
+
+    func store() throws -> FileRunLeaseStore { try FileRunLeaseStore(directory: path) }
+
+    func names(in folder: String = "") throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: "\(path)/\(folder)").sorted()
+    }
+
+    func write(_ text: String, to file: String) throws {
+        try Data(text.utf8).write(to: URL(fileURLWithPath: "\(path)/\(file)"))
+    }
+}
+
+extension LeaseRecord {
+    /// The record of a side that is told by one digit.
+    static func of(_ side: Int, epoch: UInt64 = 1) -> LeaseRecord {
+        LeaseRecord(epoch: epoch, owner: String(repeating: "\(side)", count: 32), token: UInt64(side), started: true)
+    }
+}
+
+extension FileRunLeaseStore {
+    func propose(_ record: LeaseRecord) throws(RunLeaseError) -> LeaseProposal { try propose(record, for: "vm") }
+    func newest() throws(RunLeaseError) -> LeaseRecord? { try newest("vm") }
+}

@@ -1,0 +1,33 @@
+import Telemetry
+import Testing
+
+@Suite("A latency recorder")
+struct LatencyRecorderTests {
+    private func recorder(_ durations: UInt64...) -> LatencyRecorder {
+        let recorder = LatencyRecorder()
+        for duration in durations { recorder.record(nanoseconds: duration) }
+        return recorder
+    }
+
+    @Test("adds up to within 0.8 %")
+    func sum() {
+        let sum = LatencyRecorder.sum(of: [recorder(100, 5_000), recorder(1_000_000)])
+        #expect(sum.count == 3)
+        #expect(abs(Double(sum.nanoseconds) - 1_005_100) < 0.008 * 1_005_100)
+        #expect(LatencyRecorder.sum(of: []) == (0, 0))
+    }
+
+    @Test("counts by powers of two of microseconds")
+    func powersOfTwo() {
+        let counts = LatencyRecorder.powersOfTwo(
+            of: [recorder(0, 999, 1_100, 1_900, 2_100, 300_000), recorder(300_000, .max)]
+        )
+        #expect(counts.count == 32)
+        #expect(counts[0] == 4)
+        #expect(counts[1] == 1)
+        // From 256 to 512 microseconds.
+        #expect(counts[8] == 2)
+        #expect(counts[30] == 1)
+        #expect(counts.reduce(0, +) == 8)
+    }
+}

@@ -1,0 +1,149 @@
+import Glibc
+import Guest
+import LinuxSystem
+import Testing
+
+@testable import Workloads
+
+@Suite("Devices that hold something of their host", .timeLimit(.minutes(1)))
+struct HostDeviceTests {
+    /// Why a device cannot be had; nil if it can.
+    private func refusal(_ devices: DeviceSet) -> String? {
+        do throws(DeviceError) {
+            try devices.acquire()
+            return nil
+        } catch {
+            return error.reason
+        }
+    }
+
+    @Test("A disk is held by one side at a time")
+    func disk() throws {
+        let image = try TemporaryFile([0])
+        let source = try BuiltInWorkload(new: .small(.random, devices: [.disk(path: image.path)]))
+        try source.devices.acquire()
+        // Held already.
+        try source.devices.acquire()
+        let destination = try source.moved()
+        #expect(
+            refusal(destination.devices)
+                == "cannot lock \(image.path): \(strerror(EAGAIN).map { String(cString: $0) } ?? ""); "
+                + "another holds it, see: fuser -v \(image.path)"
+        )
+        source.devices.release()
+        source.devices.release()
+        try destination.devices.acquire()
+        #expect(refusal(source.devices) != nil)
+        destination.devices.release()
+        try source.devices.acquire()
+    }
+
+    @Test("A disk counts how often it was given to the workload, on all hosts")
+    func acquisitions() throws {
+        let image = try TemporaryFile([])
+        let source = DiskDevice(name: "disk", path: image.path)
+        for _ in 1...3 {
+            try source.acquire()
+            source.release()
+        }
+        let destination = DiskDevice(name: "disk", path: "/elsewhere/\(image.path.dropFirst(5))")
+        try destination.load(source.save())
+        #expect(destination.acquisitions == 3)
+    }
+
+    @Test("A disk does not take another disk's state, or a damaged one")
+    func otherDisk() throws {
+        let disk = DiskDevice(name: "disk", path: "/srv/a.img")
+        let error = #expect(throws: DeviceError.self) {
+            try disk.load(DiskDevice(name: "disk", path: "/srv/b.img").save())
+        }
+        #expect(error?.reason == "its state is of the image b.img, not of /srv/a.img")
+        for state in [[], [1], disk.save().dropLast()] as [[UInt8]] {
+            #expect(throws: DeviceError.self) { try disk.load(state) }
+        }
+    }
+
+    @Test("A disk that is not there is told")
+    func noDisk() {
+        let disk = DeviceSet([DiskDevice(name: "disk", path: "/nowhere/a.img")])
+        #expect(refusal(disk) == "cannot open /nowhere/a.img: No such file or directory")
+    }
+
+    /// A hook that notes its calls in a file beside it, and then does what the script says.
+    private final class Script {
+        let file: TemporaryFile
+        let calls: TemporaryFile
+
+        init(_ script: String) throws {
+            calls = try TemporaryFile([])
+            file = try TemporaryFile(Array("#!/bin/sh\necho \"$@\" >> \(calls.path)\n\(script)\n".utf8))
+            chmod(file.path, 0o700)
+        }
+
+        func hook(seconds: UInt64 = 30) -> HookDevice {
+            HookDevice(path: file.path, workload: "vm", seconds: seconds)
+        }
+
+        var notes: [Substring] { (ProcessFile.text(calls.path) ?? "").split(separator: "\n") }
+    }
+
+    @Test("A hook is called once before a start, and once after a stop")
+    func hook() throws {
+        let script = try Script("true")
+        let hook = script.hook()
+        hook.release()
+        #expect(script.notes == [])
+        try hook.acquire()
+        try hook.acquire()
+        #expect(script.notes == ["start vm"])
+        hook.release()
+        hook.release()
+        #expect(script.notes == ["start vm", "undo vm"])
+        try hook.acquire()
+        #expect(script.notes == ["start vm", "undo vm", "start vm"])
+    }
+
+    @Test(
+        "A hook that fails refuses the start with its first line, and is undone",
+        arguments: [
+            ("exit 3", "ended with status 3"),
+            ("echo no volume >&2; echo more >&2; exit 1", "ended with status 1: no volume"),
+            ("echo gone >&2; kill -KILL $$", "was ended by signal 9: gone"),
+            ("[ $1 = undo ] || { echo waits >&2; sleep 60; }", "did not end within 3 s: waits"),
+        ]
+    )
+    func failingHook(body: String, outcome: String) throws {
+        let script = try Script(body)
+        let devices = DeviceSet([script.hook(seconds: body.contains("sleep") ? 3 : 30)])
+        #expect(refusal(devices) == "\(script.file.path) start \(outcome)")
+        #expect(script.notes == ["start vm", "undo vm"])
+        devices.release()
+        #expect(script.notes == ["start vm", "undo vm"])
+    }
+
+    @Test("A hook that is no program is told")
+    func noHook() throws {
+        let hook = DeviceSet([HookDevice(path: "/nowhere/hook", workload: "vm")])
+        #expect(refusal(hook) == "cannot run /nowhere/hook: No such file or directory")
+    }
+
+    @Test("A hook has no state")
+    func hookState() throws {
+        let hook = HookDevice(path: "/h", workload: "vm")
+        try hook.load(hook.save())
+        #expect(throws: DeviceError.self) { try hook.load([1]) }
+    }
+
+    @Test("A hook that arrives runs only where it is allowed")
+    func allowedHook() throws {
+        let description = WorkloadConfiguration.small(.random, devices: [.hook(path: "/srv/hook")]).description
+        for landing in [BuiltInLanding(), BuiltInLanding(allowingHooks: ["/srv", "/srv/hook2"])] {
+            let error = #expect(throws: WorkloadError.self) { _ = try landing.prepare(description) }
+            #expect(
+                error?.description
+                    == "the workload brings hook:/srv/hook, which may not run here; allow it with --allow-hook"
+            )
+        }
+        _ = try BuiltInLanding(allowingHooks: ["/srv/hook"]).prepare(description)
+    }
+}
