@@ -65,6 +65,7 @@ extension Agent {
             case .stop: try await stop()
             case .quit:
                 sink.send("SHUTDOWN", ["guest": false, "reason": "host-qmp-quit"])
+                await incoming?.failConts("the agent ends")
                 ending.yield(.quit)
             case .setCapabilities: try setCapabilities(command)
             case .setParameters: try setParameters(command)
@@ -241,6 +242,9 @@ extension Agent {
         try await exclusively("stop") {
             let workload = try await ownership().get()
             guard workload.activity.isRunning else { return }
+            if let incoming, await incoming.snapshot().state == .postcopyPaused {
+                throw CommandRefused(reason: "the workload may wait for a page that is missing; run recover first")
+            }
             try await onThread("stop") { try workload.stop() }
             sink.send("STOP")
         }

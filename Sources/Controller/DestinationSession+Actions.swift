@@ -34,8 +34,7 @@ extension DestinationSession {
             waitingConts.forEach { $0.resume() }
             waitingConts = []
         case .contFailed(let reason):
-            waitingConts.forEach { $0.resume(throwing: CommandRefused(reason: reason)) }
-            waitingConts = []
+            failConts(reason)
         case .closeLink(let reason): hangUp(reason: reason)
         case .violation(let what):
             logger.error("the source breaks the protocol: \(what)")

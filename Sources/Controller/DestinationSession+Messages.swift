@@ -163,6 +163,13 @@ extension DestinationSession {
     func receive(_ message: ControlMessage) {
         guard let number = control?.number else { return }
         switch message {
+        case .regions, .failure, .refused: break
+        default:
+            guard number == acceptedControl || agent != nil else {
+                return lose("the source sent \(message.kind) before REGIONS")
+            }
+        }
+        switch message {
         case .regions(let announcement):
             guard number != acceptedControl else { return lose("the source sent REGIONS twice") }
             self.announcement = announcement

@@ -138,6 +138,12 @@ actor DestinationSession {
         try await withCheckedThrowingContinuation { waitingConts.append($0) }
     }
 
+    /// Lets nobody wait any more.
+    func failConts(_ reason: String) {
+        waitingConts.forEach { $0.resume(throwing: CommandRefused(reason: reason)) }
+        waitingConts = []
+    }
+
     private func consume() async {
         for await event in stream { take(event) }
     }

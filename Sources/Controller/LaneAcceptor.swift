@@ -69,18 +69,20 @@ final class LaneAcceptor: Sendable {
     }
 
     private func take(_ socket: consuming StreamSocket) {
+        let refusal = "refused a connection from \(socket.peer)"
         guard openings.count < LaneAcceptor.openingLimit else {
-            logger.warning("refused a connection from \(socket.peer): too many wait to say what they are")
-            return
+            return logger.warning("\(refusal): too many wait to say what they are")
         }
-        let peer = socket.peer
-        let handover = Handover(socket)
+        take(Handover(socket), refusal: refusal)
+    }
+
+    private func take(_ handover: Handover<StreamSocket>, refusal: String) {
         do throws(SystemError) {
             try openings.run("open") { [self] in
                 if let socket = handover.take() { open(socket) }
             }
         } catch {
-            logger.warning("refused a connection from \(peer): \(error)")
+            logger.warning("\(refusal): \(error)")
         }
     }
 

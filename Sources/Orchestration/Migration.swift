@@ -21,6 +21,12 @@ public struct Migration: Sendable {
         /// The destination's part.
         public var destination: AgentReport?
 
+        /// Nothing known.
+        public init(source: AgentReport? = nil, destination: AgentReport? = nil) {
+            self.source = source
+            self.destination = destination
+        }
+
         /// Whether the migration has ended, well or badly, as far as either side can tell.
         public var hasEnded: Bool {
             let ends = ["completed", "failed", "cancelled", "postcopy-paused"]
@@ -29,6 +35,16 @@ public struct Migration: Sendable {
             // A source that failed has the workload back; its destination may wait for ever.
             if source?.states.last == "failed" || source?.states.last == "cancelled" { return true }
             return (here ?? true) && (there ?? true)
+        }
+
+        /// Adds what was known of a side that has ended meanwhile. Nothing runs there any more.
+        func remembering(_ earlier: Sides) -> Sides {
+            func last(_ now: AgentReport?, _ before: AgentReport?) -> AgentReport? {
+                guard now == nil, var gone = before else { return now }
+                gone.runsHere = false
+                return gone
+            }
+            return Sides(source: last(source, earlier.source), destination: last(destination, earlier.destination))
         }
 
         /// Whether a side that can be asked waits for the other.
@@ -85,14 +101,16 @@ public struct Migration: Sendable {
             }
             defer { group.cancelAll() }
             change.yield()
+            var seen = Sides()
             for await _ in changes {
-                let sides = await sides()
-                guard sides.hasEnded else { continue }
-                guard sides.isPaused else { return sides }
-                // A side that lost the other may decide by its lease, or find it again.
-                try await Task.sleep(for: Migration.patience)
-                let later = await self.sides()
-                if later.hasEnded { return later }
+                var sides = await sides()
+                if sides.hasEnded, sides.isPaused {
+                    // A side that lost the other may decide by its lease, or find it again.
+                    try await Task.sleep(for: Migration.patience)
+                    sides = await self.sides()
+                }
+                if sides.hasEnded { return sides.remembering(seen) }
+                seen = sides.remembering(seen)
             }
             throw CancellationError()
         }

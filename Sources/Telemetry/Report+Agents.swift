@@ -48,7 +48,7 @@ extension Report {
         let last = (source: source?.states.last, destination: destination?.states.last)
         result =
             switch last {
-            case ("completed", _), (nil, "completed"): .completed
+            case ("completed", _), (_, "completed"): .completed
             case ("cancelled", _): .cancelled
             case ("postcopy-paused", _), (_, "postcopy-paused"): .paused
             default: .failed

@@ -22,7 +22,7 @@ public struct BuiltInLanding: Landing {
             // Whoever reaches the migration port would choose what runs here.
             throw WorkloadError("the workload brings hook:\(path), which may not run here; allow it with --allow-hook")
         }
-        try checkMemory(for: configuration.memoryBytes)
+        try configuration.checkMemory()
         let userfaultfd = try Userfaultfd(features: [])
         let regions = try description.regions.map { shape in
             let memory = try MemoryRegion(name: shape.name, pageSize: shape.pageSize, pageCount: shape.pageCount)
@@ -35,15 +35,5 @@ public struct BuiltInLanding: Landing {
             resident: regions.compactMap(\.resident),
             workload: try BuiltInWorkload(configuration, regions: regions, origin: .arriving)
         )
-    }
-
-    private func checkMemory(for byteCount: Int) throws {
-        guard let available = ProcessFile.availableMemory else { return }
-        guard byteCount <= available else {
-            throw WorkloadError(
-                "the workload needs \(byteCount >> 20) MiB of memory, and this host has \(available >> 20) MiB "
-                    + "available; free memory here or move a smaller workload"
-            )
-        }
     }
 }

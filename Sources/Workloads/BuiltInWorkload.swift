@@ -92,6 +92,7 @@ public final class BuiltInWorkload: Workload {
     /// - Throws: as ``init(_:regions:origin:)``.
     public convenience init(new configuration: WorkloadConfiguration) throws {
         try configuration.validate()
+        try configuration.checkMemory()
         let regions = try configuration.regions.map { shape in
             let memory = try MemoryRegion(name: shape.name, pageSize: shape.pageSize, pageCount: shape.pageCount)
             return GuestRegion(memory: memory)

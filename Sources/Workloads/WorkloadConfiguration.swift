@@ -1,5 +1,6 @@
 import FoundationEssentials
 public import Guest
+import LinuxSystem
 
 /// Everything that makes a built-in workload what it is: the same configuration makes the same workload elsewhere.
 public struct WorkloadConfiguration: Codable, Hashable, Sendable {
@@ -121,6 +122,19 @@ extension WorkloadConfiguration {
             case .large(let mebibytes): sum + mebibytes << 20
             }
         }
+    }
+}
+
+extension WorkloadConfiguration {
+    /// Whether this host has the memory that the workload needs.
+    ///
+    /// - Throws: ``WorkloadError`` with how much is there.
+    func checkMemory() throws {
+        guard let available = ProcessFile.availableMemory, memoryBytes > available else { return }
+        throw WorkloadError(
+            "the workload needs \(memoryBytes >> 20) MiB of memory, and this host has \(available >> 20) MiB available; "
+                + "free memory here or use a smaller workload"
+        )
     }
 }
 

@@ -50,12 +50,19 @@ struct MigrateCommand: AsyncParsableCommand {
         if detach { return }
         let sides = try await migration.end()
         var checked = Report.Verify()
+        var problem: AgentFailure?
         if verify, let holder = sides.holder(of: migration) {
-            checked = try await holder.verify()
-            try await holder.execute("cont")
+            do {
+                checked = try await holder.verify()
+                try await holder.execute("cont")
+            } catch let failure as AgentFailure {
+                // The migration itself has ended, which is told all the same.
+                problem = failure
+            }
         }
         let report = Report(source: sides.source, destination: sides.destination, verify: checked)
         print(try json ? report.json() : ReportTable(report).text)
+        if let problem { throw problem }
         if report.result != .completed { throw ExitCode(1) }
     }
 }
