@@ -70,6 +70,11 @@ struct AgentOptions: ParsableArguments {
         return configuration
     }
 
+    /// Lets the process end when whoever started it does, if that was asked for: also while memory is being filled.
+    func watchInput() {
+        if endWithInput { InputEnd.shared.watch() }
+    }
+
     func logger(_ command: String) -> Logger {
         Logger(label: "pageferry") { [logLevel] _ in LineLog(command: command, logLevel: logLevel) }
     }
@@ -93,18 +98,9 @@ struct AgentOptions: ParsableArguments {
             await server.shutdown()
             throw error
         }
-        if endWithInput { endWhenInputDoes(agent) }
+        InputEnd.shared.tell(agent)
         let outcome = await agent.outcome()
         await server.shutdown()
         if case .failed(let reason) = outcome { throw Failure(reason) }
-    }
-
-    /// Lets the agent end when whoever started it does: their end of the pipe to standard input closes.
-    private func endWhenInputDoes(_ agent: Agent) {
-        FileHandle.standardInput.readabilityHandler = { input in
-            guard input.availableData.isEmpty else { return }
-            input.readabilityHandler = nil
-            agent.quit()
-        }
     }
 }

@@ -54,6 +54,7 @@ struct DestinationCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        agentOptions.watchInput()
         let logger = agentOptions.logger("destination")
         var configuration = try agentOptions.configuration()
         configuration.startsStopped = stopped

@@ -27,6 +27,7 @@ struct SourceCommand: AsyncParsableCommand {
     var onStartFailure = StartFailureOption.resume
 
     func run() async throws {
+        agentOptions.watchInput()
         let logger = agentOptions.logger("source")
         let workload = try workloadOptions.makeWorkload()
         var configuration = try agentOptions.configuration()
