@@ -6,7 +6,8 @@ import Switchover
 /// What the destination says.
 extension SourceSession {
     func connected(_ handover: Handover<StreamSocket>) {
-        guard let socket = handover.take() else { return }
+        // Of two attempts that succeed, the first counts.
+        guard control == nil, let socket = handover.take() else { return }
         do {
             lastControl += 1
             let number = lastControl

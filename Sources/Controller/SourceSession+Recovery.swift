@@ -22,9 +22,9 @@ extension SourceSession {
             redial = attempt
             start("redial") { [destination, events] in
                 if let socket = attempt.run(destination) {
-                    events.yield(.redialed(socket))
+                    events.yield(.redialed(attempt, socket))
                 } else {
-                    events.yield(.redialGivenUp)
+                    events.yield(.redialGivenUp(attempt))
                 }
             }
         } catch {
@@ -36,8 +36,23 @@ extension SourceSession {
     /// The destination is there again: a paused migration goes on, or it is told that the workload was taken back.
     func redialed(_ socket: Handover<StreamSocket>) {
         redial = nil
-        if machine.state == .postcopyPaused, case .connect = machine.recover() { note() }
+        if machine.state == .postcopyPaused {
+            // While the lease is being asked no link is made; whatever it says, there is another attempt.
+            guard case .connect = machine.recover() else { return }
+            note()
+        }
         connected(socket)
+    }
+
+    /// The destination was not there for as long as it is looked for: from now on only `recover` does.
+    func giveUpRedial() {
+        redial = nil
+        if machine.state == .postcopyPaused {
+            holdsStill = true
+            logger.warning("\(destination) was looked for in vain; run recover when it can be reached")
+        }
+        machine.redialGivenUp()
+        note()
     }
 
     func resync() {

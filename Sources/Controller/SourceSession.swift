@@ -11,7 +11,7 @@ actor SourceSession {
     /// What happens outside of the session, in the order it happened.
     enum Event: Sendable {
         case connected(Handover<StreamSocket>)
-        case redialed(Handover<StreamSocket>)
+        case redialed(Redial, Handover<StreamSocket>)
         case connectFailed(reason: String)
         case lanesJoined(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)
         case control(Int, ControlLane.Event)
@@ -25,7 +25,7 @@ actor SourceSession {
         case regained(epoch: UInt64)
         case resumed
         case resumeFailed(reason: String)
-        case redialGivenUp
+        case redialGivenUp(Redial)
     }
 
     /// Moments that the report is made of.
@@ -79,7 +79,7 @@ actor SourceSession {
     var rejoining: Rejoining?
     /// The attempt to make a link again that is under way by itself.
     var redial: Redial?
-    /// A pause was asked for: only `recover` ends it.
+    /// A pause was asked for, or the destination was looked for in vain: only `recover` ends it.
     var holdsStill = false
     private let stream: AsyncStream<Event>
 
@@ -207,11 +207,10 @@ actor SourceSession {
         switch event {
         case .connected(let socket): connected(socket)
         case .connectFailed(let reason): lose(reason)
-        case .redialed(let socket): redialed(socket)
-        case .redialGivenUp:
-            redial = nil
-            machine.redialGivenUp()
-            note()
+        case .redialed(let attempt, let socket):
+            if attempt === redial { redialed(socket) }
+        case .redialGivenUp(let attempt):
+            if attempt === redial { giveUpRedial() }
         case .lanesJoined(let urgent, let bulk): join(urgent: urgent, bulk: bulk)
         case .control(let number, let event):
             guard number == lastControl, control != nil else { return }
