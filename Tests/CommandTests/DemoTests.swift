@@ -198,6 +198,16 @@ struct DemoTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
+    @Test("tells on a terminal how far it is", .timeLimit(.minutes(2)))
+    func progress() throws {
+        // Long enough to be seen: every page comes by a fault.
+        let command = "\(Executable.pageferry) demo --memory 32MiB --no-push"
+        let finished = try Executable.run("/usr/bin/script", ["-qec", command, "/dev/null"])
+        #expect(finished.status == 0, "\(finished)")
+        #expect(finished.output.contains(/postcopy-active  \d+ of 8192 pages  \d+ MiB\/s  stall p99 \d+ µs/))
+        #expect(finished.output.contains("completed: the workload runs on the destination"))
+    }
+
     @Test("prints a table that a person can read", .timeLimit(.minutes(2)))
     func table() throws {
         let finished = try Executable.pageferry("demo", "--memory", "16MiB")
