@@ -141,6 +141,7 @@ extension DestinationSession {
                 table: table
             ) { [events] in events.yield(.agent($0)) }
             try agent.attach(urgent: urgent, bulk: bulk)
+            lanesControl = control?.number
             self.agent = agent
             self.workload = workload
             perform(machine.memoryPrepared())
@@ -155,6 +156,7 @@ extension DestinationSession {
         guard let urgent = urgent.take(), let bulk = bulk.take() else { return }
         do throws(SystemError) {
             try agent.attach(urgent: urgent, bulk: bulk)
+            lanesControl = control?.number
         } catch {
             lose("\(error)")
         }
@@ -185,7 +187,9 @@ extension DestinationSession {
         case .run(let token, let epoch):
             if timeline[.started] == nil { timeline.note(.runReceived) }
             perform(machine.run(RunGrant(token: RunToken(token), epoch: epoch)))
-        case .cancel(let token): perform(machine.cancel(RunToken(token)))
+        case .cancel(let token):
+            logger.notice("the source wants the workload back")
+            perform(machine.cancel(RunToken(token)))
         case .complete: perform(machine.complete())
         case .bye: perform(machine.bye())
         case .failure(let reason), .refused(let reason): lose("the source says: \(reason)")

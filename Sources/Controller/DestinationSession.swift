@@ -62,6 +62,8 @@ actor DestinationSession {
     /// The control connection in use, with a number that tells its events from those of an earlier one.
     var control: (lane: ControlLane, number: Int)?
     var lastControl = 0
+    /// The control connection whose lanes serve.
+    var lanesControl: Int?
     /// The control connection whose REGIONS were taken: memory is prepared for it.
     var acceptedControl: Int?
     var peer: Hello?
@@ -203,7 +205,8 @@ actor DestinationSession {
             timeline.note(.resident)
             perform(machine.allPagesResident())
         case .laneLost(let lane, let reason):
-            guard let control else { return }
+            // Lanes of an earlier link, which end late, say nothing of this one.
+            guard let control, control.number == lanesControl else { return }
             let (number, text) = (control.number, "the \(lane) lane: \(reason)")
             // A peer that hangs up closes its connections in no order: the control connection is given time to say why.
             Task { [events] in

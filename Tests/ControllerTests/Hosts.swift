@@ -88,6 +88,11 @@ final class Host: Sendable {
         }
     }
 
+    /// Waits until this was logged.
+    func wait(forLine text: String) async throws {
+        #expect(try await soon { "\(log.all)".contains(text) }, "nobody logged '\(text)'")
+    }
+
     /// The events in order: a state of the migration by its name.
     var events: [String] { told.withLock(\.self) }
 

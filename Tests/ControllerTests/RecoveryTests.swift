@@ -43,7 +43,7 @@ struct RecoveryTests {
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "postcopy-active")
         let cancelling = Task { await ferrying.source.refusal("migrate_cancel") }
-        try await ferrying.source.wait(for: "cancelling")
+        try await ferrying.destination.wait(forLine: "the source wants the workload back")
         ferrying.landing.workload?.disk.gate.open()
         #expect(await cancelling.value?.contains("unknown") == true)
         try await ferrying.source.wait(for: "cancelled")
@@ -58,7 +58,7 @@ struct RecoveryTests {
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "postcopy-active")
         let cancelling = Task { try await ferrying.source.command("migrate_cancel") }
-        try await ferrying.source.wait(for: "cancelling")
+        try await ferrying.destination.wait(forLine: "the source wants the workload back")
         ferrying.landing.workload?.disk.gate.open()
         _ = try await cancelling.value
         #expect(ferrying.journal.running == ["source"])
