@@ -233,21 +233,29 @@ extension Agent {
         try await exclusively("cont") {
             let workload = try await ownership().get()
             guard !workload.activity.isRunning else { return }
-            try await onThread("start") { try WorkloadStart.inPlace(workload) }
-            sink.send("RESUME")
+            try await letRun(workload)
         }
+    }
+
+    private func letRun(_ workload: any Workload) async throws {
+        try await onThread("start") { try WorkloadStart.inPlace(workload) }
+        sink.send("RESUME")
     }
 
     private func stop() async throws {
         try await exclusively("stop") {
             let workload = try await ownership().get()
             guard workload.activity.isRunning else { return }
-            if let incoming, await incoming.snapshot().state == .postcopyPaused {
-                throw CommandRefused(reason: "the workload may wait for a page that is missing; run recover first")
-            }
-            try await onThread("stop") { try workload.stop() }
-            sink.send("STOP")
+            try await halt(workload)
         }
+    }
+
+    private func halt(_ workload: any Workload) async throws {
+        if let incoming, await incoming.snapshot().state == .postcopyPaused {
+            throw CommandRefused(reason: "the workload may wait for a page that is missing; run recover first")
+        }
+        try await onThread("stop") { try workload.stop() }
+        sink.send("STOP")
     }
 
     /// Begins or ends the workload's running, or relies on it being stopped: one at a time, and never while a migration
@@ -266,13 +274,19 @@ extension Agent {
         return try await body()
     }
 
+    /// `pageferry-verify`: checks every page. A workload that runs is stopped meanwhile, in the one command, so that no
+    /// client that dies on the way leaves it stopped.
     private func verify() async throws -> Report.Verify {
         let outcome = try await exclusively("verify") {
             let workload = try await ownership().get()
-            guard !workload.activity.isRunning else {
-                throw CommandRefused(reason: "the workload runs; run stop before its pages are checked")
+            guard workload.ownMemory != nil else {
+                throw CommandRefused(reason: "this workload cannot check its own pages")
             }
-            return try await onThread("verify") { workload.verify() }
+            let runs = workload.activity.isRunning
+            if runs { try await halt(workload) }
+            let outcome = try await onThread("verify") { workload.verify() }
+            if runs { try await letRun(workload) }
+            return outcome
         }
         guard let outcome else { throw CommandRefused(reason: "this workload cannot check its own pages") }
         var verify = Report.Verify()

@@ -1,6 +1,7 @@
 import DestinationAgent
 import Guest
 import LinuxSystem
+import PageProtocol
 import Switchover
 import Telemetry
 
@@ -40,6 +41,7 @@ extension DestinationSession {
     /// Adds what the destination knows.
     func fill(_ report: inout AgentReport) {
         let snapshot = snapshot()
+        report.migration = peer?.migration.description
         report.states = states.states.map(\.rawValue)
         report.error = snapshot.failureReason
         report.total = snapshot.totalMicroseconds

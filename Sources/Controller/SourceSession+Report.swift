@@ -1,5 +1,6 @@
 import Guest
 import LinuxSystem
+import PageProtocol
 import SourceAgent
 import Switchover
 import Telemetry
@@ -37,6 +38,7 @@ extension SourceSession {
     /// Adds what the source knows.
     func fill(_ report: inout AgentReport) {
         let snapshot = snapshot()
+        report.migration = migration.description
         report.states = states.states.map(\.rawValue)
         report.error = snapshot.failureReason
         report.total = snapshot.totalMicroseconds

@@ -281,7 +281,10 @@ actor SourceSession {
         if machine.state == .postcopyPaused, control == nil { redialByItself() }
         switch machine.state {
         case .failed, .completed, .cancelled:
-            if timeline[.end] == nil { timeline.note(.end) }
+            if timeline[.end] == nil {
+                timeline.note(.end)
+                if let reason = machine.failureReason { logger.error("the migration failed: \(reason)") }
+            }
             if machine.isOver { events.finish() }
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:

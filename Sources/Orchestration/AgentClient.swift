@@ -34,10 +34,9 @@ public struct AgentClient: Sendable {
         try decode(try await execute("pageferry-report"))
     }
 
-    /// Stops the workload and checks every page.
+    /// Checks every page of the workload; one that runs is stopped meanwhile.
     public func verify() async throws -> Report.Verify {
-        try await execute("stop")
-        return try decode(try await execute("pageferry-verify"))
+        try decode(try await execute("pageferry-verify"))
     }
 
     /// Waits until the recovery that was asked for has ended.

@@ -59,8 +59,54 @@ public struct Migration: Sendable {
     /// Begins the migration and the switchover; returns when both are under way, or the migration has failed already,
     /// which its end then tells with the reason.
     ///
+    /// A migration between the two that somebody began before, and may not have lived to see through, is taken up where
+    /// it stands.
+    ///
     /// - Parameter uri: where the destination is to be reached; nil for where it listens, or any port of its loopback.
     public func begin(at uri: String? = nil) async throws {
+        switch try await progress() {
+        case .switchedOver: return
+        case .begun: break
+        case .notBegun: try await migrate(at: uri)
+        }
+        do {
+            try await source.execute("migrate-start-postcopy")
+        } catch let refusal as AgentFailure {
+            // Another client, or the migration's end, came first.
+            guard case .switchedOver = try await progress() else {
+                let ends = ["failed", "cancelled"]
+                guard let last = try? await source.report().states.last, ends.contains(last) else { throw refusal }
+                return
+            }
+        }
+    }
+
+    /// How far a migration between the two has come.
+    private enum Progress {
+        case notBegun, begun, switchedOver
+    }
+
+    private func progress() async throws -> Progress {
+        let here = try await source.report()
+        guard here.source != nil, let state = here.states.last, !["none", "failed", "cancelled"].contains(state) else {
+            return .notBegun
+        }
+        let there = try await destination.report()
+        if state == "setup" || state == "active" {
+            // The destination may not have heard of it yet.
+            guard there.migration == nil || there.migration == here.migration else { throw elsewhere() }
+            return .begun
+        }
+        guard there.migration == here.migration else { throw elsewhere() }
+        return .switchedOver
+    }
+
+    private func elsewhere() -> AgentFailure {
+        let reason = "the workload moves, or has moved, to another destination than \(destination.address)"
+        return AgentFailure(agent: source.address, command: "migrate", reason: reason)
+    }
+
+    private func migrate(at uri: String?) async throws {
         var listening = try await destination.listeningAddress()
         if listening == nil {
             let wanted = uri ?? "tcp:127.0.0.1:0"
@@ -75,12 +121,6 @@ public struct Migration: Sendable {
             )
         }
         try await source.execute("migrate", ["uri": .string(address)])
-        do {
-            try await source.execute("migrate-start-postcopy")
-        } catch let refusal as AgentFailure {
-            let ends = ["failed", "cancelled"]
-            guard let last = try? await source.report().states.last, ends.contains(last) else { throw refusal }
-        }
     }
 
     /// What both sides know now.

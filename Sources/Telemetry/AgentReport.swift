@@ -50,6 +50,8 @@ public struct AgentReport: Codable, Hashable, Sendable {
 
     /// The instance id of the process, 32 hexadecimal digits.
     public var instance: String
+    /// The id of the migration, 32 hexadecimal digits, or nil before a destination has heard of one.
+    public var migration: String?
     /// Every state the migration has passed here, in QEMU's names, oldest first.
     public var states: [String] = ["none"]
     /// Why the migration failed here, or nil.

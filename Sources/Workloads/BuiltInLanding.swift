@@ -4,12 +4,16 @@ import LinuxSystem
 /// A place in this process where built-in workloads can arrive.
 public struct BuiltInLanding: Landing {
     private let hooks: Set<String>
+    private let witness: Witness?
 
     /// Makes a landing.
     ///
-    /// - Parameter hooks: paths of programs that the `hook` devices of a workload that arrives may run on this host.
-    public init(allowingHooks hooks: Set<String> = []) {
+    /// - Parameters:
+    ///   - hooks: paths of programs that the `hook` devices of a workload that arrives may run on this host.
+    ///   - witness: who is told of each operation of a workload that arrives; nil for nobody.
+    public init(allowingHooks hooks: Set<String> = [], witness: Witness? = nil) {
         self.hooks = hooks
+        self.witness = witness
     }
 
     /// Makes memory, registered and empty, and the stopped workload in it.
@@ -33,7 +37,7 @@ public struct BuiltInLanding: Landing {
             userfaultfd: userfaultfd,
             ranges: regions.map(\.memory.range),
             resident: regions.compactMap(\.resident),
-            workload: try BuiltInWorkload(configuration, regions: regions, origin: .arriving)
+            workload: try BuiltInWorkload(configuration, regions: regions, origin: .arriving, witness: witness)
         )
     }
 }

@@ -57,9 +57,15 @@ public final class BuiltInWorkload: Workload {
     ///   - configuration: what it is to be.
     ///   - regions: memory of the shapes that the configuration makes; zeros for a new workload.
     ///   - origin: whether its pages are to be filled, which takes a while, or come from elsewhere.
+    ///   - witness: who is told of each operation; nil for nobody.
     /// - Throws: ``WorkloadError`` when the configuration contradicts itself or a file does not fit;
     ///   `SystemError` when no memory or thread is to be had.
-    public init(_ configuration: WorkloadConfiguration, regions: [GuestRegion], origin: Origin) throws {
+    public init(
+        _ configuration: WorkloadConfiguration,
+        regions: [GuestRegion],
+        origin: Origin,
+        witness: Witness? = nil
+    ) throws {
         try configuration.validate()
         let shapes = regions.map { region in
             let memory = region.memory
@@ -72,7 +78,13 @@ public final class BuiltInWorkload: Workload {
         let clock = ClockDevice()
         let console = ConsoleDevice(clock: clock)
         let threads = (0..<configuration.threads).map { index in
-            WorkloadThread(index: index, configuration: configuration, memory: memory, console: console)
+            WorkloadThread(
+                index: index,
+                configuration: configuration,
+                memory: memory,
+                console: console,
+                witness: witness
+            )
         }
         self.configuration = configuration
         self.regions = regions
@@ -89,15 +101,15 @@ public final class BuiltInWorkload: Workload {
 
     /// Makes a stopped new workload in memory of its own.
     ///
-    /// - Throws: as ``init(_:regions:origin:)``.
-    public convenience init(new configuration: WorkloadConfiguration) throws {
+    /// - Throws: as ``init(_:regions:origin:witness:)``.
+    public convenience init(new configuration: WorkloadConfiguration, witness: Witness? = nil) throws {
         try configuration.validate()
         try configuration.checkMemory()
         let regions = try configuration.regions.map { shape in
             let memory = try MemoryRegion(name: shape.name, pageSize: shape.pageSize, pageCount: shape.pageCount)
             return GuestRegion(memory: memory)
         }
-        try self.init(configuration, regions: regions, origin: .new)
+        try self.init(configuration, regions: regions, origin: .new, witness: witness)
     }
 
     deinit {
@@ -116,8 +128,8 @@ public final class BuiltInWorkload: Workload {
             var run = Run()
             let signal = run.signal
             for thread in threads {
-                thread.prepare()
                 do {
+                    try thread.prepare()
                     let joined = try JoinedThread(name: "work-\(thread.index)") {
                         signal.waitForBegin()
                         thread.work(until: signal)
@@ -168,10 +180,10 @@ public final class BuiltInWorkload: Workload {
     public var consoleText: String { console.text }
 
     /// Does a number of operations with each thread's work, one thread after the other, on the calling thread.
-    func perform(operationsPerThread count: UInt64) {
+    func perform(operationsPerThread count: UInt64) throws {
         let signal = RunSignal()
         for thread in threads {
-            thread.prepare()
+            try thread.prepare()
             thread.work(until: signal, limit: count)
         }
     }

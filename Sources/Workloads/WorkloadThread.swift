@@ -18,6 +18,9 @@ final class WorkloadThread: @unchecked Sendable {
     let configuration: WorkloadConfiguration
     let memory: WorkloadMemory
     private let console: ConsoleDevice
+    private let witness: Witness?
+    /// What the next run, or the one that runs, is to tell the witness; as `state`.
+    private var witnessed: Witness.Run?
 
     // Written by the running thread alone, read by anyone: relaxed, since each is a figure by itself.
     private let operations = Atomic<UInt64>(0)
@@ -26,11 +29,18 @@ final class WorkloadThread: @unchecked Sendable {
     private let first = Atomic<UInt64>(0)
     private let last = Atomic<UInt64>(0)
 
-    init(index: Int, configuration: WorkloadConfiguration, memory: WorkloadMemory, console: ConsoleDevice) {
+    init(
+        index: Int,
+        configuration: WorkloadConfiguration,
+        memory: WorkloadMemory,
+        console: ConsoleDevice,
+        witness: Witness?
+    ) {
         self.index = index
         self.configuration = configuration
         self.memory = memory
         self.console = console
+        self.witness = witness
         state = ThreadState(random: RandomStream(seed: configuration.seed, stream: UInt64(index)))
     }
 
@@ -43,7 +53,10 @@ final class WorkloadThread: @unchecked Sendable {
     }
 
     /// Forgets the last run's first operation. It does not run.
-    func prepare() {
+    ///
+    /// - Throws: ``WorkloadError`` when it is to be witnessed and cannot be.
+    func prepare() throws(WorkloadError) {
+        witnessed = try witness?.makeRun()
         operationsBefore.store(operations.load(ordering: .relaxed), ordering: .relaxed)
         first.store(0, ordering: .relaxed)
     }
@@ -124,7 +137,10 @@ final class WorkloadThread: @unchecked Sendable {
         let before = operations.load(ordering: .relaxed)
         let thinkTime = configuration.thinkTime
         var done: UInt64 = 0
+        let witnessed = witnessed
+        witnessed?.begin()
         while done < limit && !signal.isStopping {
+            if let witnessed { witnessed.operate() }
             stepper.step()
             stepper.state.operations &+= 1
             done &+= 1
@@ -142,5 +158,6 @@ final class WorkloadThread: @unchecked Sendable {
         // Without think time, the last operation ended just now.
         if thinkTime == 0 && done > 0 { last.store(MonotonicClock.now(), ordering: .relaxed) }
         state = stepper.state
+        witnessed?.end()
     }
 }

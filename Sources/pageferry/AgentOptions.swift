@@ -5,6 +5,7 @@ import LinuxSystem
 import Logging
 import QMP
 import RunLease
+import Workloads
 
 /// Where an agent is controlled, and how much it says.
 struct AgentOptions: ParsableArguments {
@@ -47,6 +48,10 @@ struct AgentOptions: ParsableArguments {
     @Flag(help: .hidden)
     var endWithInput = false
 
+    /// A file that is told of each operation of a built-in workload.
+    @Option(help: .hidden)
+    var witness: String?
+
     func validate() throws {
         guard qmp.contains(where: { if case .unix = $0 { true } else { false } }) else {
             throw ValidationError("an agent needs a control socket: --qmp unix:PATH")
@@ -73,6 +78,10 @@ struct AgentOptions: ParsableArguments {
     /// Lets the process end when whoever started it does, if that was asked for: also while memory is being filled.
     func watchInput() {
         if endWithInput { InputEnd.shared.watch() }
+    }
+
+    func makeWitness() throws -> Witness? {
+        try witness.map { try Witness(path: $0) }
     }
 
     func logger(_ command: String) -> Logger {

@@ -62,7 +62,8 @@ struct DestinationCommand: AsyncParsableCommand {
         _ = try Userfaultfd()
         let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }
         defer { attached?.close() }
-        let landing: any Landing = attached ?? BuiltInLanding(allowingHooks: Set(allowHook))
+        let landing: any Landing =
+            try attached ?? BuiltInLanding(allowingHooks: Set(allowHook), witness: agentOptions.makeWitness())
         let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)
         try await agentOptions.run(agent, logger: logger) {
             guard let listen else { return "controlled at \(agentOptions.qmp[0])" }

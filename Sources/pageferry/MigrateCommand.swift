@@ -54,7 +54,6 @@ struct MigrateCommand: AsyncParsableCommand {
         if verify, let holder = sides.holder(of: migration) {
             do {
                 checked = try await holder.verify()
-                try await holder.execute("cont")
             } catch let failure as AgentFailure {
                 // The migration itself has ended, which is told all the same.
                 problem = failure

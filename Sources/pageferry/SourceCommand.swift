@@ -29,13 +29,14 @@ struct SourceCommand: AsyncParsableCommand {
     func run() async throws {
         agentOptions.watchInput()
         let logger = agentOptions.logger("source")
-        let workload = try workloadOptions.makeWorkload()
+        let witness = try agentOptions.makeWitness()
+        let workload = try workloadOptions.makeWorkload(witness: witness)
         var configuration = try agentOptions.configuration()
         configuration.pushes = !workloadOptions.noPush
         configuration.afterStartRefusal = onStartFailure.policy
         let agent = Agent(
             workload: (workload, workload.regions.map(\.memory)),
-            landing: BuiltInLanding(),
+            landing: BuiltInLanding(witness: witness),
             configuration: configuration,
             logger: logger
         )

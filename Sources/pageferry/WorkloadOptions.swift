@@ -73,8 +73,8 @@ struct WorkloadOptions: ParsableArguments {
     }
 
     /// Makes the workload, its memory filled.
-    func makeWorkload() throws -> BuiltInWorkload {
-        try BuiltInWorkload(new: configuration(load: load.map { try LineFile(reading: $0) }))
+    func makeWorkload(witness: Witness?) throws -> BuiltInWorkload {
+        try BuiltInWorkload(new: configuration(load: load.map { try LineFile(reading: $0) }), witness: witness)
     }
 
     /// The workload as its module knows it.

@@ -8,7 +8,10 @@ struct QEMUClientTests {
         "finds the answers and events that it knows",
         .enabled(if: QEMUClient.python != nil, "the package qemu.qmp cannot be had: no network, or no python3-venv"),
         .timeLimit(.minutes(2)),
-        arguments: [("completes", []), ("fails", ["--device", "broken:load"])]
+        arguments: [
+            ("completes", []), ("fails", ["--device", "broken:load"]), ("cancels", ["--device", "slow:start=5"]),
+            ("recovers", ["--write", "0"]),
+        ]
     )
     func drives(scenario: String, options: [String]) throws {
         let workspace = try Workspace()

@@ -109,6 +109,7 @@ struct SwitchoverCommandTests {
         #expect(begun.status == 0, "\(begun)")
         for _ in 0..<2 {
             try wait(source, for: "postcopy-active")
+            try wait(destination, for: "postcopy-active")
             try hosts.cutLink()
             try wait(source, for: "postcopy-paused")
             try wait(destination, for: "postcopy-paused")
@@ -119,6 +120,39 @@ struct SwitchoverCommandTests {
         let check = try Printed(destination.qmp("stop", "pageferry-verify"))
         #expect(try check.number("return", "pages_checked") == 16384)
         #expect(try check.number("return", "corrupt") == 0)
+    }
+
+    @Test("a migrate that died is run again: it takes the migration up where it stands", .timeLimit(.minutes(1)))
+    func migrateAgain() throws {
+        let source = try AgentProcess.source(in: workspace, "--memory", "16MiB")
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
+        defer { destination.end() }
+        // What a migrate has done that was killed before it began the switchover.
+        let socket = try Printed(destination.qmp("query-migrate"))
+        let addresses: [[String: Any]] = try socket.value("return", "socket-address")
+        let port = try #require(addresses.first?["port"] as? String)
+        let begin = "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:127.0.0.1:\(port)\"}}"
+        _ = try source.qmp(begin)
+        for _ in 0..<2 {
+            // The second finds it completed.
+            let migrating = try migrate(source, destination, "--verify")
+            defer { migrating.end() }
+            let finished = try migrating.finish()
+            #expect(finished.status == 0, "\(finished)")
+            let report = try Printed(finished.output)
+            #expect(try report.value("result") == "completed")
+            #expect(try report.value("runs_on") == "destination")
+            #expect(try report.number("verify", "pages_checked") == 4096)
+        }
+        let otherWorkspace = try Workspace()
+        let other = try AgentProcess.destination(in: otherWorkspace, "--listen", "127.0.0.1:0")
+        defer { other.end() }
+        let refused = try migrate(source, other)
+        defer { refused.end() }
+        let finished = try refused.finish()
+        #expect(finished.status == 1)
+        #expect(finished.errors.contains("another destination than unix:\(other.socket)"), "\(finished)")
     }
 
     @Test("a workload goes there and back, and there again", .timeLimit(.minutes(2)))

@@ -59,6 +59,25 @@ final class TwoHosts: Sendable {
         try TwoHosts.ip("-n", source, "link", "set", "vs\(id)", "up")
     }
 
+    /// Sends what a host sends to nobody; what it is sent still arrives.
+    func loseWhat(_ host: String) throws {
+        let (link, other) = neighbour(of: host)
+        let nobody = "02:00:00:00:00:01"
+        try TwoHosts.ip("-n", host, "neigh", "replace", other, "lladdr", nobody, "dev", link, "nud", "permanent")
+    }
+
+    /// Ends ``loseWhat(_:)``.
+    func loseNothing(_ host: String) throws {
+        let (link, other) = neighbour(of: host)
+        try TwoHosts.ip("-n", host, "neigh", "del", other, "dev", link)
+    }
+
+    private func neighbour(of host: String) -> (link: String, address: String) {
+        let id = source.dropFirst(3)
+        return host == source
+            ? ("vs\(id)", TwoHosts.destinationAddress) : ("vd\(id)", TwoHosts.sourceAddress)
+    }
+
     private static func ip(_ arguments: String...) throws {
         try check("/sbin/ip", arguments)
     }

@@ -1,8 +1,9 @@
 """Drives a source and a destination with QEMU's own client, and checks that they behave as QEMU's would.
 
-Usage: qmp_client.py completes|fails SOURCE_SOCKET DESTINATION_SOCKET
+Usage: qmp_client.py completes|fails|cancels|recovers SOURCE_SOCKET DESTINATION_SOCKET
 """
 import asyncio
+import socket
 import sys
 
 from qemu.qmp import ExecuteError, QMPClient
@@ -110,6 +111,56 @@ async def fails(source, destination, of_source, of_destination):
     expect("cont on the destination", await refusal(destination, "cont"), "GenericError")
 
 
+async def cancels(source, destination, of_source, of_destination):
+    """The destination takes seconds to start: the workload is taken back after postcopy became active."""
+    await begin(source, destination)
+    await told(of_source, "postcopy-active")
+    await source.execute("migrate_cancel")
+    expect("status of the source", await status(source), "running")
+    expect("events of the source", await told(of_source, "RESUME"), ["cancelling", "cancelled", "RESUME"])
+    expect("events of the destination", (await told(of_destination, "cancelled"))[-2:], ["postcopy-device", "cancelled"])
+    expect("end", (await source.execute("query-migrate"))["status"], "cancelled")
+    expect("status of the destination", await status(destination), "inmigrate")
+    expect("cont on the destination", await refusal(destination, "cont"), "GenericError")
+    expect("nothing to cancel", await source.execute("migrate_cancel"), {})
+
+
+async def recovers(source, destination, of_source, of_destination):
+    """The link is broken twice, and made again, once at another address."""
+    await source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 4 << 20})
+    expect("nothing to pause", await refusal(source, "migrate-pause"), "GenericError")
+    expect("nothing to recover", await refusal(destination, "migrate-recover", {"uri": "tcp:127.0.0.1:0"}), "GenericError")
+    await begin(source, destination)
+    for client in (of_source, of_destination):
+        await told(client, "postcopy-active")
+    expect("RESUME", await told(of_destination, "RESUME"), ["RESUME"])
+    for _ in range(2):
+        await source.execute("migrate-pause", oob=True)
+        for client in (of_source, of_destination):
+            expect("events of the pause", await told(client, "postcopy-paused"), ["postcopy-paused"])
+        for client in (source, destination):
+            expect("pause", (await client.execute("query-migrate"))["status"], "postcopy-paused")
+        expect("status", [await status(source), await status(destination)], ["finish-migrate", "running"])
+        expect("cancel in a pause", await refusal(source, "migrate_cancel"), "GenericError")
+        expect("recovery of a new migration", await refusal(source, "migrate", {"uri": "tcp:127.0.0.1:1"}), "GenericError")
+        port = free_port()
+        await destination.execute("migrate-recover", {"uri": f"tcp:127.0.0.1:{port}"}, oob=True)
+        await source.execute("migrate", {"uri": f"tcp:127.0.0.1:{port}", "resume": True})
+        wanted = ["postcopy-recover-setup", "postcopy-recover", "postcopy-active"]
+        expect("events of the recovery", await told(of_source, "postcopy-active"), wanted)
+        expect("events of the recovery", (await told(of_destination, "postcopy-active"))[-2:], wanted[1:])
+    await source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 0})
+    for client in (of_source, of_destination):
+        expect("events of the end", await told(client, "completed"), ["completed"])
+
+
+def free_port():
+    """A port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 async def main(scenario, source_socket, destination_socket):
     source, destination = QMPClient("source"), QMPClient("destination")
     with source.listener() as of_source, destination.listener() as of_destination:
@@ -123,4 +174,5 @@ async def main(scenario, source_socket, destination_socket):
                 pass  # It was told to quit, and was faster.
 
 
-asyncio.run(asyncio.wait_for(main({"completes": completes, "fails": fails}[sys.argv[1]], *sys.argv[2:]), 60))
+scenarios = {scenario.__name__: scenario for scenario in (completes, fails, cancels, recovers)}
+asyncio.run(asyncio.wait_for(main(scenarios[sys.argv[1]], *sys.argv[2:]), 60))

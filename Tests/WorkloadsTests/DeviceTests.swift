@@ -21,7 +21,7 @@ struct DeviceTests {
     @Test("carry a version of four bytes for each page")
     func ledger() throws {
         let workload = try workload()
-        workload.perform(operationsPerThread: 300)
+        try workload.perform(operationsPerThread: 300)
         let saved = try workload.devices.save()
         #expect(saved[1].state.count == 400)
         let versions = stride(from: 0, to: 400, by: 4).map { at in
@@ -118,7 +118,7 @@ struct DeviceTests {
     @Test("read the memory of every region while they load, and find what is wrong in it")
     func readsMemory() throws {
         let source = try workload(.readsMemory)
-        source.perform(operationsPerThread: 100)
+        try source.perform(operationsPerThread: 100)
         _ = try source.moved()
         let saved = try source.devices.save()
         source.regions[2].memory.page(0).storeBytes(of: 0x77, toByteOffset: 99, as: UInt8.self)

@@ -10,12 +10,12 @@ struct GoingOnTests {
     func exactly(pattern: AccessPattern, threads: Int) throws {
         let configuration = WorkloadConfiguration.small(pattern, threads: threads)
         let stayed = try BuiltInWorkload(new: configuration)
-        stayed.perform(operationsPerThread: 1000)
+        try stayed.perform(operationsPerThread: 1000)
         let source = try BuiltInWorkload(new: configuration)
-        source.perform(operationsPerThread: 357)
+        try source.perform(operationsPerThread: 357)
         let destination = try source.moved()
         #expect(destination.isTwin(of: source))
-        destination.perform(operationsPerThread: 643)
+        try destination.perform(operationsPerThread: 643)
         #expect(destination.isTwin(of: stayed))
         #expect(!destination.isTwin(of: source))
         #expect(destination.verify() == Verification(pagesChecked: 500, corrupt: 0))
@@ -37,7 +37,7 @@ struct GoingOnTests {
     func backAndForth() throws {
         var workload = try BuiltInWorkload(new: .small(.random, threads: 2))
         for round in 1...3 {
-            workload.perform(operationsPerThread: 200)
+            try workload.perform(operationsPerThread: 200)
             workload = try workload.moved()
             #expect(workload.threads.map(\.state.operations) == [UInt64(round) * 200, UInt64(round) * 200])
         }
@@ -49,7 +49,7 @@ struct GoingOnTests {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 300, threads: threads, writes: 1))
         let written = workload.versions.map { $0 > 0 }
         let rounds = [.random: 20, .zipf: 16][pattern, default: 1]
-        workload.perform(operationsPerThread: UInt64((300 / threads) * rounds))
+        try workload.perform(operationsPerThread: UInt64((300 / threads) * rounds))
         #expect(workload.versions.map { $0 > 1 } == written)
     }
 
@@ -57,14 +57,14 @@ struct GoingOnTests {
     func everyBucket() throws {
         let workload = try BuiltInWorkload(new: .small(.kv, pages: 100, threads: 2))
         for page in 0..<100 { workload.page(page)[4095] ^= 1 }
-        workload.perform(operationsPerThread: 50 * 16)
+        try workload.perform(operationsPerThread: 50 * 16)
         #expect(workload.memory.wrong.count == 100)
     }
 
     @Test("has zero pages, one in sixteen", arguments: [AccessPattern.sequential, .random, .zipf])
     func zeroPages(pattern: AccessPattern) throws {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 1024, writes: 1))
-        workload.perform(operationsPerThread: 2000)
+        try workload.perform(operationsPerThread: 2000)
         let zero = (0..<1024).filter { page in workload.page(page).allSatisfy { $0 == 0 } }
         #expect(zero.count == 64)
         #expect(zero.allSatisfy { workload.versions[$0] == 0 })

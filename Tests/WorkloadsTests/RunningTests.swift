@@ -62,7 +62,7 @@ struct RunningTests {
     @Test("writes the fraction of its operations that it was told", arguments: [0, 0.25, 1])
     func writeFraction(fraction: Double) throws {
         let workload = try BuiltInWorkload(new: .small(.chase, writes: fraction))
-        workload.perform(operationsPerThread: 5000)
+        try workload.perform(operationsPerThread: 5000)
         let writes = workload.versions.reduce(0) { $0 + Int($1) - 1 }
         #expect(abs(Double(writes) / 5000 - fraction) < (fraction == 0.25 ? 0.03 : 1e-9))
     }

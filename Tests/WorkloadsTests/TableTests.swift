@@ -103,7 +103,7 @@ struct TableTests {
         }
         let verification = try #require(workload.verify())
         #expect(verification.corrupt == 150)
-        workload.perform(operationsPerThread: 500)
+        try workload.perform(operationsPerThread: 500)
     }
 
     @Test("is refused with the memory that would do, when the lines do not fit")
@@ -135,7 +135,7 @@ struct TableTests {
     @Test("has made-up keys when there is no file, and finds each")
     func synthetic() throws {
         let workload = try BuiltInWorkload(new: .small(.kv, pages: 40, threads: 3, writes: 1))
-        workload.perform(operationsPerThread: 500)
+        try workload.perform(operationsPerThread: 500)
         let plan = KeyValuePlan(workload.configuration)
         #expect(plan.keyCount == 3 * (13 * 31 * 6 / 10))
         for key in 0..<plan.keyCount {

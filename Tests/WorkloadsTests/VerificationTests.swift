@@ -12,7 +12,7 @@ struct VerificationTests {
 
     init() throws {
         workload = try BuiltInWorkload(new: .small(.random, pages: 300, threads: 2, writes: 1))
-        workload.perform(operationsPerThread: 500)
+        try workload.perform(operationsPerThread: 500)
         zeroPage = try #require(workload.versions.firstIndex(of: 0))
         page = try #require(workload.versions.firstIndex { $0 > 1 })
     }
@@ -44,9 +44,9 @@ struct VerificationTests {
     @Test("finds a page of an older version, whole as it is", arguments: AccessPattern.allCases)
     func stale(pattern: AccessPattern) throws {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 50, writes: 1))
-        workload.perform(operationsPerThread: 200)
+        try workload.perform(operationsPerThread: 200)
         let old = (0..<50).map { Array(workload.page($0)) }
-        workload.perform(operationsPerThread: 200)
+        try workload.perform(operationsPerThread: 200)
         #expect(workload.corrupt == 0)
         let page = try #require((0..<50).first { !workload.page($0).elementsEqual(old[$0]) })
         workload.page(page).copyBytes(from: old[page])
@@ -89,9 +89,9 @@ struct VerificationTests {
     }
 
     @Test("counts a page that an operation found wrong, once, also when it is right again")
-    func foundByOperations() {
+    func foundByOperations() throws {
         workload.page(page)[100] ^= 1
-        workload.perform(operationsPerThread: 3000)
+        try workload.perform(operationsPerThread: 3000)
         workload.page(page)[100] ^= 1
         #expect(workload.corrupt == 1)
     }
@@ -101,7 +101,7 @@ struct VerificationTests {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 100, writes: 1))
         let page = try #require(workload.versions.firstIndex { $0 > 0 })
         workload.page(page)[4000] ^= 1
-        workload.perform(operationsPerThread: 2000)
+        try workload.perform(operationsPerThread: 2000)
         #expect(workload.memory.wrong.contains(page))
         #expect(try workload.moved().corrupt == 1)
     }
