@@ -113,7 +113,7 @@ extension SourceSession {
         case .run(let grant):
             timeline.note(.runSent)
             send(.run(token: grant.token.value, epoch: grant.epoch), on: control)
-            push()
+            pushSoon()
         case .cancel(let token): send(.cancel(token: token.value), on: control)
         case .complete: send(.complete, on: control)
         case .bye:
@@ -144,7 +144,17 @@ extension SourceSession {
         )
     }
 
-    private func push() {
+    /// Pushed pages would keep both hosts busy while the start is all that counts; one that takes long is not waited
+    /// for.
+    private func pushSoon() {
+        Task { [events, number = lastControl] in
+            // Nobody cancels this task, so that the sleep does not fail.
+            try? await Task.sleep(for: .milliseconds(20))
+            events.yield(.pushDue(number))
+        }
+    }
+
+    func push() {
         guard settings.pushes else { return }
         do throws(SystemError) {
             try agent.startPush()

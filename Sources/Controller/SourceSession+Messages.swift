@@ -55,6 +55,7 @@ extension SourceSession {
             perform(machine.devicesFailed(device: device, reason: reason))
         case .running(let token):
             timeline.note(.running)
+            push()
             perform(machine.running(RunToken(token), from: instance))
         case .startFailed(let token, let reason):
             perform(machine.startFailed(RunToken(token), reason: reason, from: instance))

@@ -26,6 +26,7 @@ actor SourceSession {
         case resumed
         case resumeFailed(reason: String)
         case redialGivenUp(Redial)
+        case pushDue(Int)
     }
 
     /// Moments that the report is made of.
@@ -218,6 +219,8 @@ actor SourceSession {
             case .message(let message): receive(message)
             case .lost(let reason): lose(reason)
             }
+        case .pushDue(let number):
+            if number == lastControl, control != nil { push() }
         case .agent(.everyPageSent): perform(machine.allPagesSent())
         case .agent(.laneLost(let lane, let reason)): loseSoon("the \(lane) lane: \(reason)")
         case .stopped:
