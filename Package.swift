@@ -63,6 +63,14 @@ let package = Package(
         room("SourceAgent", ["PageProtocol", "LinuxSystem"]),
         room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
 
+        room(
+            "Bench",
+            [
+                "SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "Telemetry",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ]
+        ),
+
         // What can be moved.
         room("Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
@@ -80,9 +88,10 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Controller", "Guest", "LinuxSystem", "Orchestration", "QMP", "RunLease",
+                "Attachments", "Bench", "Controller", "Guest", "LinuxSystem", "Orchestration", "QMP", "RunLease",
                 "Switchover", "Telemetry", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: settings
         ),

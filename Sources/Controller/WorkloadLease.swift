@@ -35,7 +35,11 @@ struct WorkloadLease: Sendable {
             case .refused(let reason), .unreachable(let reason): throw CommandRefused(reason: reason)
             }
         }
-        guard newest.owner == instance else { throw CommandRefused(reason: describe(newest)) }
+        guard newest.owner == instance else {
+            throw CommandRefused(
+                reason: describe(newest) + "; if that agent is gone for good, remove '\(workload)' from \(store.name)"
+            )
+        }
         return newest.epoch
     }
 

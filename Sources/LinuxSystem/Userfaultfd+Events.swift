@@ -51,7 +51,8 @@ extension Userfaultfd {
         }
     }
 
-    /// Reads the events that are waiting, without blocking; the buffer is empty when there are none.
+    /// Reads the events that are waiting. When there are none, the buffer is empty, or the call waits if the userfaultfd
+    /// blocks.
     @inline(__always)
     public func read(into buffer: inout EventBuffer) throws(SystemError) {
         do throws(Errno) {

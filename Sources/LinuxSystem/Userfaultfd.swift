@@ -9,13 +9,15 @@ public import SystemPackage
 public struct Userfaultfd: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
 
-    /// Opens a userfaultfd that also catches faults raised inside the kernel, negotiated and non-blocking.
+    /// Opens a userfaultfd that also catches faults raised inside the kernel, negotiated.
     ///
     /// The device `/dev/userfaultfd` is tried first, the system call second.
     ///
+    /// - Parameter isBlocking: whether ``read(into:)`` waits for an event. One that blocks cannot be waited for by
+    ///   ``wait(or:)``: poll(2) then reports an error.
     /// - Throws: a ``SystemError`` that says which permission is missing.
-    public init(features: Features = []) throws(SystemError) {
-        let descriptor = try Userfaultfd.open()
+    public init(features: Features = [], isBlocking: Bool = false) throws(SystemError) {
+        let descriptor = try Userfaultfd.open(isBlocking: isBlocking)
         _ = try Userfaultfd.negotiate(descriptor, features)
         self.descriptor = descriptor
     }
@@ -34,11 +36,11 @@ public struct Userfaultfd: ~Copyable, Sendable {
 
     /// Every feature of the running kernel, asked with a throw-away descriptor: UFFDIO_API works once on each.
     public static func kernelFeatures() throws(SystemError) -> Features {
-        try negotiate(open(), [])
+        try negotiate(open(isBlocking: false), [])
     }
 
-    private static func open() throws(SystemError) -> OwnedDescriptor {
-        let flags = O_CLOEXEC | O_NONBLOCK
+    private static func open(isBlocking: Bool) throws(SystemError) -> OwnedDescriptor {
+        let flags = O_CLOEXEC | (isBlocking ? 0 : O_NONBLOCK)
         if let device = try? kernel(.open, { shim_open("/dev/userfaultfd", O_RDWR | O_CLOEXEC) }) {
             let device = OwnedDescriptor(device)
             return try attempt("make a userfaultfd from /dev/userfaultfd") { () throws(Errno) in

@@ -1,5 +1,5 @@
-import Glibc
 public import Guest
+import LinuxSystem
 import Synchronization
 
 /// A device that takes its time for one step of its way to the other side, so that one can step in meanwhile.
@@ -37,9 +37,6 @@ public final class SlowDevice: Device {
 
     private func rest(at step: DeviceSpecification.Step) {
         guard step == self.step else { return }
-        var time = timespec(tv_sec: Int(seconds), tv_nsec: Int(seconds.truncatingRemainder(dividingBy: 1) * 1e9))
-        var left = timespec()
-        // A signal ends the sleep early; the rest of it is in `left`.
-        while nanosleep(&time, &left) != 0 && errno == EINTR { time = left }
+        MonotonicClock.sleep(nanoseconds: UInt64(seconds * 1e9))
     }
 }

@@ -1,0 +1,279 @@
+public import LinuxSystem
+import Synchronization
+import Telemetry
+
+/// Measures the moving of pages against the least code that does the same, in turn.
+public struct Bench: ~Copyable {
+    /// How much is measured.
+    public struct Size: Sendable {
+        /// Rounds of each case, an odd number.
+        public var rounds = 7
+        /// Pages touched in a round without a push.
+        public var faults = 4000
+        /// Pages of the memory that is pushed.
+        public var pushedPages = 65536
+
+        /// The usual size.
+        public init() {}
+    }
+
+    private let far: FarLink
+    private let size: Size
+    private let onProgress: (String) -> Void
+
+    /// Connects to a far end.
+    ///
+    /// - Parameter onProgress: told which case begins.
+    public init(to address: SocketAddress, size: Size = Size(), onProgress: @escaping (String) -> Void) throws {
+        far = try FarLink(to: address)
+        self.size = size
+        self.onProgress = onProgress
+    }
+
+    /// Measures every case.
+    public func run() throws -> [Comparison] {
+        [
+            try faults(), try contended(), try push(), try zeroPush(), try pushWithReader(),
+        ] + (try threads())
+    }
+
+    // MARK: Cases
+
+    /// Single faults of one thread at random, nothing pushed.
+    private func faults() throws -> Comparison {
+        let stalls = LatencyRecorder()
+        let rounds = try alternate("fault") { service in
+            try round(BenchSetup(service: service, pageCount: size.faults)) { rig, figures in
+                let recorder = LatencyRecorder()
+                try touchAll(rig, [recorder, stalls], threads: 1, isOurs: service == .agent)
+                figures.take([recorder])
+            }
+        }
+        return Comparison("fault", against: "bare remote fault", rounds, stalls: [stalls])
+    }
+
+    /// Faults of one thread at random, while all of the memory is pushed at full rate.
+    private func contended() throws -> Comparison {
+        let stalls = LatencyRecorder()
+        let rounds = try alternate("fault-under-push") { service in
+            try round(BenchSetup(service: service, pageCount: size.pushedPages)) { rig, figures in
+                let recorder = LatencyRecorder()
+                let begin = MonotonicClock.now()
+                try far.ask(.push)
+                try touchWhilePushed(rig, recorder, service == .agent ? stalls : nil)
+                finish(&figures, since: begin)
+                figures.take([recorder])
+            }
+        }
+        return Comparison("fault-under-push", against: "bare remote fault under push", rounds, stalls: [stalls])
+    }
+
+    /// The push of memory that nobody touches.
+    private func push() throws -> Comparison {
+        let rounds = try alternate("push") { service in
+            var best = try pushAlone(BenchSetup(service: service, pageCount: size.pushedPages))
+            if service == .bare {
+                let other = try pushAlone(BenchSetup(service: service, pageCount: size.pushedPages, chunk: 64))
+                if other.seconds ?? .infinity < best.seconds ?? .infinity { best = other }
+            }
+            return best
+        }
+        return Comparison("push", against: "bare push, the better of 16 and 64 pages", rounds)
+    }
+
+    private func pushAlone(_ setup: BenchSetup) throws -> Figures {
+        try round(setup) { rig, figures in
+            let before = try usage()
+            let begin = MonotonicClock.now()
+            try far.ask(.push)
+            try wait(for: rig)
+            finish(&figures, since: begin)
+            let gibibytes = Double(size.pushedPages) / 262_144
+            figures.cpuSecondsPerGiB = Double(try usage() - before) / 1e9 / gibibytes
+        }
+    }
+
+    /// The push of zero pages, against that of others.
+    private func zeroPush() throws -> Comparison {
+        onProgress("push-zeros")
+        var rounds: [(ours: Figures, other: Figures)] = []
+        for _ in 0..<size.rounds {
+            let zeros = try pushAlone(BenchSetup(service: .agent, content: .zeros, pageCount: size.pushedPages))
+            rounds.append((zeros, try pushAlone(BenchSetup(service: .agent, pageCount: size.pushedPages))))
+        }
+        return Comparison("push-zeros", against: "push", rounds)
+    }
+
+    /// The push while a thread touches pages at random, against the push alone.
+    private func pushWithReader() throws -> Comparison {
+        onProgress("push-with-reader")
+        var rounds: [(ours: Figures, other: Figures)] = []
+        for _ in 0..<size.rounds {
+            let setup = BenchSetup(service: .agent, pageCount: size.pushedPages)
+            let read = try round(setup) { rig, figures in
+                let begin = MonotonicClock.now()
+                try far.ask(.push)
+                try touchWhilePushed(rig, LatencyRecorder(), nil)
+                finish(&figures, since: begin)
+            }
+            rounds.append((read, try pushAlone(setup)))
+        }
+        return Comparison("push-with-reader", against: "push", rounds)
+    }
+
+    /// Faults of several threads at once, against those of one.
+    private func threads() throws -> [Comparison] {
+        var rounds: [Int: [(ours: Figures, other: Figures)]] = [:]
+        onProgress("fault-threads")
+        for _ in 0..<size.rounds {
+            let one = try threaded(1)
+            for count in [2, 4, 8, 16] { rounds[count, default: []].append((try threaded(count), one)) }
+        }
+        return rounds.keys.sorted().map { Comparison("fault-threads-\($0)", against: "one thread", rounds[$0] ?? []) }
+    }
+
+    private func threaded(_ count: Int) throws -> Figures {
+        try round(BenchSetup(service: .agent, pageCount: size.faults * 4)) { rig, figures in
+            let recorders = (0..<count).map { _ in LatencyRecorder() }
+            let begin = MonotonicClock.now()
+            try touchAll(rig, recorders, threads: count, isOurs: false)
+            figures.seconds = Double(MonotonicClock.now() - begin) / 1e9
+            figures.mebibytesPerSecond = Double(rig.region.pageCount) / 256 / (figures.seconds ?? 1)
+            figures.take(recorders)
+        }
+    }
+
+    // MARK: Rounds
+
+    private func alternate(
+        _ name: String,
+        _ round: (BenchSetup.Service) throws -> Figures
+    ) throws -> [(ours: Figures, other: Figures)] {
+        onProgress(name)
+        return try (0..<size.rounds).map { number in
+            // Who goes first changes, so that a drift harms both.
+            if number % 2 == 0 { return (try round(.agent), try round(.bare)) }
+            let other = try round(.bare)
+            return (try round(.agent), other)
+        }
+    }
+
+    private func round(_ setup: BenchSetup, _ body: (any Rig, inout Figures) throws -> Void) throws -> Figures {
+        let lanes = try far.lanes(setup)
+        let rig: any Rig =
+            switch setup.service {
+            case .agent: try AgentRig(pageCount: setup.pageCount, lanes: lanes)
+            case .bare: try BareRig(pageCount: setup.pageCount, chunk: setup.chunk, lanes: BareLanes(lanes))
+            }
+        defer { rig.end() }
+        var figures = Figures()
+        try body(rig, &figures)
+        try far.ask(.end)
+        return figures
+    }
+
+    private func finish(_ figures: inout Figures, since begin: UInt64) {
+        let seconds = Double(MonotonicClock.now() - begin) / 1e9
+        figures.seconds = seconds
+        figures.mebibytesPerSecond = Double(size.pushedPages) / 256 / seconds
+    }
+
+    private func usage() throws -> UInt64 { try far.ask(.usage).cpuNanoseconds + ProcessClock.now() }
+
+    private func wait(for rig: any Rig) throws {
+        while !rig.isComplete {
+            if let failure = rig.failure { throw BenchFailure(failure) }
+            MonotonicClock.sleep(nanoseconds: 200_000)
+        }
+    }
+
+    // MARK: Touching
+
+    /// Touches every page once, at random; each thread has pages of its own.
+    ///
+    /// - Parameter recorders: one a thread; with one thread, a second recorder counts all of ours.
+    private func touchAll(_ rig: any Rig, _ recorders: [LatencyRecorder], threads: Int, isOurs: Bool) throws {
+        let pageCount = size.faults * (threads == 1 && recorders.count == 2 ? 1 : 4)
+        let order = (0..<pageCount).shuffled()
+        let region = rig.region
+        let wrong = Wrong()
+        do {
+            var toucher: [Toucher] = []
+            for index in 0..<threads {
+                let share = stride(from: index, to: pageCount, by: threads).map { order[$0] }
+                let others = threads == 1 && isOurs ? recorders.dropFirst().first : nil
+                toucher.append(
+                    try Toucher {
+                        for page in share {
+                            let (value, nanoseconds) = Toucher.touch(region.page(page))
+                            recorders[index].record(nanoseconds: nanoseconds)
+                            others?.record(nanoseconds: nanoseconds)
+                            if value != UInt64(page) + 1 { wrong.page.store(page, ordering: .relaxed) }
+                        }
+                    }
+                )
+            }
+            // Dropping them waits for them.
+            toucher.removeAll()
+        }
+        try wrong.check()
+    }
+
+    /// Touches pages at random until all have come; an access that took long waited for an absent page.
+    private func touchWhilePushed(_ rig: any Rig, _ recorder: LatencyRecorder, _ other: LatencyRecorder?) throws {
+        let region = rig.region
+        let pageCount = UInt64(size.pushedPages)
+        let wrong = Wrong()
+        // Dropped at once, which waits for it.
+        _ = try Toucher {
+            var state: UInt64 = 88_172_645_463_325_252
+            while !rig.isComplete, rig.failure == nil {
+                for _ in 0..<64 {
+                    state ^= state << 13
+                    state ^= state >> 7
+                    state ^= state << 17
+                    let page = Int(state % pageCount)
+                    let (value, nanoseconds) = Toucher.touch(region.page(page))
+                    if nanoseconds > Bench.longAccess {
+                        recorder.record(nanoseconds: nanoseconds)
+                        other?.record(nanoseconds: nanoseconds)
+                    }
+                    if value != UInt64(page) + 1 { wrong.page.store(page, ordering: .relaxed) }
+                }
+            }
+        }
+        if let failure = rig.failure { throw BenchFailure(failure) }
+        try wrong.check()
+    }
+
+    /// What no access to a page that is there takes, in nanoseconds, and no fault falls short of.
+    private static let longAccess: UInt64 = 8000
+}
+
+/// A page that did not hold what it should.
+private final class Wrong: Sendable {
+    let page = Atomic<Int>(-1)
+
+    func check() throws {
+        let page = page.load(ordering: .relaxed)
+        guard page < 0 else { throw BenchFailure("page \(page) holds something else than the far end has") }
+    }
+}
+
+/// A thread that touches pages.
+private final class Toucher: Sendable {
+    private let thread: JoinedThread
+
+    init(_ body: @escaping @Sendable () -> Void) throws(SystemError) {
+        thread = try JoinedThread(name: "touch", body)
+    }
+
+    /// The first word of a page, and how long it took to have it.
+    @inline(__always)
+    static func touch(_ page: UnsafeMutableRawPointer) -> (value: UInt64, nanoseconds: UInt64) {
+        let begin = MonotonicClock.now()
+        // An atomic load is neither left out nor moved across the clock.
+        let value = page.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
+        return (value, MonotonicClock.now() - begin)
+    }
+}

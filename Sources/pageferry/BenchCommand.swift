@@ -1,0 +1,130 @@
+import ArgumentParser
+import Bench
+import Foundation
+import Histogram
+import LinuxSystem
+
+/// Measures what moving a page costs here, or between two hosts.
+struct BenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure faults and the push against the least code that does the same, in turn.",
+        discussion: """
+            Both ends run on this host, or the far end elsewhere. Example, on two hosts:
+
+              pageferry bench --listen 10.0.0.1:7100 --insecure
+              pageferry bench --connect 10.0.0.1:7100
+            """
+    )
+
+    @Option(help: ArgumentHelp("Be the far end: have the memory, and wait for near ends.", valueName: "host:port"))
+    var listen: SocketAddress?
+
+    @Option(help: ArgumentHelp("Measure against the far end that listens there.", valueName: "host:port"))
+    var connect: SocketAddress?
+
+    @Flag(help: "Allow listening where other hosts can reach the far end.")
+    var insecure = false
+
+    @Option(help: "Rounds of each case; what is printed is their median.")
+    var rounds = 7
+
+    @Option(help: ArgumentHelp("Memory that is pushed in a round, such as 256MiB.", valueName: "size"))
+    var memory = ByteCount(bytes: 256 << 20)
+
+    @Option(help: "Pages that are touched in a round where nothing is pushed.")
+    var faults = 4000
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Write the distribution of each case's stalls, in microseconds, in HdrHistogram's text form: to FILE with "
+                + "the case's name before its extension.",
+            valueName: "file"
+        )
+    )
+    var hgrm: String?
+
+    @Flag(help: .hidden)
+    var endWithInput = false
+
+    func validate() throws {
+        guard listen == nil || connect == nil else { throw ValidationError("give --listen or --connect, not both") }
+        guard (1...1000).contains(rounds) else { throw ValidationError("--rounds is 1 to 1000") }
+        guard (16...1 << 20).contains(faults) else { throw ValidationError("--faults is 16 to 1048576") }
+        guard (1 << 20...1 << 36).contains(memory.bytes) else { throw ValidationError("--memory is 1MiB to 64GiB") }
+        if let listen, !listen.isLocal, !insecure {
+            throw ValidationError("\(listen) can be reached from other hosts; use 127.0.0.1, or say --insecure")
+        }
+    }
+
+    func run() async throws {
+        if let listen { return try serve(at: listen) }
+        if let connect { return try measure(at: connect) }
+        let far = try FarProcess()
+        defer { far.end() }
+        try measure(at: far.address)
+    }
+
+    private func serve(at address: SocketAddress) throws {
+        if endWithInput { InputEnd.shared.watch() }
+        let far = try FarEnd(at: address)
+        // Not by print, which keeps lines back when nobody sees them on a terminal.
+        FileHandle.standardOutput.write(Data("ready \(far.address)\n".utf8))
+        try far.run { FileHandle.standardError.write(Data("pageferry bench: \($0)\n".utf8)) }
+    }
+
+    private func measure(at address: SocketAddress) throws {
+        var size = Bench.Size()
+        size.rounds = rounds
+        size.faults = faults
+        size.pushedPages = memory.bytes / 4096
+        let bench = try Bench(to: address, size: size) {
+            FileHandle.standardError.write(Data("pageferry bench: \($0)\n".utf8))
+        }
+        let cases = try bench.run()
+        if let hgrm { try write(cases, to: hgrm) }
+        print(try json ? BenchTable(cases).json() : BenchTable(cases).text)
+    }
+
+    private func write(_ cases: [Comparison], to path: String) throws {
+        let file = URL(fileURLWithPath: path)
+        for one in cases {
+            guard let stalls = one.stalls else { continue }
+            var text = ""
+            stalls.outputPercentileDistribution(to: &text, outputValueUnitScalingRatio: 1000)
+            let stem = file.deletingPathExtension().lastPathComponent
+            let name = "\(stem)-\(one.name).\(file.pathExtension.isEmpty ? "hgrm" : file.pathExtension)"
+            let target = file.deletingLastPathComponent().appendingPathComponent(name)
+            try text.write(to: target, atomically: true, encoding: .utf8)
+        }
+    }
+}
+
+/// A far end in a process of its own, which ends when this one does.
+private final class FarProcess {
+    private let process = Process()
+    private let lifeline = Pipe()
+    let address: SocketAddress
+
+    init() throws {
+        let output = Pipe()
+        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        process.arguments = ["bench", "--listen", "127.0.0.1:0", "--end-with-input"]
+        process.standardInput = lifeline
+        process.standardOutput = output
+        try process.run()
+        let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+        guard line.hasPrefix("ready "), line.hasSuffix("\n") else {
+            throw Failure("the far end did not start; it says why above")
+        }
+        address = try SocketAddress(String(line.dropFirst(6).dropLast()))
+    }
+
+    func end() {
+        process.terminate()
+        process.waitUntilExit()
+    }
+}

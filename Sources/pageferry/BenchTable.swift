@@ -1,0 +1,47 @@
+import Bench
+import Foundation
+
+/// The result of a benchmark, for people or as JSON.
+struct BenchTable {
+    private let cases: [Comparison]
+
+    init(_ cases: [Comparison]) {
+        self.cases = cases
+    }
+
+    private struct Printed: Encodable {
+        let schema = "pageferry.bench/1"
+        let cases: [Comparison]
+    }
+
+    func json() throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(Printed(cases: cases)), as: UTF8.self)
+    }
+
+    /// A line a case: each figure, what it is held against, and their ratio.
+    var text: String {
+        let figures: [(name: String, path: KeyPath<Figures, Double?>, format: String)] = [
+            ("p50 us", \.p50, "%.1f"), ("p99 us", \.p99, "%.1f"), ("p99.9 us", \.p999, "%.1f"),
+            ("seconds", \.seconds, "%.3f"), ("MiB/s", \.mebibytesPerSecond, "%.0f"),
+            ("CPU s/GiB", \.cpuSecondsPerGiB, "%.2f"),
+        ]
+        return cases.map { one in
+            var lines = ["\(one.name), against \(one.against)"]
+            for (name, path, format) in figures {
+                guard let ours = one.ours[keyPath: path] else { continue }
+                var line = "  " + name.padding(toLength: 12, withPad: " ", startingAt: 0)
+                line += column(String(format: format, ours))
+                if let other = one.other[keyPath: path] { line += column(String(format: format, other)) }
+                if let ratio = one.ratio[keyPath: path] { line += column(String(format: "× %.2f", ratio)) }
+                lines.append(line)
+            }
+            return lines.joined(separator: "\n")
+        }.joined(separator: "\n\n")
+    }
+
+    private func column(_ text: String) -> String {
+        String(repeating: " ", count: max(1, 12 - text.count)) + text
+    }
+}
