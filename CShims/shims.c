@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -17,6 +20,15 @@
 #ifndef USERFAULTFD_IOC_NEW // since Linux 6.1; absent from older headers
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
+
+// struct sched_attr of <linux/sched/types.h>, which clashes with <sched.h>. A runtime of SCHED_OTHER is its slice.
+struct sched_attributes {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
 
 #define OR_ERRNO(call) ({ __typeof__(call) result = (call); result < 0 ? -errno : result; })
 
@@ -38,6 +50,7 @@ int shim_pidfd_open(int process) { return OR_ERRNO((int)syscall(SYS_pidfd_open, 
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(actions, first); }
 char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
+int shim_set_slice(uint64_t nanoseconds) { return OR_ERRNO((int)syscall(SYS_sched_setattr, 0, &(struct sched_attributes){.size = sizeof(struct sched_attributes), .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds}, 0)); }
 int shim_memfd_create(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int shim_set_nonblocking(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)); }

@@ -50,6 +50,7 @@ int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
 char **shim_environment(void);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
 int shim_set_thread_name(const char *name);
+int shim_set_slice(uint64_t nanoseconds);
 /// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec.
 int shim_memfd_create(const char *name);
 /// The Glibc module lacks sys/eventfd.h. The descriptor is close-on-exec and non-blocking.

@@ -107,7 +107,11 @@ final class BareRig: Rig {
 
     private static func serve(_ region: MemoryRegion, _ lanes: BareLanes, _ shared: Shared) {
         let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
-        defer { stage.deallocate() }
+        defer {
+            stage.deallocate()
+            // Nobody waits for a thread that has ended.
+            try? shared.userfaultfd.unregister(region.range)
+        }
         guard let base = stage.baseAddress else { return }
         var events = Userfaultfd.EventBuffer(capacity: 1)
         var number: UInt64 = 0
@@ -115,10 +119,7 @@ final class BareRig: Rig {
             guard events.count > 0, case .fault(let address) = events[0] else { continue }
             let page = address & ~4095
             number = (page - region.range.address) / 4096
-            if number == UInt64(region.pageCount - 1) {
-                _ = shared.userfaultfd.zero(page, byteCount: 4096)
-                return
-            }
+            if number == UInt64(region.pageCount - 1) { return }
             let isSent = withUnsafeBytes(of: &number) { (try? lanes.urgent.send($0)) != nil }
             guard isSent, (try? lanes.urgent.receive(exactly: stage)) == 4096 else { return }
             if shared.userfaultfd.copy(to: page, from: base, byteCount: 4096) == .present {
@@ -139,7 +140,8 @@ final class BareRig: Rig {
             var done = 0
             while done < count {
                 let address = region.range.address(ofPage: page + done)
-                switch shared.userfaultfd.copy(to: address, from: base + done * 4096, byteCount: (count - done) * 4096) {
+                switch shared.userfaultfd.copy(to: address, from: base + done * 4096, byteCount: (count - done) * 4096)
+                {
                 case .placed(let bytes): done += bytes / 4096
                 case .present: done += 1
                 case .again: continue

@@ -54,8 +54,11 @@ extension Agent {
                 try await outgoing.startPostcopy()
             case .migrateCancel: try await outgoing?.cancel()
             case .migratePause:
-                guard let outgoing else { throw CommandRefused(reason: "no migration is under way here") }
-                try await outgoing.pause()
+                guard outgoing != nil || incoming != nil else {
+                    throw CommandRefused(reason: "no migration is under way here")
+                }
+                try await outgoing?.pause()
+                try await incoming?.pause()
             case .migrateRecover: try await migrateRecover(command)
             case .destinationGone:
                 try command.allowOnly("has-run")
@@ -64,8 +67,10 @@ extension Agent {
             case .cont: try await cont()
             case .stop: try await stop()
             case .quit:
+                guard !isQuitting else { break }
+                isQuitting = true
                 sink.send("SHUTDOWN", ["guest": false, "reason": "host-qmp-quit"])
-                await incoming?.failConts("the agent ends")
+                await incoming?.leave("the agent ends")
                 ending.yield(.quit)
             case .setCapabilities: try setCapabilities(command)
             case .setParameters: try setParameters(command)
@@ -86,7 +91,9 @@ extension Agent {
     }
 
     private func migrate(_ command: QMPCommand) async throws {
-        try command.allowOnly("uri", "channels", "resume")
+        // Clients of QEMU's say detach, which has no meaning there either.
+        try command.allowOnly("uri", "channels", "resume", "detach")
+        _ = try command.booleanIfPresent("detach")
         let address = try command.migrationAddress()
         if try command.booleanIfPresent("resume") ?? false {
             guard let outgoing else { throw CommandRefused(reason: "no migration is paused here") }
@@ -151,8 +158,8 @@ extension Agent {
             }
         }
         let earlier = incoming
-        if let state = await earlier?.snapshot().state, state != .failed, state != .cancelled, ownWorkload == nil {
-            throw CommandRefused(reason: "an incoming migration was begun before, it is \(state.rawValue)")
+        if let before = await earlier?.snapshot(), !before.hasFailed, ownWorkload == nil {
+            throw CommandRefused(reason: "an incoming migration was begun before, it is \(before.state.rawValue)")
         }
         await earlier?.stopListening()
         guard incoming === earlier else {

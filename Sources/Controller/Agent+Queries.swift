@@ -47,8 +47,10 @@ extension Agent {
         }
         switch await outgoing.snapshot().state {
         case .completed: return "postmigrate"
-        case .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused: return "finish-migrate"
-        case .none, .setup, .postcopyRecoverSetup, .postcopyRecover, .failed, .cancelling, .cancelled: return "paused"
+        case .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
+            .postcopyRecover:
+            return "finish-migrate"
+        case .none, .setup, .failed, .cancelling, .cancelled: return "paused"
         }
     }
 }

@@ -15,7 +15,7 @@ extension Agent {
         let snapshot = await session.snapshot()
         var answer = describe(snapshot.state, snapshot.totalMicroseconds, failure: snapshot.failureReason)
         answer["downtime"] = snapshot.downtimeMicroseconds.map { JSONValue(milliseconds($0)) }
-        answer["ram"] = describe(snapshot.progress)
+        answer["ram"] = describe(snapshot.progress, seconds: snapshot.totalMicroseconds / 1e6)
         return .object(answer)
     }
 
@@ -43,8 +43,9 @@ extension Agent {
     }
 
     /// Nothing is sent before the switchover: all of it is postcopy.
-    private func describe(_ progress: SourceAgent.Progress) -> JSONValue {
+    private func describe(_ progress: SourceAgent.Progress, seconds: Double) -> JSONValue {
         let pageSize = regions.map(\.pageSize).max() ?? 0
+        let bytesPerSecond = seconds > 0 ? Double(progress.bytesSent) / seconds : 0
         return [
             "transferred": JSONValue(progress.bytesSent),
             "remaining": JSONValue((progress.pagesTotal - progress.pagesSent) * pageSize),
@@ -56,6 +57,13 @@ extension Agent {
             "postcopy-bytes": JSONValue(progress.bytesSent),
             "postcopy-requests": JSONValue(progress.requests),
             "page-size": JSONValue(pageSize),
+            "mbps": .double(bytesPerSecond * 8 / 1e6),
+            "pages-per-second": JSONValue(Int(bytesPerSecond) / max(1, pageSize)),
+            "dirty-sync-count": 0,
+            "dirty-pages-rate": 0,
+            "dirty-sync-missed-zero-copy": 0,
+            "downtime-bytes": 0,
+            "multifd-bytes": 0,
         ]
     }
 

@@ -50,6 +50,7 @@ public actor Agent: QMPHandler {
     var maxPostcopyBandwidth = 0
     var outgoing: SourceSession?
     var incoming: DestinationSession?
+    var isQuitting = false
     /// The command that is just starting, stopping or checking the workload.
     var underWay: String?
     /// Commands that wait for that one to end.

@@ -11,6 +11,8 @@ extension DestinationSession {
         var state: MigrationState
         /// Whether the workload's start has ended well: from then on it can be stopped and started again here.
         var hasStarted: Bool
+        /// Whether it has failed, and another may come.
+        var hasFailed: Bool
         var failureReason: String?
         /// Where it listens, with the port that the kernel chose.
         var address: SocketAddress
@@ -24,6 +26,7 @@ extension DestinationSession {
         return Snapshot(
             state: machine.state,
             hasStarted: hasStarted,
+            hasFailed: machine.mayLeave && [.failed, .cancelled, .postcopyDevice].contains(machine.state),
             failureReason: machine.failureReason,
             address: acceptor.address,
             progress: agent?.progress ?? DestinationAgent.Progress(),

@@ -42,6 +42,9 @@ actor DestinationSession {
         var recoveryTime: Duration
     }
 
+    /// How long a start that is being prepared may take to be undone before the agent ends all the same.
+    private static let leaveTime = Duration.seconds(5)
+
     let landing: any Landing
     let settings: Settings
     let instance: PageProtocol.InstanceID
@@ -80,6 +83,8 @@ actor DestinationSession {
     /// Faults of device loads: nothing else touches the memory before the workload runs.
     var loadFaults: (count: UInt64, nanoseconds: UInt64) = (0, 0)
     var waitingConts: [CheckedContinuation<Void, any Error>] = []
+    /// Why nothing is to start here any more: the agent ends.
+    private var leaving: String?
     private var hasEnded = false
 
     /// Makes a session that listens for a source.
@@ -146,6 +151,38 @@ actor DestinationSession {
         waitingConts = []
     }
 
+    /// The agent ends: the source is told that nothing starts here, where that can be promised.
+    func leave(_ reason: String) async {
+        leaving = reason
+        if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
+        if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
+        let deadline = ContinuousClock.now + DestinationSession.leaveTime
+        while machine.isPreparingStart, ContinuousClock.now < deadline {
+            // Nobody cancels this task, so that the sleep does not fail.
+            try? await Task.sleep(for: .milliseconds(5))
+        }
+        failConts(reason)
+        guard machine.state == .postcopyDevice else { return }
+        hangUp(reason: reason)
+        perform(machine.linkLost(reason: reason))
+        // What was put into the control connection leaves first.
+        await withCheckedContinuation { ended in
+            start("leave") { [hangUps] in
+                hangUps.join()
+                ended.resume()
+            }
+        }
+    }
+
+    /// `migrate-pause`: breaks the link, and lets the source make no other one before `migrate-recover`.
+    func pause() throws(CommandRefused) {
+        guard machine.state == .postcopyActive, control != nil else {
+            throw CommandRefused(reason: "only a migration in postcopy-active can be paused")
+        }
+        acceptor.stop()
+        lose("migrate-pause was asked for")
+    }
+
     private func consume() async {
         for await event in stream { take(event) }
     }
@@ -176,7 +213,8 @@ actor DestinationSession {
             perform(machine.devicesLoaded())
         case .loadFailed(let error):
             perform(machine.deviceLoadFailed(device: error.device, reason: error.reason))
-        case .acquired: perform(machine.acquired())
+        case .acquired:
+            perform(leaving.map { machine.acquireFailed(reason: $0) } ?? machine.acquired())
         case .acquireFailed(let reason): perform(machine.acquireFailed(reason: reason))
         case .started:
             timeline.note(.started)
@@ -238,7 +276,7 @@ actor DestinationSession {
 
     /// `migrate-recover`: waits for the source at another address.
     func recover(at address: SocketAddress) throws -> SocketAddress {
-        guard control == nil, machine.state == .postcopyPaused || machine.state == .postcopyDevice else {
+        guard control == nil, !machine.mayLeave else {
             throw CommandRefused(reason: "no migration is paused here, it is \(machine.state.rawValue)")
         }
         var other = try LaneAcceptor(at: address, logger: logger) { [events] in events.yield(.arrived($0, $1)) }
@@ -252,6 +290,8 @@ actor DestinationSession {
         states.note(machine.state)
         switch machine.state {
         case .completed, .failed, .cancelled: break
+        // The source has its workload back after a start that was refused here.
+        case .postcopyDevice where machine.mayLeave: break
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             return

@@ -50,7 +50,6 @@ public final class DestinationAgent: Sendable {
 
     private struct RunningLanes: ~Copyable {
         let sockets: LaneSockets
-        var urgent: JoinedThread
         var bulk: JoinedThread
     }
 
@@ -76,13 +75,13 @@ public final class DestinationAgent: Sendable {
             table: table,
             onEvent: onEvent
         )
-        faults = try FaultService(memory: memory)
+        faults = try FaultService(memory: memory, onEvent: onEvent)
         self.onEvent = onEvent
     }
 
     /// Starts to read faults. Without lanes they wait.
     public func start() throws(SystemError) {
-        var thread: JoinedThread? = try JoinedThread(name: "faults") { [faults] in faults.run() }
+        var thread: JoinedThread? = try JoinedThread(name: "faults", isUrgent: true) { [faults] in faults.run() }
         threads.withLock { swap(&thread, &$0.faults) }
         precondition(thread == nil, "the fault service was started already")
     }
@@ -90,22 +89,11 @@ public final class DestinationAgent: Sendable {
     /// Takes the lanes of a connection to the source; what is waited for is asked for again.
     public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
-        let urgentThread = try JoinedThread(name: "urgent-place") { [memory, onEvent] in
-            var receiver = LaneReceiver(.urgent, sockets: sockets, memory: memory)
+        let bulkThread = try JoinedThread(name: "bulk-place") { [memory, onEvent] in
+            var receiver = LaneReceiver(.bulk, sockets: sockets, memory: memory)
             receiver.run(onEvent)
         }
-        let bulkThread: JoinedThread
-        do throws(SystemError) {
-            bulkThread = try JoinedThread(name: "bulk-place") { [memory, onEvent] in
-                var receiver = LaneReceiver(.bulk, sockets: sockets, memory: memory)
-                receiver.run(onEvent)
-            }
-        } catch {
-            // The first thread is joined on the way out and must not wait for its peer.
-            sockets.shutdown()
-            throw error
-        }
-        var lanes: RunningLanes? = RunningLanes(sockets: sockets, urgent: urgentThread, bulk: bulkThread)
+        var lanes: RunningLanes? = RunningLanes(sockets: sockets, bulk: bulkThread)
         threads.withLock { swap(&lanes, &$0.lanes) }
         precondition(lanes == nil, "lanes were attached already")
         faults.use(sockets)
@@ -113,11 +101,12 @@ public final class DestinationAgent: Sendable {
 
     /// Ends the lanes and waits for their threads. Faults go on to be read, and wait.
     public func detach() {
-        faults.use(nil)
         var lanes: RunningLanes? = nil
         threads.withLock { swap(&lanes, &$0.lanes) }
+        // First, so that no thread waits for the peer.
         lanes?.sockets.shutdown()
-        // Dropping the threads joins them.
+        faults.use(nil)
+        // Dropping the thread joins it.
         lanes = nil
     }
 

@@ -2,51 +2,90 @@ import LinuxSystem
 import PageProtocol
 import Synchronization
 
-/// The thread that reads faults and asks for their pages.
+/// The thread that reads faults, asks for their pages on the urgent lane, and places them.
+///
+/// One thread does both ways: a fault costs no more wake-ups than it must, and whatever has come in the meantime is
+/// answered by one call.
 final class FaultService: Sendable {
-    private let memory: ArrivingMemory
-    private let flag: EventDescriptor
-    private let isStopping = Atomic<Bool>(false)
-    private let sockets = Mutex<LaneSockets?>(nil)
-
-    init(memory: ArrivingMemory) throws(SystemError) {
-        self.memory = memory
-        flag = try EventDescriptor()
+    private struct State {
+        var lanes: LaneSockets?
+        /// Whether the thread is there to turn to other lanes.
+        var isServing = false
+        var isStopping = false
     }
 
-    /// From now on requests go to these lanes; nil lets faults wait.
+    private let memory: ArrivingMemory
+    private let onEvent: @Sendable (DestinationAgent.Event) -> Void
+    private let state = Mutex(State())
+    private let flag: EventDescriptor
+    /// Raised when the thread has turned to the lanes that it was given, or has ended.
+    private let turned: EventDescriptor
+
+    init(
+        memory: ArrivingMemory,
+        onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
+    ) throws(SystemError) {
+        self.memory = memory
+        self.onEvent = onEvent
+        flag = try EventDescriptor()
+        turned = try EventDescriptor()
+    }
+
+    /// From now on requests go to these lanes; nil lets faults wait. Those used before have been shut down; when this
+    /// returns, nothing more is placed from them. Called by one thread at a time.
     func use(_ lanes: LaneSockets?) {
-        sockets.withLock { $0 = lanes }
+        turned.clear()
+        let isServing = state.withLock { state in
+            state.lanes = lanes
+            return state.isServing
+        }
+        guard isServing else { return }
         flag.raise()
+        turned.wait()
     }
 
     /// Lets the thread end.
     func stop() {
-        isStopping.store(true, ordering: .releasing)
+        state.withLock { $0.isStopping = true }
         flag.raise()
     }
 
     func run() {
+        state.withLock { $0.isServing = true }
+        // Lanes may have been given before.
+        flag.raise()
         do {
             try serve()
         } catch {
-            memory.onEvent(.failed(reason: "\(error)"))
+            onEvent(.failed(reason: "\(error)"))
         }
+        state.withLock { $0.isServing = false }
+        turned.raise()
     }
 
     private func serve() throws {
         var requests = RequestBatch(memory: memory)
         var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
+        var ready = FaultWait(for: memory.userfaultfd, or: flag)
+        var receiver: LaneReceiver?
         while true {
-            switch try memory.userfaultfd.wait(or: flag) {
-            case .flag:
+            let found = try ready.wait()
+            if found.contains(.flag) {
                 flag.clear()
-                if isStopping.load(ordering: .acquiring) { return }
-                requests.use(sockets.withLock { $0 })
-            case .hangUp:
-                memory.onEvent(.failed(reason: "the process whose memory is served has ended"))
-                return
-            case .events:
+                let (lanes, isStopping) = state.withLock { ($0.lanes, $0.isStopping) }
+                if isStopping { return }
+                receiver = lanes.map { LaneReceiver(.urgent, sockets: $0, memory: memory) }
+                requests.use(lanes)
+                if let lanes { ready.watch(lanes.urgent) } else { ready.watchNoSocket() }
+                turned.raise()
+                continue
+            }
+            if found.contains(.socket), try receiver?.receive(onEvent) == false {
+                receiver = nil
+                requests.use(nil)
+                ready.watchNoSocket()
+            }
+            if found.contains(.events) {
                 try memory.userfaultfd.read(into: &events)
                 let now = MonotonicClock.now()
                 for index in 0..<events.count {
@@ -54,6 +93,10 @@ final class FaultService: Sendable {
                     try requests.add(address: address, now: now)
                 }
                 requests.send()
+            }
+            if found.contains(.hangUp) {
+                onEvent(.failed(reason: "the process whose memory is served has ended"))
+                return
             }
         }
     }

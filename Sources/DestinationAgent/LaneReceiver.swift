@@ -1,7 +1,7 @@
 import LinuxSystem
 import PageProtocol
 
-/// The thread of one lane: receives frames into a buffer that stays in the cache, and places their pages from there.
+/// One lane: receives frames into a buffer that stays in the cache, and places their pages from there.
 struct LaneReceiver: ~Copyable {
     private let lane: Lane
     private let sockets: LaneSockets
@@ -11,6 +11,8 @@ struct LaneReceiver: ~Copyable {
     private let readAhead: Int
     private var start = 0
     private var end = 0
+    /// Bytes of the frame at `start`, as far as they are known.
+    private var missing = LaneFrame.encodedByteCount
 
     init(_ lane: Lane, sockets: LaneSockets, memory: ArrivingMemory) {
         self.lane = lane
@@ -26,37 +28,60 @@ struct LaneReceiver: ~Copyable {
         buffer.deallocate()
     }
 
+    /// Receives until the lane ends, or pages can be placed no more.
     mutating func run(_ onEvent: (DestinationAgent.Event) -> Void) {
         do {
-            while true { try receiveFrame() }
+            while try receive(onEvent) {}
+        } catch {
+            onEvent(.failed(reason: "\(error)"))
+        }
+    }
+
+    /// Receives once what has arrived, waiting for that, and places all frames that are whole.
+    ///
+    /// - Returns: false if the lane has ended, which was told.
+    @inline(__always)
+    mutating func receive(_ onEvent: (DestinationAgent.Event) -> Void) throws(PlacementFailure) -> Bool {
+        do {
+            try fill()
+            while let frame = try nextFrame() { try place(frame) }
+            return true
         } catch let failure as PlacementFailure {
-            onEvent(.failed(reason: failure.reason))
+            throw failure
         } catch {
             // Told before the other lane ends because of it: the first reason is the true one.
             onEvent(.laneLost(lane, reason: "\(error)"))
             sockets.shutdown()
+            return false
         }
     }
 
+    /// The frame at `start`, if all of it is there.
     @inline(__always)
-    private mutating func receiveFrame() throws {
-        let base = try fill(LaneFrame.encodedByteCount)
-        let frame = try LaneFrame.decode(base)
+    private mutating func nextFrame() throws -> LaneFrame? {
+        missing = LaneFrame.encodedByteCount
+        guard end - start >= missing, let base = buffer.baseAddress else { return nil }
+        let frame = try LaneFrame.decode(base + start)
         _ = try memory.table.extent(of: frame)
+        missing = LaneFrame.encodedByteCount + Int(frame.bodyByteCount)
+        return end - start >= missing ? frame : nil
+    }
+
+    /// Places the frame at `start`, and goes on to the next.
+    @inline(__always)
+    private mutating func place(_ frame: LaneFrame) throws {
+        guard let base = buffer.baseAddress else { return }
         switch frame.kind {
         case .pages:
-            let length = LaneFrame.encodedByteCount + Int(frame.bodyByteCount)
-            let base = try fill(length)
             try refuseUnasked(frame.run)
-            try memory.place(frame.run, from: base + LaneFrame.encodedByteCount, origin: origin)
-            start += length
+            try memory.place(frame.run, from: base + start + LaneFrame.encodedByteCount, origin: origin)
         case .zeroes:
             try refuseUnasked(frame.run)
             try memory.place(frame.run, from: nil, origin: origin)
-            start += LaneFrame.encodedByteCount
         case .pageRequest, .probe, .probeReply:
             throw UnexpectedFrame(frame: frame)
         }
+        start += missing
     }
 
     private var origin: ArrivingMemory.Origin {
@@ -76,26 +101,23 @@ struct LaneReceiver: ~Copyable {
         }
     }
 
-    /// Makes at least `count` bytes available from `start` on.
+    /// Receives once, at most to the end of a usual frame, so that the same cache lines are used again and again.
     @inline(__always)
-    private mutating func fill(_ count: Int) throws -> UnsafeRawPointer {
+    private mutating func fill() throws {
         guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
-        if end - start < count, start > 0 {
-            // The rest begins anew at the front, so that the same cache lines are used again and again.
+        if start > 0 {
+            // What is left of a frame begins anew at the front.
             base.copyMemory(from: base + start, byteCount: end - start)
             end -= start
             start = 0
         }
-        while end - start < count {
-            let limit = min(buffer.count, start + max(count, readAhead))
-            let received = try sockets.receive(
-                on: lane,
-                into: UnsafeMutableRawBufferPointer(rebasing: buffer[end..<limit])
-            )
-            guard received > 0 else { throw LaneClosed(peer: sockets.peer) }
-            end += received
-        }
-        return UnsafeRawPointer(base + start)
+        let limit = min(buffer.count, max(missing, readAhead))
+        let received = try sockets.receive(
+            on: lane,
+            into: UnsafeMutableRawBufferPointer(rebasing: buffer[end..<limit])
+        )
+        guard received > 0 else { throw LaneClosed(peer: sockets.peer) }
+        end += received
     }
 }
 

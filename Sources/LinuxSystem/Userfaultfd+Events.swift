@@ -94,3 +94,72 @@ extension Userfaultfd {
         return descriptors.1.revents & Int16(POLLIN) != 0 ? .events : .hangUp
     }
 }
+
+/// Waits for a userfaultfd, a flag and, while one is watched, a socket: made once, used again and again (poll).
+public struct FaultWait: ~Copyable {
+    private var descriptors: (flag: pollfd, userfaultfd: pollfd, socket: pollfd)
+
+    /// What can be gone on with.
+    public struct Ready: OptionSet, Sendable {
+        /// The bits.
+        public let rawValue: UInt8
+
+        /// A set of bits.
+        public init(rawValue: UInt8) {
+            self.rawValue = rawValue
+        }
+
+        /// The flag is raised.
+        public static let flag = Ready(rawValue: 1)
+        /// Events can be read.
+        public static let events = Ready(rawValue: 2)
+        /// The socket has bytes, or has ended.
+        public static let socket = Ready(rawValue: 4)
+        /// The memory's process is gone.
+        public static let hangUp = Ready(rawValue: 8)
+    }
+
+    /// Makes a wait for a userfaultfd and a flag, which both outlive it.
+    public init(for userfaultfd: borrowing Userfaultfd, or flag: borrowing EventDescriptor) {
+        let input = Int16(POLLIN)
+        descriptors = (
+            pollfd(fd: flag.descriptor.raw, events: input, revents: 0),
+            pollfd(fd: userfaultfd.descriptor.raw, events: input, revents: 0),
+            // Nothing that is negative is looked at.
+            pollfd(fd: -1, events: input, revents: 0)
+        )
+    }
+
+    /// From now on waits for a socket too, which outlives that.
+    public mutating func watch(_ socket: borrowing StreamSocket) {
+        descriptors.socket.fd = socket.descriptor.raw
+    }
+
+    /// From now on waits for no socket.
+    public mutating func watchNoSocket() {
+        descriptors.socket.fd = -1
+    }
+
+    /// Waits until there is something to do.
+    @inline(__always)
+    public mutating func wait() throws(SystemError) -> Ready {
+        do throws(Errno) {
+            _ = try kernel(.poll) {
+                withUnsafeMutableBytes(of: &descriptors) { bytes in
+                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 3, -1))
+                }
+            }
+        } catch {
+            throw SystemError("wait for events of a userfaultfd", error)
+        }
+        var ready: Ready = []
+        if descriptors.flag.revents != 0 { ready.insert(.flag) }
+        if descriptors.socket.revents != 0 { ready.insert(.socket) }
+        if descriptors.userfaultfd.revents & Int16(POLLIN) != 0 {
+            ready.insert(.events)
+        } else if descriptors.userfaultfd.revents != 0 {
+            ready.insert(.hangUp)
+        }
+        return ready
+    }
+}

@@ -29,7 +29,7 @@ struct FrameGather: ~Copyable {
         pieces.append(header, byteCount: LaneFrame.encodedByteCount)
         guard let body else { return }
         pieces.append(body, byteCount: Int(frame.bodyByteCount))
-        bodyBytes += Int(frame.bodyByteCount)
+        if frame.kind == .pages { bodyBytes += Int(frame.bodyByteCount) }
     }
 
     /// Sends what was gathered.

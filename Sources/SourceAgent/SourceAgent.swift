@@ -60,7 +60,7 @@ public final class SourceAgent: Sendable {
     public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
         memory.pushLimit.lift(false)
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
-        let thread = try JoinedThread(name: "urgent-serve") { [memory, onEvent] in
+        let thread = try JoinedThread(name: "urgent-serve", isUrgent: true) { [memory, onEvent] in
             var service = UrgentService(memory: memory, sockets: sockets, onEvent: onEvent)
             service.run()
         }

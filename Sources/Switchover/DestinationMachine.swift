@@ -106,6 +106,22 @@ public struct DestinationMachine: Hashable, Sendable {
         }
     }
 
+    /// Whether a RUN came that waits for `cont`.
+    public var awaitsCont: Bool {
+        if case .granted = current { return true }
+        return false
+    }
+
+    /// Whether a start is being prepared or undone: it can still be refused, and nothing has executed.
+    public var isPreparingStart: Bool {
+        switch current {
+        case .acquiring, .undoing: true
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .committing, .starting,
+            .returning, .refused, .running, .completed, .resigned, .failed:
+            false
+        }
+    }
+
     /// Why the workload does not start here, in one line; nil if nothing has failed.
     public var failureReason: String? {
         switch current {

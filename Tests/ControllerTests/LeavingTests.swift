@@ -1,0 +1,86 @@
+import Controller
+import LinuxSystem
+import OwnThread
+import QMP
+import Testing
+
+/// Agents that end, or pause, or are asked again, while a migration is under way.
+@Suite(.ownThread, .timeLimit(.minutes(1)))
+struct LeavingTests {
+    @Test func `a destination that quits while it waits for cont promises that nothing starts`() async throws {
+        let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(for: "postcopy-device")
+        try await ferrying.destination.command("quit")
+        try await ferrying.source.wait(for: "failed")
+        #expect(try await ferrying.source.failure?.contains("the agent ends") == true)
+        #expect(ferrying.journal.running == ["source"])
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+    }
+
+    @Test func `a destination that quits while it starts undoes that and promises that nothing starts`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60)) { $0.disk.behave { $0.acquire = .waits } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
+        async let quit = ferrying.destination.refusal("quit")
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+        ferrying.landing.workload?.disk.gate.open()
+        #expect(await quit == nil)
+        try await ferrying.source.wait(for: "failed")
+        #expect(ferrying.journal.running == ["source"])
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+    }
+
+    @Test func `quit is told once`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try await ferrying.destination.command("quit")
+        try await ferrying.destination.command("quit")
+        #expect(ferrying.destination.events.count { $0 == "SHUTDOWN" } == 1)
+    }
+
+    @Test func `a destination whose start was refused takes another migration`() async throws {
+        let ferrying = try await Ferrying { $0.clock.behave { $0.acquire = .fails } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "failed")
+        #expect(
+            try await soon { await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"]) == nil }
+        )
+        #expect(try await ferrying.destination.command("query-migrate")["status"] == "setup")
+    }
+
+    @Test func `a pause at the destination lasts until migrate-recover`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60), pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(for: "postcopy-active")
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.command("migrate-pause")
+        try await ferrying.source.wait(for: "postcopy-paused")
+        #expect(await ferrying.destination.refusal("migrate-pause") != nil)
+        try await ferrying.destination.command("migrate-recover", ["uri": .string(ferrying.address.description)])
+        #expect(ferrying.wrongPages() == [])
+        try await ferrying.source.wait(for: "completed")
+        try await ferrying.destination.wait(for: "completed")
+    }
+
+    @Test func `detach is accepted, as QEMU's clients say it, and nothing counts before it was sent`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        let address = JSONValue.string(ferrying.relay.address.description)
+        try await ferrying.source.command("migrate", ["uri": address, "detach": true])
+        try await ferrying.source.wait(for: "active")
+        #expect(try await ferrying.source.command("query-migrate")["ram"]?["postcopy-bytes"] == 0)
+        try await ferrying.source.command("migrate-start-postcopy")
+        try await ferrying.source.wait(for: "completed")
+        let answer = try await ferrying.source.command("query-migrate")["ram"]
+        let pages = (answer?["normal"]?.integer ?? 0) + (answer?["duplicate"]?.integer ?? 0)
+        // Pages that were asked for while they were pushed are sent twice.
+        #expect((640...1280).contains(pages))
+    }
+}
