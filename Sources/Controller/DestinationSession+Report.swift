@@ -26,7 +26,7 @@ extension DestinationSession {
         return Snapshot(
             state: machine.state,
             hasStarted: hasStarted,
-            hasFailed: machine.mayLeave && [.failed, .cancelled, .postcopyDevice].contains(machine.state),
+            hasFailed: machine.hasGivenUp,
             failureReason: machine.failureReason,
             address: acceptor.address,
             progress: agent?.progress ?? DestinationAgent.Progress(),

@@ -291,7 +291,7 @@ actor DestinationSession {
         switch machine.state {
         case .completed, .failed, .cancelled: break
         // The source has its workload back after a start that was refused here.
-        case .postcopyDevice where machine.mayLeave: break
+        case .postcopyDevice where machine.hasGivenUp: break
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             return

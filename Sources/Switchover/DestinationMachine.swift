@@ -106,6 +106,16 @@ public struct DestinationMachine: Hashable, Sendable {
         }
     }
 
+    /// Whether the migration has failed here, and the source knows or need not know.
+    public var hasGivenUp: Bool {
+        switch current {
+        case .failed, .resigned(_, saidBye: true): true
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .committing,
+            .starting, .undoing, .returning, .refused, .running, .completed, .resigned:
+            false
+        }
+    }
+
     /// Whether a RUN came that waits for `cont`.
     public var awaitsCont: Bool {
         if case .granted = current { return true }
