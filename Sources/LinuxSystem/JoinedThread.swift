@@ -53,6 +53,13 @@ public struct JoinedThread: ~Copyable, Sendable {
         self.thread = thread
     }
 
+    /// Lets other threads go first that wait for the calling thread's processor.
+    @inline(__always)
+    public static func yield() {
+        // It fails on no system that has it.
+        _ = sched_yield()
+    }
+
     /// Waits until the thread has ended; so does dropping the value.
     public consuming func join() {}
 
