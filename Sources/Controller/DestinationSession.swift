@@ -42,7 +42,7 @@ actor DestinationSession {
         var recoveryTime: Duration
     }
 
-    /// How long a start that is being prepared may take to be undone before the agent ends all the same.
+    /// How long RUN may take to come, and a start that is being prepared to be undone, before the agent ends all the same.
     private static let leaveTime = Duration.seconds(5)
 
     let landing: any Landing
@@ -155,9 +155,9 @@ actor DestinationSession {
     func leave(_ reason: String) async {
         leaving = reason
         if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
-        if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
         let deadline = ContinuousClock.now + DestinationSession.leaveTime
-        while machine.isPreparingStart, ContinuousClock.now < deadline {
+        while machine.canRefuseStart, ContinuousClock.now < deadline {
+            if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
             // Nobody cancels this task, so that the sleep does not fail.
             try? await Task.sleep(for: .milliseconds(5))
         }

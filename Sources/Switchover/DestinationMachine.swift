@@ -122,12 +122,13 @@ public struct DestinationMachine: Hashable, Sendable {
         return false
     }
 
-    /// Whether a start is being prepared or undone: it can still be refused, and nothing has executed.
-    public var isPreparingStart: Bool {
+    /// Whether a start can still be refused, as soon as RUN has come or what it began has ended.
+    public var canRefuseStart: Bool {
         switch current {
-        case .acquiring, .undoing: true
-        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .committing, .starting,
-            .returning, .refused, .running, .completed, .resigned, .failed:
+        case .loaded: isLinked
+        case .granted, .acquiring, .undoing: true
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .committing, .starting, .returning, .refused,
+            .running, .completed, .resigned, .failed:
             false
         }
     }
