@@ -33,7 +33,7 @@ public struct Bench: ~Copyable {
     /// Measures every case.
     public func run() throws -> [Comparison] {
         [
-            try faults(), try contended(), try push(), try zeroPush(), try pushWithReader(),
+            try faults(), try contended(), try push(), try zeroPush(), try pushWithReader(), try sequential(),
         ] + (try threads())
     }
 
@@ -121,6 +121,38 @@ public struct Bench: ~Copyable {
         return Comparison("push-with-reader", against: "push", rounds)
     }
 
+    /// A reader that goes from page to page, against the same where each page is asked for when it is touched.
+    private func sequential() throws -> Comparison {
+        onProgress("sequential")
+        var rounds: [(ours: Figures, other: Figures)] = []
+        for _ in 0..<size.rounds {
+            rounds.append((try readInOrder(prefetches: true), try readInOrder(prefetches: false)))
+        }
+        return Comparison("sequential", against: "one fault a page", rounds)
+    }
+
+    private func readInOrder(prefetches: Bool) throws -> Figures {
+        let pageCount = size.faults * 4
+        return try round(BenchSetup(service: .agent, pageCount: pageCount), prefetches: prefetches) { rig, figures in
+            let stalls = LatencyRecorder()
+            let wrong = Wrong()
+            let region = rig.region
+            // Dropped at once, which waits for it.
+            _ = try Toucher {
+                for page in 0..<pageCount {
+                    let (value, nanoseconds) = Toucher.touch(region.page(page))
+                    if nanoseconds > Bench.presentAccess { stalls.record(nanoseconds: nanoseconds) }
+                    if value != UInt64(page) + 1 { wrong.page.store(page, ordering: .relaxed) }
+                }
+            }
+            try wrong.check()
+            figures.seconds = Double(LatencyRecorder.sum(of: [stalls]).nanoseconds) / 1e9
+        }
+    }
+
+    /// An access to a page that is there and in no cache takes less, in nanoseconds.
+    private static let presentAccess: UInt64 = 1000
+
     /// Faults of several threads at once, against those of one.
     private func threads() throws -> [Comparison] {
         var rounds: [Int: [(ours: Figures, other: Figures)]] = [:]
@@ -158,11 +190,15 @@ public struct Bench: ~Copyable {
         }
     }
 
-    private func round(_ setup: BenchSetup, _ body: (any Rig, inout Figures) throws -> Void) throws -> Figures {
+    private func round(
+        _ setup: BenchSetup,
+        prefetches: Bool = true,
+        _ body: (any Rig, inout Figures) throws -> Void
+    ) throws -> Figures {
         let lanes = try far.lanes(setup)
         let rig: any Rig =
             switch setup.service {
-            case .agent: try AgentRig(pageCount: setup.pageCount, lanes: lanes)
+            case .agent: try AgentRig(pageCount: setup.pageCount, prefetches: prefetches, lanes: lanes)
             case .bare: try BareRig(pageCount: setup.pageCount, chunk: setup.chunk, lanes: BareLanes(lanes))
             }
         defer { rig.end() }

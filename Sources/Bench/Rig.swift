@@ -25,7 +25,7 @@ final class AgentRig: Rig {
         let failure = Mutex<String?>(nil)
     }
 
-    init(pageCount: Int, lanes: consuming LanePair) throws {
+    init(pageCount: Int, prefetches: Bool, lanes: consuming LanePair) throws {
         region = try MemoryRegion(name: "bench", pageCount: pageCount)
         let userfaultfd = try Userfaultfd()
         try userfaultfd.register(region.range)
@@ -34,7 +34,8 @@ final class AgentRig: Rig {
             userfaultfd: userfaultfd,
             ranges: [region.range],
             resident: [PageBitmap(pageCount: pageCount)],
-            table: RegionTable([shape])
+            table: RegionTable([shape]),
+            prefetches: prefetches
         ) { [shared] event in
             switch event {
             case .everyPageResident: shared.isComplete.store(true, ordering: .releasing)

@@ -172,6 +172,7 @@ extension Agent {
             instance: instance,
             settings: DestinationSession.Settings(
                 startsStopped: configuration.startsStopped,
+                prefetches: configuration.prefetches,
                 lease: lease,
                 peerTimeout: configuration.peerTimeout,
                 recoveryTime: configuration.recoveryTime

@@ -138,7 +138,8 @@ extension DestinationSession {
                 userfaultfd: guest.takeUserfaultfd(),
                 ranges: ranges,
                 resident: resident,
-                table: table
+                table: table,
+                prefetches: settings.prefetches
             ) { [events] in events.yield(.agent($0)) }
             try agent.attach(urgent: urgent, bulk: bulk)
             lanesControl = control?.number

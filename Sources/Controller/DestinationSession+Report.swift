@@ -57,6 +57,8 @@ extension DestinationSession {
         destination.pages.demand = snapshot.progress.demand
         destination.pages.pushed = snapshot.progress.pushed
         destination.pages.zero = snapshot.progress.zero
+        destination.pages.prefetched = snapshot.progress.prefetched
+        destination.pages.prefetchedUnused = snapshot.progress.prefetchedUnused
         destination.pages.duplicate = snapshot.progress.duplicate
         destination.stall = LatencySummary(workload?.stalls ?? [])
         destination.service = LatencySummary(agent?.service ?? [])

@@ -11,6 +11,10 @@ final class ArrivingMemory: Sendable {
     let resident: [PageBitmap]
     /// Set when a page is asked for, and kept: a page is asked for once on each connection.
     let wanted: [PageBitmap]
+    /// Set when a page was asked for before anybody touched it.
+    let expected: [PageBitmap]
+    /// Pages that were asked for so and that nobody came to, as far as that shows.
+    let prefetchedUnused = Atomic<Int>(0)
     let inFlight = InFlightFaults()
     let urgentService = LatencyRecorder()
     let bulkService = LatencyRecorder()
@@ -20,6 +24,7 @@ final class ArrivingMemory: Sendable {
     let userfaultfd: Userfaultfd
     private let demand = Atomic<Int>(0)
     private let pushed = Atomic<Int>(0)
+    private let prefetched = Atomic<Int>(0)
     private let zero = Atomic<Int>(0)
     private let duplicate = Atomic<Int>(0)
     private let residentCount = Atomic<Int>(0)
@@ -39,6 +44,9 @@ final class ArrivingMemory: Sendable {
         var wanted: [PageBitmap] = []
         for range in ranges { wanted.append(try PageBitmap(pageCount: range.pageCount)) }
         self.wanted = wanted
+        var expected: [PageBitmap] = []
+        for range in ranges { expected.append(try PageBitmap(pageCount: range.pageCount)) }
+        self.expected = expected
         pagesTotal = ranges.reduce(0) { $0 + $1.pageCount }
         residentCount.store(resident.reduce(0) { $0 + $1.count }, ordering: .relaxed)
     }
@@ -116,9 +124,12 @@ final class ArrivingMemory: Sendable {
         if inFlight.count > 0 { settle(pages, region: region, origin: origin) }
         guard added > 0 else { return }
         switch (origin, isZero) {
-        case (.demand, _): demand.add(added, ordering: .relaxed)
-        case (.push, false): pushed.add(added, ordering: .relaxed)
+        case (.demand, _):
+            let ahead = expected[region].count == 0 ? 0 : min(added, pages.count { expected[region].contains($0) })
+            prefetched.add(ahead, ordering: .relaxed)
+            demand.add(added - ahead, ordering: .relaxed)
         case (.push, true): zero.add(added, ordering: .relaxed)
+        case (.push, false): pushed.add(added, ordering: .relaxed)
         }
         if residentCount.add(added, ordering: .acquiringAndReleasing).newValue == pagesTotal {
             onEvent(.everyPageResident)
@@ -149,6 +160,8 @@ final class ArrivingMemory: Sendable {
         progress.pagesResident = residentCount.load(ordering: .relaxed)
         progress.demand = demand.load(ordering: .relaxed)
         progress.pushed = pushed.load(ordering: .relaxed)
+        progress.prefetched = prefetched.load(ordering: .relaxed)
+        progress.prefetchedUnused = min(progress.prefetched, prefetchedUnused.load(ordering: .relaxed))
         progress.zero = zero.load(ordering: .relaxed)
         progress.duplicate = duplicate.load(ordering: .relaxed)
         progress.waiting = inFlight.count

@@ -25,6 +25,10 @@ public final class DestinationAgent: Sendable {
         public var pagesResident = 0
         /// Pages placed because somebody waited for them.
         public var demand = 0
+        /// Pages placed because somebody was expected to touch them.
+        public var prefetched = 0
+        /// Those of them that nobody has come to, as far as that shows.
+        public var prefetchedUnused = 0
         /// Pages placed out of the push, with bytes.
         public var pushed = 0
         /// Pages placed out of the push as known zeros.
@@ -60,12 +64,14 @@ public final class DestinationAgent: Sendable {
     ///   - ranges: the memory, in the order of the announcement.
     ///   - resident: which pages have been placed, one bitmap a range.
     ///   - table: the announced regions.
+    ///   - prefetches: whether pages are asked for that a stream of faults will come to.
     ///   - onEvent: called from the agent's threads; must not block.
     public init(
         userfaultfd: consuming Userfaultfd,
         ranges: [PageRange],
         resident: [PageBitmap],
         table: RegionTable,
+        prefetches: Bool = true,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         memory = try ArrivingMemory(
@@ -75,7 +81,7 @@ public final class DestinationAgent: Sendable {
             table: table,
             onEvent: onEvent
         )
-        faults = try FaultService(memory: memory, onEvent: onEvent)
+        faults = try FaultService(memory: memory, prefetches: prefetches, onEvent: onEvent)
         self.onEvent = onEvent
     }
 

@@ -15,6 +15,7 @@ final class FaultService: Sendable {
     }
 
     private let memory: ArrivingMemory
+    private let prefetches: Bool
     private let onEvent: @Sendable (DestinationAgent.Event) -> Void
     private let state = Mutex(State())
     private let flag: EventDescriptor
@@ -23,9 +24,11 @@ final class FaultService: Sendable {
 
     init(
         memory: ArrivingMemory,
+        prefetches: Bool,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
     ) throws(SystemError) {
         self.memory = memory
+        self.prefetches = prefetches
         self.onEvent = onEvent
         flag = try EventDescriptor()
         turned = try EventDescriptor()
@@ -64,7 +67,7 @@ final class FaultService: Sendable {
     }
 
     private func serve() throws {
-        var requests = RequestBatch(memory: memory)
+        var requests = RequestBatch(memory: memory, prefetches: prefetches)
         var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
         var ready = FaultWait(for: memory.userfaultfd, or: flag)
         var receiver: LaneReceiver?

@@ -1,9 +1,12 @@
 import LinuxSystem
 import PageProtocol
+import Synchronization
 
 /// Requests on their way into one send.
 struct RequestBatch: ~Copyable {
     static let capacity = 64
+    /// Pages of a run that is asked for ahead: the first run is placed while the next still comes.
+    private static let longestRun = 16
 
     private let memory: ArrivingMemory
     private let buffer = UnsafeMutableRawBufferPointer.allocate(
@@ -12,9 +15,12 @@ struct RequestBatch: ~Copyable {
     )
     private var used = 0
     private var lanes: LaneSockets?
+    /// Nil where nothing is asked for before it is touched.
+    private var prefetcher: Prefetcher?
 
-    init(memory: ArrivingMemory) {
+    init(memory: ArrivingMemory, prefetches: Bool) {
         self.memory = memory
+        prefetcher = prefetches ? Prefetcher(pageCounts: memory.ranges.map(\.pageCount)) : nil
     }
 
     deinit {
@@ -30,22 +36,62 @@ struct RequestBatch: ~Copyable {
             let page = Int(address - range.address) / range.pageSize
             let isNew = memory.wanted[region].insert(page)
             if memory.resident[region].contains(page) { return try memory.answerAgain(page, region: region) }
-            guard isNew else { return }
+            guard isNew else {
+                if memory.expected[region].contains(page) { lookAhead(from: page, region: region) }
+                return
+            }
             memory.inFlight.begin(region: region, page: page, now: now)
             // Who placed the page just now has not found the fault, unless this finds the page.
             if memory.resident[region].contains(page) {
                 _ = memory.inFlight.end(region: region, page: page)
                 return try memory.answerAgain(page, region: region)
             }
-            append(region: region, page: page)
+            append(region: region, page..<page + 1)
+            lookAhead(from: page, region: region)
             return
         }
     }
 
     @inline(__always)
-    private mutating func append(region: Int, page: Int) {
+    private mutating func lookAhead(from page: Int, region: Int) {
+        if let ahead = prefetcher?.fault(region: region, page: page) { ask(ahead, region: region) }
+    }
+
+    /// Asks for pages that nobody waits for yet, behind those that somebody does.
+    @inline(never)
+    private mutating func ask(_ ahead: Prefetcher.Ahead, region: Int) {
+        memory.prefetchedUnused.store(prefetcher?.unused ?? 0, ordering: .relaxed)
+        guard lanes != nil else { return }
+        switch ahead.stride {
+        case 1: ask(ahead.first..<ahead.first + ahead.count, region: region)
+        case -1: ask(ahead.first - ahead.count + 1..<ahead.first + 1, region: region)
+        default:
+            for step in 0..<ahead.count {
+                let page = ahead.first + step * ahead.stride
+                ask(page..<page + 1, region: region)
+            }
+        }
+    }
+
+    /// Asks for those pages that have neither come nor been asked for, in as few runs as they make.
+    private mutating func ask(_ pages: Range<Int>, region: Int) {
+        let (wanted, resident) = (memory.wanted[region], memory.resident[region])
+        var page = pages.lowerBound
+        while page < pages.upperBound {
+            let first = page
+            let end = min(pages.upperBound, first + RequestBatch.longestRun)
+            while page < end, !resident.contains(page), wanted.insert(page) {
+                memory.expected[region].insert(page)
+                page += 1
+            }
+            if page > first { append(region: region, first..<page) } else { page += 1 }
+        }
+    }
+
+    @inline(__always)
+    private mutating func append(region: Int, _ pages: Range<Int>) {
         guard lanes != nil, let base = buffer.baseAddress else { return }
-        let run = PageRun(region: UInt32(region), count: 1, first: UInt64(page))
+        let run = PageRun(region: UInt32(region), count: UInt32(pages.count), first: UInt64(pages.lowerBound))
         LaneFrame.pageRequest(run).encode(into: base + used)
         used += LaneFrame.encodedByteCount
         if used == buffer.count { send() }
@@ -72,7 +118,7 @@ struct RequestBatch: ~Copyable {
         guard lanes != nil else { return }
         for (region, wanted) in memory.wanted.enumerated() where wanted.count > 0 {
             for page in 0..<wanted.pageCount where wanted.contains(page) && !memory.resident[region].contains(page) {
-                append(region: region, page: page)
+                append(region: region, page..<page + 1)
             }
         }
         send()

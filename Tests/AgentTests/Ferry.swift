@@ -16,7 +16,7 @@ final class Ferry: Sendable {
     private let readers = ThreadGroup()
 
     /// Makes regions of these many pages. Every page of an index that `zeroEvery` divides holds zeros.
-    init(pageCounts: [Int], zeroEvery: Int = 4) throws {
+    init(pageCounts: [Int], zeroEvery: Int = 4, prefetches: Bool = false) throws {
         var regions: [MemoryRegion] = []
         for (index, count) in pageCounts.enumerated() {
             let region = try MemoryRegion(name: "region\(index)", pageCount: count)
@@ -55,7 +55,8 @@ final class Ferry: Sendable {
             userfaultfd: userfaultfd,
             ranges: arriving.map(\.range),
             resident: arriving.map { try PageBitmap(pageCount: $0.pageCount) },
-            table: table
+            table: table,
+            prefetches: prefetches
         ) { log.add($0) }
         try destination.start()
     }

@@ -56,6 +56,44 @@ struct TransferTests {
         #expect(source.progress.zeroPages == ferry.zeroPages)
     }
 
+    @Test func `a reader in order is ahead of hardly any page, and no push is needed for that`() throws {
+        let ferry = try Ferry(pageCounts: [8000], zeroEvery: 100_000, prefetches: true)
+        defer { ferry.end() }
+        let (source, events) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try ferry.touch(region: 0, Array(0..<8000))
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(events.waitUntilSent())
+        #expect(ferry.wrongPages() == [])
+        let progress = ferry.destination.progress
+        #expect(progress.demand + progress.prefetched + progress.pushed + progress.zero == 8000)
+        #expect(progress.prefetched > 4000, "\(progress)")
+        #expect(progress.prefetchedUnused <= 64)
+    }
+
+    @Test func `prefetch, faults and push together bring every page`() throws {
+        let ferry = try Ferry(pageCounts: [4000, 3000], prefetches: true)
+        defer { ferry.end() }
+        let (source, events) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try ferry.touch(region: 0, Array(0..<4000))
+        try ferry.touch(region: 0, (0..<4000).reversed())
+        try ferry.touch(region: 1, Array(stride(from: 0, to: 3000, by: 3)))
+        try ferry.touch(region: 1, (0..<3000).shuffled())
+        try source.startPush()
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(events.waitUntilSent())
+        #expect(ferry.wrongPages() == [])
+        let progress = ferry.destination.progress
+        #expect(progress.demand + progress.prefetched + progress.pushed + progress.zero == ferry.pagesTotal)
+    }
+
     @Test func `faults and push together bring every page once and tell it once`() throws {
         let ferry = try Ferry(pageCounts: [4000, 2000])
         defer { ferry.end() }

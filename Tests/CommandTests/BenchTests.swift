@@ -6,7 +6,8 @@ import Testing
 struct BenchTests {
     private static let small = ["--rounds", "1", "--faults", "256", "--memory", "4MiB"]
     private static let cases = [
-        "fault", "fault-under-push", "push", "push-zeros", "push-with-reader", "fault-threads-2", "fault-threads-4",
+        "fault", "fault-under-push", "push", "push-zeros", "push-with-reader", "sequential", "fault-threads-2",
+        "fault-threads-4",
         "fault-threads-8", "fault-threads-16",
     ]
 
