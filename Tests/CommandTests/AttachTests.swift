@@ -25,7 +25,9 @@ struct AttachTests {
             "--listen",
             "127.0.0.1:0",
             "--attach",
-            workspace.file("attach.sock")
+            workspace.file("attach.sock"),
+            "--prefetch",
+            "none"
         )
         defer { destination.end() }
         let half = String(16 << 20)
