@@ -145,6 +145,7 @@ extension DestinationSession {
             lanesControl = control?.number
             self.agent = agent
             self.workload = workload
+            workload.onEnd { [events] reason in events.yield(.workloadEnded(reason: reason)) }
             perform(machine.memoryPrepared())
         } catch {
             perform(machine.memoryRefused(reason: "\(error)"))

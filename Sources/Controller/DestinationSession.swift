@@ -3,6 +3,7 @@ import Guest
 import LinuxSystem
 import Logging
 import PageProtocol
+import QMP
 import Switchover
 import Telemetry
 
@@ -27,6 +28,7 @@ actor DestinationSession {
         case committed(WorkloadLease.Taking)
         case leaseReturned
         case sourceGivenUp(Int)
+        case workloadEnded(reason: String)
     }
 
     /// Moments that the report is made of.
@@ -231,6 +233,11 @@ actor DestinationSession {
         case .committed(.refused(let reason)), .committed(.unreachable(let reason)):
             perform(machine.leaseRefused(reason: reason))
         case .leaseReturned: perform(machine.leaseReturned())
+        case .workloadEnded(let reason):
+            // Before it was started, whoever wanted to load or start it is told.
+            guard snapshot().hasStarted else { return }
+            logger.error("the workload has ended: \(reason)")
+            sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
         case .sourceGivenUp(let number):
             guard number == lastControl, control == nil else { return }
             perform(machine.sourceGivenUp())
