@@ -146,6 +146,9 @@ final class TortureRound {
         if let (one, other) = witness.overlap(deaths: deaths) {
             throw TestFailure("both sides ran at once: \(one) and \(other), deaths \(deaths)")
         }
+        if let run = witness.returned(to: source.pid, from: destination.pid) {
+            throw TestFailure("the source ran again after the workload had executed at the destination: \(run)")
+        }
         return winner
     }
 
@@ -267,7 +270,7 @@ final class TortureRound {
             if isBack { return .source }
             if here.state == "completed" { return .nobody }
             guard here.state == "postcopy-paused" else { return nil }
-            if plan.usesLease { return try leaseSaysStarted() ? .nobody : nil }
+            if plan.usesLease { return try leaseIsTheDestinations() ? .nobody : nil }
             let hasRun = witness.operations(of: destination.pid) > 0
             say("the operator's word: \(hasRun ? "it has run there" : "it has not run there")")
             let word = "{\"execute\":\"pageferry-destination-gone\",\"arguments\":{\"has-run\":\(hasRun)}}"
@@ -277,7 +280,9 @@ final class TortureRound {
         case (false, true):
             if there.state == "completed", there.isRunning { return .destination }
             guard isQuiet([here, there]) else { return nil }
-            return there.isRunning ? .destinationWithoutMemory : .nobody
+            if there.isRunning { return try lacksPages() ? .destinationWithoutMemory : nil }
+            // It knows that nothing starts, or why it waits; a start that hangs knows neither.
+            return there.hasReason || ["setup", "failed", "cancelled"].contains(there.state) ? .nobody : nil
         case (false, false):
             return .nobody
         }
@@ -304,11 +309,24 @@ final class TortureRound {
         }
     }
 
-    private func leaseSaysStarted() throws -> Bool {
+    /// Whether the destination has committed to start: the newest record is started and not the source's.
+    private func leaseIsTheDestinations() throws -> Bool {
         let folder = workspace.file("lease/w")
         let newest = try FileManager.default.contentsOfDirectory(atPath: folder).compactMap { UInt64($0) }.max()
-        guard let newest else { return false }
-        return try String(contentsOfFile: "\(folder)/\(newest)", encoding: .utf8).contains("started yes")
+        guard let newest, let report = try ask(source, "pageferry-report") else { return false }
+        let instance: String = try Printed(report).value("return", "instance")
+        let record = try String(contentsOfFile: "\(folder)/\(newest)", encoding: .utf8)
+        return record.contains("started yes") && !record.contains(instance)
+    }
+
+    /// Whether the workload executes at the destination, and pages are missing there.
+    private func lacksPages() throws -> Bool {
+        guard witness.operations(of: destination.pid) > 0, let answer = try ask(destination, "pageferry-report")
+        else { return false }
+        let report: [String: Any] = try Printed(answer).value("return", "destination")
+        let pages = report["pages"] as? [String: NSNumber] ?? [:]
+        let came = ["demand", "prefetched", "pushed", "zero"].reduce(0) { $0 + (pages[$1]?.intValue ?? 0) }
+        return came < pages["total"]?.intValue ?? 0
     }
 
     private func check(_ winner: Winner) throws {

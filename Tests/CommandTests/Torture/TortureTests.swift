@@ -60,6 +60,9 @@ struct TortureTests {
         let deaths = [one.pid: try #require(one.deathTime)]
         let two = try start("two", witness, workspace)
         #expect(witness.overlap(deaths: deaths) == nil)
+        // One after the other, which no overlap shows: the first is the destination here.
+        #expect(witness.returned(to: two.pid, from: one.pid)?.pid == two.pid)
+        #expect(witness.returned(to: one.pid, from: two.pid) == nil)
         let three = try start("three", witness, workspace)
         let (first, second) = try #require(witness.overlap(deaths: deaths))
         #expect(Set([first.pid, second.pid]) == [two.pid, three.pid])

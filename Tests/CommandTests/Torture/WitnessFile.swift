@@ -51,6 +51,12 @@ final class WitnessFile {
         runs.filter { $0.pid == pid }.reduce(0) { $0 + $1.operations }
     }
 
+    /// A run of the source that began after the workload had executed at the destination: memory that is stale ran.
+    func returned(to source: pid_t, from destination: pid_t) -> Run? {
+        guard let first = runs.filter({ $0.pid == destination }).map(\.begin).min() else { return nil }
+        return runs.first { $0.pid == source && $0.begin > first }
+    }
+
     /// Two runs of different processes of which one began before the other had ended.
     ///
     /// - Parameter deaths: when processes were gone; the run of one that was killed ends then.
