@@ -50,7 +50,7 @@ int shim_pidfd_open(int process) { return OR_ERRNO((int)syscall(SYS_pidfd_open, 
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(actions, first); }
 char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
-int shim_set_slice(uint64_t nanoseconds) { return OR_ERRNO((int)syscall(SYS_sched_setattr, 0, &(struct sched_attributes){.size = sizeof(struct sched_attributes), .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds}, 0)); }
+int shim_set_slice(uint64_t nanoseconds) { return sched_getscheduler(0) != SCHED_OTHER ? 0 : OR_ERRNO((int)syscall(SYS_sched_setattr, 0, &(struct sched_attributes){.size = sizeof(struct sched_attributes), .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds}, 0)); }
 int shim_memfd_create(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int shim_set_nonblocking(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)); }

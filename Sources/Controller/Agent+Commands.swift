@@ -292,9 +292,14 @@ extension Agent {
             }
             let runs = workload.activity.isRunning
             if runs { try await halt(workload) }
-            let outcome = try await onThread("verify") { workload.verify() }
+            let outcome: Result<Verification?, any Error>
+            do {
+                outcome = .success(try await onThread("verify") { workload.verify() })
+            } catch {
+                outcome = .failure(error)
+            }
             if runs { try await letRun(workload) }
-            return outcome
+            return try outcome.get()
         }
         guard let outcome else { throw CommandRefused(reason: "this workload cannot check its own pages") }
         var verify = Report.Verify()

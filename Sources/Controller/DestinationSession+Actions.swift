@@ -134,6 +134,11 @@ extension DestinationSession {
     }
 
     private func startWorkload() {
+        if let leaving {
+            // The lease was won meanwhile; nothing has executed, so that it is given back.
+            events.yield(.startFailed(reason: leaving))
+            return
+        }
         guard let workload, let loaded else { return }
         start("start") { [events] in
             do {

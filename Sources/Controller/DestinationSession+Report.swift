@@ -44,7 +44,8 @@ extension DestinationSession {
     /// Adds what the destination knows.
     func fill(_ report: inout AgentReport) {
         let snapshot = snapshot()
-        report.migration = peer?.migration.description
+        // A source that was sent away says nothing of the one that comes next.
+        if machine.state != .setup { report.migration = peer?.migration.description }
         report.states = states.states.map(\.rawValue)
         report.error = snapshot.failureReason
         report.total = snapshot.totalMicroseconds

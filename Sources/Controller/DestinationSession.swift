@@ -87,7 +87,7 @@ actor DestinationSession {
     var loadFaults: (count: UInt64, nanoseconds: UInt64) = (0, 0)
     var waitingConts: [CheckedContinuation<Void, any Error>] = []
     /// Why nothing is to start here any more: the agent ends.
-    private var leaving: String?
+    var leaving: String?
     private var hasEnded = false
 
     /// Makes a session that listens for a source.
@@ -182,7 +182,7 @@ actor DestinationSession {
         guard machine.state == .postcopyActive, control != nil else {
             throw CommandRefused(reason: "only a migration in postcopy-active can be paused")
         }
-        acceptor.stop()
+        acceptor.close()
         lose("migrate-pause was asked for")
     }
 

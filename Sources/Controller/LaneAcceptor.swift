@@ -37,10 +37,15 @@ final class LaneAcceptor: Sendable {
     /// Where it listens, with the port the kernel chose.
     var address: SocketAddress { listener.address }
 
-    /// Ends the listening and waits for its threads.
-    func stop() {
+    /// Ends the listening.
+    func close() {
         listener.shutdown()
         listener.file?.remove()
+    }
+
+    /// Ends the listening and waits for its threads, seconds where somebody has connected and says nothing.
+    func stop() {
+        close()
         var thread: JoinedThread? = nil
         self.thread.withLock { swap(&thread, &$0) }
         thread = nil

@@ -55,8 +55,8 @@ extension SourceSession {
             perform(machine.devicesFailed(device: device, reason: reason))
         case .running(let token):
             timeline.note(.running)
-            push()
             perform(machine.running(RunToken(token), from: instance))
+            if machine.state == .postcopyActive { push() }
         case .startFailed(let token, let reason):
             perform(machine.startFailed(RunToken(token), reason: reason, from: instance))
         case .cancelled(let token): perform(machine.cancelled(RunToken(token), from: instance))

@@ -66,6 +66,20 @@ final class FaultService: Sendable {
         turned.raise()
     }
 
+    /// Places what has come.
+    ///
+    /// - Returns: false if nothing more comes from this lane: it has ended, or a page could not be placed, which other
+    ///   lanes bring again.
+    @inline(__always)
+    private func receive(from receiver: inout LaneReceiver?) -> Bool {
+        do throws(PlacementFailure) {
+            return try receiver?.receive(onEvent) ?? true
+        } catch {
+            onEvent(.failed(reason: error.reason))
+            return false
+        }
+    }
+
     private func serve() throws {
         var requests = RequestBatch(memory: memory, prefetches: prefetches)
         var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
@@ -83,7 +97,7 @@ final class FaultService: Sendable {
                 turned.raise()
                 continue
             }
-            if found.contains(.socket), try receiver?.receive(onEvent) == false {
+            if found.contains(.socket), !receive(from: &receiver) {
                 receiver = nil
                 requests.use(nil)
                 ready.watchNoSocket()

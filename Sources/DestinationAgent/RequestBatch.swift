@@ -37,8 +37,10 @@ struct RequestBatch: ~Copyable {
             let isNew = memory.wanted[region].insert(page)
             if memory.resident[region].contains(page) { return try memory.answerAgain(page, region: region) }
             guard isNew else {
-                if memory.expected[region].contains(page) { lookAhead(from: page, region: region) }
-                return
+                // Asked for ahead and on its way: from now on somebody waits for it.
+                guard memory.expected[region].remove(page) else { return }
+                try wait(for: page, region: region, now: now)
+                return lookAhead(from: page, region: region)
             }
             memory.inFlight.begin(region: region, page: page, now: now)
             // Who placed the page just now has not found the fault, unless this finds the page.
@@ -52,16 +54,26 @@ struct RequestBatch: ~Copyable {
         }
     }
 
+    /// Notes that a fault waits for a page that is on its way.
+    @inline(__always)
+    private func wait(for page: Int, region: Int, now: UInt64) throws(PlacementFailure) {
+        memory.inFlight.begin(region: region, page: page, now: now)
+        // Who placed the page just now has not found the fault, unless this finds the page.
+        guard memory.resident[region].contains(page) else { return }
+        _ = memory.inFlight.end(region: region, page: page)
+        try memory.answerAgain(page, region: region)
+    }
+
     @inline(__always)
     private mutating func lookAhead(from page: Int, region: Int) {
-        if let ahead = prefetcher?.fault(region: region, page: page) { ask(ahead, region: region) }
+        guard lanes != nil, let ahead = prefetcher?.fault(region: region, page: page) else { return }
+        ask(ahead, region: region)
     }
 
     /// Asks for pages that nobody waits for yet, behind those that somebody does.
     @inline(never)
     private mutating func ask(_ ahead: Prefetcher.Ahead, region: Int) {
         memory.prefetchedUnused.store(prefetcher?.unused ?? 0, ordering: .relaxed)
-        guard lanes != nil else { return }
         switch ahead.stride {
         case 1: ask(ahead.first..<ahead.first + ahead.count, region: region)
         case -1: ask(ahead.first - ahead.count + 1..<ahead.first + 1, region: region)

@@ -39,7 +39,7 @@ public struct JoinedThread: ~Copyable, Sendable {
                 let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
                 // A thread without its name works the same.
                 _ = shim_set_thread_name(start.name)
-                // An older kernel, or a policy of the host's, leaves it as it is.
+                // An older kernel leaves it as it is; so does this where the host has chosen another policy.
                 if start.isUrgent { _ = shim_set_slice(JoinedThread.urgentSlice) }
                 start.body()
                 return nil

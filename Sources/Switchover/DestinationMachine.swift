@@ -126,9 +126,9 @@ public struct DestinationMachine: Hashable, Sendable {
     public var canRefuseStart: Bool {
         switch current {
         case .loaded: isLinked
-        case .granted, .acquiring, .undoing: true
-        case .none, .awaiting, .preparing, .active, .listening, .loading, .committing, .starting, .returning, .refused,
-            .running, .completed, .resigned, .failed:
+        case .granted, .acquiring, .committing, .undoing, .returning: true
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .starting, .refused, .running, .completed,
+            .resigned, .failed:
             false
         }
     }
