@@ -1,7 +1,9 @@
 import Controller
+import Foundation
 import LinuxSystem
 import OwnThread
 import QMP
+import RunLease
 import Testing
 
 /// Agents that end, or pause, or are asked again, while a migration is under way.
@@ -33,6 +35,47 @@ struct LeavingTests {
         try await ferrying.source.wait(for: "failed")
         #expect(ferrying.journal.running == ["source"])
         #expect(ferrying.journal.index(of: "destination run") == nil)
+    }
+
+    /// A store that holds the destination up once it has won: its record is written, its answer is not there yet.
+    private struct SlowStore: RunLeaseStore {
+        let files: FileRunLeaseStore
+        let gate: Gate
+
+        var name: String { files.name }
+
+        func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord? { try files.newest(workload) }
+
+        func propose(_ record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseProposal {
+            let proposal = try files.propose(record, for: workload)
+            if record.epoch == 2 { gate.pass() }
+            return proposal
+        }
+    }
+
+    @Test func `a destination that quits while it wins the lease starts nothing, and gives the lease back`()
+        async throws
+    {
+        let folder = NSTemporaryDirectory() + "pf-lease-\(UInt32.random(in: 0...UInt32.max))"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let gate = try Gate()
+        let store = SlowStore(files: try FileRunLeaseStore(directory: folder), gate: gate)
+        let ferrying = try await Ferrying(lease: store)
+        defer {
+            gate.open()
+            ferrying.end()
+        }
+        try await ferrying.migrate()
+        #expect(try await soon { gate.hasVisitor })
+        async let quit = ferrying.destination.refusal("quit")
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+        gate.open()
+        #expect(await quit == nil)
+        try await ferrying.source.wait(for: "failed")
+        #expect(ferrying.journal.running == ["source"])
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+        #expect(try store.newest("test")?.epoch ?? 0 >= 3)
     }
 
     @Test func `quit is told once`() async throws {
