@@ -161,7 +161,7 @@ extension Agent {
         if let before = await earlier?.snapshot(), !before.hasFailed, ownWorkload == nil {
             throw CommandRefused(reason: "an incoming migration was begun before, it is \(before.state.rawValue)")
         }
-        await earlier?.stopListening()
+        await earlier?.retire()
         guard incoming === earlier else {
             throw CommandRefused(reason: "another client has just begun an incoming migration")
         }
@@ -226,7 +226,7 @@ extension Agent {
         guard let memory = workload.ownMemory else {
             throw CommandRefused(reason: "the workload's memory is in another process, and cannot be moved from here")
         }
-        await incoming.stopListening()
+        await incoming.retire()
         ownWorkload = workload
         regions = memory
         outgoing = nil

@@ -77,7 +77,7 @@ extension DestinationSession {
         }
     }
 
-    private func discardMemory() {
+    func discardMemory() {
         agent?.stop()
         agent = nil
         workload = nil

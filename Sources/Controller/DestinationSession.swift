@@ -129,9 +129,13 @@ actor DestinationSession {
         }
     }
 
-    /// Takes no further connections.
-    func stopListening() {
-        acceptor.stop()
+    /// Ends the session, which has ended its migration: it lets go of the guest, and of itself.
+    func retire() {
+        acceptor.close()
+        failConts("another migration has taken this one's place")
+        discardMemory()
+        loaded = nil
+        events.finish()
     }
 
     /// `cont`: returns when the workload runs.

@@ -1,10 +1,11 @@
-import Controller
 import Foundation
 import LinuxSystem
 import OwnThread
 import QMP
 import RunLease
 import Testing
+
+@testable import Controller
 
 /// Agents that end, or pause, or are asked again, while a migration is under way.
 @Suite(.ownThread, .timeLimit(.minutes(1)))
@@ -91,9 +92,13 @@ struct LeavingTests {
         defer { ferrying.end() }
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "failed")
+        weak let session = await ferrying.destination.agent.incoming
+        #expect(session != nil)
         #expect(
             try await soon { await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"]) == nil }
         )
+        // With it goes the guest that did not start.
+        #expect(try await soon { session == nil })
         #expect(try await ferrying.destination.command("query-migrate")["status"] == "setup")
     }
 
