@@ -12,28 +12,20 @@ struct BareService: ~Copyable {
         self.lanes = lanes
         self.region = region
         self.chunk = chunk
-        self.urgent = try JoinedThread(name: "bare-serve") {
-            var number: UInt64 = 0
-            withUnsafeMutableBytes(of: &number) { bytes in
-                // A near end that hangs up ends this.
-                while (try? lanes.urgent.receive(exactly: bytes)) == 8 {
-                    let page = Int(bytes.load(as: UInt64.self))
-                    guard page < region.pageCount else { return }
-                    let body = UnsafeRawBufferPointer(start: region.page(page), count: region.pageSize)
-                    guard (try? lanes.urgent.send(body)) != nil else { return }
-                }
-            }
+        urgent = try JoinedThread(name: "bare-serve") {
+            lanes.untilHungUp { () throws(SystemError) in try BareService.answer(region, lanes.urgent) }
         }
     }
 
     mutating func push() throws(SystemError) {
         bulk = try JoinedThread(name: "bare-push") { [lanes, region, chunk] in
-            var page = 0
-            while page < region.pageCount {
-                let count = min(chunk, region.pageCount - page)
-                let body = UnsafeRawBufferPointer(start: region.page(page), count: count * region.pageSize)
-                guard (try? lanes.bulk.send(body)) != nil else { return }
-                page += count
+            lanes.untilHungUp { () throws(SystemError) in
+                for page in stride(from: 0, to: region.pageCount, by: chunk) {
+                    let count = min(chunk, region.pageCount - page)
+                    try lanes.bulk.send(
+                        UnsafeRawBufferPointer(start: region.page(page), count: count * region.pageSize)
+                    )
+                }
             }
         }
     }
@@ -41,6 +33,16 @@ struct BareService: ~Copyable {
     deinit {
         // The threads end with their lanes, and are joined as they are dropped.
         lanes.shutdown()
+    }
+
+    private static func answer(_ region: MemoryRegion, _ socket: borrowing StreamSocket) throws(SystemError) {
+        let number = UnsafeMutableRawBufferPointer.allocate(byteCount: 8, alignment: 8)
+        defer { number.deallocate() }
+        while try socket.receive(exactly: number) == 8 {
+            let page = number.load(as: UInt64.self)
+            guard page < UInt64(region.pageCount) else { return }
+            try socket.send(UnsafeRawBufferPointer(start: region.page(Int(page)), count: region.pageSize))
+        }
     }
 }
 
@@ -57,5 +59,15 @@ final class BareLanes: Sendable {
     func shutdown() {
         urgent.shutdown()
         bulk.shutdown()
+    }
+
+    /// Does what ends with an error at the latest when the peer hangs up, as it does after each round.
+    func untilHungUp(_ body: () throws(SystemError) -> Void) {
+        do throws(SystemError) {
+            try body()
+        } catch {
+            // The near end is told by both lanes' end.
+            shutdown()
+        }
     }
 }

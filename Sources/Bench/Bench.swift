@@ -136,7 +136,7 @@ public struct Bench: ~Copyable {
         return try round(BenchSetup(service: .agent, pageCount: pageCount), prefetches: prefetches) { rig, figures in
             let stalls = LatencyRecorder()
             let wrong = Wrong()
-            let region = rig.region
+            let region = rig.memory.region
             // Dropped at once, which waits for it.
             _ = try Toucher {
                 for page in 0..<pageCount {
@@ -145,7 +145,7 @@ public struct Bench: ~Copyable {
                     if value != UInt64(page) + 1 { wrong.page.store(page, ordering: .relaxed) }
                 }
             }
-            try wrong.check()
+            try check(rig, wrong)
             figures.seconds = Double(LatencyRecorder.sum(of: [stalls]).nanoseconds) / 1e9
         }
     }
@@ -170,7 +170,7 @@ public struct Bench: ~Copyable {
             let begin = MonotonicClock.now()
             try touchAll(rig, recorders, threads: count, isOurs: false)
             figures.seconds = Double(MonotonicClock.now() - begin) / 1e9
-            figures.mebibytesPerSecond = Double(rig.region.pageCount) / 256 / (figures.seconds ?? 1)
+            figures.mebibytesPerSecond = Double(rig.memory.region.pageCount) / 256 / (figures.seconds ?? 1)
             figures.take(recorders)
         }
     }
@@ -217,8 +217,8 @@ public struct Bench: ~Copyable {
     private func usage() throws -> UInt64 { try far.ask(.usage).cpuNanoseconds + ProcessClock.now() }
 
     private func wait(for rig: any Rig) throws {
-        while !rig.isComplete {
-            if let failure = rig.failure { throw BenchFailure(failure) }
+        while !rig.memory.isComplete {
+            if let failure = rig.memory.failure { throw BenchFailure(failure) }
             MonotonicClock.sleep(nanoseconds: 200_000)
         }
     }
@@ -231,7 +231,7 @@ public struct Bench: ~Copyable {
     private func touchAll(_ rig: any Rig, _ recorders: [LatencyRecorder], threads: Int, isOurs: Bool) throws {
         let pageCount = size.faults * (threads == 1 && recorders.count == 2 ? 1 : 4)
         let order = (0..<pageCount).shuffled()
-        let region = rig.region
+        let region = rig.memory.region
         let wrong = Wrong()
         do {
             var toucher: [Toucher] = []
@@ -252,18 +252,18 @@ public struct Bench: ~Copyable {
             // Dropping them waits for them.
             toucher.removeAll()
         }
-        try wrong.check()
+        try check(rig, wrong)
     }
 
     /// Touches pages at random until all have come; an access that took long waited for an absent page.
     private func touchWhilePushed(_ rig: any Rig, _ recorder: LatencyRecorder, _ other: LatencyRecorder?) throws {
-        let region = rig.region
+        let region = rig.memory.region
         let pageCount = UInt64(size.pushedPages)
         let wrong = Wrong()
         // Dropped at once, which waits for it.
         _ = try Toucher {
             var state: UInt64 = 88_172_645_463_325_252
-            while !rig.isComplete, rig.failure == nil {
+            while !rig.memory.isComplete, rig.memory.failure == nil {
                 for _ in 0..<64 {
                     state ^= state << 13
                     state ^= state >> 7
@@ -278,22 +278,24 @@ public struct Bench: ~Copyable {
                 }
             }
         }
-        if let failure = rig.failure { throw BenchFailure(failure) }
-        try wrong.check()
+        try check(rig, wrong)
+    }
+
+    /// Throws what is wrong after pages were touched.
+    private func check(_ rig: any Rig, _ wrong: Wrong) throws {
+        // Pages that no longer come read as zeros: that they are wrong is not the reason.
+        if let failure = rig.memory.failure { throw BenchFailure(failure) }
+        let page = wrong.page.load(ordering: .relaxed)
+        guard page < 0 else { throw BenchFailure("page \(page) holds something else than the far end has") }
     }
 
     /// What no access to a page that is there takes, in nanoseconds, and no fault falls short of.
     private static let longAccess: UInt64 = 8000
 }
 
-/// A page that did not hold what it should.
+/// A page that did not hold what it should; negative for none.
 private final class Wrong: Sendable {
     let page = Atomic<Int>(-1)
-
-    func check() throws {
-        let page = page.load(ordering: .relaxed)
-        guard page < 0 else { throw BenchFailure("page \(page) holds something else than the far end has") }
-    }
 }
 
 /// A thread that touches pages.

@@ -5,30 +5,57 @@ import Synchronization
 
 /// Memory at the near end whose pages come from the far end.
 protocol Rig: AnyObject, Sendable {
-    var region: MemoryRegion { get }
-    /// Whether every page is there.
-    var isComplete: Bool { get }
-    /// Why pages no longer come, or nil.
-    var failure: String? { get }
+    var memory: RigMemory { get }
     /// Ends it: the memory can no longer be waited for.
     func end()
 }
 
-/// The destination agent.
-final class AgentRig: Rig {
+/// The memory of a rig, and what has become of it.
+final class RigMemory: Sendable {
     let region: MemoryRegion
-    private let agent: DestinationAgent
-    private let shared = Shared()
+    /// Where the memory is registered.
+    let userfaultfd: Userfaultfd
+    private let allCame = Atomic<Bool>(false)
+    private let reason = Mutex<String?>(nil)
 
-    private final class Shared: Sendable {
-        let isComplete = Atomic<Bool>(false)
-        let failure = Mutex<String?>(nil)
+    init(_ region: MemoryRegion, _ userfaultfd: consuming Userfaultfd) {
+        self.region = region
+        self.userfaultfd = userfaultfd
     }
 
+    /// Whether every page is there.
+    var isComplete: Bool { allCame.load(ordering: .acquiring) }
+    /// Why pages no longer come, or nil.
+    var failure: String? { reason.withLock { $0 } }
+
+    func complete() {
+        allCame.store(true, ordering: .releasing)
+    }
+
+    /// Pages no longer come: whoever waits for one goes on, with zeros.
+    ///
+    /// - Parameter pages: those that do not.
+    func fail(_ why: String, _ pages: PageRange) {
+        reason.withLock { $0 = $0 ?? why }
+        do throws(SystemError) {
+            try userfaultfd.unregister(pages)
+        } catch {
+            // Somebody would wait for ever.
+            preconditionFailure("\(error)")
+        }
+    }
+}
+
+/// The destination agent.
+final class AgentRig: Rig {
+    let memory: RigMemory
+    private let agent: DestinationAgent
+
     init(pageCount: Int, prefetches: Bool, lanes: consuming LanePair) throws {
-        region = try MemoryRegion(name: "bench", pageCount: pageCount)
+        let region = try MemoryRegion(name: "bench", pageCount: pageCount)
         let userfaultfd = try Userfaultfd()
         try userfaultfd.register(region.range)
+        let memory = RigMemory(region, try userfaultfd.duplicate())
         let shape = RegionShape(name: "bench", guestAddress: 0, pageSize: 4096, pageCount: UInt64(pageCount))
         agent = try DestinationAgent(
             userfaultfd: userfaultfd,
@@ -36,19 +63,17 @@ final class AgentRig: Rig {
             resident: [PageBitmap(pageCount: pageCount)],
             table: RegionTable([shape]),
             prefetches: prefetches
-        ) { [shared] event in
+        ) { event in
             switch event {
-            case .everyPageResident: shared.isComplete.store(true, ordering: .releasing)
-            case .laneLost(let lane, let reason): shared.failure.withLock { $0 = "the \(lane) lane: \(reason)" }
-            case .failed(let reason): shared.failure.withLock { $0 = reason }
+            case .everyPageResident: memory.complete()
+            case .laneLost(let lane, let reason): memory.fail("the \(lane) lane: \(reason)", region.range)
+            case .failed(let reason): memory.fail(reason, region.range)
             }
         }
+        self.memory = memory
         try agent.start()
         try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
     }
-
-    var isComplete: Bool { shared.isComplete.load(ordering: .acquiring) }
-    var failure: String? { shared.failure.withLock { $0 } }
 
     func end() {
         agent.stop()
@@ -57,19 +82,9 @@ final class AgentRig: Rig {
 
 /// The least that places pages: one thread asks for what is touched, one takes what is pushed.
 final class BareRig: Rig {
-    let region: MemoryRegion
+    let memory: RigMemory
     private let lanes: BareLanes
-    private let shared: Shared
     private let threads: Threads
-
-    private final class Shared: Sendable {
-        let userfaultfd: Userfaultfd
-        let isComplete = Atomic<Bool>(false)
-
-        init(_ userfaultfd: consuming Userfaultfd) {
-            self.userfaultfd = userfaultfd
-        }
-    }
 
     private final class Threads: Sendable {
         let faults: JoinedThread
@@ -86,71 +101,86 @@ final class BareRig: Rig {
         let region = try MemoryRegion(name: "bench", pageCount: pageCount + 1)
         let userfaultfd = try Userfaultfd(isBlocking: true)
         try userfaultfd.register(region.range)
-        let shared = Shared(userfaultfd)
-        self.region = region
+        let memory = RigMemory(region, userfaultfd)
+        let pages = PageRange(address: region.range.address, pageSize: 4096, pageCount: pageCount)
+        self.memory = memory
         self.lanes = lanes
-        self.shared = shared
         threads = Threads(
-            faults: try JoinedThread(name: "bare-faults") { BareRig.serve(region, lanes, shared) },
-            bulk: try JoinedThread(name: "bare-place") { BareRig.place(region, chunk, lanes, shared) }
+            faults: try JoinedThread(name: "bare-faults") {
+                do {
+                    try BareRig.serve(memory, lanes)
+                    memory.fail("the far end has closed the urgent lane", region.range)
+                } catch {
+                    memory.fail("\(error)", region.range)
+                }
+            },
+            bulk: try JoinedThread(name: "bare-place") {
+                do {
+                    if try BareRig.place(memory, chunk, lanes) { return memory.complete() }
+                    memory.fail("the far end has closed the bulk lane", pages)
+                } catch {
+                    memory.fail("\(error)", pages)
+                }
+            }
         )
     }
 
-    var isComplete: Bool { shared.isComplete.load(ordering: .acquiring) }
-    var failure: String? { nil }
-
     func end() {
         lanes.bulk.shutdown()
-        _ = region.page(region.pageCount - 1).assumingMemoryBound(to: Atomic<UInt64>.self).pointee
-            .load(ordering: .relaxed)
+        let last = memory.region.page(memory.region.pageCount - 1)
+        _ = last.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
         lanes.shutdown()
     }
 
-    private static func serve(_ region: MemoryRegion, _ lanes: BareLanes, _ shared: Shared) {
+    /// Returns when the last page is touched, or the far end is gone.
+    private static func serve(_ memory: RigMemory, _ lanes: BareLanes) throws {
         let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
-        defer {
-            stage.deallocate()
-            // Nobody waits for a thread that has ended.
-            try? shared.userfaultfd.unregister(region.range)
-        }
+        defer { stage.deallocate() }
         guard let base = stage.baseAddress else { return }
         var events = Userfaultfd.EventBuffer(capacity: 1)
         var number: UInt64 = 0
-        while (try? shared.userfaultfd.read(into: &events)) != nil {
+        while true {
+            try memory.userfaultfd.read(into: &events)
             guard events.count > 0, case .fault(let address) = events[0] else { continue }
             let page = address & ~4095
-            number = (page - region.range.address) / 4096
-            if number == UInt64(region.pageCount - 1) { return }
-            let isSent = withUnsafeBytes(of: &number) { (try? lanes.urgent.send($0)) != nil }
-            guard isSent, (try? lanes.urgent.receive(exactly: stage)) == 4096 else { return }
-            if shared.userfaultfd.copy(to: page, from: base, byteCount: 4096) == .present {
-                shared.userfaultfd.wake(page, byteCount: 4096)
+            number = (page - memory.region.range.address) / 4096
+            if number == UInt64(memory.region.pageCount - 1) { return }
+            try withUnsafeBytes(of: &number) { try lanes.urgent.send($0) }
+            guard try lanes.urgent.receive(exactly: stage) == 4096 else { return }
+            if memory.userfaultfd.copy(to: page, from: base, byteCount: 4096) == .present {
+                memory.userfaultfd.wake(page, byteCount: 4096)
             }
         }
     }
 
-    private static func place(_ region: MemoryRegion, _ chunk: Int, _ lanes: BareLanes, _ shared: Shared) {
+    /// - Returns: whether every page has come, before the far end was gone.
+    private static func place(_ memory: RigMemory, _ chunk: Int, _ lanes: BareLanes) throws -> Bool {
         let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk * 4096, alignment: 4096)
         defer { stage.deallocate() }
-        let pageCount = region.pageCount - 1
+        let pageCount = memory.region.pageCount - 1
         var page = 0
         while page < pageCount {
             let count = min(chunk, pageCount - page)
             let bytes = UnsafeMutableRawBufferPointer(rebasing: stage[..<(count * 4096)])
-            guard (try? lanes.bulk.receive(exactly: bytes)) == bytes.count, let base = bytes.baseAddress else { return }
+            guard try lanes.bulk.receive(exactly: bytes) == bytes.count, let base = bytes.baseAddress
+            else { return false }
             var done = 0
             while done < count {
-                let address = region.range.address(ofPage: page + done)
-                switch shared.userfaultfd.copy(to: address, from: base + done * 4096, byteCount: (count - done) * 4096)
-                {
+                let address = memory.region.range.address(ofPage: page + done)
+                let placement = memory.userfaultfd.copy(
+                    to: address,
+                    from: base + done * 4096,
+                    byteCount: (count - done) * 4096
+                )
+                switch placement {
                 case .placed(let bytes): done += bytes / 4096
                 case .present: done += 1
                 case .again: continue
-                case .gone, .noMemory, .failed: return
+                case .gone, .noMemory, .failed: throw BenchFailure("cannot place a page: \(placement)")
                 }
             }
             page += count
         }
-        shared.isComplete.store(true, ordering: .releasing)
+        return true
     }
 }

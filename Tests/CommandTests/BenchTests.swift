@@ -81,6 +81,24 @@ struct BenchTests {
     }
 
     @Test(
+        "ends with the reason when the far end dies in a round",
+        .timeLimit(.minutes(1)),
+        arguments: [("fault", 20000), ("fault-under-push", 16), ("push", 16)]
+    )
+    func farEndDies(name: String, faults: Int) throws {
+        let far = try Running(Executable.pageferry, ["bench", "--listen", "127.0.0.1:0"])
+        defer { far.end() }
+        let address = try far.line(holding: "ready").dropFirst("ready tcp:".count)
+        let options = ["--connect", String(address), "--rounds", "51", "--faults", "\(faults)", "--memory", "64MiB"]
+        let near = try Running(Executable.pageferry, ["bench"] + options)
+        defer { near.end() }
+        _ = try near.errorLine(holding: "pageferry bench: \(name)")
+        far.end()
+        let finished = try near.finish(seconds: 30)
+        #expect(finished.status == 1, "\(finished)")
+    }
+
+    @Test(
         "refuses what it cannot do",
         .timeLimit(.minutes(1)),
         arguments: [
