@@ -14,16 +14,8 @@ public struct FileLock: ~Copyable, Sendable {
     ///
     /// - Throws: among others, who holds it, as far as the kernel tells.
     public init(_ path: String) throws(SystemError) {
-        let descriptor = try attempt("open \(path)") { () throws(Errno) in
-            // Without O_NONBLOCK a pipe or a device may block.
-            OwnedDescriptor(try kernel(.open) { shim_open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC) })
-        }
-        let raw = descriptor.raw
-        var status = stat()
-        _ = try attempt("look at \(path)") { () throws(Errno) in try kernel(.fstat) { orErrno(fstat(raw, &status)) } }
-        guard status.st_mode & S_IFMT == S_IFREG else {
-            throw SystemError("lock \(path)", .invalidArgument, advice: "give a regular file")
-        }
+        let file = try RegularFile(path, to: "lock")
+        let raw = file.descriptor.raw
         do throws(Errno) {
             _ = try kernel(.fcntl) { shim_lock_file(raw, CInt(F_WRLCK)) }
         } catch .resourceTemporarilyUnavailable {
@@ -31,7 +23,7 @@ public struct FileLock: ~Copyable, Sendable {
         } catch {
             throw SystemError("lock \(path)", error)
         }
-        self.descriptor = descriptor
+        descriptor = file.descriptor
     }
 
     deinit {

@@ -28,16 +28,11 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
     ///
     /// - Parameter path: a regular file whose size is a multiple of the page size, and not 0.
     public init(sharingFileAt path: String) throws(SystemError) {
-        let descriptor = try attempt("open \(path)") { () throws(Errno) in
-            OwnedDescriptor(try kernel(.open) { shim_open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC) })
-        }
-        let raw = descriptor.raw
-        var status = stat()
-        _ = try attempt("look at \(path)") { () throws(Errno) in try kernel(.fstat) { orErrno(fstat(raw, &status)) } }
-        guard status.st_mode & S_IFMT == S_IFREG, status.st_size > 0, status.st_size % 4096 == 0 else {
+        let file = try RegularFile(path, to: "map")
+        guard file.byteCount > 0, file.byteCount % 4096 == 0 else {
             throw SystemError("map \(path)", .invalidArgument, advice: "give a regular file of whole pages")
         }
-        self = try Mapping.map(status.st_size, flags: MAP_SHARED, descriptor: raw)
+        self = try Mapping.map(file.byteCount, flags: MAP_SHARED, descriptor: file.descriptor.raw)
     }
 
     private init(base: UnsafeMutableRawPointer, byteCount: Int) {
