@@ -144,6 +144,12 @@ public actor Agent: QMPHandler {
     }
 }
 
+/// Waits for a time, in a task that nobody cancels.
+func rest(for duration: Duration) async {
+    // Only the cancellation fails it.
+    try? await Task.sleep(for: duration)
+}
+
 /// Runs blocking work on a thread of its own, and waits for it without holding a thread of the concurrency pool.
 func onThread<Value: Sendable>(_ name: String, _ body: @escaping @Sendable () throws -> Value) async throws -> Value {
     let group = ThreadGroup()

@@ -127,8 +127,10 @@ extension DestinationSession {
 
     private func returnLease(_ grant: RunGrant) {
         guard let lease = settings.lease, let owner = peer?.instance.description else { return }
-        start("lease") { [events] in
-            lease.giveBack(to: owner, after: grant.epoch, token: grant.token.value, while: { true })
+        start("lease") { [events, logger] in
+            lease.giveBack(to: owner, after: grant.epoch, token: grant.token.value) { error in
+                logger.warning("cannot give the run lease back yet: \(error)")
+            }
             events.yield(.leaseReturned)
         }
     }

@@ -165,8 +165,7 @@ actor DestinationSession {
         let deadline = ContinuousClock.now + DestinationSession.leaveTime
         while machine.canRefuseStart, ContinuousClock.now < deadline {
             if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
-            // Nobody cancels this task, so that the sleep does not fail.
-            try? await Task.sleep(for: .milliseconds(5))
+            await rest(for: .milliseconds(5))
         }
         failConts(reason)
         guard machine.state == .postcopyDevice else { return }
@@ -260,8 +259,7 @@ actor DestinationSession {
             let (number, text) = (control.number, "the \(lane) lane: \(reason)")
             // A peer that hangs up closes its connections in no order: the control connection is given time to say why.
             Task { [events] in
-                // Nobody cancels this task, so that the sleep does not fail.
-                try? await Task.sleep(for: ControlLane.lastWordTime)
+                await rest(for: ControlLane.lastWordTime)
                 events.yield(.control(number, .lost(reason: text)))
             }
         case .failed(let reason): lose(reason)
@@ -280,8 +278,7 @@ actor DestinationSession {
     private func giveSourceUpLater() {
         guard machine.awaitsBye else { return }
         Task { [events, settings, number = lastControl] in
-            // Nobody cancels this task, so that the sleep does not fail.
-            try? await Task.sleep(for: settings.recoveryTime)
+            await rest(for: settings.recoveryTime)
             events.yield(.sourceGivenUp(number))
         }
     }

@@ -22,15 +22,26 @@ final class Redial: Sendable {
         flag.raise()
     }
 
+    /// How an attempt ends.
+    enum End: Sendable {
+        case reached(Handover<StreamSocket>)
+        /// It was tried long enough, or is not wanted any more.
+        case givenUp(reason: String)
+    }
+
     /// Blocks until the peer is reached or the attempt has ended.
-    func run(_ address: SocketAddress) -> Handover<StreamSocket>? {
+    func run(_ address: SocketAddress) -> End {
         var pause = Redial.firstPause
+        var reason = "there was no time to try"
         while MonotonicClock.now() < deadline {
-            if flag.wait(seconds: pause) { return nil }
-            // Why it is not there is told when the attempt has ended.
-            if let socket = try? StreamSocket(connectingTo: address) { return Handover(socket) }
+            if flag.wait(seconds: pause) { return .givenUp(reason: "it is not wanted any more") }
+            do throws(SystemError) {
+                return .reached(Handover(try StreamSocket(connectingTo: address)))
+            } catch {
+                reason = "\(error)"
+            }
             pause = min(Redial.longestPause, pause * 2)
         }
-        return nil
+        return .givenUp(reason: reason)
     }
 }

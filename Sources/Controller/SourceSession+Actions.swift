@@ -148,8 +148,7 @@ extension SourceSession {
     /// for.
     private func pushSoon() {
         Task { [events, number = lastControl] in
-            // Nobody cancels this task, so that the sleep does not fail.
-            try? await Task.sleep(for: .milliseconds(20))
+            await rest(for: .milliseconds(20))
             events.yield(.pushDue(number))
         }
     }

@@ -21,10 +21,9 @@ extension SourceSession {
             let attempt = try Redial(for: settings.recoveryTime)
             redial = attempt
             start("redial") { [destination, events] in
-                if let socket = attempt.run(destination) {
-                    events.yield(.redialed(attempt, socket))
-                } else {
-                    events.yield(.redialGivenUp(attempt))
+                switch attempt.run(destination) {
+                case .reached(let socket): events.yield(.redialed(attempt, socket))
+                case .givenUp(let reason): events.yield(.redialGivenUp(attempt, reason: reason))
                 }
             }
         } catch {
@@ -45,11 +44,11 @@ extension SourceSession {
     }
 
     /// The destination was not there for as long as it is looked for: from now on only `recover` does.
-    func giveUpRedial() {
+    func giveUpRedial(_ reason: String) {
         redial = nil
         if machine.state == .postcopyPaused {
             holdsStill = true
-            logger.warning("\(destination) was looked for in vain; run recover when it can be reached")
+            logger.warning("\(destination) was looked for in vain: \(reason); run recover when it can be reached")
         }
         machine.redialGivenUp()
         note()
@@ -87,8 +86,9 @@ extension SourceSession {
 
     func regainLease() {
         guard let lease = settings.lease else { return }
-        start("lease") { [events] in
-            if let epoch = lease.regain(while: { true }) { events.yield(.regained(epoch: epoch)) }
+        start("lease") { [events, logger] in
+            let epoch = lease.regain { logger.warning("cannot take the run lease back yet: \($0)") }
+            events.yield(.regained(epoch: epoch))
         }
     }
 }

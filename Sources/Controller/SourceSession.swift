@@ -25,7 +25,7 @@ actor SourceSession {
         case regained(epoch: UInt64)
         case resumed
         case resumeFailed(reason: String)
-        case redialGivenUp(Redial)
+        case redialGivenUp(Redial, reason: String)
         case pushDue(Int)
     }
 
@@ -210,8 +210,8 @@ actor SourceSession {
         case .connectFailed(let reason): lose(reason)
         case .redialed(let attempt, let socket):
             if attempt === redial { redialed(socket) }
-        case .redialGivenUp(let attempt):
-            if attempt === redial { giveUpRedial() }
+        case .redialGivenUp(let attempt, let reason):
+            if attempt === redial { giveUpRedial(reason) }
         case .lanesJoined(let urgent, let bulk): join(urgent: urgent, bulk: bulk)
         case .control(let number, let event):
             guard number == lastControl, control != nil else { return }
@@ -267,8 +267,7 @@ actor SourceSession {
     /// A peer that hangs up closes its connections in no order: the control connection is given time to say why.
     private func loseSoon(_ reason: String) {
         Task { [events, number = lastControl] in
-            // Nobody cancels this task, so that the sleep does not fail.
-            try? await Task.sleep(for: ControlLane.lastWordTime)
+            await rest(for: ControlLane.lastWordTime)
             events.yield(.control(number, .lost(reason: reason)))
         }
     }

@@ -46,7 +46,7 @@ struct WorkloadLease: Sendable {
     /// Takes the lease after an epoch, for the RUN of a token. An answer that was lost is asked for again.
     func take(after epoch: UInt64, token: UInt64, until deadline: Date? = nil) -> Taking {
         let record = LeaseRecord(epoch: epoch + 1, owner: instance, token: token, started: true)
-        var pause = 0.05
+        var pause = WorkloadLease.firstPause
         var mayBeWritten = false
         while true {
             do throws(RunLeaseError) {
@@ -60,8 +60,7 @@ struct WorkloadLease: Sendable {
                 let isLate = deadline.map { Date.now > $0 } ?? false
                 guard mayBeWritten, !isLate else { return .unreachable(reason: "\(error)") }
             }
-            Thread.sleep(forTimeInterval: pause)
-            pause = min(2, pause * 2)
+            WorkloadLease.rest(&pause)
         }
     }
 
@@ -72,38 +71,50 @@ struct WorkloadLease: Sendable {
         take(after: epoch, token: token, until: Date(timeIntervalSinceNow: WorkloadLease.patience))
     }
 
-    /// Makes the newest record this agent's, which holds a promise that nobody else runs. Tries until that is so, or
-    /// `isWanted` says no.
+    /// Makes the newest record this agent's, which holds a promise that nobody else runs. Tries until that is so.
     ///
-    /// - Returns: the record's epoch, or nil.
-    func regain(while isWanted: () -> Bool) -> UInt64? {
-        var pause = 0.05
-        while isWanted() {
+    /// - Parameter onDelay: told once, by a store that cannot be reached, why this takes long.
+    /// - Returns: the record's epoch.
+    func regain(_ onDelay: (RunLeaseError) -> Void) -> UInt64 {
+        var pause = WorkloadLease.firstPause
+        while true {
             do throws(RunLeaseError) {
                 let newest = try store.newest(workload)
                 if let newest, newest.owner == instance { return newest.epoch }
                 let record = LeaseRecord(epoch: (newest?.epoch ?? 0) + 1, owner: instance, started: true)
                 if case .won = try store.propose(record, for: workload) { return record.epoch }
-                continue
             } catch {
-                Thread.sleep(forTimeInterval: pause)
-                pause = min(2, pause * 2)
+                if pause == WorkloadLease.firstPause { onDelay(error) }
+                WorkloadLease.rest(&pause)
             }
         }
-        return nil
     }
 
     /// Gives the lease that was taken after an epoch back to its owner: the start executed nothing. Tries until that is
-    /// so, or `isWanted` says no.
-    func giveBack(to owner: String, after epoch: UInt64, token: UInt64, while isWanted: () -> Bool) {
+    /// so.
+    ///
+    /// - Parameter onDelay: told once, by a store that cannot be reached, why this takes long.
+    func giveBack(to owner: String, after epoch: UInt64, token: UInt64, _ onDelay: (RunLeaseError) -> Void) {
         let record = LeaseRecord(epoch: epoch + 2, owner: owner, token: token, started: false)
-        var pause = 0.05
-        while isWanted() {
-            // Another record in its place is the owner's own.
-            if (try? store.propose(record, for: workload)) != nil { return }
-            Thread.sleep(forTimeInterval: pause)
-            pause = min(2, pause * 2)
+        var pause = WorkloadLease.firstPause
+        while true {
+            do throws(RunLeaseError) {
+                // Another record in its place is the owner's own.
+                _ = try store.propose(record, for: workload)
+                return
+            } catch {
+                if pause == WorkloadLease.firstPause { onDelay(error) }
+                WorkloadLease.rest(&pause)
+            }
         }
+    }
+
+    /// Seconds until a store is asked again, the first time and at most.
+    private static let (firstPause, longestPause) = (0.05, 2.0)
+
+    private static func rest(_ pause: inout Double) {
+        Thread.sleep(forTimeInterval: pause)
+        pause = min(longestPause, pause * 2)
     }
 
     private func describe(_ record: LeaseRecord) -> String {
