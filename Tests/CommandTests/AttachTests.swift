@@ -44,9 +44,7 @@ struct AttachTests {
         #expect(migrated.status == 0, "\(migrated)")
         let finished = try attached.finish()
         #expect(finished.status == 0, "\(finished)")
-        let deadline = Date(timeIntervalSinceNow: 10)
-        while !destination.running.errorText.contains("the workload has ended: "), Date() < deadline { usleep(1000) }
-        #expect(destination.running.errorText.contains("the workload has ended: "))
+        _ = try destination.running.errorLine(holding: "the workload has ended: ")
         #expect(try !destination.qmp("query-status").contains("\"running\":true"))
         let seen = try JSONSerialization.jsonObject(with: Data(finished.output.utf8)) as? [String: NSNumber] ?? [:]
         #expect(seen["pages"] == 8192)

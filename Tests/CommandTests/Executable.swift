@@ -106,6 +106,15 @@ final class Running: Sendable {
 
     /// Waits until a line that holds `text` was printed, and returns it.
     func line(holding text: String, seconds: Double = 30) throws -> String {
+        try line(holding: text, in: output, seconds: seconds)
+    }
+
+    /// The same for what it prints as errors.
+    func errorLine(holding text: String, seconds: Double = 30) throws -> String {
+        try line(holding: text, in: errors, seconds: seconds)
+    }
+
+    private func line(holding text: String, in output: Collected, seconds: Double) throws -> String {
         func find(_ all: String) -> String? {
             all.split(separator: "\n", omittingEmptySubsequences: true).map(String.init).first { $0.contains(text) }
         }
@@ -114,7 +123,7 @@ final class Running: Sendable {
             find(String(all[..<(all.lastIndex(of: "\n") ?? all.startIndex)])) != nil
         }
         guard found, let line = find(output.text) else {
-            throw TestFailure("\(name) printed no line with '\(text)':\n\(output.text)\n\(errors.text)")
+            throw TestFailure("\(name) printed no line with '\(text)':\n\(self.output.text)\n\(errors.text)")
         }
         return line
     }

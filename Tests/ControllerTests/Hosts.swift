@@ -122,17 +122,22 @@ final class Host: Sendable {
         get async throws { try await command("query-status")["running"]?.boolean ?? false }
     }
 
-    /// Waits until the migration is in this state; if that does not come it is an issue.
+    /// What a test waited for has not come: it cannot go on, since pages may never come either.
+    struct NeverCame: Error {}
+
+    /// Waits until the migration is in this state; if that does not come it is an issue, and the test ends.
     func wait(for state: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
         if try await soon({ try await command("query-migrate")["status"]?.string == state }) { return }
         let failure = try await failure ?? "no failure"
         Issue.record("never \(state), only \(passed); \(failure); \(log.all)", sourceLocation: sourceLocation)
+        throw NeverCame()
     }
 
-    /// Waits until the workload's running here is this; if that does not come it is an issue.
+    /// Waits until the workload's running here is this; if that does not come it is an issue, and the test ends.
     func wait(untilRunning expected: Bool, sourceLocation: SourceLocation = #_sourceLocation) async throws {
         if try await soon({ try await isRunning == expected }) { return }
         Issue.record("running is not \(expected)", sourceLocation: sourceLocation)
+        throw NeverCame()
     }
 }
 

@@ -160,13 +160,11 @@ struct MigrationTests {
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "failed")
         #expect(ferrying.journal.running == ["source"])
-        // The destination has let go of what it prepared, or lost its migration: then it is told to listen again.
-        var uri = ferrying.address.description
-        if await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"]) == nil {
-            let port = try await ferrying.destination.command("query-migrate")["socket-address"]?[0]?["port"]?.string
-            uri = "127.0.0.1:\(port ?? "")"
-        }
-        try await ferrying.source.command("migrate", ["uri": .string(uri)])
+        // It was ready, so that it fails as soon as it hears of the broken link; then it is told to listen again.
+        try await ferrying.destination.wait(for: "failed")
+        try await ferrying.destination.command("migrate-incoming", ["uri": "127.0.0.1:0"])
+        let port = try await ferrying.destination.command("query-migrate")["socket-address"]?[0]?["port"]?.string
+        try await ferrying.source.command("migrate", ["uri": .string("127.0.0.1:\(port ?? "")")])
         try await ferrying.source.command("migrate-start-postcopy")
         try await ferrying.source.wait(for: "completed")
         try await ferrying.destination.wait(untilRunning: true)

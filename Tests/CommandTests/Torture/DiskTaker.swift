@@ -1,38 +1,41 @@
-import Foundation
+import Glibc
 import LinuxSystem
 import Synchronization
 
 /// Somebody else who wants a disk image, and has it as soon as it is free.
 final class DiskTaker: Sendable {
-    private struct State: ~Copyable {
+    private struct State {
         var isWanted = true
-        var lock: FileLock?
+        /// The open file that has the lock.
+        var descriptor: CInt?
     }
 
     private let state = Mutex(State())
+    private let threads = ThreadGroup()
 
     /// Waits for the image, and locks it.
-    func take(_ path: String) {
-        Thread.detachNewThread { [self] in
-            while !tryToTake(path) { usleep(100) }
-        }
-    }
-
-    /// Whether nothing is left to be tried.
-    private func tryToTake(_ path: String) -> Bool {
-        state.withLock { state in
-            guard state.isWanted else { return true }
-            // Somebody else has it: that is what is waited for.
-            state.lock = try? FileLock(path)
-            return state.lock != nil
+    func take(_ path: String) throws {
+        let descriptor = open(path, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { throw TestFailure("cannot open \(path): errno \(errno)") }
+        try threads.run("take-disk") { [self] in
+            // F_OFD_SETLKW: ends when whoever has it lets go, at the latest when both agents have ended.
+            var lock = flock(l_type: Int16(F_WRLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 0, l_pid: 0)
+            let result = fcntl(descriptor, 38, &lock)
+            let isKept = state.withLock { state in
+                guard state.isWanted, result == 0 else { return false }
+                state.descriptor = descriptor
+                return true
+            }
+            if !isKept { close(descriptor) }
         }
     }
 
     /// Gives it back, and wants it no more.
     func free() {
-        state.withLock { state in
+        let descriptor = state.withLock { state in
             state.isWanted = false
-            state.lock = nil
+            return state.descriptor.take()
         }
+        if let descriptor { close(descriptor) }
     }
 }

@@ -1,13 +1,25 @@
+import Dispatch
 import Glibc
 import LinuxSystem
+import Synchronization
 
 /// A process whose output goes to a file, and which can be stopped and killed at any moment.
-final class Spawned {
+final class Spawned: Sendable {
+    private struct End {
+        let status: Int32
+        let time: UInt64
+    }
+
+    /// Set under the lock in which the process is reaped, so that nobody signals another of the same id.
+    private final class Watch: Sendable {
+        let end = Mutex<End?>(nil)
+        let hasEnded = DispatchSemaphore(value: 0)
+    }
+
     let pid: pid_t
     let logPath: String
-    private var status: Int32?
-    /// When it was seen to have ended, on the monotonic clock.
-    private(set) var deathTime: UInt64?
+    private let watch = Watch()
+    private let thread: JoinedThread
 
     init(_ arguments: [String], log: String) throws {
         logPath = log
@@ -23,47 +35,48 @@ final class Spawned {
         let result = posix_spawn(&pid, arguments[0], &actions, nil, &words, environ)
         guard result == 0 else { throw TestFailure("cannot start \(arguments[0]): errno \(result)") }
         self.pid = pid
+        thread = try JoinedThread(name: "watch") { [watch, pid] in
+            var information = siginfo_t()
+            while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) != 0, errno == EINTR {}
+            watch.end.withLock { end in
+                var raw: Int32 = 0
+                waitpid(pid, &raw, 0)
+                let status = raw & 0x7f == 0 ? raw >> 8 & 0xff : 128 + (raw & 0x7f)
+                end = End(status: status, time: MonotonicClock.now())
+            }
+            watch.hasEnded.signal()
+        }
     }
 
     /// The exit status, or 128 and the signal; nil while it lives.
-    func exitStatus() -> Int32? {
-        if let status { return status }
-        var raw: Int32 = 0
-        guard waitpid(pid, &raw, WNOHANG) == pid else { return nil }
-        deathTime = MonotonicClock.now()
-        status = raw & 0x7f == 0 ? raw >> 8 & 0xff : 128 + (raw & 0x7f)
-        return status
-    }
+    var exitStatus: Int32? { watch.end.withLock { $0?.status } }
 
-    var isAlive: Bool { exitStatus() == nil }
+    /// When it was seen to have ended, on the monotonic clock.
+    var deathTime: UInt64? { watch.end.withLock { $0?.time } }
 
-    /// Waits for its end.
+    var isAlive: Bool { exitStatus == nil }
+
+    /// Waits for its end, and returns the exit status.
     func wait(seconds: Double) -> Int32? {
-        let deadline = MonotonicClock.now() + UInt64(seconds * 1e9)
-        while exitStatus() == nil, MonotonicClock.now() < deadline { usleep(1000) }
-        return exitStatus()
+        if watch.hasEnded.wait(timeout: .now() + seconds) == .success { watch.hasEnded.signal() }
+        return exitStatus
     }
 
     func signal(_ number: Int32) {
-        if isAlive { kill(pid, number) }
+        watch.end.withLock { end in
+            if end == nil { kill(pid, number) }
+        }
     }
 
     /// Ends it at once, if it still lives.
     func end() {
         signal(SIGKILL)
-        while exitStatus() == nil { usleep(200) }
+        watch.hasEnded.wait()
+        watch.hasEnded.signal()
     }
 
     deinit {
-        end()
-    }
-
-    /// Runs a program to its end.
-    static func run(_ arguments: [String], log: String) throws {
-        let process = try Spawned(arguments, log: log)
-        guard let status = process.wait(seconds: 10) else {
-            throw TestFailure("\(arguments.joined(separator: " ")) does not end")
-        }
-        guard status == 0 else { throw TestFailure("\(arguments.joined(separator: " ")) ended with \(status)") }
+        // The thread that is joined then ends with the process.
+        signal(SIGKILL)
     }
 }

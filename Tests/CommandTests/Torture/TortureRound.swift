@@ -182,13 +182,13 @@ final class TortureRound {
         )
     }
 
-    private func wasKilled(_ process: Spawned) -> Bool { process.exitStatus() == 128 + SIGKILL }
+    private func wasKilled(_ process: Spawned) -> Bool { process.exitStatus == 128 + SIGKILL }
 
     /// Begins the migration, and lets happen what is planned; returns when the network is whole and nobody stopped.
     private func beat() throws {
         if plan.diskIsTaken {
             // The source holds it until it grants the start; whoever waits for it has it in between.
-            taker.take(workspace.file("disk"))
+            try taker.take(workspace.file("disk"))
         }
         migrate = try startMigrate()
         let start = MonotonicClock.now()
@@ -391,7 +391,7 @@ final class TortureRound {
         var text = log.joined(separator: "\n")
         for agent in [source, destination] {
             text += "\n\(name(agent)) \(agent.pid): \((try? view(agent)).map { "\($0)" } ?? "no answer"), "
-            text += agent.exitStatus().map { "exit \($0)" } ?? "alive"
+            text += agent.exitStatus.map { "exit \($0)" } ?? "alive"
             if let migration = try? ask(agent, "pageferry-report") { text += "\n\(migration)" }
         }
         for run in witness.runs { text += "\n\(run)" }
