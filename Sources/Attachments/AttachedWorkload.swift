@@ -109,6 +109,7 @@ final class AttachedWorkload: Workload {
     }
 
     var stalls: [LatencyRecorder] { [] }
+    var blockedNanoseconds: UInt64? { nil }
 
     func verify() -> Verification? { nil }
 }

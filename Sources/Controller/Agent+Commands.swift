@@ -15,6 +15,7 @@ extension Agent {
         case migratePause = "migrate-pause"
         case migrateRecover = "migrate-recover"
         case destinationGone = "pageferry-destination-gone"
+        case migrateContinue = "migrate-continue"
         case migrateIncoming = "migrate-incoming"
         case migrateStartPostcopy = "migrate-start-postcopy"
         case queryCapabilities = "query-migrate-capabilities"
@@ -29,7 +30,9 @@ extension Agent {
 
         var takesArguments: Bool {
             switch self {
-            case .migrate, .migrateIncoming, .migrateRecover, .destinationGone, .setCapabilities, .setParameters: true
+            case .migrate, .migrateContinue, .migrateIncoming, .migrateRecover, .destinationGone, .setCapabilities,
+                .setParameters:
+                true
             case .cont, .migrateCancel, .migratePause, .migrateStartPostcopy, .queryCapabilities, .queryMigrate,
                 .queryName, .queryParameters,
                 .queryStatus, .quit, .report, .stop, .verify:
@@ -49,6 +52,7 @@ extension Agent {
             switch known {
             case .migrate: try await migrate(command)
             case .migrateIncoming: try await migrateIncoming(command)
+            case .migrateContinue: try await migrateContinue(command)
             case .migrateStartPostcopy:
                 guard let outgoing else { throw CommandRefused(reason: "no migration is under way; run migrate first") }
                 try await outgoing.startPostcopy()
@@ -133,7 +137,7 @@ extension Agent {
             logger: logger,
             sink: sink
         )
-        session.agent.limitPush(bytesPerSecond: maxPostcopyBandwidth)
+        session.agent.limitPush(bytesPerSecond: parameter(.maxPostcopyBandwidth))
         outgoing = session
         try await session.begin()
     }
@@ -195,6 +199,17 @@ extension Agent {
             logger.warning("\(bound) hands out the workload's memory to whoever reaches it, unauthenticated")
         }
         return bound
+    }
+
+    /// `migrate-continue`: goes on from a state in which no migration here waits, as `pause-before-switchover` is off.
+    private func migrateContinue(_ command: QMPCommand) async throws {
+        try command.allowOnly("state")
+        let name = try command.string("state")
+        guard MigrationState(rawValue: name) != nil || name == "pre-switchover" else {
+            throw QMPError.generic("Parameter 'state' does not accept value '\(name)'")
+        }
+        let state = await outgoing?.snapshot().state ?? .none
+        throw CommandRefused(reason: "the migration does not wait in \(name), it is \(state.rawValue)")
     }
 
     /// `migrate-recover`: waits for the source at an address, as that of a paused migration may be of no use any more.

@@ -59,7 +59,7 @@ extension Agent {
             "page-size": JSONValue(pageSize),
             "mbps": .double(bytesPerSecond * 8 / 1e6),
             "pages-per-second": JSONValue(Int(bytesPerSecond) / max(1, pageSize)),
-            "dirty-sync-count": 0,
+            "dirty-sync-count": 1,
             "dirty-pages-rate": 0,
             "dirty-sync-missed-zero-copy": 0,
             "downtime-bytes": 0,
@@ -69,16 +69,14 @@ extension Agent {
 
     private func describe(_ latency: DestinationSession.Latency) -> [String: JSONValue] {
         func mean(_ sum: DestinationSession.Sum) -> JSONValue { JSONValue(sum.nanoseconds / max(1, sum.count)) }
-        let blocked = latency.threads.map { JSONValue($0.nanoseconds / 1_000_000) }
         var answer: [String: JSONValue] = [
             "postcopy-latency": mean(latency.service),
             "postcopy-latency-dist": .array(latency.distribution.map { JSONValue($0) }),
             "postcopy-vcpu-latency": .array(latency.threads.map(mean)),
             "postcopy-non-vcpu-latency": mean(latency.others),
-            "postcopy-vcpu-blocktime": .array(blocked),
+            "postcopy-vcpu-blocktime": .array(latency.threads.map { JSONValue($0.nanoseconds / 1_000_000) }),
         ]
-        // The time in which all threads waited at once is known where there is one.
-        if blocked.count == 1 { answer["postcopy-blocktime"] = blocked[0] }
+        answer["postcopy-blocktime"] = latency.blocked.map { JSONValue($0 / 1_000_000) }
         return answer
     }
 

@@ -34,24 +34,32 @@ extension Agent {
         }
     }
 
-    private static let maxPostcopyBandwidthName = "max-postcopy-bandwidth"
-
-    /// `query-migrate-parameters`: those that have an effect.
+    /// `query-migrate-parameters`: those that can be kept.
     func queryParameters() -> JSONValue {
-        [Agent.maxPostcopyBandwidthName: JSONValue(maxPostcopyBandwidth)]
+        .object(
+            Dictionary(
+                uniqueKeysWithValues: MigrationParameter.allCases.map { ($0.rawValue, JSONValue(parameter($0))) }
+            )
+        )
     }
 
-    /// `migrate-set-parameters`: takes those that have an effect, at once also on a migration that is under way.
+    func parameter(_ parameter: MigrationParameter) -> Int { parameters[parameter] ?? parameter.initial }
+
+    /// `migrate-set-parameters`: all of them or none, at once also on a migration that is under way.
     func setParameters(_ command: QMPCommand) throws(QMPError) {
-        let name = Agent.maxPostcopyBandwidthName
-        if let other = command.arguments.keys.sorted().first(where: { $0 != name }) {
-            throw .generic("Parameter '\(other)' is not supported")
+        var changed = parameters
+        for name in command.arguments.keys.sorted() {
+            guard let parameter = MigrationParameter(rawValue: name) else {
+                throw .generic("Parameter '\(name)' is not supported")
+            }
+            let value = Int(try command.integer(name))
+            guard parameter.range.contains(value) else {
+                let range = "\(parameter.range.lowerBound) to \(parameter.range.upperBound)"
+                throw .generic("Parameter '\(name)' expects an integer in the range of \(range) \(parameter.unit)")
+            }
+            changed[parameter] = value
         }
-        guard let bandwidth = try command.integerIfPresent(name) else { return }
-        guard bandwidth >= 0 else {
-            throw .generic("Parameter '\(name)' expects an integer in the range of 0 to \(Int64.max) bytes/second")
-        }
-        maxPostcopyBandwidth = Int(bandwidth)
-        outgoing?.agent.limitPush(bytesPerSecond: maxPostcopyBandwidth)
+        parameters = changed
+        outgoing?.agent.limitPush(bytesPerSecond: parameter(.maxPostcopyBandwidth))
     }
 }

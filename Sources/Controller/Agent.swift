@@ -48,8 +48,8 @@ public actor Agent: QMPHandler {
     /// The workload that this process was started with, or that has come and may go again, with its memory.
     var ownWorkload: (any Workload)?
     var regions: [MemoryRegion]
-    /// Bytes of pages that a source pushes in a second; 0 is as many as the network takes.
-    var maxPostcopyBandwidth = 0
+    /// Those that were set.
+    var parameters: [MigrationParameter: Int] = [:]
     var outgoing: SourceSession?
     var incoming: DestinationSession?
     var isQuitting = false

@@ -1,5 +1,5 @@
 /// A command that cannot be carried out now.
-struct CommandRefused: Error, CustomStringConvertible {
+struct CommandRefused: Error, Equatable, CustomStringConvertible {
     let reason: String
     var description: String { reason }
 }

@@ -16,6 +16,8 @@ extension DestinationSession {
         var threads: [Sum]
         /// From reading a fault to its page placed, for faults of others than the workload's threads.
         var others: Sum
+        /// How long all of the workload's threads waited at once, in nanoseconds; nil where it cannot know.
+        var blocked: UInt64?
     }
 
     /// What faults have cost so far; nil before the guest's memory is here.
@@ -28,7 +30,8 @@ extension DestinationSession {
             distribution: LatencyRecorder.powersOfTwo(of: agent.service),
             threads: stalls.map { LatencyRecorder.sum(of: [$0]) },
             // Where no thread is known to be the workload's, each is another.
-            others: stalls.isEmpty ? service : loadFaults
+            others: stalls.isEmpty ? service : loadFaults,
+            blocked: workload.blockedNanoseconds
         )
     }
 }

@@ -2,6 +2,7 @@ import Guest
 import LinuxSystem
 import Logging
 import PageProtocol
+import QMP
 import SourceAgent
 import Switchover
 import Telemetry
@@ -111,7 +112,11 @@ actor SourceSession {
         self.stream = stream
         self.events = events
         self.sink = sink
-        states = StateLog { sink.send($0) }
+        states = StateLog { state in
+            sink.send(state)
+            // There is one pass over the memory: the push.
+            if state == .active { sink.send("MIGRATION_PASS", ["pass": 1]) }
+        }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
         agent = try SourceAgent(regions: regions, table: table) { events.yield(.agent($0)) }
     }

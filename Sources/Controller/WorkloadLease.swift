@@ -1,14 +1,19 @@
 import Foundation
 import PageProtocol
 import RunLease
+import Synchronization
 
-/// The run lease of one workload, as one agent sees it. Every call blocks for as long as the store takes.
+/// The run lease of one workload, as one agent sees it.
+///
+/// A call blocks for as long as the store takes, but for those that say otherwise.
 struct WorkloadLease: Sendable {
     let store: any RunLeaseStore
     /// The workload's name in the store.
     let workload: String
     /// The agent's instance id, in digits.
     let instance: String
+    /// How long a store may take where the workload is here and somebody waits, in seconds.
+    var patience = 10.0
 
     /// Whose the lease is, after somebody tried to have it.
     enum Taking: Sendable {
@@ -23,11 +28,14 @@ struct WorkloadLease: Sendable {
         .files(epoch: epoch, store: store.name, workload: workload)
     }
 
-    /// How long a store is asked again whose answer was lost, in seconds.
-    private static let patience = 10.0
-
-    /// Takes the lease for a workload that begins here; nobody else may have it.
+    /// Takes the lease for a workload that begins here; nobody else may have it. Waits for ``patience`` at most.
     func begin() throws -> UInt64 {
+        let outcome = answer { Result { try take() } }
+        guard let outcome else { throw CommandRefused(reason: silence) }
+        return try outcome.get()
+    }
+
+    private func take() throws -> UInt64 {
         let newest = try store.newest(workload)
         guard let newest else {
             switch take(after: 0, token: 0) {
@@ -66,9 +74,32 @@ struct WorkloadLease: Sendable {
 
     /// Takes the lease back after an epoch, as the destination gave no answer.
     ///
-    /// What was written without an answer is no harm: the destination then loses.
+    /// What was written without an answer is no harm: the destination then loses. Waits for ``patience`` at most.
     func seize(after epoch: UInt64, token: UInt64) -> Taking {
-        take(after: epoch, token: token, until: Date(timeIntervalSinceNow: WorkloadLease.patience))
+        // Half of the time for asking again, so that the store's own reason comes where it has one.
+        let deadline = Date(timeIntervalSinceNow: patience / 2)
+        return answer { take(after: epoch, token: token, until: deadline) } ?? .unreachable(reason: silence)
+    }
+
+    /// What a store answers, or nil if it does not: a file system whose server is gone can block for ever. The thread
+    /// that asks stays until it has its answer, which then counts for nothing but what was written.
+    private func answer<Value: Sendable>(_ ask: @escaping @Sendable () -> Value) -> Value? {
+        let answer = Answer<Value>()
+        Thread.detachNewThread {
+            let value = ask()
+            answer.value.withLock { $0 = value }
+            answer.came.signal()
+        }
+        return answer.came.wait(timeout: .now() + patience) == .success ? answer.value.withLock(\.self) : nil
+    }
+
+    private final class Answer<Value: Sendable>: Sendable {
+        let value = Mutex<Value?>(nil)
+        let came = DispatchSemaphore(value: 0)
+    }
+
+    private var silence: String {
+        "the run lease store \(store.name) has not answered for \(Int(patience.rounded(.up))) s; is its file system reachable?"
     }
 
     /// Makes the newest record this agent's, which holds a promise that nobody else runs. Tries until that is so.

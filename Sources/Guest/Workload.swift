@@ -32,6 +32,9 @@ public protocol Workload: AnyObject, Sendable {
     /// What its threads waited for pages that were absent, one recorder a thread; empty where it cannot know.
     var stalls: [LatencyRecorder] { get }
 
+    /// How long all of its threads have waited at once, in nanoseconds; nil where it cannot know.
+    var blockedNanoseconds: UInt64? { get }
+
     /// Checks every page against what the workload knows it wrote. It is stopped.
     ///
     /// - Returns: nil where the workload cannot know.

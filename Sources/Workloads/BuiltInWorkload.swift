@@ -173,6 +173,9 @@ public final class BuiltInWorkload: Workload {
     /// What each thread waited for pages that were absent.
     public var stalls: [LatencyRecorder] { threads.map(\.stalls) }
 
+    /// How long all threads waited at once, in nanoseconds.
+    public var blockedNanoseconds: UInt64? { memory.blocked.nanoseconds }
+
     /// How long it has run since its birth, on all hosts, in nanoseconds.
     public var guestTime: UInt64 { clock.now }
 

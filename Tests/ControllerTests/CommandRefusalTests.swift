@@ -28,6 +28,19 @@ struct CommandRefusalTests {
         #expect(try await destination.command("query-status") == ["status": "inmigrate", "running": false])
     }
 
+    @Test func `no migration waits to be continued`() async throws {
+        let host = Host()
+        #expect(await host.refusal("migrate-continue") == "Parameter 'state' is missing")
+        #expect(
+            await host.refusal("migrate-continue", ["state": "asleep"])
+                == "Parameter 'state' does not accept value 'asleep'"
+        )
+        #expect(
+            await host.refusal("migrate-continue", ["state": "pre-switchover"])
+                == "the migration does not wait in pre-switchover, it is none"
+        )
+    }
+
     @Test func `arguments that are missing or wrong are named`() async throws {
         let host = Host(landing: TestLanding(journal: Journal()))
         #expect(await host.refusal("migrate") == "Parameter 'uri' is missing")

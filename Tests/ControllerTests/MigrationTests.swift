@@ -27,7 +27,8 @@ struct MigrationTests {
         )
         #expect(
             ferrying.source.events == [
-                "setup", "active", "STOP", "device", "postcopy-device", "postcopy-active", "completed",
+                "setup", "active", "MIGRATION_PASS", "STOP", "device", "postcopy-device", "postcopy-active",
+                "completed",
             ]
         )
         #expect(

@@ -43,20 +43,26 @@ struct SettingsTests {
         }
     }
 
-    @Test func `a parameter without effect is refused by name, and nothing is set`() async throws {
+    @Test func `a parameter that cannot be kept is refused by name, and nothing is set`() async throws {
         let host = Host()
-        let both: [String: JSONValue] = ["max-postcopy-bandwidth": 9, "max-bandwidth": 9]
+        let both: [String: JSONValue] = ["max-postcopy-bandwidth": 9, "xbzrle-cache-size": 9]
         #expect(
-            await host.refusal("migrate-set-parameters", both) == "Parameter 'max-bandwidth' is not supported"
+            await host.refusal("migrate-set-parameters", both) == "Parameter 'xbzrle-cache-size' is not supported"
         )
-        #expect(try await host.command("query-migrate-parameters") == ["max-postcopy-bandwidth": 0])
+        let atFirst: JSONValue = ["max-postcopy-bandwidth": 0, "max-bandwidth": 134_217_728, "downtime-limit": 300]
+        #expect(try await host.command("query-migrate-parameters") == atFirst)
+        #expect(
+            await host.refusal("migrate-set-parameters", ["downtime-limit": 2_000_001])
+                == "Parameter 'downtime-limit' expects an integer in the range of 0 to 2000000 milliseconds"
+        )
         #expect(await host.refusal("migrate-set-parameters", ["max-postcopy-bandwidth": -1]) != nil)
         #expect(
             await host.refusal("migrate-set-parameters", ["max-postcopy-bandwidth": true])
                 == "Invalid parameter type for 'max-postcopy-bandwidth', expected: integer"
         )
-        try await host.command("migrate-set-parameters", ["max-postcopy-bandwidth": 9])
-        #expect(try await host.command("query-migrate-parameters") == ["max-postcopy-bandwidth": 9])
+        try await host.command("migrate-set-parameters", ["max-postcopy-bandwidth": 9, "downtime-limit": 50])
+        let then: JSONValue = ["max-postcopy-bandwidth": 9, "max-bandwidth": 134_217_728, "downtime-limit": 50]
+        #expect(try await host.command("query-migrate-parameters") == then)
     }
 
     @Test func `max-postcopy-bandwidth holds back what nobody waits for, until it is lifted`() async throws {

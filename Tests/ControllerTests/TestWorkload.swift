@@ -87,6 +87,7 @@ final class TestWorkload: Workload {
 
     var activity: WorkloadActivity { state.withLock(\.self) }
     var stalls: [LatencyRecorder] { [] }
+    var blockedNanoseconds: UInt64? { nil }
 
     func verify() -> Verification? {
         Verification(pagesChecked: regions.reduce(0) { $0 + $1.pageCount }, corrupt: 0)

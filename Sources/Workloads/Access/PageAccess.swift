@@ -19,6 +19,7 @@ struct PageAccess {
     let ledger: UnsafeMutablePointer<UInt32>
     let wrong: Unmanaged<PageBitmap>
     let stalls: Unmanaged<LatencyRecorder>?
+    let blocked: Unmanaged<BlockedTime>
 
     /// Where a page is, once it is there: an absent page is waited for here, and the wait is counted.
     @inline(__always)
@@ -34,19 +35,25 @@ struct PageAccess {
         if let resident = slot.pointee.resident, let stalls,
             !resident._withUnsafeGuaranteedRef({ $0.contains(local) })
         {
-            PageAccess.wait(for: address, stalls)
+            PageAccess.wait(for: address, stalls, blocked)
         }
         return address
     }
 
     @inline(never)
-    private static func wait(for address: UnsafeMutableRawPointer, _ stalls: Unmanaged<LatencyRecorder>) {
+    private static func wait(
+        for address: UnsafeMutableRawPointer,
+        _ stalls: Unmanaged<LatencyRecorder>,
+        _ blocked: Unmanaged<BlockedTime>
+    ) {
         // Its bit is set after the page is in place, a run of pages at once: whether it was absent the kernel knows.
         guard !MemoryRegion.isPresent(address) else { return }
         let begin = MonotonicClock.now()
+        blocked._withUnsafeGuaranteedRef { $0.begin(at: begin) }
         // An atomic load is neither left out nor moved across the clock.
         _ = address.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
         let end = MonotonicClock.now()
+        blocked._withUnsafeGuaranteedRef { $0.end(at: end) }
         stalls._withUnsafeGuaranteedRef { $0.record(nanoseconds: end - begin) }
     }
 

@@ -19,6 +19,8 @@ final class WorkloadMemory: @unchecked Sendable {
     let ledger: UnsafeMutablePointer<UInt32>
     /// Pages that were found wrong while the workload ran.
     let wrong: PageBitmap
+    /// How long all threads have waited at once for absent pages.
+    let blocked: BlockedTime
     private let slots: UnsafeMutablePointer<PageAccess.Slot>
 
     /// Lays a numbering over regions of the shapes that the configuration makes.
@@ -28,6 +30,7 @@ final class WorkloadMemory: @unchecked Sendable {
         threadCount = configuration.threads
         format = PageFormat(pageSize: configuration.pageSize, seed: configuration.seed)
         wrong = try PageBitmap(pageCount: pageCount)
+        blocked = BlockedTime(threads: threadCount)
         ledger = .allocate(capacity: pageCount)
         ledger.initialize(repeating: 0, count: pageCount)
         slots = .allocate(capacity: regions.count)
@@ -56,7 +59,8 @@ final class WorkloadMemory: @unchecked Sendable {
             format: format,
             ledger: ledger,
             wrong: Unmanaged.passUnretained(wrong),
-            stalls: stalls.map(Unmanaged.passUnretained)
+            stalls: stalls.map(Unmanaged.passUnretained),
+            blocked: Unmanaged.passUnretained(blocked)
         )
     }
 
