@@ -128,6 +128,7 @@ extension Agent {
             instance: instance,
             settings: SourceSession.Settings(
                 pushes: configuration.pushes,
+                releasesMemory: releasesMemory,
                 refusalPolicy: configuration.afterStartRefusal,
                 lease: lease,
                 peerTimeout: configuration.peerTimeout,

@@ -6,12 +6,16 @@ extension Agent {
     /// `query-migrate-capabilities`.
     func queryCapabilities() -> JSONValue {
         .array(
-            MigrationCapability.allCases.map { ["capability": .string($0.rawValue), "state": .boolean($0.isOn)] }
+            MigrationCapability.allCases.map {
+                ["capability": .string($0.rawValue), "state": .boolean($0.isOn ?? releasesMemory)]
+            }
         )
     }
 
-    /// `migrate-set-capabilities`: takes what is so, and refuses what is not.
+    /// `migrate-set-capabilities`: takes what is so or can be chosen, for migrations that begin later, and refuses what
+    /// is not.
     func setCapabilities(_ command: QMPCommand) throws(QMPError) {
+        var releasesMemory = releasesMemory
         try command.allowOnly("capabilities")
         for (index, element) in try command.array("capabilities").enumerated() {
             guard let members = element.object else {
@@ -24,7 +28,11 @@ extension Agent {
             guard let capability = MigrationCapability(rawValue: name) else {
                 throw .generic("Parameter 'capability' does not accept value '\(name)'")
             }
-            guard state == capability.isOn else {
+            guard let isOn = capability.isOn else {
+                releasesMemory = state
+                continue
+            }
+            guard state == isOn else {
                 throw .generic(
                     state
                         ? "Capability '\(name)' is not supported"
@@ -32,6 +40,7 @@ extension Agent {
                 )
             }
         }
+        self.releasesMemory = releasesMemory
     }
 
     /// `query-migrate-parameters`: those that can be kept.

@@ -12,6 +12,11 @@ public actor Agent: QMPHandler {
     public struct Configuration: Sendable {
         /// Whether the source pushes pages that nobody has asked for.
         public var pushes = true
+        /// Bytes of pages that a source pushes in a second, until `max-postcopy-bandwidth` is set; 0 is as many as the
+        /// network takes.
+        public var maxPostcopyBandwidth = 0
+        /// Whether a source gives memory back to its host as it is sent, until the capability `release-ram` is set.
+        public var releasesMemory = false
         /// What a source does when the destination cannot start the workload.
         public var afterStartRefusal = StartRefusalPolicy.takeBack
         /// Where the run lease of the workload is kept, and the workload's name there; nil for none.
@@ -49,7 +54,9 @@ public actor Agent: QMPHandler {
     var ownWorkload: (any Workload)?
     var regions: [MemoryRegion]
     /// Those that were set.
-    var parameters: [MigrationParameter: Int] = [:]
+    var parameters: [MigrationParameter: Int]
+    /// Whether the next migration gives memory back as it is sent.
+    var releasesMemory: Bool
     var outgoing: SourceSession?
     var incoming: DestinationSession?
     var isQuitting = false
@@ -78,6 +85,8 @@ public actor Agent: QMPHandler {
             WorkloadLease(store: $0.store, workload: $0.workload, instance: instance.description)
         }
         self.configuration = configuration
+        parameters = [.maxPostcopyBandwidth: configuration.maxPostcopyBandwidth]
+        releasesMemory = configuration.releasesMemory
         self.logger = logger
         (outcomes, ending) = AsyncStream.makeStream(of: Outcome.self)
     }

@@ -1,4 +1,4 @@
-/// QEMU's migration capabilities: each is part of every migration here, or of none.
+/// QEMU's migration capabilities: each is part of every migration here, or of none, but for those that can be chosen.
 enum MigrationCapability: String, CaseIterable {
     case autoConverge = "auto-converge"
     case backgroundSnapshot = "background-snapshot"
@@ -23,13 +23,14 @@ enum MigrationCapability: String, CaseIterable {
     case zeroBlocks = "zero-blocks"
     case zeroCopySend = "zero-copy-send"
 
-    /// Whether every migration here has it.
-    var isOn: Bool {
+    /// Whether every migration here has it; nil where that is chosen.
+    var isOn: Bool? {
         switch self {
+        case .releaseRAM: nil
         case .events, .lateBlockActivate, .postcopyBlocktime, .postcopyPreempt, .postcopyRAM, .returnPath:
             true
         case .autoConverge, .backgroundSnapshot, .dirtyBitmaps, .dirtyLimit, .mappedRAM, .multifd,
-            .pauseBeforeSwitchover, .rdmaPinAll, .releaseRAM, .switchoverAck, .validateUUID, .xbzrle, .xColo,
+            .pauseBeforeSwitchover, .rdmaPinAll, .switchoverAck, .validateUUID, .xbzrle, .xColo,
             .xIgnoreShared, .zeroBlocks, .zeroCopySend:
             false
         }

@@ -153,6 +153,13 @@ extension SourceSession {
         }
     }
 
+    /// The workload runs at the destination: what is sent is not needed here any more.
+    func releaseMemory() {
+        guard settings.releasesMemory else { return }
+        logger.notice("memory is given back as it is sent: if the link breaks, pages in flight are gone for good")
+        agent.releaseSentMemory()
+    }
+
     func push() {
         guard settings.pushes else { return }
         do throws(SystemError) {

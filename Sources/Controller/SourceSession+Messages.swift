@@ -56,7 +56,10 @@ extension SourceSession {
         case .running(let token):
             timeline.note(.running)
             perform(machine.running(RunToken(token), from: instance))
-            if machine.state == .postcopyActive { push() }
+            if machine.state == .postcopyActive {
+                releaseMemory()
+                push()
+            }
         case .startFailed(let token, let reason):
             perform(machine.startFailed(RunToken(token), reason: reason, from: instance))
         case .cancelled(let token): perform(machine.cancelled(RunToken(token), from: instance))

@@ -67,7 +67,11 @@ extension SourceSession {
             let urgent = lanes.urgent.take(), let bulk = lanes.bulk.take()
         else { return }
         self.rejoining = nil
-        agent.resend(allBut: received)
+        let lost = agent.resend(allBut: received)
+        guard lost == 0 else {
+            holdsStill = true
+            return lose("\(lost) pages were in flight when the link broke, and are gone: --release-ram gave them back")
+        }
         do throws(SystemError) {
             try agent.attach(urgent: urgent, bulk: bulk)
         } catch {

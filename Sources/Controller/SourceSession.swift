@@ -38,6 +38,7 @@ actor SourceSession {
     /// How a source behaves in its migrations.
     struct Settings: Sendable {
         var pushes: Bool
+        var releasesMemory: Bool
         var refusalPolicy: StartRefusalPolicy
         var lease: WorkloadLease?
         var peerTimeout: Duration
@@ -118,7 +119,9 @@ actor SourceSession {
             if state == .active { sink.send("MIGRATION_PASS", ["pass": 1]) }
         }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
-        agent = try SourceAgent(regions: regions, table: table) { events.yield(.agent($0)) }
+        agent = try SourceAgent(regions: regions, table: table, releasesMemory: settings.releasesMemory) {
+            events.yield(.agent($0))
+        }
     }
 
     /// `migrate`: begins, and goes on by itself until the destination is ready.
@@ -227,6 +230,7 @@ actor SourceSession {
         case .pushDue(let number):
             if number == lastControl, control != nil { push() }
         case .agent(.everyPageSent): perform(machine.allPagesSent())
+        case .agent(.notReleased(let reason)): logger.warning("\(reason)")
         case .agent(.laneLost(let lane, let reason)): loseSoon("the \(lane) lane: \(reason)")
         case .stopped:
             timeline.note(.stopped)

@@ -34,6 +34,14 @@ public final class MemoryRegion: Sendable {
         mapping.base + index * pageSize
     }
 
+    /// Gives the memory of pages back to the kernel: they read as zeros from now on.
+    public func discard(_ pages: Range<Int>) throws(SystemError) {
+        let byteCount = pages.count * pageSize
+        _ = try attempt("give \(byteCount) bytes of memory back") { () throws(Errno) in
+            try kernel(.madvise) { orErrno(madvise(page(pages.lowerBound), byteCount, MADV_DONTNEED)) }
+        }
+    }
+
     /// Whether the kernel has a page in place of a page's address: asked of the page tables, touching nothing.
     public static func isPresent(_ page: UnsafeMutableRawPointer) -> Bool {
         var isPresent: UInt8 = 0

@@ -14,6 +14,8 @@ struct BulkPush: ~Copyable {
     private let onEvent: @Sendable (SourceAgent.Event) -> Void
     private var gather = FrameGather()
     private var lastSend = MonotonicClock.now()
+    /// What is in the gather, where memory is given back.
+    private var runs: [PageRun] = []
 
     init(memory: SentMemory, sockets: LaneSockets, onEvent: @escaping @Sendable (SourceAgent.Event) -> Void) {
         self.memory = memory
@@ -25,6 +27,7 @@ struct BulkPush: ~Copyable {
         do {
             for region in memory.regions.indices { try push(region: region) }
             try flush()
+            memory.release?.endPush()
             if memory.completesNow() { onEvent(.everyPageSent) }
         } catch {
             // Told before the other lane ends because of it: the first reason is the true one.
@@ -56,6 +59,7 @@ struct BulkPush: ~Copyable {
             } else {
                 gather.add(.pages(run, pageSize: UInt32(region.pageSize)), body: region.page(first))
             }
+            if memory.release != nil { runs.append(run) }
             if gather.isFull || gather.bodyBytes >= batchBytes { try flush() }
             page = end
         }
@@ -69,5 +73,8 @@ struct BulkPush: ~Copyable {
         memory.bytesSent.add(bytes, ordering: .relaxed)
         memory.pushLimit.rest(after: bytes, since: lastSend)
         lastSend = MonotonicClock.now()
+        guard let release = memory.release else { return }
+        for run in runs { release.release(Int(run.first)..<Int(run.first) + Int(run.count), region: Int(run.region)) }
+        runs.removeAll(keepingCapacity: true)
     }
 }

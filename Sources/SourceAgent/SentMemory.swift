@@ -13,12 +13,15 @@ final class SentMemory: Sendable {
     let zeroPages = Atomic<Int>(0)
     let bytesSent = Atomic<Int>(0)
     let pushLimit: PushLimit
+    /// Nil where memory is kept.
+    let release: MemoryRelease?
     /// Bits that are clear in `sent`, in all regions.
     private let pagesLeft: Atomic<Int>
     private let completed = Atomic<Bool>(false)
 
-    init(regions: [MemoryRegion], table: RegionTable) throws(SystemError) {
+    init(regions: [MemoryRegion], table: RegionTable, release: MemoryRelease?) throws(SystemError) {
         self.regions = regions
+        self.release = release
         pushLimit = try PushLimit()
         self.table = table
         var sent: [PageBitmap] = []
@@ -43,6 +46,7 @@ final class SentMemory: Sendable {
         for (bitmap, bytes) in zip(sent, received) { bitmap.assign(bytes) }
         pagesLeft.store(pagesTotal - sent.reduce(0) { $0 + $1.count }, ordering: .releasing)
         completed.store(false, ordering: .releasing)
+        release?.resetPush()
     }
 
     /// True once: for the caller that finds every page sent first.

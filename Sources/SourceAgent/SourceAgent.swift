@@ -11,6 +11,8 @@ public final class SourceAgent: Sendable {
     public enum Event: Sendable {
         /// Every page has been sent at least once.
         case everyPageSent
+        /// Memory that was sent could not be given back to the kernel, and stays.
+        case notReleased(reason: String)
         /// A lane broke, or its peer broke the protocol. The agent serves nothing more on it.
         case laneLost(Lane, reason: String)
     }
@@ -46,13 +48,16 @@ public final class SourceAgent: Sendable {
     /// - Parameters:
     ///   - regions: the memory, in the order of the announcement.
     ///   - table: the announced regions.
+    ///   - releasesMemory: whether ``releaseSentMemory()`` will be called.
     ///   - onEvent: called from the agent's threads; must not block.
     public init(
         regions: [MemoryRegion],
         table: RegionTable,
+        releasesMemory: Bool = false,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
-        memory = try SentMemory(regions: regions, table: table)
+        let release = releasesMemory ? try MemoryRelease(regions) { onEvent(.notReleased(reason: $0)) } : nil
+        memory = try SentMemory(regions: regions, table: table, release: release)
         self.onEvent = onEvent
     }
 
@@ -77,6 +82,12 @@ public final class SourceAgent: Sendable {
     /// The workload may run here again: from now on no page is sent.
     public func thaw() {
         memory.isFrozen.store(false, ordering: .releasing)
+    }
+
+    /// From now on memory that has been sent is given back to the kernel: nobody needs it here any more.
+    public func releaseSentMemory() {
+        precondition(memory.release != nil, "the agent was not made to release memory")
+        memory.release?.begin()
     }
 
     /// Starts to push every page that has not been sent, in order; once on each connection.
@@ -111,10 +122,15 @@ public final class SourceAgent: Sendable {
     /// From now on, what was not received counts as not sent: it was in flight when the lanes broke.
     ///
     /// - Parameter received: a bit a page for each region, as ``PageBitmap/bytes(of:)`` gives them.
-    public func resend(allBut received: [[UInt8]]) {
+    /// - Returns: pages that were not received and have been given back to the kernel: they are gone. If there are any,
+    ///   nothing else has changed.
+    public func resend(allBut received: [[UInt8]]) -> Int {
         precondition(lanes.withLock { $0 == nil }, "lanes are attached")
+        let lost = memory.release?.pagesLost(receiving: received) ?? 0
+        guard lost == 0 else { return lost }
         memory.assign(received)
         if memory.completesNow() { onEvent(.everyPageSent) }
+        return 0
     }
 
     /// What has been sent so far.

@@ -44,16 +44,26 @@ struct UrgentService: ~Copyable {
             guard received > 0 else { throw LaneClosed(peer: sockets.urgent.peer) }
             filled += received
             guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
-            var offset = 0
-            while filled - offset >= LaneFrame.encodedByteCount {
-                try answer(LaneFrame.decode(base + offset))
-                offset += LaneFrame.encodedByteCount
+            let offset = filled / LaneFrame.encodedByteCount * LaneFrame.encodedByteCount
+            let frames = UnsafeRawBufferPointer(start: base, count: offset)
+            if let release = memory.release {
+                try release.withMemoryKept { try answer(frames) }
+            } else {
+                try answer(frames)
             }
-            try flush()
+            if memory.completesNow() { onEvent(.everyPageSent) }
             // Part of a request may be left; it begins the next round.
             base.copyMemory(from: base + offset, byteCount: filled - offset)
             filled -= offset
         }
+    }
+
+    @inline(__always)
+    private mutating func answer(_ frames: UnsafeRawBufferPointer) throws {
+        for offset in stride(from: 0, to: frames.count, by: LaneFrame.encodedByteCount) {
+            if let base = frames.baseAddress { try answer(LaneFrame.decode(base + offset)) }
+        }
+        try flush()
     }
 
     @inline(__always)
@@ -80,9 +90,17 @@ struct UrgentService: ~Copyable {
         let end = Int(run.first) + Int(run.count)
         var first = Int(run.first)
         while first < end {
+            if isReleased(first, index) {
+                first += 1
+                continue
+            }
             let isZero = ZeroScan.isZero(region.page(first), byteCount: region.pageSize)
             var next = first + 1
-            while next < end, ZeroScan.isZero(region.page(next), byteCount: region.pageSize) == isZero { next += 1 }
+            while next < end, !isReleased(next, index),
+                ZeroScan.isZero(region.page(next), byteCount: region.pageSize) == isZero
+            {
+                next += 1
+            }
             let part = PageRun(region: run.region, count: UInt32(next - first), first: UInt64(first))
             if isZero {
                 gather.add(.zeroes(part))
@@ -96,10 +114,14 @@ struct UrgentService: ~Copyable {
     }
 
     @inline(__always)
+    private func isReleased(_ page: Int, _ region: Int) -> Bool {
+        memory.release?.isReleased(page, region: region) ?? false
+    }
+
+    @inline(__always)
     private mutating func flush() throws(SystemError) {
         let bytes = try gather.flush(to: sockets.urgent)
         memory.bytesSent.add(bytes, ordering: .relaxed)
-        if memory.completesNow() { onEvent(.everyPageSent) }
     }
 }
 

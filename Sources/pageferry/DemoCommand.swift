@@ -16,6 +16,7 @@ struct DemoCommand: AsyncParsableCommand {
     )
 
     @OptionGroup var workloadOptions: WorkloadOptions
+    @OptionGroup var pushOptions: PushOptions
 
     @Flag(help: "Print the report as one JSON object.")
     var json = false
@@ -50,7 +51,7 @@ struct DemoCommand: AsyncParsableCommand {
         defer { folder.remove() }
         let destinationAgent = try ChildAgent("destination", in: folder.path, workloadOptions.hookPermissions)
         defer { destinationAgent.end() }
-        let sourceAgent = try ChildAgent("source", in: folder.path, workloadOptions.arguments)
+        let sourceAgent = try ChildAgent("source", in: folder.path, workloadOptions.arguments + pushOptions.arguments)
         defer { sourceAgent.end() }
         let destination = try await destinationAgent.connect()
         let source = try await sourceAgent.connect()

@@ -18,6 +18,26 @@ struct ByteCount: ExpressibleByArgument, Sendable {
     var defaultValueDescription: String { "\(bytes >> 20)MiB" }
 }
 
+/// Bytes a second as people write them: `0` for no limit, or a number of bytes.
+struct Bandwidth: ExpressibleByArgument, Sendable {
+    let bytesPerSecond: Int
+
+    init(bytesPerSecond: Int) {
+        self.bytesPerSecond = bytesPerSecond
+    }
+
+    init?(argument: String) {
+        if argument == "0" {
+            bytesPerSecond = 0
+        } else {
+            guard let count = ByteCount(argument: argument), count.bytes > 0 else { return nil }
+            bytesPerSecond = count.bytes
+        }
+    }
+
+    var defaultValueDescription: String { bytesPerSecond == 0 ? "0" : "\(bytesPerSecond)" }
+}
+
 /// A time as people write it: `0`, `500ns`, `10us`, `1ms`, `2s`.
 struct TimeSpan: ExpressibleByArgument, Sendable, CustomStringConvertible {
     let nanoseconds: UInt64

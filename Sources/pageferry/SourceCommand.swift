@@ -17,6 +17,7 @@ struct SourceCommand: AsyncParsableCommand {
 
     @OptionGroup var agentOptions: AgentOptions
     @OptionGroup var workloadOptions: WorkloadOptions
+    @OptionGroup var pushOptions: PushOptions
 
     @Option(
         help: ArgumentHelp(
@@ -32,7 +33,7 @@ struct SourceCommand: AsyncParsableCommand {
         let witness = try agentOptions.makeWitness()
         let workload = try workloadOptions.makeWorkload(witness: witness)
         var configuration = try agentOptions.configuration()
-        configuration.pushes = !workloadOptions.noPush
+        pushOptions.fill(&configuration)
         configuration.afterStartRefusal = onStartFailure.policy
         let agent = Agent(
             workload: (workload, workload.regions.map(\.memory)),

@@ -38,9 +38,6 @@ struct WorkloadOptions: ParsableArguments {
     )
     var device: [DeviceSpecification] = []
 
-    @Flag(name: .customLong("no-push"), help: "Send a page only when it is asked for.")
-    var noPush = false
-
     /// The same options as the arguments of another command.
     var arguments: [String] {
         var arguments = [
@@ -50,7 +47,6 @@ struct WorkloadOptions: ParsableArguments {
         ]
         if let load { arguments += ["--load", load] }
         for device in device { arguments += ["--device", device.description] }
-        if noPush { arguments.append("--no-push") }
         return arguments
     }
 

@@ -62,9 +62,9 @@ final class Ferry: Sendable {
     }
 
     /// Another source of the same memory, which has sent nothing yet.
-    func makeSource() throws -> (SourceAgent, EventLog<SourceAgent.Event>) {
+    func makeSource(releasesMemory: Bool = false) throws -> (SourceAgent, EventLog<SourceAgent.Event>) {
         let log = try EventLog<SourceAgent.Event>()
-        return (try SourceAgent(regions: regions, table: table) { log.add($0) }, log)
+        return (try SourceAgent(regions: regions, table: table, releasesMemory: releasesMemory) { log.add($0) }, log)
     }
 
     /// Joins a source to the destination.

@@ -17,7 +17,8 @@ struct BadInputTests {
         arguments: [
             ["demo", "--memroy", "1GiB"], ["demo", "--memory", "lots"], ["demo", "--workload", "sort"],
             ["demo", "--threads", "0"], ["demo", "--write", "1.5"], ["demo", "--device", "broken:always"],
-            ["demo", "--think-time", "soon"], ["ferry"], ["migrate"], ["source", "--qmp", "nowhere"],
+            ["demo", "--think-time", "soon"], ["demo", "--max-bandwidth", "fast"], ["demo", "--max-bandwidth", "-1"],
+            ["demo", "--release-ram", "--no-push"], ["ferry"], ["migrate"], ["source", "--qmp", "nowhere"],
             ["demo", "--regions", "65"], ["demo", "--device", "large:512", "--device", "large:512"],
             ["source", "--qmp", "/tmp/a.sock", "--memory", "2TiB"],
             ["destination", "--qmp", "/tmp/b.sock", "--qmp", "tcp:127.evil.example:0"],

@@ -36,6 +36,16 @@ struct DemoTests {
         "none", "setup", "active", "postcopy-device", "postcopy-active", "completed",
     ]
 
+    @Test("gives the source's memory back as it is pushed within a bandwidth", .timeLimit(.minutes(1)))
+    func releasesMemory() throws {
+        let options = ["--memory", "32MiB", "--release-ram", "--max-bandwidth", "64MiB", "--json"]
+        let finished = try Executable.run(Executable.pageferry, ["demo"] + options)
+        #expect(finished.status == 0, "\(finished)")
+        #expect(finished.errors.contains("memory is given back as it is sent"), "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("verify", "corrupt") == 0)
+    }
+
     @Test(
         "moves each workload while it runs, and every page is right",
         .timeLimit(.minutes(2)),

@@ -23,10 +23,12 @@ final class Ferrying: Sendable {
         startsStopped: Bool = false,
         maxPages: Int = 1 << 20,
         cuttingAt forbidden: FrameKind? = nil,
+        losing lossy: Relay.Line? = nil,
         recovering recoveryTime: Duration = .zero,
         refusal: StartRefusalPolicy = .takeBack,
         lease: (any RunLeaseStore)? = nil,
         pushes: Bool = true,
+        releasesMemory: Bool = false,
         arriving: @escaping @Sendable (TestWorkload) -> Void = { _ in }
     ) async throws {
         workload = try TestWorkload.filled(journal: journal)
@@ -37,11 +39,12 @@ final class Ferrying: Sendable {
         configuration.recoveryTime = recoveryTime
         configuration.afterStartRefusal = refusal
         configuration.pushes = pushes
+        configuration.releasesMemory = releasesMemory
         if let lease { configuration.lease = (lease, "test") }
         source = Host(workload: workload, configuration: configuration, log: log)
         destination = Host(landing: landing, configuration: configuration, log: log)
         address = try await destination.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
-        relay = try Relay(to: address, cuttingAt: forbidden)
+        relay = try Relay(to: address, cuttingAt: forbidden, losing: lossy)
         try await source.agent.startWorkload()
     }
 

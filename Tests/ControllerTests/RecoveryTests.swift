@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import PageProtocol
+import QMP
 import RunLease
 import Testing
 
@@ -33,6 +34,39 @@ struct RecoveryTests {
         }
         #expect(ferrying.wrongPages() == [])
         try await expectMoved(ferrying)
+    }
+
+    @Test func `stays paused, and says why, when pages in flight were given back`() async throws {
+        let ferrying = try await Ferrying(losing: .bulk, recovering: .seconds(60), releasesMemory: true)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        let pushed = { try await ferrying.source.command("query-migrate")["ram"]?["remaining"] == 0 }
+        #expect(try await soon(pushed))
+        ferrying.relay.cutAll()
+        let reason = "are gone: --release-ram gave them back"
+        #expect(try await soon { try await ferrying.source.failure?.contains(reason) == true })
+        try await ferrying.source.wait(for: "postcopy-paused")
+        #expect(ferrying.journal.running == ["destination"])
+    }
+
+    @Test func `goes on where all that was given back has arrived`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60), releasesMemory: true)
+        defer { ferrying.end() }
+        try await ferrying.source.command("migrate-set-parameters", ["max-postcopy-bandwidth": 4096])
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(untilRunning: true)
+        // Nothing is in flight for most of the time: a tenth of a second lies between two pages.
+        #expect(
+            try await soon {
+                if ferrying.source.passed.last == "postcopy-active" { ferrying.relay.cutAll() }
+                return ferrying.source.passed.filter { $0 == "postcopy-recover" }.count >= 1
+            }
+        )
+        try await ferrying.source.command("migrate-set-parameters", ["max-postcopy-bandwidth": 0])
+        try await ferrying.source.wait(for: "completed")
+        try await ferrying.destination.wait(untilRunning: true)
     }
 
     @Test func `is cancelled over the next link when the wish came too late for this one`() async throws {

@@ -29,11 +29,14 @@ final class Relay: Sendable {
     private let hasEnded = Atomic<Bool>(false)
     /// Cuts the control connection instead of passing the first destination's message of this kind on.
     private let forbidden: FrameKind?
+    /// Takes all that the source sends on this connection, and passes nothing on.
+    private let lossy: Line?
 
-    init(to target: SocketAddress, cuttingAt forbidden: FrameKind? = nil) throws {
+    init(to target: SocketAddress, cuttingAt forbidden: FrameKind? = nil, losing lossy: Line? = nil) throws {
         listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         self.target = target
         self.forbidden = forbidden
+        self.lossy = lossy
         try threads.run("relay") { [self] in
             while let source = try? listener.accept() { connect(source) }
         }
@@ -62,19 +65,24 @@ final class Relay: Sendable {
     private func connect(_ source: consuming StreamSocket) {
         guard let destination = try? StreamSocket(connectingTo: target) else { return }
         let pair = Pair(source, destination)
-        let isControl = pairs.withLock {
+        let number = pairs.withLock {
             $0.append(pair)
-            return $0.count == 1
+            return $0.count - 1
         }
         // Whoever ends the relay has seen the pair, or this sees the end.
         if hasEnded.load(ordering: .sequentiallyConsistent) { return pair.cut() }
         // A thread that cannot be had ends the connection, which the test then sees.
-        try? threads.run("relay-out") {
-            Self.pass(from: pair.source, to: pair.destination)
+        try? threads.run("relay-out") { [lossy] in
+            if let lossy, number == lossy.rawValue {
+                let opening = Join(lane: .bulk, migration: .random(), nonce: .zero).encode()
+                Self.lose(from: pair.source, sparing: opening.count, to: pair.destination)
+            } else {
+                Self.pass(from: pair.source, to: pair.destination)
+            }
             pair.cut()
         }
         try? threads.run("relay-back") { [forbidden] in
-            if isControl, let forbidden {
+            if number == Line.control.rawValue, let forbidden {
                 Self.passFrames(from: pair.destination, to: pair.source, until: forbidden)
             } else {
                 Self.pass(from: pair.destination, to: pair.source)
@@ -92,6 +100,15 @@ final class Relay: Sendable {
         }
     }
 
+    /// Takes what comes after the first bytes, which say what the connection is for, until it ends.
+    private static func lose(from one: borrowing StreamSocket, sparing count: Int, to other: borrowing StreamSocket) {
+        var first = [UInt8](repeating: 0, count: count)
+        guard (try? first.withUnsafeMutableBytes({ try one.receive(exactly: $0) })) == count,
+            (try? other.send(first)) != nil
+        else { return }
+        while let received = try? first.withUnsafeMutableBytes({ try one.receive(into: $0) }), received > 0 {}
+    }
+
     private static func passFrames(
         from one: borrowing StreamSocket,
         to other: borrowing StreamSocket,
@@ -100,12 +117,13 @@ final class Relay: Sendable {
         while true {
             var frame = [UInt8](repeating: 0, count: 8)
             guard (try? frame.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == 8 else { return }
-            if UInt16(frame[4]) | UInt16(frame[5]) << 8 == forbidden.rawValue { return }
             let length = Int(frame[0]) | Int(frame[1]) << 8 | Int(frame[2]) << 16
             var payload = [UInt8](repeating: 0, count: length)
-            guard (try? payload.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == length,
-                (try? other.send(frame + payload)) != nil
-            else { return }
+            guard (try? payload.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == length else { return }
+            // PONG 0 says that somebody is there, each second, and nothing of the devices.
+            let isForbidden = UInt16(frame[4]) | UInt16(frame[5]) << 8 == forbidden.rawValue
+            if isForbidden, forbidden != .pong || payload.contains(where: { $0 != 0 }) { return }
+            guard (try? other.send(frame + payload)) != nil else { return }
         }
     }
 }

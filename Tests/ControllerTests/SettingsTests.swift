@@ -18,6 +18,7 @@ struct SettingsTests {
                 Issue.record("of another shape: \(capability)")
                 continue
             }
+            if name == "release-ram" { continue }
             #expect(await host.refusal("migrate-set-capabilities", setting(name, state)) == nil)
             let opposite = JSONValue.boolean(state == false)
             let refusal = await host.refusal("migrate-set-capabilities", setting(name, opposite))
@@ -26,6 +27,22 @@ struct SettingsTests {
         let all = try await host.command("query-migrate-capabilities").array ?? []
         #expect(all.contains(["capability": "postcopy-ram", "state": true]))
         #expect(all.contains(["capability": "multifd", "state": false]))
+    }
+
+    @Test func `release-ram can be chosen, together with what is so`() async throws {
+        let host = Host()
+        let state = { try await host.command("query-migrate-capabilities").array ?? [] }
+        #expect(try await state().contains(["capability": "release-ram", "state": false]))
+        let both: JSONValue = [
+            ["capability": "release-ram", "state": true], ["capability": "postcopy-ram", "state": true],
+        ]
+        try await host.command("migrate-set-capabilities", ["capabilities": both])
+        #expect(try await state().contains(["capability": "release-ram", "state": true]))
+        let refused: JSONValue = [
+            ["capability": "release-ram", "state": false], ["capability": "multifd", "state": true],
+        ]
+        #expect(await host.refusal("migrate-set-capabilities", ["capabilities": refused]) != nil)
+        #expect(try await state().contains(["capability": "release-ram", "state": true]))
     }
 
     @Test func `capabilities of another shape are refused as QEMU does`() async throws {

@@ -1,0 +1,120 @@
+import LinuxSystem
+import OwnThread
+import PageProtocol
+import SourceAgent
+import Testing
+
+@testable import DestinationAgent
+
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct MemoryReleaseTests {
+    private func presentPages(_ region: MemoryRegion) -> Int {
+        (0..<region.pageCount).count { MemoryRegion.isPresent(region.page($0)) }
+    }
+
+    /// A source that may give memory back, whose lanes end at the test.
+    private final class Served: Sendable {
+        let region: MemoryRegion
+        let source: SourceAgent
+        let events: EventLog<SourceAgent.Event>
+        let urgent: Peer
+        let bulk: Peer
+
+        init(pageCount: Int) throws {
+            region = try MemoryRegion(name: "ram", pageCount: pageCount)
+            for page in 0..<pageCount { region.page(page).storeBytes(of: UInt8(page & 127 + 1), as: UInt8.self) }
+            let shape = RegionShape(name: "ram", guestAddress: 0, pageSize: 4096, pageCount: UInt64(pageCount))
+            let log = try EventLog<SourceAgent.Event>()
+            events = log
+            source = try SourceAgent(regions: [region], table: RegionTable([shape]), releasesMemory: true) {
+                log.add($0)
+            }
+            let connection = try Connection()
+            try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
+            urgent = Peer(try connection.destination.urgent.taken())
+            bulk = Peer(try connection.destination.bulk.taken())
+            source.freeze()
+        }
+
+        /// Reads all that the push sends.
+        func drain() throws {
+            var left = region.pageCount
+            while left > 0, let frame = try bulk.socket.receiveFrame() {
+                left -= Int(frame.run.count)
+                var body = [UInt8](repeating: 0, count: Int(frame.bodyByteCount))
+                _ = try body.withUnsafeMutableBytes { try bulk.socket.receive(exactly: $0) }
+            }
+        }
+    }
+
+    @Test func `memory is kept until the workload runs elsewhere, and then goes`() throws {
+        let served = try Served(pageCount: 300)
+        defer { served.source.detach() }
+        try served.source.startPush()
+        try served.drain()
+        #expect(served.events.waitUntilSent())
+        #expect(presentPages(served.region) == 300)
+        served.source.releaseSentMemory()
+        #expect(presentPages(served.region) == 0)
+    }
+
+    @Test func `a late request for a page that was given back is not answered, others are`() throws {
+        let served = try Served(pageCount: 300)
+        defer { served.source.detach() }
+        served.source.releaseSentMemory()
+        try served.source.startPush()
+        try served.drain()
+        #expect(served.events.waitUntilSent())
+        #expect(presentPages(served.region) == 0)
+        try served.urgent.socket.send(.pageRequest(PageRun(region: 0, count: 3, first: 5)))
+        try served.urgent.socket.send(.probe)
+        #expect(try served.urgent.socket.receiveFrame()?.kind == .probeReply)
+    }
+
+    @Test func `faults and a push that gives memory back bring every page as it was`() throws {
+        let ferry = try Ferry(pageCounts: [4000, 2000])
+        defer { ferry.end() }
+        let before = ferry.regions.map { Array(UnsafeRawBufferPointer(start: $0.base, count: $0.byteCount)) }
+        let (source, events) = try ferry.makeSource(releasesMemory: true)
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        source.releaseSentMemory()
+        for region in 0..<2 {
+            for _ in 0..<2 { try ferry.touch(region: region, (0..<ferry.arriving[region].pageCount).shuffled()) }
+        }
+        try source.startPush()
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(events.waitUntilSent())
+        for (expected, copy) in zip(before, ferry.arriving) {
+            #expect(expected == Array(UnsafeRawBufferPointer(start: copy.base, count: copy.byteCount)))
+        }
+        source.detach()
+        #expect(ferry.regions.map(presentPages) == [0, 0])
+    }
+
+    @Test func `pages that were given back and never arrived are counted, and nothing is sent again`() throws {
+        let served = try Served(pageCount: 300)
+        served.source.releaseSentMemory()
+        try served.source.startPush()
+        try served.drain()
+        #expect(served.events.waitUntilSent())
+        served.source.detach()
+        var received = [UInt8](repeating: 0xff, count: 38)
+        received[37] = 0x0f
+        #expect(served.source.resend(allBut: [received]) == 0)
+        received[3] = 0xfa
+        #expect(served.source.resend(allBut: [received]) == 2)
+        #expect(served.source.progress.pagesSent == 300)
+    }
+
+    @Test func `what was not given back is sent again over the next connection`() throws {
+        let served = try Served(pageCount: 300)
+        served.source.releaseSentMemory()
+        served.source.detach()
+        #expect(served.source.resend(allBut: [[UInt8](repeating: 0, count: 38)]) == 0)
+        #expect(served.source.progress.pagesSent == 0)
+        #expect(presentPages(served.region) == 300)
+    }
+}
