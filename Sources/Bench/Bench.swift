@@ -33,7 +33,7 @@ public struct Bench: ~Copyable {
     /// Measures every case.
     public func run() throws -> [Comparison] {
         [
-            try faults(), try contended(), try push(), try zeroPush(), try pushWithReader(), try sequential(),
+            try faults(), try inThread(), try contended(), try push(), try zeroPush(), try pushWithReader(), try sequential(),
         ] + (try threads())
     }
 
@@ -50,6 +50,19 @@ public struct Bench: ~Copyable {
             }
         }
         return Comparison("fault", against: "bare remote fault", rounds, stalls: [stalls])
+    }
+
+    /// The same, where the thread that touches a page fetches it itself.
+    private func inThread() throws -> Comparison {
+        let stalls = LatencyRecorder()
+        let rounds = try alternate("fault-in-thread") { service in
+            try round(BenchSetup(service: service, pageCount: size.faults), inThread: true) { rig, figures in
+                let recorder = LatencyRecorder()
+                try touchAll(rig, [recorder, stalls], threads: 1, isOurs: service == .agent)
+                figures.take([recorder])
+            }
+        }
+        return Comparison("fault-in-thread", against: "bare remote fault in the thread", rounds, stalls: [stalls])
     }
 
     /// Faults of one thread at random, while all of the memory is pushed at full rate.
@@ -193,12 +206,15 @@ public struct Bench: ~Copyable {
     private func round(
         _ setup: BenchSetup,
         prefetches: Bool = true,
+        inThread: Bool = false,
         _ body: (any Rig, inout Figures) throws -> Void
     ) throws -> Figures {
         let lanes = try far.lanes(setup)
         let rig: any Rig =
             switch setup.service {
-            case .agent: try AgentRig(pageCount: setup.pageCount, prefetches: prefetches, lanes: lanes)
+            case .agent:
+                try AgentRig(pageCount: setup.pageCount, prefetches: prefetches, inThread: inThread, lanes: lanes)
+            case .bare where inThread: try BareInThreadRig(pageCount: setup.pageCount, lanes: BareLanes(lanes))
             case .bare: try BareRig(pageCount: setup.pageCount, chunk: setup.chunk, lanes: BareLanes(lanes))
             }
         defer { rig.end() }

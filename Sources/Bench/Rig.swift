@@ -51,9 +51,9 @@ final class AgentRig: Rig {
     let memory: RigMemory
     private let agent: DestinationAgent
 
-    init(pageCount: Int, prefetches: Bool, lanes: consuming LanePair) throws {
+    init(pageCount: Int, prefetches: Bool, inThread: Bool, lanes: consuming LanePair) throws {
         let region = try MemoryRegion(name: "bench", pageCount: pageCount)
-        let userfaultfd = try Userfaultfd()
+        let userfaultfd = try Userfaultfd(features: inThread ? .sigbus : [])
         try userfaultfd.register(region.range)
         let memory = RigMemory(region, try userfaultfd.duplicate())
         let shape = RegionShape(name: "bench", guestAddress: 0, pageSize: 4096, pageCount: UInt64(pageCount))
@@ -62,7 +62,8 @@ final class AgentRig: Rig {
             ranges: [region.range],
             resident: [PageBitmap(pageCount: pageCount)],
             table: RegionTable([shape]),
-            prefetches: prefetches
+            prefetches: prefetches,
+            resolvesInThread: inThread
         ) { event in
             switch event {
             case .everyPageResident: memory.complete()

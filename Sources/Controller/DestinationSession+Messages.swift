@@ -134,12 +134,14 @@ extension DestinationSession {
             let workload = guest.workload
             let ranges = guest.ranges
             let resident = guest.resident
+            let resolvesInThread = guest.resolvesInThread
             let agent = try DestinationAgent(
                 userfaultfd: guest.takeUserfaultfd(),
                 ranges: ranges,
                 resident: resident,
                 table: table,
-                prefetches: settings.prefetches
+                prefetches: settings.prefetches,
+                resolvesInThread: resolvesInThread
             ) { [events] in events.yield(.agent($0)) }
             try agent.attach(urgent: urgent, bulk: bulk)
             lanesControl = control?.number

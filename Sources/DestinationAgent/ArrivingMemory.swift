@@ -51,6 +51,17 @@ final class ArrivingMemory: Sendable {
         residentCount.store(resident.reduce(0) { $0 + $1.count }, ordering: .relaxed)
     }
 
+    /// The region and page that hold an address; nil for one of no region.
+    @inline(__always)
+    func place(of address: UInt64) -> (region: Int, page: Int)? {
+        for region in ranges.indices {
+            let range = ranges[region]
+            guard address >= range.address, address - range.address < range.byteCount else { continue }
+            return (region, Int(address - range.address) / range.pageSize)
+        }
+        return nil
+    }
+
     /// How a run of pages came.
     enum Origin {
         /// On the urgent lane.

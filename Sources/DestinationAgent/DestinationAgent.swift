@@ -42,8 +42,21 @@ public final class DestinationAgent: Sendable {
         public init() {}
     }
 
+    /// Who asks for the pages that are touched.
+    private enum Faults: Sendable {
+        case service(FaultService)
+        case inThread(InThreadFaults)
+
+        func use(_ lanes: LaneSockets?) {
+            switch self {
+            case .service(let service): service.use(lanes)
+            case .inThread(let faults): faults.use(lanes)
+            }
+        }
+    }
+
     let memory: ArrivingMemory
-    private let faults: FaultService
+    private let faults: Faults
     private let threads = Mutex(Threads())
     private let onEvent: @Sendable (Event) -> Void
 
@@ -65,6 +78,8 @@ public final class DestinationAgent: Sendable {
     ///   - resident: which pages have been placed, one bitmap a range.
     ///   - table: the announced regions.
     ///   - prefetches: whether pages are asked for that a stream of faults will come to.
+    ///   - resolvesInThread: whether a thread that touches an absent page fetches it itself: the memory is this
+    ///     process's and the userfaultfd has the feature SIGBUS. Nothing is asked for ahead then.
     ///   - onEvent: called from the agent's threads; must not block.
     public init(
         userfaultfd: consuming Userfaultfd,
@@ -72,6 +87,7 @@ public final class DestinationAgent: Sendable {
         resident: [PageBitmap],
         table: RegionTable,
         prefetches: Bool = true,
+        resolvesInThread: Bool = false,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         memory = try ArrivingMemory(
@@ -81,15 +97,22 @@ public final class DestinationAgent: Sendable {
             table: table,
             onEvent: onEvent
         )
-        faults = try FaultService(memory: memory, prefetches: prefetches, onEvent: onEvent)
+        faults =
+            resolvesInThread
+            ? .inThread(try InThreadFaults(memory: memory, onEvent: onEvent))
+            : .service(try FaultService(memory: memory, prefetches: prefetches, onEvent: onEvent))
         self.onEvent = onEvent
     }
 
     /// Starts to read faults. Without lanes they wait.
     public func start() throws(SystemError) {
-        var thread: JoinedThread? = try JoinedThread(name: "faults", isUrgent: true) { [faults] in faults.run() }
-        threads.withLock { swap(&thread, &$0.faults) }
-        precondition(thread == nil, "the fault service was started already")
+        switch faults {
+        case .inThread(let faults): faults.start()
+        case .service(let service):
+            var thread: JoinedThread? = try JoinedThread(name: "faults", isUrgent: true) { service.run() }
+            threads.withLock { swap(&thread, &$0.faults) }
+            precondition(thread == nil, "the fault service was started already")
+        }
     }
 
     /// Takes the lanes of a connection to the source; what is waited for is asked for again.
@@ -122,10 +145,14 @@ public final class DestinationAgent: Sendable {
     /// never see zeros.
     public func stop() {
         detach()
-        faults.stop()
-        var thread: JoinedThread? = nil
-        threads.withLock { swap(&thread, &$0.faults) }
-        thread = nil
+        switch faults {
+        case .inThread(let faults): faults.stop()
+        case .service(let service):
+            service.stop()
+            var thread: JoinedThread? = nil
+            threads.withLock { swap(&thread, &$0.faults) }
+            thread = nil
+        }
         if memory.isComplete {
             memory.close()
         } else {

@@ -20,18 +20,22 @@ public struct PreparedGuest: ~Copyable, Sendable {
     public let resident: [PageBitmap]
     /// The guest itself.
     public let workload: any Workload
+    /// Whether a fault raises SIGBUS on the thread that touched the page, which then fetches it, instead of an event.
+    public let resolvesInThread: Bool
 
     /// Makes a prepared guest out of its parts.
     public init(
         userfaultfd: consuming Userfaultfd,
         ranges: [PageRange],
         resident: [PageBitmap],
-        workload: any Workload
+        workload: any Workload,
+        resolvesInThread: Bool = false
     ) {
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident
         self.workload = workload
+        self.resolvesInThread = resolvesInThread
     }
 
     /// Gives the userfaultfd to whoever serves the faults.

@@ -5,15 +5,18 @@ import LinuxSystem
 public struct BuiltInLanding: Landing {
     private let hooks: Set<String>
     private let witness: Witness?
+    private let resolvesInThread: Bool
 
     /// Makes a landing.
     ///
     /// - Parameters:
     ///   - hooks: paths of programs that the `hook` devices of a workload that arrives may run on this host.
     ///   - witness: who is told of each operation of a workload that arrives; nil for nobody.
-    public init(allowingHooks hooks: Set<String> = [], witness: Witness? = nil) {
+    ///   - resolvesInThread: whether a thread that touches an absent page fetches it itself.
+    public init(allowingHooks hooks: Set<String> = [], witness: Witness? = nil, resolvesInThread: Bool = false) {
         self.hooks = hooks
         self.witness = witness
+        self.resolvesInThread = resolvesInThread
     }
 
     /// Makes memory, registered and empty, and the stopped workload in it.
@@ -27,7 +30,7 @@ public struct BuiltInLanding: Landing {
             throw WorkloadError("the workload brings hook:\(path), which may not run here; allow it with --allow-hook")
         }
         try configuration.checkMemory()
-        let userfaultfd = try Userfaultfd(features: [])
+        let userfaultfd = try Userfaultfd(features: resolvesInThread ? .sigbus : [])
         let regions = try description.regions.map { shape in
             let memory = try MemoryRegion(name: shape.name, pageSize: shape.pageSize, pageCount: shape.pageCount)
             return GuestRegion(memory: memory, resident: try PageBitmap(pageCount: shape.pageCount))
@@ -37,7 +40,8 @@ public struct BuiltInLanding: Landing {
             userfaultfd: userfaultfd,
             ranges: regions.map(\.memory.range),
             resident: regions.compactMap(\.resident),
-            workload: try BuiltInWorkload(configuration, regions: regions, origin: .arriving, witness: witness)
+            workload: try BuiltInWorkload(configuration, regions: regions, origin: .arriving, witness: witness),
+            resolvesInThread: resolvesInThread
         )
     }
 }

@@ -38,6 +38,13 @@ struct DestinationCommand: AsyncParsableCommand {
     )
     var prefetch = Prefetch.streams
 
+    @Flag(
+        help: ArgumentHelp(
+            "Let each thread of a built-in workload fetch the pages that it touches by itself, with nothing asked for ahead."
+        )
+    )
+    var inThread = false
+
     @Option(
         help: ArgumentHelp(
             "Let the workload arrive in a process that hands its userfaultfd over at this socket.",
@@ -59,6 +66,9 @@ struct DestinationCommand: AsyncParsableCommand {
             throw ValidationError("a source reaches a destination by TCP only, not at \(listen); give HOST:PORT")
         }
         guard let attach else { return }
+        guard !inThread else {
+            throw ValidationError("--in-thread is for built-in workloads; a process that attaches has its own threads")
+        }
         do {
             _ = try SocketAddress("unix:\(attach)")
         } catch {
@@ -77,7 +87,12 @@ struct DestinationCommand: AsyncParsableCommand {
         let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }
         defer { attached?.close() }
         let landing: any Landing =
-            try attached ?? BuiltInLanding(allowingHooks: Set(allowHook), witness: agentOptions.makeWitness())
+            try attached
+            ?? BuiltInLanding(
+                allowingHooks: Set(allowHook),
+                witness: agentOptions.makeWitness(),
+                resolvesInThread: inThread
+            )
         let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)
         try await agentOptions.run(agent, logger: logger) {
             guard let listen else { return "controlled at \(agentOptions.qmp[0])" }

@@ -1,0 +1,47 @@
+import LinuxSystem
+
+/// The least that lets the thread which touches a page fetch it itself.
+///
+/// `@unchecked Sendable`: one thread touches pages, and only it uses the stage.
+final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
+    let memory: RigMemory
+    private let lanes: BareLanes
+    private let stage: UnsafeMutableRawBufferPointer
+
+    init(pageCount: Int, lanes: BareLanes) throws {
+        let region = try MemoryRegion(name: "bench", pageCount: pageCount)
+        let userfaultfd = try Userfaultfd(features: .sigbus)
+        try userfaultfd.register(region.range)
+        memory = RigMemory(region, userfaultfd)
+        self.lanes = lanes
+        stage = .allocate(byteCount: 4096, alignment: 4096)
+        BusFaults.add(self)
+    }
+
+    deinit {
+        stage.deallocate()
+    }
+
+    func end() {
+        BusFaults.remove(self)
+        lanes.shutdown()
+    }
+
+    func owns(_ address: UInt64) -> Bool {
+        address >= memory.region.range.address && address - memory.region.range.address < memory.region.range.byteCount
+    }
+
+    func resolve(_ address: UInt64) {
+        let page = address & ~4095
+        var number = (page - memory.region.range.address) / 4096
+        do throws(SystemError) {
+            try withUnsafeBytes(of: &number) { (bytes) throws(SystemError) in try lanes.urgent.send(bytes) }
+            guard try lanes.urgent.receive(exactly: stage) == 4096, let base = stage.baseAddress else {
+                return memory.fail("the far end has closed the urgent lane", memory.region.range)
+            }
+            _ = memory.userfaultfd.copy(to: page, from: base, byteCount: 4096)
+        } catch {
+            memory.fail("\(error)", memory.region.range)
+        }
+    }
+}

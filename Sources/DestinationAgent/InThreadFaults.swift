@@ -1,0 +1,87 @@
+import LinuxSystem
+import PageProtocol
+import Synchronization
+
+/// Lets each thread that touches an absent page fetch that page itself, on the urgent lane: two wake-ups less than a
+/// thread that serves the others.
+///
+/// Only for memory of this process, and for accesses that its threads make themselves: one that the kernel makes for
+/// them fails.
+final class InThreadFaults: BusFaultResolver {
+    private struct State: ~Copyable {
+        var requests: RequestBatch
+        var receiver: LaneReceiver?
+    }
+
+    private let memory: ArrivingMemory
+    private let onEvent: @Sendable (DestinationAgent.Event) -> Void
+    /// Held from a request to its answer: one lane serves one thread at a time.
+    private let state: Mutex<State>
+    /// Raised while there is a lane.
+    private let isLinked: EventDescriptor
+
+    init(
+        memory: ArrivingMemory,
+        onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
+    ) throws(SystemError) {
+        self.memory = memory
+        self.onEvent = onEvent
+        state = Mutex(State(requests: RequestBatch(memory: memory, prefetches: false), receiver: nil))
+        isLinked = try EventDescriptor()
+    }
+
+    /// From now on pages are asked for on these lanes; with nil, threads wait. Those used before have been shut down;
+    /// when this returns, nothing more is placed from them.
+    func use(_ lanes: LaneSockets?) {
+        state.withLock { state in
+            state.receiver = lanes.map { LaneReceiver(.urgent, sockets: $0, memory: memory) }
+            state.requests.use(lanes)
+            if lanes == nil { isLinked.clear() } else { isLinked.raise() }
+        }
+    }
+
+    func start() {
+        BusFaults.add(self)
+    }
+
+    /// Complete memory raises no faults any more; for other memory this stays the one to ask, and its readers wait.
+    func stop() {
+        if memory.isComplete { BusFaults.remove(self) }
+    }
+
+    func owns(_ address: UInt64) -> Bool {
+        memory.ranges.contains { address >= $0.address && address - $0.address < $0.byteCount }
+    }
+
+    func resolve(_ address: UInt64) {
+        while !fetch(address) { isLinked.wait() }
+    }
+
+    /// - Returns: whether the page is there; without that, there is no lane.
+    private func fetch(_ address: UInt64) -> Bool {
+        let begin = MonotonicClock.now()
+        return state.withLock { state in
+            guard let (region, page) = memory.place(of: address) else { return true }
+            do throws(PlacementFailure) {
+                // Also where the page is there by now, or was dropped after it had come.
+                try state.requests.add(address: address, now: begin)
+                state.requests.send()
+                while !memory.resident[region].contains(page) {
+                    guard try state.receiver?.receive(onEvent) == true else { return unlink(&state) }
+                }
+                return true
+            } catch {
+                onEvent(.failed(reason: error.reason))
+                return unlink(&state)
+            }
+        }
+    }
+
+    /// The lane has ended. It is asked again on the next.
+    private func unlink(_ state: inout State) -> Bool {
+        state.receiver = nil
+        state.requests.use(nil)
+        isLinked.clear()
+        return false
+    }
+}

@@ -1,0 +1,93 @@
+import LinuxSystem
+import OwnThread
+import PageProtocol
+import SourceAgent
+import Testing
+
+@testable import DestinationAgent
+
+@Suite("Threads that fetch their own pages", .ownThread, .timeLimit(.minutes(2)))
+struct InThreadTests {
+    @Test func `faults of several threads in several regions bring every page`() throws {
+        let ferry = try Ferry(pageCounts: [300, 1, 129], inThread: true)
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        for (region, memory) in ferry.arriving.enumerated() {
+            for _ in 0..<2 { try ferry.touch(region: region, (0..<memory.pageCount).shuffled()) }
+        }
+        ferry.waitForReaders()
+        #expect(ferry.wrongPages() == [])
+        #expect(ferry.waitUntilResident())
+        let progress = ferry.destination.progress
+        #expect(progress.demand == ferry.pagesTotal)
+        #expect(progress.waiting == 0)
+        #expect(source.progress.requests == ferry.pagesTotal)
+    }
+
+    @Test func `faults and push together bring every page`() throws {
+        let ferry = try Ferry(pageCounts: [4000, 2000], inThread: true)
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        for region in 0..<2 { try ferry.touch(region: region, (0..<ferry.arriving[region].pageCount).shuffled()) }
+        try source.startPush()
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(ferry.wrongPages() == [])
+        let progress = ferry.destination.progress
+        #expect(progress.demand + progress.pushed + progress.zero == ferry.pagesTotal)
+    }
+
+    @Test func `who waits goes on over the next connection, and again over one after that`() throws {
+        let ferry = try Ferry(pageCounts: [200], inThread: true)
+        defer { ferry.end() }
+        for start in 0..<4 { try ferry.touch(region: 0, [start * 16 + 1, start * 16 + 2]) }
+        let (source, _) = try ferry.makeSource()
+        source.freeze()
+        // A connection on which nobody answers, and which breaks.
+        let (urgent, bulk) = try ferry.connectToTest()
+        #expect(try urgent.socket.receiveFrame()?.kind == .pageRequest)
+        urgent.socket.shutdown()
+        #expect(ferry.lossAtDestination()?.lane == .urgent)
+        withExtendedLifetime(bulk) {}
+        ferry.destination.detach()
+        try ferry.connect(source)
+        ferry.waitForReaders()
+        #expect(ferry.destination.progress.pagesResident == 8)
+        source.detach()
+        ferry.destination.detach()
+        try ferry.touch(region: 0, [100])
+        let (other, _) = try ferry.makeSource()
+        defer { other.detach() }
+        other.freeze()
+        try ferry.connect(other)
+        ferry.waitForReaders()
+        #expect(ferry.destination.progress.pagesResident == 9)
+    }
+
+    @Test func `a page that nobody asked for ends the lane, and nothing is placed`() throws {
+        let ferry = try Ferry(pageCounts: [64], inThread: true)
+        defer { ferry.end() }
+        let (urgent, bulk) = try ferry.connectToTest()
+        try ferry.touch(region: 0, [5])
+        #expect(try urgent.socket.receiveFrame() == .pageRequest(PageRun(region: 0, count: 1, first: 5)))
+        let wrong = PageRun(region: 0, count: 1, first: 6)
+        try urgent.socket.send(.pages(wrong, pageSize: 4096), body: [UInt8](repeating: 7, count: 4096))
+        #expect(ferry.lossAtDestination()?.reason.contains("nobody asked for") == true)
+        #expect(ferry.destination.progress.pagesResident == 0)
+        withExtendedLifetime(bulk) {}
+        // The thread waits for a source that is one.
+        ferry.destination.detach()
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        source.freeze()
+        try ferry.connect(source)
+        ferry.waitForReaders()
+        #expect(ferry.destination.progress.pagesResident == 1)
+    }
+}
