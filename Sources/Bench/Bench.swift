@@ -33,7 +33,8 @@ public struct Bench: ~Copyable {
     /// Measures every case.
     public func run() throws -> [Comparison] {
         [
-            try faults(), try inThread(), try contended(), try push(), try zeroPush(), try pushWithReader(), try sequential(),
+            try faults(), try inThread(), try contended(), try push(), try zeroPush(), try pushWithReader(),
+            try sequential(),
         ] + (try threads())
     }
 

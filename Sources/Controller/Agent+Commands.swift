@@ -163,8 +163,9 @@ extension Agent {
             }
         }
         let earlier = incoming
-        if let before = await earlier?.snapshot(), !before.hasFailed, ownWorkload == nil {
-            throw CommandRefused(reason: "an incoming migration was begun before, it is \(before.state.rawValue)")
+        if let earlier, ownWorkload == nil, await !earlier.giveWay() {
+            let state = await earlier.snapshot().state.rawValue
+            throw CommandRefused(reason: "an incoming migration was begun before, it is \(state)")
         }
         await earlier?.retire()
         guard incoming === earlier else {
@@ -279,12 +280,13 @@ extension Agent {
             throw CommandRefused(reason: "the workload may wait for a page that is missing; run recover first")
         }
         try await onThread("stop") { try workload.stop() }
+        await incoming?.noteFirstOperation()
         sink.send("STOP")
     }
 
     /// Begins or ends the workload's running, or relies on it being stopped: one at a time, and never while a migration
     /// begins. A start that comes late must not meet a workload that has been given away meanwhile.
-    private func exclusively<Value: Sendable>(
+    func exclusively<Value: Sendable>(
         _ name: String,
         _ body: () async throws -> Value
     ) async throws -> Value {

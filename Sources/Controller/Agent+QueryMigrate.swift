@@ -22,8 +22,10 @@ extension Agent {
     private func describe(_ session: DestinationSession) async -> JSONValue {
         let snapshot = await session.snapshot()
         var answer = describe(snapshot.state, snapshot.totalMicroseconds, failure: snapshot.failureReason)
-        // Only in this state a source can still come: nobody is to dial a migration that has begun or ended.
-        if snapshot.state == .setup, case .tcp(let host, let port) = snapshot.address {
+        // Only in these states a source can come: nobody is to dial a migration that goes on or has ended.
+        if snapshot.state == .setup || snapshot.state == .postcopyPaused,
+            case .tcp(let host, let port) = snapshot.address
+        {
             answer["socket-address"] = [["type": "inet", "host": .string(host), "port": .string("\(port)")]]
         }
         if let latency = await session.latency() { answer.merge(describe(latency)) { one, _ in one } }

@@ -101,10 +101,13 @@ public actor Agent: QMPHandler {
     /// - Throws: why it does not run.
     public func startWorkload() async throws {
         guard let workload = ownWorkload else { return }
-        try await onThread("start") { [lease] in
-            _ = try lease?.begin()
-            try workload.devices.acquire()
-            try WorkloadStart.inPlace(workload)
+        // The control sockets may be there already: whoever asks for more waits for the start.
+        try await exclusively("the start") {
+            try await onThread("start") { [lease] in
+                _ = try lease?.begin()
+                try workload.devices.acquire()
+                try WorkloadStart.inPlace(workload)
+            }
         }
     }
 

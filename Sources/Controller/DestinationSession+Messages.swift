@@ -72,7 +72,7 @@ extension DestinationSession {
     /// Why a source is not taken, or nil.
     private func objection(to hello: Hello) -> String? {
         guard hello.role == .source else { return "a destination dialed a destination" }
-        guard control == nil, machine.state == .setup else {
+        guard control == nil, machine.state == .setup, !isRetired else {
             return "this agent is busy with a migration, which is \(machine.state.rawValue)"
         }
         return objection(to: hello.lease)

@@ -67,10 +67,17 @@ extension DestinationSession {
         report.destination = destination
     }
 
+    /// Keeps when the workload began here: the next start, after a stop, forgets it.
+    func noteFirstOperation() {
+        guard firstOperation == nil, let begin = timeline[.runReceived],
+            let first = workload?.activity.firstOperation ?? timeline[.started], first > begin
+        else { return }
+        firstOperation = first
+    }
+
     private var microsecondsToFirstOperation: Double {
-        guard let begin = timeline[.runReceived], let first = workload?.activity.firstOperation ?? timeline[.started],
-            first > begin
-        else { return 0 }
-        return Double(first - begin) / 1000
+        noteFirstOperation()
+        guard let begin = timeline[.runReceived], let firstOperation else { return 0 }
+        return Double(firstOperation - begin) / 1000
     }
 }

@@ -86,8 +86,12 @@ actor DestinationSession {
     /// Faults of device loads: nothing else touches the memory before the workload runs.
     var loadFaults: (count: UInt64, nanoseconds: UInt64) = (0, 0)
     var waitingConts: [CheckedContinuation<Void, any Error>] = []
+    /// When the workload's first operation after its arrival ended, once that is known.
+    var firstOperation: UInt64?
     /// Why nothing is to start here any more: the agent ends.
     var leaving: String?
+    /// Another session takes this one's place.
+    private(set) var isRetired = false
     private var hasEnded = false
 
     /// Makes a session that listens for a source.
@@ -129,8 +133,17 @@ actor DestinationSession {
         }
     }
 
-    /// Ends the session, which has ended its migration: it lets go of the guest, and of itself.
+    /// Whether another session may take this one's place: its migration has failed, or no source has come yet, and from
+    /// now on none is taken.
+    func giveWay() -> Bool {
+        guard machine.hasGivenUp || machine.state == .setup && control == nil else { return false }
+        isRetired = true
+        return true
+    }
+
+    /// Ends the session, which has given way or ended its migration: it lets go of the guest, and of itself.
     func retire() {
+        isRetired = true
         acceptor.close()
         failConts("another migration has taken this one's place")
         discardMemory()

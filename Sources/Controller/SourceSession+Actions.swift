@@ -156,7 +156,7 @@ extension SourceSession {
     /// The workload runs at the destination: what is sent is not needed here any more.
     func releaseMemory() {
         guard settings.releasesMemory else { return }
-        logger.notice("memory is given back as it is sent: if the link breaks, pages in flight are gone for good")
+        logger.warning("memory is given back as it is sent: if the link breaks, pages in flight are gone for good")
         agent.releaseSentMemory()
     }
 

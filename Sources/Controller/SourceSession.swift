@@ -294,7 +294,12 @@ actor SourceSession {
         case .failed, .completed, .cancelled:
             if timeline[.end] == nil {
                 timeline.note(.end)
-                if let reason = machine.failureReason { logger.error("the migration failed: \(reason)") }
+                if let reason = machine.failureReason {
+                    logger.log(
+                        level: machine.state == .cancelled ? .notice : .error,
+                        machine.state == .cancelled ? "\(reason)" : "the migration failed: \(reason)"
+                    )
+                }
             }
             if machine.isOver { events.finish() }
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,

@@ -45,7 +45,7 @@ struct WorkloadLease: Sendable {
         }
         guard newest.owner == instance else {
             throw CommandRefused(
-                reason: describe(newest) + "; if that agent is gone for good, remove '\(workload)' from \(store.name)"
+                reason: describe(newest) + "; if that agent is gone for good, remove \(store.place(of: workload))"
             )
         }
         return newest.epoch
@@ -99,7 +99,7 @@ struct WorkloadLease: Sendable {
     }
 
     private var silence: String {
-        "the run lease store \(store.name) has not answered for \(Int(patience.rounded(.up))) s; is its file system reachable?"
+        "the run lease at \(store.place(of: workload)) has not answered for \(Int(patience.rounded(.up))) s; is its file system reachable?"
     }
 
     /// Makes the newest record this agent's, which holds a promise that nobody else runs. Tries until that is so.

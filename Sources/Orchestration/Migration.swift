@@ -1,3 +1,4 @@
+public import LinuxSystem
 import QMP
 public import Telemetry
 
@@ -63,7 +64,7 @@ public struct Migration: Sendable {
     /// it stands.
     ///
     /// - Parameter uri: where the destination is to be reached; nil for where it listens, or any port of its loopback.
-    public func begin(at uri: String? = nil) async throws {
+    public func begin(at uri: SocketAddress? = nil) async throws {
         switch try await progress() {
         case .switchedOver: return
         case .begun: break
@@ -106,14 +107,16 @@ public struct Migration: Sendable {
         return AgentFailure(agent: source.address, command: "migrate", reason: reason)
     }
 
-    private func migrate(at uri: String?) async throws {
+    private func migrate(at uri: SocketAddress?) async throws {
         var listening = try await destination.listeningAddress()
-        if listening == nil {
-            let wanted = uri ?? "tcp:127.0.0.1:0"
+        // Where only its own host reaches it, no other address leads to it.
+        let isOutOfReach = try listening.map { try SocketAddress($0).isLocal && uri?.isLocal == false } ?? true
+        if isOutOfReach {
+            let wanted = uri?.description ?? "tcp:127.0.0.1:0"
             try await destination.execute("migrate-incoming", ["uri": .string(wanted), "exit-on-error": false])
             listening = try await destination.listeningAddress()
         }
-        guard let address = uri ?? listening else {
+        guard let address = uri?.description ?? listening else {
             throw AgentFailure(
                 agent: destination.address,
                 command: "query-migrate",

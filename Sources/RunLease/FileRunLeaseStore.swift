@@ -38,6 +38,9 @@ public struct FileRunLeaseStore: RunLeaseStore {
         self.name = name
     }
 
+    /// The folder of a workload's records.
+    public func place(of workload: String) -> String { "\(path)/\(workload)" }
+
     /// The record of a workload's last epoch; nil if it has none yet.
     public func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord? {
         try check(workload)

@@ -5,6 +5,9 @@ public protocol RunLeaseStore: Sendable {
     /// What the two sides compare to know that they use one store: it is the store's own, wherever it is seen from.
     var name: String { get }
 
+    /// Where a person on this host finds a workload's records.
+    func place(of workload: String) -> String
+
     /// The record of a workload's last epoch; nil if it has none yet.
     func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord?
 

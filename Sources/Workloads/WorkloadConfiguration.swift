@@ -94,8 +94,8 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
         try check(devices.count <= most, "\(devices.count) devices are too many; give at most \(most)")
         try check(
             stateBytes <= Self.maxStateBytes,
-            "the state of all devices can have \(stateBytes >> 20) MiB, and at most \(Self.maxStateBytes >> 20) MiB can "
-                + "be moved; give less memory or smaller devices"
+            "the state of all devices can have \(stateBytes) bytes, a ledger of 4 bytes a page among them, and at most "
+                + "\(Self.maxStateBytes) can be moved; give less memory or smaller devices"
         )
         if let load {
             try check(

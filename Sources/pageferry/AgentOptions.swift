@@ -13,7 +13,8 @@ struct AgentOptions: ParsableArguments {
         help: ArgumentHelp(
             "Where the agent is controlled by QMP: unix:PATH, or tcp:HOST:PORT beside it; may be repeated.",
             valueName: "address"
-        )
+        ),
+        transform: readAddress
     )
     var qmp: [SocketAddress]
 

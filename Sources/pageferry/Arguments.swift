@@ -1,5 +1,5 @@
 public import ArgumentParser
-public import LinuxSystem
+import LinuxSystem
 public import Logging
 public import Workloads
 
@@ -7,24 +7,20 @@ extension AccessPattern: ExpressibleByArgument {}
 
 extension Logger.Level: @retroactive ExpressibleByArgument {}
 
-extension DeviceSpecification: ExpressibleByArgument {
-    /// Reads one device, such as `broken:load`.
-    public init?(argument: String) {
-        do throws(WorkloadError) {
-            try self.init(parsing: argument)
-        } catch {
-            return nil
-        }
+/// Reads one device, such as `broken:load`.
+func readDevice(_ text: String) throws -> DeviceSpecification {
+    do throws(WorkloadError) {
+        return try DeviceSpecification(parsing: text)
+    } catch {
+        throw ValidationError("\(error)")
     }
 }
 
-extension SocketAddress: ExpressibleByArgument {
-    /// Reads what ``SocketAddress/init(_:)`` reads.
-    public init?(argument: String) {
-        do throws(SocketAddressError) {
-            try self.init(argument)
-        } catch {
-            return nil
-        }
+/// Reads what ``SocketAddress/init(_:)`` reads.
+func readAddress(_ text: String) throws -> SocketAddress {
+    do throws(SocketAddressError) {
+        return try SocketAddress(text)
+    } catch {
+        throw ValidationError(error.reason)
     }
 }

@@ -17,10 +17,16 @@ struct BenchCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("Be the far end: have the memory, and wait for near ends.", valueName: "host:port"))
+    @Option(
+        help: ArgumentHelp("Be the far end: have the memory, and wait for near ends.", valueName: "host:port"),
+        transform: readAddress
+    )
     var listen: SocketAddress?
 
-    @Option(help: ArgumentHelp("Measure against the far end that listens there.", valueName: "host:port"))
+    @Option(
+        help: ArgumentHelp("Measure against the far end that listens there.", valueName: "host:port"),
+        transform: readAddress
+    )
     var connect: SocketAddress?
 
     @Flag(help: "Allow listening where other hosts can reach the far end.")

@@ -16,7 +16,7 @@ struct CancelCommand: AsyncParsableCommand {
             """
     )
 
-    @Argument(help: ArgumentHelp("The control socket of the source.", valueName: "address"))
+    @Argument(help: ArgumentHelp("The control socket of the source.", valueName: "address"), transform: readAddress)
     var source: SocketAddress
 
     @Flag(

@@ -15,7 +15,7 @@ struct ContCommand: AsyncParsableCommand {
             """
     )
 
-    @Argument(help: ArgumentHelp("The control socket of the agent.", valueName: "address"))
+    @Argument(help: ArgumentHelp("The control socket of the agent.", valueName: "address"), transform: readAddress)
     var agent: SocketAddress
 
     func run() async throws {

@@ -59,9 +59,8 @@ struct DemoCommand: AsyncParsableCommand {
 
         try await letRun(source)
         try await migration.begin()
-        let progress = Progress()
         async let sides = migration.end()
-        let watching = Task { await progress.watch(migration) }
+        let watching = Task { await Progress().watch(migration) }
         let ended = try await sides
         watching.cancel()
         await watching.value

@@ -19,7 +19,10 @@ struct DestinationCommand: AsyncParsableCommand {
 
     @OptionGroup var agentOptions: AgentOptions
 
-    @Option(help: ArgumentHelp("Wait for a source at this address at once.", valueName: "host:port"))
+    @Option(
+        help: ArgumentHelp("Wait for a source at this address at once.", valueName: "host:port"),
+        transform: readAddress
+    )
     var listen: SocketAddress?
 
     @Flag(help: "Do not start the workload before cont.")

@@ -15,17 +15,24 @@ struct MigrateCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("The control socket of the agent with the workload.", valueName: "address"))
+    @Option(
+        help: ArgumentHelp("The control socket of the agent with the workload.", valueName: "address"),
+        transform: readAddress
+    )
     var source: SocketAddress
 
-    @Option(help: ArgumentHelp("The control socket of the agent that is to have it.", valueName: "address"))
+    @Option(
+        help: ArgumentHelp("The control socket of the agent that is to have it.", valueName: "address"),
+        transform: readAddress
+    )
     var destination: SocketAddress
 
     @Option(
         help: ArgumentHelp(
             "Where the source is to find the destination; where it listens if left out.",
             valueName: "tcp:host:port"
-        )
+        ),
+        transform: readAddress
     )
     var uri: SocketAddress?
 
@@ -46,9 +53,12 @@ struct MigrateCommand: AsyncParsableCommand {
 
     func run() async throws {
         let migration = try await Migration(source: AgentClient(source), destination: AgentClient(destination))
-        try await migration.begin(at: uri?.description)
+        try await migration.begin(at: uri)
         if detach { return }
+        let watching = Task { await Progress().watch(migration) }
         let sides = try await migration.end()
+        watching.cancel()
+        await watching.value
         var checked = Report.Verify()
         var problem: AgentFailure?
         if verify, let holder = sides.holder(of: migration) {

@@ -17,6 +17,11 @@ struct Progress: Sendable {
         // Cancelling ends the sleep with an error, which is the way out.
         while (try? await Task.sleep(for: .milliseconds(200))) != nil {
             guard let report = await migration.sides().destination, let arrived = report.destination else { continue }
+            if report.states.last == "postcopy-device", let reason = report.error {
+                // With a source that waits for another cont, nothing goes on by itself.
+                show("\(reason); run `pageferry cont` at the destination, or `pageferry cancel` at the source")
+                continue
+            }
             let now = ContinuousClock.now
             let seconds = Double((now - last.time) / .milliseconds(1)) / 1000
             let bytes = Double((arrived.pages.resident - last.resident) * report.pageSize)

@@ -17,25 +17,33 @@ struct RecoverCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("The control socket of the source.", valueName: "address"))
+    @Option(help: ArgumentHelp("The control socket of the source.", valueName: "address"), transform: readAddress)
     var source: SocketAddress
 
     @Option(
         help: ArgumentHelp(
             "The control socket of the destination, which is to listen at a new address.",
             valueName: "address"
-        )
+        ),
+        transform: readAddress
     )
     var destination: SocketAddress?
 
-    @Option(help: ArgumentHelp("Where the source is to find the destination.", valueName: "tcp:host:port"))
+    @Option(
+        help: ArgumentHelp(
+            "Where the source is to find the destination; with --destination, port 0 is any that is free there.",
+            valueName: "tcp:host:port"
+        )
+    )
     var uri: String
 
     func run() async throws {
         let agent = try await AgentClient(source)
+        var uri = uri
         if let destination {
             let other = try await AgentClient(destination)
             try await other.execute("migrate-recover", ["uri": .string(uri)])
+            if uri.hasSuffix(":0"), let address = try await other.listeningAddress() { uri = address }
             await other.close()
         }
         try await agent.execute("migrate", ["uri": .string(uri), "resume": true])

@@ -40,7 +40,9 @@ struct ReportTable {
             case .destination: "the workload runs on the destination"
             case .nobody: "the workload is stopped"
             }
-        return report.error.map { "\($0); \(place)" } ?? "\(place), after \(time(report.total))"
+        // The reason may end with it.
+        return report.error.map { $0.hasSuffix(place) ? $0 : "\($0); \(place)" }
+            ?? "\(place), after \(time(report.total))"
     }
 
     private var operations: String {

@@ -16,7 +16,7 @@ struct StatusCommand: AsyncParsableCommand {
             """
     )
 
-    @Argument(help: ArgumentHelp("The agents' control sockets.", valueName: "address"))
+    @Argument(help: ArgumentHelp("The agents' control sockets.", valueName: "address"), transform: readAddress)
     var agents: [SocketAddress]
 
     @Flag(help: "Print a JSON object for each agent, a line each.")

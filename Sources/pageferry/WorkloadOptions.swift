@@ -30,11 +30,12 @@ struct WorkloadOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "One more device; may be repeated. disk:PATH: an image file that is locked where the workload runs. "
-                + "hook:PATH: a program, called as PATH start WORKLOAD before each start, which it can refuse, and as "
-                + "PATH undo WORKLOAD after each stop. For tests: broken:save, broken:load, broken:start, "
+                + "hook:PATH: a program, called as PATH start WORKLOAD before the workload comes to run on a host, which it "
+                + "can refuse, and as PATH undo WORKLOAD when it has left. For tests: broken:save, broken:load, broken:start, "
                 + "slow:load=SECONDS (or save=, start=), reads-memory, large:MIB.",
             valueName: "device"
-        )
+        ),
+        transform: readDevice
     )
     var device: [DeviceSpecification] = []
 

@@ -62,6 +62,27 @@ struct CommandRefusalTests {
         #expect(ferrying.journal.running == ["source"])
     }
 
+    @Test func `commands wait for a source's own start`() async throws {
+        let journal = Journal()
+        let workload = try TestWorkload.filled(journal: journal)
+        workload.disk.behave { $0.acquire = .waits }
+        let host = Host(workload: workload)
+        defer { try? workload.stop() }
+        async let starting: Void = host.agent.startWorkload()
+        #expect(try await soon { workload.disk.gate.hasVisitor })
+        async let continuing = host.refusal("cont")
+        #expect(
+            await host.refusal("migrate", ["uri": "127.0.0.1:1"])
+                == "the start is under way; try again when it has ended"
+        )
+        #expect(journal.running == [])
+        workload.disk.gate.open()
+        try await starting
+        #expect(await continuing == nil)
+        #expect(journal.running == ["source"])
+        #expect(journal.lines.count { $0 == "source run" } == 1)
+    }
+
     @Test func `a workload is stopped while its pages are checked, and then runs if it ran before`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }

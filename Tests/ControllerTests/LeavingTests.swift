@@ -45,6 +45,8 @@ struct LeavingTests {
 
         var name: String { files.name }
 
+        func place(of workload: String) -> String { files.place(of: workload) }
+
         func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord? { try files.newest(workload) }
 
         func propose(_ record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseProposal {

@@ -173,6 +173,23 @@ struct MigrationTests {
         #expect(!ferrying.journal.ranTwice)
     }
 
+    @Test func `a destination that nobody has come to listens elsewhere when it is told to`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try await ferrying.destination.command("migrate-incoming", ["uri": "127.0.0.1:0"])
+        let port = try await ferrying.destination.command("query-migrate")["socket-address"]?[0]?["port"]?.string
+        let uri = "tcp:127.0.0.1:\(port ?? "")"
+        #expect(uri != ferrying.address.description)
+        #expect(throws: SystemError.self) { _ = try StreamSocket(connectingTo: ferrying.address) }
+        try await ferrying.source.command("migrate", ["uri": .string(uri)])
+        try await ferrying.destination.wait(for: "active")
+        let refusal = await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"])
+        #expect(refusal == "an incoming migration was begun before, it is active")
+        try await ferrying.source.command("migrate-start-postcopy")
+        try await ferrying.source.wait(for: "completed")
+        #expect(ferrying.wrongPages() == [])
+    }
+
     @Test func `quit ends the agent`() async throws {
         let host = Host()
         async let outcome = host.agent.outcome()

@@ -22,6 +22,8 @@ struct WorkloadLeaseTests {
             while !gate.withLock(\.self) { usleep(1000) }
         }
 
+        func place(of workload: String) -> String { "hung/\(workload)" }
+
         func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord? {
             hang()
             return try inner.newest(workload)
@@ -33,7 +35,7 @@ struct WorkloadLeaseTests {
         }
     }
 
-    private let silence = "the run lease store hung has not answered for 1 s; is its file system reachable?"
+    private let silence = "the run lease at hung/w has not answered for 1 s; is its file system reachable?"
     private let own = String(repeating: "1", count: 32)
     private let other = String(repeating: "2", count: 32)
 

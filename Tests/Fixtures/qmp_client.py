@@ -85,11 +85,13 @@ async def completes(source, destination, of_source, of_destination):
     expect("latency", arrived["postcopy-latency"] > 0, True)
     expect("blocktime", abs(arrived["postcopy-blocktime"] - arrived["postcopy-vcpu-blocktime"][0]) <= 1 + arrived["postcopy-blocktime"] // 50, True)
     expect("cont on the source", await refusal(source, "cont"), "GenericError")
+    start = (await destination.execute("pageferry-report"))["destination"]["start"]
     await destination.execute("stop")
     expect("STOP", await told(of_destination, "STOP"), ["STOP"])
     expect("status", await status(destination), "paused")
     await destination.execute("cont")
     expect("RESUME", await told(of_destination, "RESUME"), ["RESUME"])
+    expect("the arrival's start", (await destination.execute("pageferry-report"))["destination"]["start"], start)
     await source.execute("quit")
     expect("SHUTDOWN", await told(of_source, "SHUTDOWN"), ["SHUTDOWN"])
 
