@@ -12,7 +12,7 @@ extension BuiltInWorkload {
         return withExtendedLifetime(memory) {
             var corrupt = 0
             for page in 0..<memory.pageCount {
-                let holds = memory.format.holds(access.arrive(at: page), index: page, version: memory.ledger[page])
+                let holds = access.holds(page, access.arrive(at: page))
                 if !holds || memory.wrong.contains(page) { corrupt += 1 }
             }
             guard let load = configuration.load else {

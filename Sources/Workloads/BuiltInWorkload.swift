@@ -93,10 +93,15 @@ public final class BuiltInWorkload: Workload {
         self.clock = clock
         self.console = console
         devices = DeviceSet(
-            [ProcessorDevice(threads), LedgerDevice(memory), clock, console]
+            [ProcessorDevice(threads), LedgerDevice(memory, travels: configuration.hasLedger), clock, console]
                 + configuration.makeDevices(regions: regions)
         )
-        if origin == .new { try fill() }
+        switch origin {
+        case .new: try fill()
+        // Now, since it takes a while: when the devices load, nobody runs.
+        case .arriving where !configuration.hasLedger: memory.forgetVersions()
+        case .arriving: break
+        }
     }
 
     /// Makes a stopped new workload in memory of its own.

@@ -24,6 +24,9 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
     public var load: LineFile?
     /// Devices beside those every workload has.
     public var devices: [DeviceSpecification]
+    /// Whether the version of each page travels beside the memory. Without it the side that the workload comes to
+    /// believes each page what version it is: a page that is damaged or another's is found wrong, an old one is not.
+    public var hasLedger: Bool
 
     /// Makes a configuration out of its parts; ``validate()`` says whether they go together.
     public init(
@@ -36,7 +39,8 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
         thinkTime: UInt64 = 0,
         seed: UInt64 = 1,
         load: LineFile? = nil,
-        devices: [DeviceSpecification] = []
+        devices: [DeviceSpecification] = [],
+        hasLedger: Bool = true
     ) {
         self.pattern = pattern
         self.memoryBytes = memoryBytes
@@ -48,6 +52,7 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
         self.seed = seed
         self.load = load
         self.devices = devices
+        self.hasLedger = hasLedger
     }
 
     /// Pages of all regions together.
@@ -94,8 +99,8 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
         try check(devices.count <= most, "\(devices.count) devices are too many; give at most \(most)")
         try check(
             stateBytes <= Self.maxStateBytes,
-            "the state of all devices can have \(stateBytes) bytes, a ledger of 4 bytes a page among them, and at most "
-                + "\(Self.maxStateBytes) can be moved; give less memory or smaller devices"
+            "the state of all devices can have \(stateBytes) bytes, 4 a page among them, and at most 1024 MiB can be moved; "
+                + "give less memory or smaller devices"
         )
         if let load {
             try check(
@@ -114,7 +119,8 @@ extension WorkloadConfiguration {
 
     /// The most bytes that the states of all devices can have together.
     var stateBytes: Int {
-        let own = 4 * pageCount + ProcessorDevice.stateBytes(threads: threads) + 8 + 8 + ConsoleDevice.capacity
+        let ledger = hasLedger ? 4 * pageCount : 0
+        let own = ledger + ProcessorDevice.stateBytes(threads: threads) + 8 + 8 + ConsoleDevice.capacity
         return devices.reduce(own) { sum, device in
             switch device {
             case .broken, .slow, .disk, .hook: sum + 256

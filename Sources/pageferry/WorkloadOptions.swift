@@ -39,6 +39,14 @@ struct WorkloadOptions: ParsableArguments {
     )
     var device: [DeviceSpecification] = []
 
+    @Flag(
+        help: ArgumentHelp(
+            "Leave the record of each page's version behind, which makes the downtime grow with the memory. A check then "
+                + "finds pages that are damaged or another's, but not old ones."
+        )
+    )
+    var noLedger = false
+
     /// The same options as the arguments of another command.
     var arguments: [String] {
         var arguments = [
@@ -47,6 +55,7 @@ struct WorkloadOptions: ParsableArguments {
             "--seed", "\(seed)",
         ]
         if let load { arguments += ["--load", load] }
+        if noLedger { arguments.append("--no-ledger") }
         for device in device { arguments += ["--device", device.description] }
         return arguments
     }
@@ -85,7 +94,8 @@ struct WorkloadOptions: ParsableArguments {
             thinkTime: thinkTime.nanoseconds,
             seed: seed,
             load: load,
-            devices: device
+            devices: device,
+            hasLedger: !noLedger
         )
     }
 }

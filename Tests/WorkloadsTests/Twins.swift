@@ -13,7 +13,8 @@ extension WorkloadConfiguration {
         writes: Double = 0.5,
         thinkTime: UInt64 = 0,
         load: LineFile? = nil,
-        devices: [DeviceSpecification] = []
+        devices: [DeviceSpecification] = [],
+        hasLedger: Bool = true
     ) -> WorkloadConfiguration {
         WorkloadConfiguration(
             pattern: pattern,
@@ -24,7 +25,8 @@ extension WorkloadConfiguration {
             thinkTime: thinkTime,
             seed: 42,
             load: load,
-            devices: devices
+            devices: devices,
+            hasLedger: hasLedger
         )
     }
 }

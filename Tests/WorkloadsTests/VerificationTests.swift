@@ -96,6 +96,30 @@ struct VerificationTests {
         #expect(workload.corrupt == 1)
     }
 
+    @Test("learns versions from the pages where no ledger came along", arguments: AccessPattern.allCases)
+    func withoutLedger(pattern: AccessPattern) throws {
+        let workload = try BuiltInWorkload(new: .small(pattern, pages: 100, writes: 1, hasLedger: false))
+        try workload.perform(operationsPerThread: 2000)
+        #expect(try workload.devices.save().first { $0.name == "ledger" }?.state == [])
+        let moved = try workload.moved()
+        #expect(moved.versions.allSatisfy { $0 == PageFormat.unknownVersion })
+        try moved.perform(operationsPerThread: 50)
+        try workload.perform(operationsPerThread: 50)
+        #expect(moved.corrupt == 0)
+        #expect(moved.isTwin(of: workload))
+    }
+
+    @Test("finds pages that are damaged or another's without a ledger too")
+    func damagedWithoutLedger() throws {
+        let workload = try BuiltInWorkload(new: .small(.random, pages: 100, writes: 1, hasLedger: false))
+        try workload.perform(operationsPerThread: 500)
+        let written = workload.versions.indices.filter { workload.versions[$0] > 0 }
+        workload.page(written[0])[2000] ^= 1
+        workload.page(written[1]).copyBytes(from: workload.page(written[2]))
+        workload.page(written[3])[8] ^= 1
+        #expect(try workload.moved().corrupt == 3)
+    }
+
     @Test("finds a wrong page on the other side too, since no operation mends it", arguments: AccessPattern.allCases)
     func notMended(pattern: AccessPattern) throws {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 100, writes: 1))

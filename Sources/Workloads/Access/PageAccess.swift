@@ -61,11 +61,27 @@ struct PageAccess {
     @inline(__always)
     func checked(_ page: Int) -> UnsafeMutableRawPointer? {
         let address = arrive(at: page)
-        guard format.holds(address, index: page, version: ledger[page]) else {
+        guard holds(page, address) else {
             note(page)
             return nil
         }
         return address
+    }
+
+    /// Whether a page holds what the ledger expects.
+    @inline(__always)
+    func holds(_ page: Int, _ address: UnsafeRawPointer) -> Bool {
+        format.holds(address, index: page, version: ledger[page]) || learn(page, address)
+    }
+
+    /// Takes the version of a page of which the ledger knows nothing from the page itself, if that is whole.
+    @inline(never)
+    private func learn(_ page: Int, _ address: UnsafeRawPointer) -> Bool {
+        guard ledger[page] == PageFormat.unknownVersion, let version = format.claimedVersion(of: address),
+            version != PageFormat.unknownVersion, format.holds(address, index: page, version: version)
+        else { return false }
+        ledger[page] = version
+        return true
     }
 
     /// Notes a page as wrong.
@@ -90,10 +106,10 @@ struct PageAccess {
         return next
     }
 
-    /// Counts a page's version up in the ledger. 0 means never written, so it is left out.
+    /// Counts a page's version up in the ledger. 0 means never written, and the last one unknown, so both are left out.
     @inline(__always)
     func nextVersion(of page: Int) -> UInt32 {
-        let version = ledger[page] == .max ? 1 : ledger[page] &+ 1
+        let version = ledger[page] >= PageFormat.unknownVersion &- 1 ? 1 : ledger[page] &+ 1
         ledger[page] = version
         return version
     }

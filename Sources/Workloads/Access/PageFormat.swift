@@ -7,6 +7,9 @@ struct PageFormat: Sendable {
     /// Bytes before the payload.
     static let headerSize = 32
 
+    /// The version of a page of which the ledger knows nothing; no page is written with it.
+    static let unknownVersion = UInt32.max
+
     /// Bytes in a page, a multiple of 32.
     let pageSize: Int
     /// What payloads and checksums follow from: another workload's page is a wrong page.
@@ -109,6 +112,11 @@ struct PageFormat: Sendable {
         return UInt64(littleEndian: words[Word.index]) == UInt64(index)
             && UInt64(littleEndian: words[Word.version]) == UInt64(version)
             && UInt64(littleEndian: words[Word.checksum]) == checksum(page)
+    }
+
+    /// The version that a page says it has; 0 for one that was never written.
+    func claimedVersion(of page: UnsafeRawPointer) -> UInt32? {
+        UInt32(exactly: UInt64(littleEndian: page.assumingMemoryBound(to: UInt64.self)[Word.version]))
     }
 
     /// The page's word for the index of the next page, or of a bucket's own use.

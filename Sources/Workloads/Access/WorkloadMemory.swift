@@ -15,7 +15,7 @@ final class WorkloadMemory: @unchecked Sendable {
     let threadCount: Int
     /// How pages look.
     let format: PageFormat
-    /// Each page's version; 0 for a page that was never written.
+    /// Each page's version; 0 for a page that was never written, ``PageFormat/unknownVersion`` for one not yet looked at.
     let ledger: UnsafeMutablePointer<UInt32>
     /// Pages that were found wrong while the workload ran.
     let wrong: PageBitmap
@@ -62,6 +62,11 @@ final class WorkloadMemory: @unchecked Sendable {
             stalls: stalls.map(Unmanaged.passUnretained),
             blocked: Unmanaged.passUnretained(blocked)
         )
+    }
+
+    /// The ledger knows nothing of any page.
+    func forgetVersions() {
+        ledger.update(repeating: PageFormat.unknownVersion, count: pageCount)
     }
 
     /// How many pages a thread owns.
