@@ -97,7 +97,8 @@ let package = Package(
         ),
 
         .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
-        tests(of: "LinuxSystem", ["OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
+        .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
+        tests(of: "LinuxSystem", ["HugePages", "OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
         tests(of: "Guest"),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
@@ -111,7 +112,7 @@ let package = Package(
         tests(of: "QMP", ["LinuxSystem"]),
         .testTarget(
             name: "AgentTests",
-            dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "OwnThread"],
+            dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "HugePages", "OwnThread"],
             swiftSettings: settings
         ),
         tests(
@@ -127,7 +128,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["pageferry", "LinuxSystem", "PageProtocol"],
+            dependencies: ["pageferry", "LinuxSystem", "PageProtocol", "HugePages"],
             swiftSettings: settings
         ),
     ]

@@ -93,9 +93,9 @@ public final class AttachedLanding: Landing {
         case .none: return nil
         case .some(let attached): (name, ranges) = (attached.process.name, attached.ranges)
         }
-        let found = ranges.map { "\($0.byteCount) bytes" }
-        let wanted = guest.regions.map { "\($0.pageSize * $0.pageCount) bytes" }
-        guard found != wanted || !guest.regions.allSatisfy({ $0.pageSize == 4096 }) else { return nil }
+        let found = ranges.map { "\($0.pageCount) pages of \($0.pageSize) bytes" }
+        let wanted = guest.regions.map { "\($0.pageCount) pages of \($0.pageSize) bytes" }
+        guard found != wanted else { return nil }
         return AttachmentError(
             "\(name) does not fit the guest: its regions have \(found.joined(separator: ", ")), the guest's "
                 + "\(wanted.joined(separator: ", "))"

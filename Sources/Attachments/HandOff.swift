@@ -10,7 +10,7 @@ import LinuxSystem
 /// | 6 | u16 | number of regions, 1…64 |
 /// | 8 + 24 n | u64 | address of region n in the process, a multiple of its page size |
 /// | 16 + 24 n | u64 | bytes of region n, a multiple of its page size |
-/// | 24 + 24 n | u32 | page size, 4096 |
+/// | 24 + 24 n | u32 | page size, 4096 or 2097152 |
 /// | 28 + 24 n | u32 | reserved, 0 |
 struct HandOff {
     static let magic: UInt32 = 0x4f48_4750
@@ -42,14 +42,17 @@ struct HandOff {
         for region in 0..<count {
             let offset = 8 + 24 * region
             let pageSize = Int(integer(offset + 16, as: UInt32.self))
-            guard pageSize == 4096 else {
-                throw AttachmentError("region \(region) has pages of \(pageSize) bytes; only 4096 are served")
+            guard pageSize == 4096 || pageSize == HugePagePool.pageSize else {
+                throw AttachmentError(
+                    "region \(region) has pages of \(pageSize) bytes; only 4096 and \(HugePagePool.pageSize) are served"
+                )
             }
             let (address, size) = (integer(offset, as: UInt64.self), integer(offset + 8, as: UInt64.self))
-            guard address % 4096 == 0, size % 4096 == 0, size > 0, !address.addingReportingOverflow(size).overflow,
+            let page = UInt64(pageSize)
+            guard address % page == 0, size % page == 0, size > 0, !address.addingReportingOverflow(size).overflow,
                 address + size <= 1 << 56
             else { throw AttachmentError("region \(region) (address \(address), \(size) bytes) is no range of pages") }
-            ranges.append(PageRange(address: address, pageSize: pageSize, pageCount: Int(size / 4096)))
+            ranges.append(PageRange(address: address, pageSize: pageSize, pageCount: Int(size / page)))
         }
         let ordered = ranges.sorted { $0.address < $1.address }
         for (first, second) in zip(ordered, ordered.dropFirst()) where first.address + first.byteCount > second.address

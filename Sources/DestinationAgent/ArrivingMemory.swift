@@ -22,6 +22,10 @@ final class ArrivingMemory: Sendable {
     let onEvent: @Sendable (DestinationAgent.Event) -> Void
 
     let userfaultfd: Userfaultfd
+    /// Huge pages that a thread places or has placed.
+    private let claimed: [PageBitmap]
+    /// What is placed for a huge page of zeros; never written, so that it takes no memory.
+    private let zeros: Mapping
     private let demand = Atomic<Int>(0)
     private let pushed = Atomic<Int>(0)
     private let prefetched = Atomic<Int>(0)
@@ -47,6 +51,10 @@ final class ArrivingMemory: Sendable {
         var expected: [PageBitmap] = []
         for range in ranges { expected.append(try PageBitmap(pageCount: range.pageCount)) }
         self.expected = expected
+        var claimed: [PageBitmap] = []
+        for range in ranges { claimed.append(try PageBitmap(pageCount: range.isHuge ? range.pageCount : 0)) }
+        self.claimed = claimed
+        zeros = try Mapping(anonymousBytes: ranges.map(\.pageSize).max() ?? 4096)
         pagesTotal = ranges.reduce(0) { $0 + $1.pageCount }
         residentCount.store(resident.reduce(0) { $0 + $1.count }, ordering: .relaxed)
     }
@@ -77,6 +85,7 @@ final class ArrivingMemory: Sendable {
     func place(_ run: PageRun, from source: UnsafeRawPointer?, origin: Origin) throws(PlacementFailure) {
         let region = Int(run.region)
         let range = ranges[region]
+        if range.isHuge { return try placeHuge(run, from: source, origin: origin) }
         let first = Int(run.first)
         let end = first + Int(run.count)
         var page = first
@@ -113,13 +122,76 @@ final class ArrivingMemory: Sendable {
         }
     }
 
+    /// Places a run of huge pages, each of them by one thread only.
+    ///
+    /// The kernel says EEXIST of a huge page that is there, and also of one that is absent when its pool is exhausted: which
+    /// of the two only the own record tells.
+    @inline(never)
+    private func placeHuge(
+        _ run: PageRun,
+        from source: UnsafeRawPointer?,
+        origin: Origin
+    ) throws(PlacementFailure) {
+        let region = Int(run.region)
+        let range = ranges[region]
+        for index in 0..<Int(run.count) {
+            let page = Int(run.first) + index
+            guard claim(page, region: region) else {
+                duplicate.add(1, ordering: .relaxed)
+                continue
+            }
+            do throws(PlacementFailure) {
+                let bytes = source.map { $0 + index * range.pageSize } ?? UnsafeRawPointer(zeros.base)
+                try placeHugePage(at: range.address(ofPage: page), byteCount: range.pageSize, from: bytes)
+            } catch {
+                // Another lane may bring it too.
+                claimed[region].remove(page)
+                throw error
+            }
+            note(page..<page + 1, region: region, isZero: source == nil, origin: origin)
+        }
+    }
+
+    /// Whether a huge page is the caller's to place: false once it is there. While another thread places it, this waits.
+    private func claim(_ page: Int, region: Int) -> Bool {
+        while !resident[region].contains(page) {
+            if claimed[region].insert(page) { return true }
+            JoinedThread.yield()
+        }
+        return false
+    }
+
+    private func placeHugePage(
+        at address: UInt64,
+        byteCount: Int,
+        from source: UnsafeRawPointer
+    ) throws(PlacementFailure) {
+        while true {
+            switch userfaultfd.copy(to: address, from: source, byteCount: byteCount) {
+            case .placed(byteCount): return
+            case .placed: throw .refused("it has taken a part of a huge page")
+            case .present: throw .noHugePage
+            case .again: continue
+            case .gone: throw .gone
+            case .noMemory: throw .noMemory
+            case .failed(let errno): throw .refused("\(errno)")
+            }
+        }
+    }
+
     /// Answers a fault on a page that was placed before: just now, or the process has dropped it since, and it reads as
     /// zeros, as the kernel itself would show it.
     @inline(never)
     func answerAgain(_ page: Int, region: Int) throws(PlacementFailure) {
         let range = ranges[region]
         let address = range.address(ofPage: page)
-        switch userfaultfd.zero(address, byteCount: range.pageSize) {
+        let placement =
+            if range.isHuge {
+                userfaultfd.copy(to: address, from: zeros.base, byteCount: range.pageSize)
+            } else {
+                userfaultfd.zero(address, byteCount: range.pageSize)
+            }
+        switch placement {
         case .placed: break
         case .present, .again: userfaultfd.wake(address, byteCount: range.pageSize)
         case .gone: break  // Nobody waits in memory that is not there.
@@ -187,5 +259,8 @@ struct PlacementFailure: Error, CustomStringConvertible {
 
     static let gone = Self(reason: "the guest's memory is gone: its process has ended or unmapped it")
     static let noMemory = Self(reason: "no memory is left on this host to place a page in")
+    static let noHugePage = Self(
+        reason: "no huge page is left on this host to place a page in, or it was there before; raise vm.nr_hugepages"
+    )
     static func refused(_ why: String) -> Self { Self(reason: "the kernel refused a page: \(why)") }
 }

@@ -66,7 +66,9 @@ struct RequestBatch: ~Copyable {
 
     @inline(__always)
     private mutating func lookAhead(from page: Int, region: Int) {
-        guard lanes != nil, let ahead = prefetcher?.fault(region: region, page: page) else { return }
+        // A huge page is far ahead of a fault by itself, and a fault of another thread would wait behind it.
+        guard lanes != nil, !memory.ranges[region].isHuge, let ahead = prefetcher?.fault(region: region, page: page)
+        else { return }
         ask(ahead, region: region)
     }
 

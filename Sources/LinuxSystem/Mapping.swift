@@ -19,6 +19,21 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         self = try Mapping.map(byteCount, flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, descriptor: -1)
     }
 
+    /// Maps private anonymous memory of huge pages of ``HugePagePool``, which reads as zeros and is not populated.
+    ///
+    /// Its pages are reserved: where the pool has not enough of them it fails here, and not when they are touched.
+    public init(hugePages pageCount: Int) throws(SystemError) {
+        // The size's logarithm stands in the flags; MAP_HUGE_2MB is not in glibc's headers.
+        let size = CInt(HugePagePool.pageSize.trailingZeroBitCount) << MAP_HUGE_SHIFT
+        self = try Mapping.map(
+            pageCount * HugePagePool.pageSize,
+            flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | size,
+            descriptor: -1,
+            what: "\(pageCount) huge pages of 2 MiB",
+            advice: HugePagePool.shortage(for: pageCount)
+        )
+    }
+
     /// Maps a memory file from its beginning, shared with whoever else maps it.
     public init(sharing file: borrowing MemoryFile) throws(SystemError) {
         self = try Mapping.map(file.byteCount, flags: MAP_SHARED, descriptor: file.descriptor.raw)
@@ -40,10 +55,18 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         self.byteCount = byteCount
     }
 
-    private static func map(_ byteCount: Int, flags: CInt, descriptor: CInt) throws(SystemError) -> Mapping {
+    private static func map(
+        _ byteCount: Int,
+        flags: CInt,
+        descriptor: CInt,
+        what: @autoclosure () -> String? = nil,
+        advice: @autoclosure () -> String? = nil
+    ) throws(SystemError) -> Mapping {
         // mmap's results are below 2^47 in user space, so a negative value is the error.
-        let address = try attempt("map \(byteCount) bytes of memory", advice: "free memory or ask for less") {
-            () throws(Errno) in
+        let address = try attempt(
+            "map \(what() ?? "\(byteCount) bytes of memory")",
+            advice: advice() ?? "free memory or ask for less"
+        ) { () throws(Errno) in
             try kernel(.mmap) {
                 let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0)
                 return orErrno(Int(bitPattern: address))

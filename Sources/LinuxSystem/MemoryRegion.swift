@@ -13,13 +13,19 @@ public final class MemoryRegion: Sendable {
     public let pageCount: Int
     private let mapping: Mapping
 
-    /// Maps private anonymous memory of `pageCount` pages, transparent huge pages off.
+    /// Maps private anonymous memory of `pageCount` pages: of 4096 bytes, transparent huge pages off, or of 2 MiB, out of
+    /// ``HugePagePool``.
     public init(name: String, pageSize: Int = 4096, pageCount: Int) throws(SystemError) {
+        precondition(pageSize == 4096 || pageSize == HugePagePool.pageSize, "no memory has pages of \(pageSize) bytes")
         self.name = name
         self.pageSize = pageSize
         self.pageCount = pageCount
-        mapping = try Mapping(anonymousBytes: pageSize * pageCount)
-        try mapping.advise(.noHugePages)
+        if pageSize == HugePagePool.pageSize {
+            mapping = try Mapping(hugePages: pageCount)
+        } else {
+            mapping = try Mapping(anonymousBytes: pageSize * pageCount)
+            try mapping.advise(.noHugePages)
+        }
     }
 
     /// Where the region begins.
@@ -64,6 +70,10 @@ public struct PageRange: Hashable, Sendable {
     public let pageSize: Int
     /// Pages in the range.
     public let pageCount: Int
+
+    /// Whether its pages are huge ones, of which the kernel places each by itself, and none as zeros.
+    @inline(__always)
+    public var isHuge: Bool { pageSize > 4096 }
 
     /// Makes a range out of its parts.
     public init(address: UInt64, pageSize: Int, pageCount: Int) {

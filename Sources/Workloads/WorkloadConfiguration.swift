@@ -10,7 +10,7 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
     public var memoryBytes: Int
     /// How many regions the memory is split into.
     public var regionCount: Int
-    /// Bytes in a page: 4096, as long as memory is private and anonymous.
+    /// Bytes in a page: 4096, or 2 MiB for huge pages.
     public var pageSize: Int
     /// Threads that work, each on pages of its own that lie between those of the others.
     public var threads: Int
@@ -74,7 +74,10 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
         func check(_ condition: Bool, _ message: @autoclosure () -> String) throws(WorkloadError) {
             guard condition else { throw WorkloadError(message()) }
         }
-        try check(pageSize == 4096, "a page cannot have \(pageSize) bytes; only 4096 are served")
+        try check(
+            pageSize == 4096 || pageSize == HugePagePool.pageSize,
+            "a page cannot have \(pageSize) bytes; only 4096 and \(HugePagePool.pageSize) are served"
+        )
         try check(
             memoryBytes > 0 && memoryBytes % pageSize == 0,
             "a memory of \(memoryBytes) bytes is not one or more whole pages of \(pageSize) bytes"
@@ -136,6 +139,10 @@ extension WorkloadConfiguration {
     ///
     /// - Throws: ``WorkloadError`` with how much is there.
     func checkMemory() throws {
+        if pageSize == HugePagePool.pageSize {
+            guard let shortage = HugePagePool.shortage(for: pageCount) else { return }
+            throw WorkloadError("the workload needs \(pageCount) huge pages of 2 MiB, and on this host \(shortage)")
+        }
         guard let available = ProcessFile.availableMemory, memoryBytes > available else { return }
         throw WorkloadError(
             "the workload needs \(memoryBytes >> 20) MiB of memory, and this host has \(available >> 20) MiB available; "

@@ -15,7 +15,14 @@ struct ByteCount: ExpressibleByArgument, Sendable {
         bytes = Int(number * factor)
     }
 
-    var defaultValueDescription: String { "\(bytes >> 20)MiB" }
+    /// The number in the largest unit that holds it whole.
+    var defaultValueDescription: String {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")]
+        guard let (shift, unit) = units.first(where: { bytes > 0 && bytes & (1 << $0.0 - 1) == 0 }) else {
+            return "\(bytes)"
+        }
+        return "\(bytes >> shift)\(unit)"
+    }
 }
 
 /// Bytes a second as people write them: `0` for no limit, or a number of bytes.

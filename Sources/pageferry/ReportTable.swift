@@ -15,7 +15,7 @@ struct ReportTable {
             row("source", report.source.states.joined(separator: " → ")),
             row("destination", report.destination.states.joined(separator: " → ")),
             "",
-            row("memory", "\(mebibytes(report.memoryBytes)) in pages of \(report.pageSize / 1024) KiB"),
+            row("memory", "\(mebibytes(report.memoryBytes)) in pages of \(pageSize)"),
             row("operations", operations),
         ]
         if report.downtime > 0 { lines += ["", row("downtime", time(report.downtime))] + switchover }
@@ -105,6 +105,10 @@ struct ReportTable {
     }
 
     private func mebibytes(_ bytes: UInt64) -> String { "\(bytes >> 20) MiB" }
+
+    private var pageSize: String {
+        report.pageSize < 1 << 20 ? "\(report.pageSize >> 10) KiB" : "\(report.pageSize >> 20) MiB"
+    }
 
     private func time(_ microseconds: Double) -> String {
         switch microseconds {

@@ -9,6 +9,11 @@ struct WorkloadOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Memory of the workload, such as 256MiB or 1GiB.", valueName: "size"))
     var memory = ByteCount(bytes: 256 << 20)
 
+    @Option(
+        help: ArgumentHelp("Bytes in a page: 4KiB, or 2MiB for huge pages of the kernel's pool.", valueName: "size")
+    )
+    var pageSize = ByteCount(bytes: 4096)
+
     @Option(help: "Regions that the memory is split into.")
     var regions = 1
 
@@ -50,8 +55,9 @@ struct WorkloadOptions: ParsableArguments {
     /// The same options as the arguments of another command.
     var arguments: [String] {
         var arguments = [
-            "--workload", workload.rawValue, "--memory", "\(memory.bytes)", "--regions", "\(regions)",
-            "--threads", "\(threads)", "--write", "\(writeFraction)", "--think-time", "\(thinkTime.nanoseconds)ns",
+            "--workload", workload.rawValue, "--memory", "\(memory.bytes)", "--page-size",
+            "\(pageSize.bytes)", "--regions", "\(regions)", "--threads", "\(threads)", "--write", "\(writeFraction)",
+            "--think-time", "\(thinkTime.nanoseconds)ns",
             "--seed", "\(seed)",
         ]
         if let load { arguments += ["--load", load] }
@@ -89,6 +95,7 @@ struct WorkloadOptions: ParsableArguments {
             pattern: workload,
             memoryBytes: memory.bytes,
             regionCount: regions,
+            pageSize: pageSize.bytes,
             threads: threads,
             writeFraction: writeFraction,
             thinkTime: thinkTime.nanoseconds,

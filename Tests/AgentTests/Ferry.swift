@@ -16,13 +16,19 @@ final class Ferry: Sendable {
     private let readers = ThreadGroup()
 
     /// Makes regions of these many pages. Every page of an index that `zeroEvery` divides holds zeros.
-    init(pageCounts: [Int], zeroEvery: Int = 4, prefetches: Bool = false, inThread: Bool = false) throws {
+    init(
+        pageCounts: [Int],
+        pageSize: Int = Ferry.pageSize,
+        zeroEvery: Int = 4,
+        prefetches: Bool = false,
+        inThread: Bool = false
+    ) throws {
         var regions: [MemoryRegion] = []
         for (index, count) in pageCounts.enumerated() {
-            let region = try MemoryRegion(name: "region\(index)", pageCount: count)
+            let region = try MemoryRegion(name: "region\(index)", pageSize: pageSize, pageCount: count)
             for page in 0..<count where page % zeroEvery != 0 {
-                for offset in stride(from: 0, to: Ferry.pageSize, by: 8) {
-                    let value = UInt64(index) << 48 | UInt64(page) << 16 | UInt64(offset)
+                for offset in stride(from: 0, to: pageSize, by: 8) {
+                    let value = UInt64(index) << 56 | UInt64(page) << 24 | UInt64(offset)
                     region.page(page).storeBytes(of: value | 1, toByteOffset: offset, as: UInt64.self)
                 }
             }
@@ -34,7 +40,7 @@ final class Ferry: Sendable {
         var address: UInt64 = 0
         var shapes: [RegionShape] = []
         for region in regions {
-            let copy = try MemoryRegion(name: region.name, pageCount: region.pageCount)
+            let copy = try MemoryRegion(name: region.name, pageSize: pageSize, pageCount: region.pageCount)
             try userfaultfd.register(copy.range)
             arriving.append(copy)
             shapes.append(
@@ -104,7 +110,7 @@ final class Ferry: Sendable {
     func wrongPages() -> [Int] {
         var wrong: [Int] = []
         for (region, copy) in zip(regions, arriving) {
-            for page in 0..<region.pageCount where memcmp(region.page(page), copy.page(page), Ferry.pageSize) != 0 {
+            for page in 0..<region.pageCount where memcmp(region.page(page), copy.page(page), region.pageSize) != 0 {
                 wrong.append(page)
             }
         }
@@ -114,7 +120,7 @@ final class Ferry: Sendable {
     var pagesTotal: Int { regions.reduce(0) { $0 + $1.pageCount } }
     var zeroPages: Int {
         regions.reduce(0) { sum, region in
-            sum + (0..<region.pageCount).count { ZeroScan.isZero(region.page($0), byteCount: Ferry.pageSize) }
+            sum + (0..<region.pageCount).count { ZeroScan.isZero(region.page($0), byteCount: region.pageSize) }
         }
     }
 

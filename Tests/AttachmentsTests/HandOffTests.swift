@@ -24,6 +24,20 @@ struct HandOffTests {
         #expect(process.regions[1].page(6).load(as: UInt8.self) == 8)
     }
 
+    @Test func `memory of huge pages takes a guest of huge pages only`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try AttachingProcess(at: site.path)
+        try process.handOver(AttachingProcess.handOff(pageSize: 2 << 20, [(address: 4 << 20, byteCount: 8 << 20)]))
+        let small = Site.guest(pageCounts: [4])
+        let error = try #require(throws: AttachmentError.self) { _ = try site.landing.prepare(small) }
+        #expect(error.description.hasSuffix("have 4 pages of 2097152 bytes, the guest's 4 pages of 4096 bytes"))
+        var huge = small
+        huge.regions[0].pageSize = 2 << 20
+        let prepared = try site.landing.prepare(huge)
+        #expect(prepared.ranges == [PageRange(address: 4 << 20, pageSize: 2 << 20, pageCount: 4)])
+    }
+
     /// A hand-off that is refused, and a part of the reason.
     struct Refused: Sendable, CustomTestStringConvertible {
         let reason: String
@@ -49,7 +63,8 @@ struct HandOffTests {
         Refused("says 1 regions and has 31 bytes", AttachingProcess.handOff([region]).dropLast()),
         Refused("says 1 regions and has 33 bytes", AttachingProcess.handOff([region]) + [0]),
         Refused("less than its header", [0x50, 0x47, 0x48]),
-        Refused("pages of 8192 bytes; only 4096", AttachingProcess.handOff(pageSize: 8192, [region])),
+        Refused("pages of 8192 bytes; only 4096 and 2097152", AttachingProcess.handOff(pageSize: 8192, [region])),
+        Refused("no range of pages", AttachingProcess.handOff(pageSize: 2 << 20, [region])),
         Refused("pages of 0 bytes", AttachingProcess.handOff(pageSize: 0, [region])),
         Refused("no range of pages", AttachingProcess.handOff([(address: 0x10001, byteCount: 4096)])),
         Refused("no range of pages", AttachingProcess.handOff([(address: 0x10000, byteCount: 4097)])),

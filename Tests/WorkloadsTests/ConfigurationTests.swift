@@ -37,7 +37,10 @@ struct ConfigurationTests {
         #expect(message { $0.memoryBytes = -4096 }.contains("whole pages"))
         #expect(message { $0.memoryBytes = .max & ~4095 }.contains("too large"))
         #expect(message { $0.pageSize = 0 }.contains("a page cannot have 0 bytes"))
-        #expect(message { $0.pageSize = 8192 }.contains("a page cannot have 8192 bytes; only 4096 are served"))
+        #expect(
+            message { $0.pageSize = 8192 }.contains("a page cannot have 8192 bytes; only 4096 and 2097152 are served")
+        )
+        #expect(message { $0.pageSize = 2 << 20 }.contains("2048000 bytes is not one or more whole pages of 2097152"))
         #expect(message { $0.regionCount = 0 }.contains("0 regions"))
         #expect(message { $0.writeFraction = 1.01 }.contains("1.01"))
         #expect(message { $0.writeFraction = .nan }.contains("nan"))

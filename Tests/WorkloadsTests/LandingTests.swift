@@ -116,6 +116,15 @@ struct LandingTests {
         #expect(error?.description.contains("needs 524288 MiB of memory, and this host has") == true)
     }
 
+    @Test("refuses a workload that needs more huge pages than there are, and says how many are free")
+    func tooManyHugePages() {
+        let configuration = WorkloadConfiguration(memoryBytes: 512 << 30, pageSize: 2 << 20)
+        let error = #expect(throws: WorkloadError.self) { _ = try BuiltInLanding().prepare(configuration.description) }
+        let line = error?.description ?? ""
+        #expect(line.hasPrefix("the workload needs 262144 huge pages of 2 MiB, and on this host "))
+        #expect(line.contains(" are free; add some: sysctl vm.nr_hugepages="))
+    }
+
     @Test("refuses a description that it cannot read")
     func unknown() {
         var description = WorkloadConfiguration.small(.random).description
