@@ -78,6 +78,7 @@ extension DestinationSession {
     }
 
     func discardMemory() {
+        collapsing = nil
         agent?.stop()
         agent = nil
         workload = nil

@@ -80,6 +80,8 @@ actor DestinationSession {
     var lanes: [Lane: Handover<StreamSocket>] = [:]
     var agent: DestinationAgent?
     var workload: (any Workload)?
+    /// What gives the workload's memory its transparent huge pages.
+    var collapsing: TransparentHugePages?
     var arriving: ArrivingDevices?
     var loaded: Handover<DevicesLoaded>?
     var floor = Report.Floor()
@@ -333,13 +335,26 @@ actor DestinationSession {
     func hangUp(reason: String?) {
         agent?.detach()
         // Nothing is missing any more: the memory is the kernel's again.
-        if machine.state == .completed { agent?.stop() }
+        if machine.state == .completed {
+            agent?.stop()
+            collapseMemory()
+        }
         lanes = [:]
         guard let (lane, _) = control else { return }
         control = nil
         if let reason { send(.failure(reason: reason), on: lane) }
         // A peer that takes nothing more may hold this up for seconds.
         runBlocking("hang-up", in: hangUps) { lane.finish() }
+    }
+
+    /// Gives memory of this process that has arrived its transparent huge pages, which it had to be without meanwhile.
+    private func collapseMemory() {
+        guard collapsing == nil, let memory = workload?.ownMemory, TransparentHugePages.areEnabled else { return }
+        do throws(SystemError) {
+            collapsing = try TransparentHugePages(for: memory) { [logger] in logger.info("\($0)") }
+        } catch {
+            logger.info("\(error)")
+        }
     }
 
     func send(_ message: ControlMessage, on control: ControlLane) {

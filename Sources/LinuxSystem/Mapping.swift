@@ -87,14 +87,33 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
     public enum Advice: Sendable {
         /// Transparent huge pages stay off: a range filled by 4 KiB pages must not be collapsed half way.
         case noHugePages
+        /// Transparent huge pages may be used.
+        case hugePages
         /// The contents are dropped; the next read sees zeros.
         case dontNeed
 
         fileprivate var raw: CInt {
             switch self {
             case .noHugePages: MADV_NOHUGEPAGE
+            case .hugePages: MADV_HUGEPAGE
             case .dontNeed: MADV_DONTNEED
             }
+        }
+    }
+
+    /// Makes the pages of one piece of memory a transparent huge page. It stays as it is if a page of it is in use by the
+    /// kernel at this moment.
+    ///
+    /// - Parameter offset: where the piece begins, in bytes from ``base``; its address is a multiple of its size.
+    func collapse(at offset: Int) throws(SystemError) {
+        // Since Linux 6.1; absent from older headers.
+        let collapse: CInt = 25
+        do throws(Errno) {
+            _ = try kernel(.madvise) { orErrno(madvise(base + offset, TransparentHugePages.pageSize, collapse)) }
+        } catch .resourceTemporarilyUnavailable {
+            return
+        } catch {
+            throw SystemError("make a transparent huge page", error)
         }
     }
 

@@ -28,6 +28,23 @@ public final class MemoryRegion: Sendable {
         }
     }
 
+    /// Lets memory of small pages have transparent huge pages, and makes them one by one. Pieces that hold only zeros stay
+    /// as they are: they may take no memory.
+    ///
+    /// - Parameter goesOn: asked after each piece.
+    /// - Returns: false if it was not to go on.
+    func collapse(_ goesOn: () -> Bool) throws(SystemError) -> Bool {
+        try mapping.advise(.hugePages)
+        let size = TransparentHugePages.pageSize
+        var offset = -Int(bitPattern: base) & (size - 1)
+        while offset + size <= byteCount {
+            if !ZeroScan.isZero(base + offset, byteCount: size) { try mapping.collapse(at: offset) }
+            guard goesOn() else { return false }
+            offset += size
+        }
+        return true
+    }
+
     /// Where the region begins.
     public var base: UnsafeMutableRawPointer { mapping.base }
 

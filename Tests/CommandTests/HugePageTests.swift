@@ -58,4 +58,38 @@ struct HugePageTests {
             #expect(lines.first?.hasPrefix(line) == true, "\(finished)")
         }
     }
+
+    @Test(
+        "are made, transparent, of memory that has arrived",
+        .enabled("transparent huge pages are off", { TransparentHugePages.areEnabled }),
+        .timeLimit(.minutes(2))
+    )
+    func transparent() throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(in: workspace, "--memory", "64MiB", "--think-time", "1ms")
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace)
+        defer { destination.end() }
+        func hugeBytes() -> Int {
+            let rollup = ProcessFile.text("/proc/\(destination.running.pid)/smaps_rollup") ?? ""
+            let line = rollup.split(separator: "\n").first { $0.hasPrefix("AnonHugePages:") } ?? ""
+            return (Int(line.filter(\.isNumber)) ?? 0) << 10
+        }
+        let before = hugeBytes()
+        let migrated = try Executable.pageferry(
+            "migrate",
+            "--source",
+            source.socket,
+            "--destination",
+            destination.socket,
+            "--verify",
+            "--json"
+        )
+        #expect(migrated.status == 0, "\(migrated)")
+        #expect(try Printed(migrated.output).number("verify", "corrupt") == 0)
+        // Whole pieces of 2 MiB: at most one at either end is none.
+        let deadline = Date(timeIntervalSinceNow: 60)
+        while hugeBytes() - before < 62 << 20, Date() < deadline {}
+        #expect(hugeBytes() - before >= 62 << 20)
+    }
 }

@@ -51,4 +51,56 @@ struct HugePageTests {
             #expect(HugePagePool.available == 4)
         }
     }
+
+    private static let needsTransparentHugePages: ConditionTrait = .enabled(
+        "transparent huge pages are off",
+        { TransparentHugePages.areEnabled }
+    )
+
+    /// Memory of this many bytes, of which every page holds its own number, but for one piece that was never touched.
+    private static func filled(_ byteCount: Int) throws -> MemoryRegion {
+        let region = try MemoryRegion(name: "filled", pageCount: byteCount / 4096)
+        let piece = Int(bitPattern: region.base) / size + 2
+        for page in 0..<region.pageCount where Int(bitPattern: region.page(page)) / size != piece {
+            region.page(page).storeBytes(of: page, as: Int.self)
+        }
+        return region
+    }
+
+    /// Bytes of the memory that are in transparent huge pages.
+    private static func hugeBytes(of region: MemoryRegion) -> Int {
+        let begin = String(UInt(bitPattern: region.base), radix: 16)
+        let lines = (ProcessFile.text("/proc/self/smaps") ?? "").split(separator: "\n")
+        let mapping = lines.drop { !$0.hasPrefix(begin) }
+        let line = mapping.first { $0.hasPrefix("AnonHugePages:") } ?? ""
+        return (Int(line.filter(\.isNumber)) ?? 0) << 10
+    }
+
+    @Test(needsTransparentHugePages)
+    func `memory that small pages have filled gets huge ones, and holds what it held`() throws {
+        let region = try Self.filled(17 << 20)
+        #expect(Self.hugeBytes(of: region) == 0)
+        let collapsing = try TransparentHugePages(for: [region]) { Issue.record($0) }
+        // Whole aligned pieces, without the one of zeros.
+        let whole =
+            (Int(bitPattern: region.base) + region.byteCount) / Self.size
+            - (Int(bitPattern: region.base) + Self.size - 1) / Self.size
+        let expected = (whole - 1) * Self.size
+        let deadline = MonotonicClock.now() + 30_000_000_000
+        while Self.hugeBytes(of: region) < expected, MonotonicClock.now() < deadline {}
+        #expect(Self.hugeBytes(of: region) == expected)
+        withExtendedLifetime(collapsing) {}
+        let piece = Int(bitPattern: region.base) / Self.size + 2
+        for page in 0..<region.pageCount {
+            let isUntouched = Int(bitPattern: region.page(page)) / Self.size == piece
+            #expect(region.page(page).load(as: Int.self) == (isUntouched ? 0 : page))
+        }
+    }
+
+    @Test(needsTransparentHugePages)
+    func `dropping it ends it before all is done`() throws {
+        let region = try Self.filled(256 << 20)
+        do { _ = try TransparentHugePages(for: [region]) { Issue.record($0) } }
+        #expect(Self.hugeBytes(of: region) < region.byteCount / 2)
+    }
 }
