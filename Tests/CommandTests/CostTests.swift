@@ -19,8 +19,8 @@ struct CostTests {
         let agents = try Agents()
         defer { agents.end() }
         try agents.migrate()
-        // 64 MiB, and 8 bits a page.
-        let bound = 64 << 20 + CostTests.memory / 4096
+        // 32 MiB, and 8 bits a page.
+        let bound = 32 << 20 + CostTests.memory / 4096
         for (name, agent) in agents.all {
             let beyond = try beyondRegions(of: agent.running.pid)
             #expect(beyond < bound, "the \(name) holds \(beyond >> 20) MiB beside the workload's memory")

@@ -137,6 +137,9 @@ async def recovers(source, destination, of_source, of_destination):
     for client in (of_source, of_destination):
         await told(client, "postcopy-active")
     expect("RESUME", await told(of_destination, "RESUME"), ["RESUME"])
+    # The source has heard of that too: otherwise a cancel would wait for the next link to say where it runs.
+    while "downtime" not in await source.execute("query-migrate"):
+        await asyncio.sleep(0.01)
     for _ in range(2):
         await source.execute("migrate-pause", oob=True)
         for client in (of_source, of_destination):
