@@ -106,7 +106,7 @@ final class FaultService: Sendable {
                 try memory.userfaultfd.read(into: &events)
                 let now = MonotonicClock.now()
                 for index in 0..<events.count {
-                    guard case .fault(let address) = events[index] else { continue }
+                    guard case .fault(let address, _) = events[index] else { continue }
                     try requests.add(address: address, now: now)
                 }
                 requests.send()
