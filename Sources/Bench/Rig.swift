@@ -51,9 +51,9 @@ final class AgentRig: Rig {
     let memory: RigMemory
     private let agent: DestinationAgent
 
-    init(pageCount: Int, prefetches: Bool, lanes: consuming LanePair) throws {
+    init(pageCount: Int, prefetch: Prefetch, lanes: consuming LanePair) throws {
         let region = try MemoryRegion(name: "bench", pageCount: pageCount)
-        let userfaultfd = try Userfaultfd()
+        let userfaultfd = try Userfaultfd(wished: .threadID)
         try userfaultfd.register(region.range)
         let memory = RigMemory(region, try userfaultfd.duplicate())
         let shape = RegionShape(name: "bench", guestAddress: 0, pageSize: 4096, pageCount: UInt64(pageCount))
@@ -62,7 +62,7 @@ final class AgentRig: Rig {
             ranges: [region.range],
             resident: [PageBitmap(pageCount: pageCount)],
             table: RegionTable([shape]),
-            prefetches: prefetches
+            prefetch: prefetch
         ) { event in
             switch event {
             case .everyPageResident: memory.complete()

@@ -17,6 +17,8 @@ struct DemoCommand: AsyncParsableCommand {
 
     @OptionGroup var workloadOptions: WorkloadOptions
 
+    @OptionGroup var prefetchOptions: PrefetchOptions
+
     @Flag(help: "Print the report as one JSON object.")
     var json = false
 
@@ -48,7 +50,11 @@ struct DemoCommand: AsyncParsableCommand {
     private func move() async throws -> Report {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let destinationAgent = try ChildAgent("destination", in: folder.path, workloadOptions.hookPermissions)
+        let destinationAgent = try ChildAgent(
+            "destination",
+            in: folder.path,
+            workloadOptions.hookPermissions + prefetchOptions.arguments
+        )
         defer { destinationAgent.end() }
         let sourceAgent = try ChildAgent("source", in: folder.path, workloadOptions.arguments)
         defer { sourceAgent.end() }

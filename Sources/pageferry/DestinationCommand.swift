@@ -25,18 +25,7 @@ struct DestinationCommand: AsyncParsableCommand {
     @Flag(help: "Do not start the workload before cont.")
     var stopped = false
 
-    /// What is asked for before anybody touches it.
-    enum Prefetch: String, ExpressibleByArgument {
-        case none, streams
-    }
-
-    @Option(
-        help: ArgumentHelp(
-            "Which pages to ask for before they are touched: none, or those that a stream of faults will come to.",
-            valueName: "none|streams"
-        )
-    )
-    var prefetch = Prefetch.streams
+    @OptionGroup var prefetchOptions: PrefetchOptions
 
     @Option(
         help: ArgumentHelp(
@@ -71,7 +60,7 @@ struct DestinationCommand: AsyncParsableCommand {
         let logger = agentOptions.logger("destination")
         var configuration = try agentOptions.configuration()
         configuration.startsStopped = stopped
-        configuration.prefetches = prefetch == .streams
+        configuration.prefetch = prefetchOptions.prefetch
         // Asked for now, so that a missing permission is told before anybody counts on this host.
         _ = try Userfaultfd()
         let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }

@@ -16,7 +16,7 @@ final class Ferry: Sendable {
     private let readers = ThreadGroup()
 
     /// Makes regions of these many pages. Every page of an index that `zeroEvery` divides holds zeros.
-    init(pageCounts: [Int], zeroEvery: Int = 4, prefetches: Bool = false) throws {
+    init(pageCounts: [Int], zeroEvery: Int = 4, prefetch: Prefetch = .none) throws {
         var regions: [MemoryRegion] = []
         for (index, count) in pageCounts.enumerated() {
             let region = try MemoryRegion(name: "region\(index)", pageCount: count)
@@ -29,7 +29,7 @@ final class Ferry: Sendable {
             regions.append(region)
         }
         self.regions = regions
-        let userfaultfd = try Userfaultfd()
+        let userfaultfd = try Userfaultfd(wished: .threadID)
         var arriving: [MemoryRegion] = []
         var address: UInt64 = 0
         var shapes: [RegionShape] = []
@@ -56,7 +56,7 @@ final class Ferry: Sendable {
             ranges: arriving.map(\.range),
             resident: arriving.map { try PageBitmap(pageCount: $0.pageCount) },
             table: table,
-            prefetches: prefetches
+            prefetch: prefetch
         ) { log.add($0) }
         try destination.start()
     }

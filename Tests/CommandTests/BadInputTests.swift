@@ -23,6 +23,10 @@ struct BadInputTests {
             ["destination", "--qmp", "/tmp/b.sock", "--qmp", "tcp:127.evil.example:0"],
             ["destination", "--qmp", "/tmp/b.sock", "--listen", "unix:/tmp/b"],
             ["destination", "--qmp", "/tmp/b.sock", "--attach", ""],
+            ["destination", "--qmp", "/tmp/b.sock", "--prefetch", "all"],
+            ["destination", "--qmp", "/tmp/b.sock", "--prefetch-window", "0"],
+            ["demo", "--prefetch-window", "1025"], ["demo", "--prefetch", "fault-around", "--prefetch-window", "-1"],
+            ["demo", "--prefetch", "none", "--prefetch-window", "16"],
             ["destination", "--qmp", "/tmp/b.sock", "--attach", "/" + String(repeating: "x", count: 107)],
             ["migrate", "--source", "/tmp/a.sock", "--destination", "/tmp/b.sock", "--uri", "unix:/tmp/b"],
         ]

@@ -106,6 +106,26 @@ struct DemoTests {
     }
 
     @Test(
+        "prefetches as it is told, with a window that may be longer than the memory",
+        .timeLimit(.minutes(2)),
+        arguments: ["none", "fault-around", "streams"]
+    )
+    func prefetch(policy: String) throws {
+        let finished = try Executable.run(
+            Executable.pageferry,
+            ["demo", "--memory", "2MiB", "--workload", "sequential", "--no-push", "--prefetch", policy, "--json"]
+                + (policy == "none" ? [] : ["--prefetch-window", "1024"])
+        )
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        let demand = try report.number("pages", "demand")
+        let prefetched = try report.number("pages", "prefetched")
+        #expect(demand + prefetched == 512)
+        #expect(policy == "none" ? prefetched == 0 : prefetched > demand, "\(finished)")
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
+    @Test(
         "gives the workload back to the source when a device fails",
         .timeLimit(.minutes(2)),
         arguments: [
