@@ -88,8 +88,8 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Controller", "Guest", "LinuxSystem", "Orchestration", "QMP", "RunLease",
-                "Switchover", "Telemetry", "Workloads", logging,
+                "Attachments", "Bench", "Controller", "DestinationAgent", "Guest", "LinuxSystem", "Orchestration",
+                "QMP", "RunLease", "Switchover", "Telemetry", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],

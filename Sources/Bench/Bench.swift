@@ -1,3 +1,4 @@
+import DestinationAgent
 public import LinuxSystem
 import Synchronization
 import Telemetry
@@ -140,14 +141,14 @@ public struct Bench: ~Copyable {
         onProgress("sequential")
         var rounds: [(ours: Figures, other: Figures)] = []
         for _ in 0..<size.rounds {
-            rounds.append((try readInOrder(prefetches: true), try readInOrder(prefetches: false)))
+            rounds.append((try readInOrder(.streams()), try readInOrder(.none)))
         }
         return Comparison("sequential", against: "one fault a page", rounds)
     }
 
-    private func readInOrder(prefetches: Bool) throws -> Figures {
+    private func readInOrder(_ prefetch: Prefetch) throws -> Figures {
         let pageCount = size.faults * 4
-        return try round(BenchSetup(service: .agent, pageCount: pageCount), prefetches: prefetches) { rig, figures in
+        return try round(BenchSetup(service: .agent, pageCount: pageCount), prefetch: prefetch) { rig, figures in
             let stalls = LatencyRecorder()
             let wrong = Wrong()
             let region = rig.memory.region
@@ -206,7 +207,7 @@ public struct Bench: ~Copyable {
 
     private func round(
         _ setup: BenchSetup,
-        prefetches: Bool = true,
+        prefetch: Prefetch = .streams(),
         inThread: Bool = false,
         _ body: (any Rig, inout Figures) throws -> Void
     ) throws -> Figures {
@@ -214,7 +215,7 @@ public struct Bench: ~Copyable {
         let rig: any Rig =
             switch setup.service {
             case .agent:
-                try AgentRig(pageCount: setup.pageCount, prefetches: prefetches, inThread: inThread, lanes: lanes)
+                try AgentRig(pageCount: setup.pageCount, prefetch: prefetch, inThread: inThread, lanes: lanes)
             case .bare where inThread: try BareInThreadRig(pageCount: setup.pageCount, lanes: BareLanes(lanes))
             case .bare: try BareRig(pageCount: setup.pageCount, chunk: setup.chunk, lanes: BareLanes(lanes))
             }

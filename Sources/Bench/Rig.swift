@@ -51,9 +51,10 @@ final class AgentRig: Rig {
     let memory: RigMemory
     private let agent: DestinationAgent
 
-    init(pageCount: Int, prefetches: Bool, inThread: Bool, lanes: consuming LanePair) throws {
+    init(pageCount: Int, prefetch: Prefetch, inThread: Bool, lanes: consuming LanePair) throws {
         let region = try MemoryRegion(name: "bench", pageCount: pageCount)
-        let userfaultfd = try Userfaultfd(features: inThread ? .sigbus : [])
+        let userfaultfd =
+            try inThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
         try userfaultfd.register(region.range)
         let memory = RigMemory(region, try userfaultfd.duplicate())
         let shape = RegionShape(name: "bench", guestAddress: 0, pageSize: 4096, pageCount: UInt64(pageCount))
@@ -62,7 +63,7 @@ final class AgentRig: Rig {
             ranges: [region.range],
             resident: [PageBitmap(pageCount: pageCount)],
             table: RegionTable([shape]),
-            prefetches: prefetches,
+            prefetch: prefetch,
             resolvesInThread: inThread
         ) { event in
             switch event {
@@ -142,7 +143,7 @@ final class BareRig: Rig {
         var number: UInt64 = 0
         while true {
             try memory.userfaultfd.read(into: &events)
-            guard events.count > 0, case .fault(let address) = events[0] else { continue }
+            guard events.count > 0, case .fault(let address, _) = events[0] else { continue }
             let page = address & ~4095
             number = (page - memory.region.range.address) / 4096
             if number == UInt64(memory.region.pageCount - 1) { return }

@@ -178,7 +178,7 @@ extension Agent {
             instance: instance,
             settings: DestinationSession.Settings(
                 startsStopped: configuration.startsStopped,
-                prefetches: configuration.prefetches,
+                prefetch: configuration.prefetch,
                 lease: lease,
                 peerTimeout: configuration.peerTimeout,
                 recoveryTime: configuration.recoveryTime

@@ -1,3 +1,4 @@
+public import DestinationAgent
 public import Guest
 public import LinuxSystem
 public import Logging
@@ -25,8 +26,8 @@ public actor Agent: QMPHandler {
         public var peerTimeout = Duration.seconds(5)
         /// How long a peer is looked for, without being asked, when the connection has broken; 0 for not at all.
         public var recoveryTime = Duration.seconds(300)
-        /// Whether a destination asks for pages that a stream of faults will come to.
-        public var prefetches = true
+        /// Which pages a destination asks for before they are touched.
+        public var prefetch = Prefetch.streams()
         /// Whether an arriving workload waits for `cont`.
         public var startsStopped = false
         /// Whether the agent may listen where others than this host can reach it.

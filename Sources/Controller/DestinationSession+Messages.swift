@@ -140,7 +140,7 @@ extension DestinationSession {
                 ranges: ranges,
                 resident: resident,
                 table: table,
-                prefetches: settings.prefetches,
+                prefetch: settings.prefetch,
                 resolvesInThread: resolvesInThread
             ) { [events] in events.yield(.agent($0)) }
             try agent.attach(urgent: urgent, bulk: bulk)

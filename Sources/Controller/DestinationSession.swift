@@ -39,7 +39,7 @@ actor DestinationSession {
     /// How a destination behaves in its migrations.
     struct Settings: Sendable {
         var startsStopped: Bool
-        var prefetches: Bool
+        var prefetch: Prefetch
         var lease: WorkloadLease?
         var peerTimeout: Duration
         var recoveryTime: Duration

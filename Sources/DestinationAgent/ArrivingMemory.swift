@@ -13,7 +13,7 @@ final class ArrivingMemory: Sendable {
     let wanted: [PageBitmap]
     /// Set when a page was asked for before anybody touched it.
     let expected: [PageBitmap]
-    /// Pages that were asked for so and that nobody came to, as far as that shows.
+    /// Pages that were asked for so and that nothing shows to have been used.
     let prefetchedUnused = Atomic<Int>(0)
     let inFlight = InFlightFaults()
     let urgentService = LatencyRecorder()

@@ -27,7 +27,7 @@ public final class DestinationAgent: Sendable {
         public var demand = 0
         /// Pages placed because somebody was expected to touch them.
         public var prefetched = 0
-        /// Those of them that nobody has come to, as far as that shows.
+        /// Those of them that nothing shows to have been used.
         public var prefetchedUnused = 0
         /// Pages placed out of the push, with bytes.
         public var pushed = 0
@@ -77,7 +77,7 @@ public final class DestinationAgent: Sendable {
     ///   - ranges: the memory, in the order of the announcement.
     ///   - resident: which pages have been placed, one bitmap a range.
     ///   - table: the announced regions.
-    ///   - prefetches: whether pages are asked for that a stream of faults will come to.
+    ///   - prefetch: which pages are asked for before they are touched.
     ///   - resolvesInThread: whether a thread that touches an absent page fetches it itself: the memory is this
     ///     process's and the userfaultfd has the feature SIGBUS. Nothing is asked for ahead then.
     ///   - onEvent: called from the agent's threads; must not block.
@@ -86,7 +86,7 @@ public final class DestinationAgent: Sendable {
         ranges: [PageRange],
         resident: [PageBitmap],
         table: RegionTable,
-        prefetches: Bool = true,
+        prefetch: Prefetch = .streams(),
         resolvesInThread: Bool = false,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
@@ -100,7 +100,7 @@ public final class DestinationAgent: Sendable {
         faults =
             resolvesInThread
             ? .inThread(try InThreadFaults(memory: memory, onEvent: onEvent))
-            : .service(try FaultService(memory: memory, prefetches: prefetches, onEvent: onEvent))
+            : .service(try FaultService(memory: memory, prefetch: prefetch, onEvent: onEvent))
         self.onEvent = onEvent
     }
 

@@ -15,7 +15,7 @@ final class FaultService: Sendable {
     }
 
     private let memory: ArrivingMemory
-    private let prefetches: Bool
+    private let prefetch: Prefetch
     private let onEvent: @Sendable (DestinationAgent.Event) -> Void
     private let state = Mutex(State())
     private let flag: EventDescriptor
@@ -24,11 +24,11 @@ final class FaultService: Sendable {
 
     init(
         memory: ArrivingMemory,
-        prefetches: Bool,
+        prefetch: Prefetch,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
     ) throws(SystemError) {
         self.memory = memory
-        self.prefetches = prefetches
+        self.prefetch = prefetch
         self.onEvent = onEvent
         flag = try EventDescriptor()
         turned = try EventDescriptor()
@@ -58,7 +58,11 @@ final class FaultService: Sendable {
         // Lanes may have been given before.
         flag.raise()
         do {
-            try serve()
+            switch prefetch {
+            case .none: try serve(NoPrefetch())
+            case .faultAround(let window): try serve(FaultAround(bounds(window: window)))
+            case .streams(let window): try serve(Streams(bounds(window: window)))
+            }
         } catch {
             onEvent(.failed(reason: "\(error)"))
         }
@@ -80,8 +84,12 @@ final class FaultService: Sendable {
         }
     }
 
-    private func serve() throws {
-        var requests = RequestBatch(memory: memory, prefetches: prefetches)
+    private func bounds(window: Int) -> [PrefetchBounds] {
+        memory.ranges.map { PrefetchBounds($0, window: window) }
+    }
+
+    private func serve(_ policy: consuming some PrefetchPolicy) throws {
+        var requests = RequestBatch(memory: memory)
         var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
         var ready = FaultWait(for: memory.userfaultfd, or: flag)
         var receiver: LaneReceiver?
@@ -106,9 +114,10 @@ final class FaultService: Sendable {
                 try memory.userfaultfd.read(into: &events)
                 let now = MonotonicClock.now()
                 for index in 0..<events.count {
-                    guard case .fault(let address) = events[index] else { continue }
-                    try requests.add(address: address, now: now)
+                    guard case .fault(let address, let thread) = events[index] else { continue }
+                    try requests.add(address: address, thread: thread, now: now)
                 }
+                requests.lookAhead(by: &policy)
                 requests.send()
             }
             if found.contains(.hangUp) {

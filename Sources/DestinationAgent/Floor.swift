@@ -24,7 +24,7 @@ public enum Floor {
             // A fault that cannot be answered would block the measurement below, so errors end it there too.
             while (try? shared.userfaultfd.wait(or: shared.stop)) == .events {
                 guard (try? shared.userfaultfd.read(into: &events)) != nil else { break }
-                guard events.count > 0, case .fault(let address) = events[0] else { continue }
+                guard events.count > 0, case .fault(let address, _) = events[0] else { continue }
                 _ = shared.userfaultfd.copy(to: address & ~4095, from: page.base, byteCount: 4096)
             }
             try? shared.userfaultfd.unregister(region.range)

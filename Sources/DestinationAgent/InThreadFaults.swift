@@ -11,6 +11,7 @@ final class InThreadFaults: BusFaultResolver {
     private struct State: ~Copyable {
         var requests: RequestBatch
         var receiver: LaneReceiver?
+        var policy = NoPrefetch()
     }
 
     private let memory: ArrivingMemory
@@ -26,7 +27,7 @@ final class InThreadFaults: BusFaultResolver {
     ) throws(SystemError) {
         self.memory = memory
         self.onEvent = onEvent
-        state = Mutex(State(requests: RequestBatch(memory: memory, prefetches: false), receiver: nil))
+        state = Mutex(State(requests: RequestBatch(memory: memory), receiver: nil))
         isLinked = try EventDescriptor()
     }
 
@@ -64,7 +65,8 @@ final class InThreadFaults: BusFaultResolver {
             guard let (region, page) = memory.place(of: address) else { return true }
             do throws(PlacementFailure) {
                 // Also where the page is there by now, or was dropped after it had come.
-                try state.requests.add(address: address, now: begin)
+                try state.requests.add(address: address, thread: 0, now: begin)
+                state.requests.lookAhead(by: &state.policy)
                 state.requests.send()
                 while !memory.resident[region].contains(page) {
                     guard try state.receiver?.receive(onEvent) == true else { return unlink(&state) }

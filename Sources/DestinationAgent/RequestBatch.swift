@@ -15,12 +15,12 @@ struct RequestBatch: ~Copyable {
     )
     private var used = 0
     private var lanes: LaneSockets?
-    /// Nil where nothing is asked for before it is touched.
-    private var prefetcher: Prefetcher?
+    /// Those that somebody waits for since the last look ahead.
+    private var faults: [Fault] = []
 
-    init(memory: ArrivingMemory, prefetches: Bool) {
+    init(memory: ArrivingMemory) {
         self.memory = memory
-        prefetcher = prefetches ? Prefetcher(pageCounts: memory.ranges.map(\.pageCount)) : nil
+        faults.reserveCapacity(RequestBatch.capacity)
     }
 
     deinit {
@@ -29,7 +29,7 @@ struct RequestBatch: ~Copyable {
 
     /// Adds the page that holds a fault's address, unless it has been asked for.
     @inline(__always)
-    mutating func add(address: UInt64, now: UInt64) throws(PlacementFailure) {
+    mutating func add(address: UInt64, thread: UInt32, now: UInt64) throws(PlacementFailure) {
         for region in memory.ranges.indices {
             let range = memory.ranges[region]
             guard address >= range.address, address - range.address < range.byteCount else { continue }
@@ -39,8 +39,8 @@ struct RequestBatch: ~Copyable {
             guard isNew else {
                 // Asked for ahead and on its way: from now on somebody waits for it.
                 guard memory.expected[region].remove(page) else { return }
-                try wait(for: page, region: region, now: now)
-                return lookAhead(from: page, region: region)
+                faults.append(Fault(region: region, page: page, thread: thread))
+                return try wait(for: page, region: region, now: now)
             }
             memory.inFlight.begin(region: region, page: page, now: now)
             // Who placed the page just now has not found the fault, unless this finds the page.
@@ -48,9 +48,8 @@ struct RequestBatch: ~Copyable {
                 _ = memory.inFlight.end(region: region, page: page)
                 return try memory.answerAgain(page, region: region)
             }
-            append(region: region, page..<page + 1)
-            lookAhead(from: page, region: region)
-            return
+            faults.append(Fault(region: region, page: page, thread: thread))
+            return append(region: region, page..<page + 1)
         }
     }
 
@@ -64,42 +63,15 @@ struct RequestBatch: ~Copyable {
         try memory.answerAgain(page, region: region)
     }
 
+    /// Lets a policy ask for pages that nobody waits for yet, behind all those that somebody does.
     @inline(__always)
-    private mutating func lookAhead(from page: Int, region: Int) {
-        // A huge page is far ahead of a fault by itself, and a fault of another thread would wait behind it.
-        guard lanes != nil, !memory.ranges[region].isHuge, let ahead = prefetcher?.fault(region: region, page: page)
-        else { return }
-        ask(ahead, region: region)
-    }
-
-    /// Asks for pages that nobody waits for yet, behind those that somebody does.
-    @inline(never)
-    private mutating func ask(_ ahead: Prefetcher.Ahead, region: Int) {
-        memory.prefetchedUnused.store(prefetcher?.unused ?? 0, ordering: .relaxed)
-        switch ahead.stride {
-        case 1: ask(ahead.first..<ahead.first + ahead.count, region: region)
-        case -1: ask(ahead.first - ahead.count + 1..<ahead.first + 1, region: region)
-        default:
-            for step in 0..<ahead.count {
-                let page = ahead.first + step * ahead.stride
-                ask(page..<page + 1, region: region)
-            }
+    mutating func lookAhead(by policy: inout some PrefetchPolicy) {
+        // Without lanes nothing is asked for, and the next ones bring what is waited for first.
+        if lanes != nil {
+            for index in faults.indices { policy.fault(faults[index], in: &self) }
+            memory.prefetchedUnused.store(policy.unused, ordering: .relaxed)
         }
-    }
-
-    /// Asks for those pages that have neither come nor been asked for, in as few runs as they make.
-    private mutating func ask(_ pages: Range<Int>, region: Int) {
-        let (wanted, resident) = (memory.wanted[region], memory.resident[region])
-        var page = pages.lowerBound
-        while page < pages.upperBound {
-            let first = page
-            let end = min(pages.upperBound, first + RequestBatch.longestRun)
-            while page < end, !resident.contains(page), wanted.insert(page) {
-                memory.expected[region].insert(page)
-                page += 1
-            }
-            if page > first { append(region: region, first..<page) } else { page += 1 }
-        }
+        faults.removeAll(keepingCapacity: true)
     }
 
     @inline(__always)
@@ -136,5 +108,32 @@ struct RequestBatch: ~Copyable {
             }
         }
         send()
+    }
+}
+
+extension RequestBatch: MissingPages {
+    @inline(__always)
+    func isMissing(_ page: Int, region: Int) -> Bool {
+        !memory.wanted[region].contains(page) && !memory.resident[region].contains(page)
+    }
+
+    /// Asks in as few runs as the pages make.
+    mutating func ask(_ pages: Range<Int>, region: Int) -> Int {
+        let (wanted, resident) = (memory.wanted[region], memory.resident[region])
+        let mostPages = Int(PageRun.maxCount(pageSize: UInt32(memory.ranges[region].pageSize)))
+        let longestRun = min(RequestBatch.longestRun, mostPages)
+        var asked = 0
+        var page = pages.lowerBound
+        while page < pages.upperBound {
+            let first = page
+            let end = min(pages.upperBound, first + longestRun)
+            while page < end, !resident.contains(page), wanted.insert(page) {
+                memory.expected[region].insert(page)
+                page += 1
+            }
+            asked += page - first
+            if page > first { append(region: region, first..<page) } else { page += 1 }
+        }
+        return asked
     }
 }

@@ -6,7 +6,10 @@ extension Userfaultfd {
     /// Something that happened to registered memory.
     public enum Event: Hashable, Sendable {
         /// A thread waits for the page that holds this address.
-        case fault(address: UInt64)
+        ///
+        /// `thread` is the thread's number as its own process sees it (feat.ptid), or 0 where the userfaultfd was opened
+        /// without ``Features/threadID``.
+        case fault(address: UInt64, thread: UInt32)
         /// The pages from `start` up to `end` were dropped and read as zeros from now on.
         case removed(start: UInt64, end: UInt64)
         /// An event this module was not asked to handle, by the kernel's number.
@@ -35,7 +38,7 @@ extension Userfaultfd {
             let message = messages[index]
             switch CInt(message.event) {
             case CInt(UFFD_EVENT_PAGEFAULT):
-                return .fault(address: message.arg.pagefault.address)
+                return .fault(address: message.arg.pagefault.address, thread: message.arg.pagefault.feat.ptid)
             case CInt(UFFD_EVENT_REMOVE):
                 return .removed(start: message.arg.remove.start, end: message.arg.remove.end)
             default:

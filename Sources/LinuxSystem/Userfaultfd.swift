@@ -13,12 +13,16 @@ public struct Userfaultfd: ~Copyable, Sendable {
     ///
     /// The device `/dev/userfaultfd` is tried first, the system call second.
     ///
-    /// - Parameter isBlocking: whether ``read(into:)`` waits for an event. One that blocks cannot be waited for by
-    ///   ``wait(or:)``: poll(2) then reports an error.
-    /// - Throws: a ``SystemError`` that says which permission is missing.
-    public init(features: Features = [], isBlocking: Bool = false) throws(SystemError) {
+    /// - Parameters:
+    ///   - features: what it must do.
+    ///   - wished: what it does where the kernel can.
+    ///   - isBlocking: whether ``read(into:)`` waits for an event. One that blocks cannot be waited for by ``wait(or:)``:
+    ///     poll(2) then reports an error.
+    /// - Throws: a ``SystemError`` that says which permission or feature is missing.
+    public init(features: Features = [], wished: Features = [], isBlocking: Bool = false) throws(SystemError) {
+        let granted = wished.isEmpty ? [] : try Userfaultfd.kernelFeatures().intersection(wished)
         let descriptor = try Userfaultfd.open(isBlocking: isBlocking)
-        _ = try Userfaultfd.negotiate(descriptor, features)
+        _ = try Userfaultfd.negotiate(descriptor, features.union(granted))
         self.descriptor = descriptor
     }
 

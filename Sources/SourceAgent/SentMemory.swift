@@ -15,6 +15,8 @@ final class SentMemory: Sendable {
     let pushLimit: PushLimit
     /// Nil where memory is kept.
     let release: MemoryRelease?
+    /// The place behind the newest request: any thread reads it, the one that answers requests sets it.
+    private let newest = Atomic<UInt64>(0)
     /// Bits that are clear in `sent`, in all regions.
     private let pagesLeft: Atomic<Int>
     private let completed = Atomic<Bool>(false)
@@ -32,6 +34,39 @@ final class SentMemory: Sendable {
     }
 
     var pagesSent: Int { pagesTotal - pagesLeft.load(ordering: .relaxed) }
+
+    /// The place behind the newest request for a single page, that of somebody who waits; the first of all before any.
+    ///
+    /// Advice, which is in no order with anything else.
+    @inline(__always)
+    var behindNewestRequest: PagePlace {
+        let place = newest.load(ordering: .relaxed)
+        return PagePlace(region: Int(place >> 40), page: Int(place & (1 << 40 - 1)))
+    }
+
+    /// Notes what was asked for last.
+    @inline(__always)
+    func noteRequest(_ run: PageRun) {
+        var region = Int(run.region)
+        var page = Int(run.first) + Int(run.count)
+        if page == regions[region].pageCount { (region, page) = ((region + 1) % regions.count, 0) }
+        // A region index has 6 bits (64 regions) and a page index at most 34 (2^46 bytes).
+        newest.store(UInt64(region) << 40 | UInt64(page), ordering: .relaxed)
+    }
+
+    /// Whether a page has not been sent.
+    func isUnsent(_ place: PagePlace) -> Bool { !sent[place.region].contains(place.page) }
+
+    /// The first page at or behind a place that has not been sent, with all pages in a circle; nil if all have been.
+    func firstUnsent(from place: PagePlace) -> PagePlace? {
+        var page = place.page
+        for step in 0...regions.count {
+            let region = (place.region + step) % regions.count
+            if let found = sent[region].firstClear(from: page) { return PagePlace(region: region, page: found) }
+            page = 0
+        }
+        return nil
+    }
 
     /// Notes that a run is being sent.
     @inline(__always)
@@ -55,4 +90,10 @@ final class SentMemory: Sendable {
         guard pagesLeft.load(ordering: .acquiring) == 0, !completed.load(ordering: .relaxed) else { return false }
         return !completed.exchange(true, ordering: .acquiringAndReleasing)
     }
+}
+
+/// A page of a region; after a run, where it ends.
+struct PagePlace: Hashable {
+    var region: Int
+    var page: Int
 }

@@ -90,7 +90,7 @@ public final class SourceAgent: Sendable {
         memory.release?.begin()
     }
 
-    /// Starts to push every page that has not been sent, in order; once on each connection.
+    /// Starts to push every page that has not been sent, on from behind the newest request; once on each connection.
     public func startPush() throws(SystemError) {
         try lanes.withLock { (lanes) throws(SystemError) in
             guard let sockets = lanes?.sockets, lanes?.pushes == false else { return }

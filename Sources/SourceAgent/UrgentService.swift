@@ -13,6 +13,8 @@ struct UrgentService: ~Copyable {
         alignment: 8
     )
     private let probeBody: UnsafeMutableRawPointer
+    /// The newest request for a single page among those that are being answered.
+    private var newest: PageRun?
 
     init(memory: SentMemory, sockets: LaneSockets, onEvent: @escaping @Sendable (SourceAgent.Event) -> Void) {
         self.memory = memory
@@ -52,6 +54,9 @@ struct UrgentService: ~Copyable {
                 try answer(frames)
             }
             if memory.completesNow() { onEvent(.everyPageSent) }
+            // Once everything was answered: what was asked for ahead together with the page is not pushed too.
+            if let newest { memory.noteRequest(newest) }
+            newest = nil
             // Part of a request may be left; it begins the next round.
             base.copyMemory(from: base + offset, byteCount: filled - offset)
             filled -= offset
@@ -72,6 +77,8 @@ struct UrgentService: ~Copyable {
         case .pageRequest:
             _ = try memory.table.extent(of: frame)
             guard memory.isFrozen.load(ordering: .acquiring) else { throw RequestBeforeSwitchover(run: frame.run) }
+            // Several are asked for ahead of a reader who is served then: nothing to follow.
+            if frame.run.count == 1 { newest = frame.run }
             try answer(run: frame.run)
             memory.requests.add(1, ordering: .relaxed)
         case .probe:

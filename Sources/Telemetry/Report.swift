@@ -77,7 +77,7 @@ public struct Report: Codable, Hashable, Sendable {
         public var demand = 0
         /// Because somebody was expected to touch them soon.
         public var prefetched = 0
-        /// Prefetched pages that nobody has touched.
+        /// Those of the prefetched that nothing shows to have been used.
         public var prefetchedUnused = 0
         /// Out of the push, with bytes.
         public var pushed = 0

@@ -30,7 +30,7 @@ public struct BuiltInLanding: Landing {
             throw WorkloadError("the workload brings hook:\(path), which may not run here; allow it with --allow-hook")
         }
         try configuration.checkMemory()
-        let userfaultfd = try Userfaultfd(features: resolvesInThread ? .sigbus : [])
+        let userfaultfd = try resolvesInThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
         let regions = try description.regions.map { shape in
             let memory = try MemoryRegion(name: shape.name, pageSize: shape.pageSize, pageCount: shape.pageCount)
             return GuestRegion(memory: memory, resident: try PageBitmap(pageCount: shape.pageCount))

@@ -17,6 +17,7 @@ struct DemoCommand: AsyncParsableCommand {
 
     @OptionGroup var workloadOptions: WorkloadOptions
     @OptionGroup var pushOptions: PushOptions
+    @OptionGroup var faultOptions: FaultOptions
 
     @Flag(help: "Print the report as one JSON object.")
     var json = false
@@ -49,7 +50,11 @@ struct DemoCommand: AsyncParsableCommand {
     private func move() async throws -> Report {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let destinationAgent = try ChildAgent("destination", in: folder.path, workloadOptions.hookPermissions)
+        let destinationAgent = try ChildAgent(
+            "destination",
+            in: folder.path,
+            workloadOptions.hookPermissions + faultOptions.arguments
+        )
         defer { destinationAgent.end() }
         let sourceAgent = try ChildAgent("source", in: folder.path, workloadOptions.arguments + pushOptions.arguments)
         defer { sourceAgent.end() }

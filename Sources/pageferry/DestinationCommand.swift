@@ -28,25 +28,7 @@ struct DestinationCommand: AsyncParsableCommand {
     @Flag(help: "Do not start the workload before cont.")
     var stopped = false
 
-    /// What is asked for before anybody touches it.
-    enum Prefetch: String, ExpressibleByArgument {
-        case none, streams
-    }
-
-    @Option(
-        help: ArgumentHelp(
-            "Which pages to ask for before they are touched: none, or those that a stream of faults will come to.",
-            valueName: "none|streams"
-        )
-    )
-    var prefetch = Prefetch.streams
-
-    @Flag(
-        help: ArgumentHelp(
-            "Let each thread of a built-in workload fetch the pages that it touches by itself, with nothing asked for ahead."
-        )
-    )
-    var inThread = false
+    @OptionGroup var faultOptions: FaultOptions
 
     @Option(
         help: ArgumentHelp(
@@ -69,7 +51,7 @@ struct DestinationCommand: AsyncParsableCommand {
             throw ValidationError("a source reaches a destination by TCP only, not at \(listen); give HOST:PORT")
         }
         guard let attach else { return }
-        guard !inThread else {
+        guard !faultOptions.inThread else {
             throw ValidationError("--in-thread is for built-in workloads; a process that attaches has its own threads")
         }
         do {
@@ -84,7 +66,7 @@ struct DestinationCommand: AsyncParsableCommand {
         let logger = agentOptions.logger("destination")
         var configuration = try agentOptions.configuration()
         configuration.startsStopped = stopped
-        configuration.prefetches = prefetch == .streams
+        configuration.prefetch = faultOptions.prefetch
         // Asked for now, so that a missing permission is told before anybody counts on this host.
         _ = try Userfaultfd()
         let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }
@@ -94,7 +76,7 @@ struct DestinationCommand: AsyncParsableCommand {
             ?? BuiltInLanding(
                 allowingHooks: Set(allowHook),
                 witness: agentOptions.makeWitness(),
-                resolvesInThread: inThread
+                resolvesInThread: faultOptions.inThread
             )
         let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)
         try await agentOptions.run(agent, logger: logger) {

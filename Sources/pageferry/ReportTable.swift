@@ -75,7 +75,7 @@ struct ReportTable {
             row("  known zero", share(pages.zero)),
         ]
         if pages.prefetched > 0 {
-            lines.append(row("  prefetched", share(pages.prefetched) + "  \(pages.prefetchedUnused) never touched"))
+            lines.append(row("  prefetched", share(pages.prefetched) + "  \(pages.prefetchedUnused) not seen used"))
         }
         lines.append(row("  duplicate", pad("\(pages.duplicate)", 9)))
         return lines

@@ -20,7 +20,7 @@ final class Ferry: Sendable {
         pageCounts: [Int],
         pageSize: Int = Ferry.pageSize,
         zeroEvery: Int = 4,
-        prefetches: Bool = false,
+        prefetch: Prefetch = .none,
         inThread: Bool = false
     ) throws {
         var regions: [MemoryRegion] = []
@@ -35,7 +35,7 @@ final class Ferry: Sendable {
             regions.append(region)
         }
         self.regions = regions
-        let userfaultfd = try Userfaultfd(features: inThread ? .sigbus : [])
+        let userfaultfd = try inThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
         var arriving: [MemoryRegion] = []
         var address: UInt64 = 0
         var shapes: [RegionShape] = []
@@ -62,7 +62,7 @@ final class Ferry: Sendable {
             ranges: arriving.map(\.range),
             resident: arriving.map { try PageBitmap(pageCount: $0.pageCount) },
             table: table,
-            prefetches: prefetches,
+            prefetch: prefetch,
             resolvesInThread: inThread
         ) { log.add($0) }
         try destination.start()

@@ -14,7 +14,7 @@ struct HugePageTests {
 
     @Test func `faults bring every huge page, zeros among them, and none is asked for ahead`() throws {
         try HugePages.with(free: 32) {
-            let ferry = try Ferry(pageCounts: [13, 3], pageSize: Self.size, prefetches: true)
+            let ferry = try Ferry(pageCounts: [13, 3], pageSize: Self.size, prefetch: .streams())
             defer { ferry.end() }
             let (source, events) = try ferry.makeSource()
             defer { source.detach() }

@@ -57,7 +57,7 @@ struct TransferTests {
     }
 
     @Test func `a reader in order is ahead of hardly any page, and no push is needed for that`() throws {
-        let ferry = try Ferry(pageCounts: [8000], zeroEvery: 100_000, prefetches: true)
+        let ferry = try Ferry(pageCounts: [8000], zeroEvery: 100_000, prefetch: .streams())
         defer { ferry.end() }
         let (source, events) = try ferry.makeSource()
         defer { source.detach() }
@@ -74,8 +74,44 @@ struct TransferTests {
         #expect(progress.prefetchedUnused <= 64)
     }
 
-    @Test func `prefetch, faults and push together bring every page`() throws {
-        let ferry = try Ferry(pageCounts: [4000, 3000], prefetches: true)
+    @Test func `threads who come towards each other, again and again, each have their stream`() throws {
+        let ferry = try Ferry(pageCounts: [8000], zeroEvery: 100_000, prefetch: .streams())
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try ferry.touch(region: 0, Array(stride(from: 0, to: 8000, by: 2)))
+        try ferry.touch(region: 0, Array(stride(from: 7999, to: 0, by: -2)))
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(ferry.wrongPages() == [])
+        #expect(ferry.destination.progress.prefetched > 4000, "\(ferry.destination.progress)")
+    }
+
+    @Test(arguments: [Prefetch.faultAround(), .faultAround(window: 1024)])
+    func `a reader in order has what is around a fault`(prefetch: Prefetch) throws {
+        let ferry = try Ferry(pageCounts: [8000, 7], zeroEvery: 100_000, prefetch: prefetch)
+        defer { ferry.end() }
+        let (source, events) = try ferry.makeSource()
+        defer { source.detach() }
+        try ferry.connect(source)
+        source.freeze()
+        try ferry.touch(region: 0, Array(0..<8000))
+        try ferry.touch(region: 1, Array(0..<7))
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(events.waitUntilSent())
+        #expect(ferry.wrongPages() == [])
+        let progress = ferry.destination.progress
+        #expect(progress.demand + progress.prefetched == 8007)
+        #expect(progress.prefetched > 4000, "\(progress)")
+        #expect(source.progress.requests < 5000)
+    }
+
+    @Test(arguments: [Prefetch.none, .faultAround(), .faultAround(window: 1024), .streams(), .streams(window: 1024)])
+    func `prefetch, faults and push together bring every page`(prefetch: Prefetch) throws {
+        let ferry = try Ferry(pageCounts: [4000, 3000], prefetch: prefetch)
         defer { ferry.end() }
         let (source, events) = try ferry.makeSource()
         defer { source.detach() }

@@ -36,6 +36,24 @@ struct DemoTests {
         "none", "setup", "active", "postcopy-device", "postcopy-active", "completed",
     ]
 
+    @Test(
+        "lets threads fetch their own pages, with a push and without one",
+        .timeLimit(.minutes(1)),
+        arguments: [[], ["--no-push"]]
+    )
+    func inThread(options: [String]) throws {
+        let finished = try Executable.run(
+            Executable.pageferry,
+            ["demo", "--memory", "16MiB", "--threads", "3", "--device", "reads-memory", "--in-thread", "--json"]
+                + options
+        )
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("verify", "corrupt") == 0)
+        #expect(try report.number("pages", "demand") > 0)
+        #expect(try report.number("pages", "prefetched") == 0)
+    }
+
     @Test("gives the source's memory back as it is pushed within a bandwidth", .timeLimit(.minutes(1)))
     func releasesMemory() throws {
         let options = ["--memory", "32MiB", "--release-ram", "--max-bandwidth", "64MiB", "--json"]
@@ -112,6 +130,26 @@ struct DemoTests {
         #expect(asked == 4096)
         #expect(try report.number("pages", "prefetched_unused") <= report.number("pages", "prefetched"))
         #expect(try report.number("pages", "pushed") == 0)
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
+    @Test(
+        "prefetches as it is told, with a window that may be longer than the memory",
+        .timeLimit(.minutes(2)),
+        arguments: ["none", "fault-around", "streams"]
+    )
+    func prefetch(policy: String) throws {
+        let finished = try Executable.run(
+            Executable.pageferry,
+            ["demo", "--memory", "2MiB", "--workload", "sequential", "--no-push", "--prefetch", policy, "--json"]
+                + (policy == "none" ? [] : ["--prefetch-window", "1024"])
+        )
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        let demand = try report.number("pages", "demand")
+        let prefetched = try report.number("pages", "prefetched")
+        #expect(demand + prefetched == 512)
+        #expect(policy == "none" ? prefetched == 0 : prefetched > demand, "\(finished)")
         #expect(try report.number("verify", "corrupt") == 0)
     }
 

@@ -1,3 +1,4 @@
+import Foundation
 import LinuxSystem
 import OwnThread
 import Synchronization
@@ -22,6 +23,30 @@ struct UserfaultfdTests {
         }
         #expect(handler.read(2) == 7)
         #expect(handler.faults.load(ordering: .relaxed) == 1)
+    }
+
+    @Test(arguments: [Userfaultfd.Features.threadID, []])
+    func `a fault tells its thread where that was asked for`(features: Userfaultfd.Features) throws {
+        // A kernel that cannot do what is only wished for opens it all the same.
+        let unknown = Userfaultfd.Features(rawValue: 1 << 60)
+        let userfaultfd = try Userfaultfd(wished: features.union(unknown))
+        let region = try MemoryRegion(name: "faults", pageCount: 1)
+        try userfaultfd.register(region.range)
+        let stop = try EventDescriptor()
+        let toucher = try JoinedThread(name: "told-thread") { _ = region.page(0).load(as: UInt8.self) }
+        let woken = try userfaultfd.wait(or: stop)
+        var events = Userfaultfd.EventBuffer(capacity: 1)
+        try userfaultfd.read(into: &events)
+        let names = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").map { task in
+            // A thread of another test may have ended meanwhile.
+            (task, try? String(contentsOfFile: "/proc/self/task/\(task)/comm", encoding: .utf8))
+        }
+        let placed = userfaultfd.zero(region.range.address, byteCount: 4096)
+        toucher.join()
+        #expect(woken == .events && events.count == 1 && placed == .placed(bytes: 4096))
+        let toucherNumber = names.first { $0.1 == "told-thread\n" }.flatMap { UInt32($0.0) }
+        let expected = features.isEmpty ? 0 : try #require(toucherNumber)
+        #expect(events[0] == .fault(address: region.range.address, thread: expected))
     }
 
     @Test func `one copy places a run of pages`() throws {

@@ -1,0 +1,64 @@
+import ArgumentParser
+import DestinationAgent
+
+/// How a destination has pages that are touched, and which it asks for before that.
+struct FaultOptions: ParsableArguments {
+    enum Policy: String, ExpressibleByArgument {
+        case none
+        case faultAround = "fault-around"
+        case streams
+    }
+
+    @Option(
+        name: .customLong("prefetch"),
+        help: ArgumentHelp(
+            "Which pages to ask for before they are touched: none, those around a fault, or those that a thread's "
+                + "faults, in order or in strides, will come to.",
+            valueName: "none|fault-around|streams"
+        )
+    )
+    var policy = Policy.streams
+
+    @Option(
+        name: .customLong("prefetch-window"),
+        help: ArgumentHelp(
+            "The most pages to ask for at once, 1 to 1024: of fault-around the aligned window that holds the fault "
+                + "(default: 16), of streams the longest window (default: 64).",
+            valueName: "pages"
+        )
+    )
+    var window: Int?
+
+    @Flag(
+        help: ArgumentHelp(
+            "Let each thread of a built-in workload fetch the pages that it touches by itself, with nothing asked for ahead."
+        )
+    )
+    var inThread = false
+
+    /// What the options say.
+    var prefetch: Prefetch {
+        switch policy {
+        case .none: .none
+        case .faultAround: window.map { .faultAround(window: $0) } ?? .faultAround()
+        case .streams: window.map { .streams(window: $0) } ?? .streams()
+        }
+    }
+
+    /// The same options as the arguments of another command.
+    var arguments: [String] {
+        var arguments = ["--prefetch", policy.rawValue]
+        if let window { arguments += ["--prefetch-window", "\(window)"] }
+        if inThread { arguments.append("--in-thread") }
+        return arguments
+    }
+
+    func validate() throws {
+        guard let window else { return }
+        guard policy != .none else { throw ValidationError("--prefetch none has no window; drop --prefetch-window") }
+        let windows = Prefetch.windows
+        guard windows.contains(window) else {
+            throw ValidationError("--prefetch-window is \(windows.lowerBound) to \(windows.upperBound) pages")
+        }
+    }
+}

@@ -1,0 +1,235 @@
+import LinuxSystem
+import OwnThread
+import PageProtocol
+import SourceAgent
+import Testing
+
+@testable import DestinationAgent
+
+/// In which order a source pushes, seen by a destination that the test plays itself.
+@Suite(.ownThread, .timeLimit(.minutes(2)))
+struct PushOrderTests {
+    /// A page of a region.
+    private struct Place: Hashable {
+        var region: Int
+        var page: Int
+    }
+
+    /// A source, and the destination's ends of its lanes.
+    private struct Pushing {
+        let source: SourceAgent
+        let events: EventLog<SourceAgent.Event>
+        let regions: [MemoryRegion]
+        var urgent: Peer
+        var bulk: Peer
+
+        init(pageCounts: [Int], zeroEvery: Int = 1_000_000) throws {
+            var regions: [MemoryRegion] = []
+            var shapes: [RegionShape] = []
+            for (index, count) in pageCounts.enumerated() {
+                let region = try MemoryRegion(name: "region\(index)", pageCount: count)
+                for page in 0..<count where page % zeroEvery != zeroEvery - 1 {
+                    region.page(page).storeBytes(of: UInt64(page) + 1, as: UInt64.self)
+                }
+                regions.append(region)
+                let address = shapes.reduce(0) { $0 + $1.pageCount * 4096 }
+                shapes.append(
+                    RegionShape(
+                        name: region.name,
+                        guestAddress: address,
+                        pageSize: 4096,
+                        pageCount: UInt64(count)
+                    )
+                )
+            }
+            self.regions = regions
+            let log = try EventLog<SourceAgent.Event>()
+            events = log
+            source = try SourceAgent(regions: regions, table: RegionTable(shapes)) { log.add($0) }
+            (urgent, bulk) = try Pushing.join(source)
+            source.freeze()
+        }
+
+        private static func join(_ source: SourceAgent) throws -> (Peer, Peer) {
+            let connection = try Connection()
+            try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
+            return (
+                Peer(try connection.destination.urgent.taken()), Peer(try connection.destination.bulk.taken())
+            )
+        }
+
+        /// Joins anew a source that has been told what came.
+        mutating func rejoin(received: Set<Place>) throws {
+            source.detach()
+            let bitmaps = try regions.enumerated().map { index, region in
+                let bitmap = try PageBitmap(pageCount: region.pageCount)
+                for place in received where place.region == index { bitmap.insert(place.page) }
+                return bitmap.bytes(of: 0..<region.pageCount)
+            }
+            #expect(source.resend(allBut: bitmaps) == 0)
+            (urgent, bulk) = try Pushing.join(source)
+        }
+
+        /// Asks for a page and waits for it.
+        func request(_ place: Place) throws {
+            let run = PageRun(region: UInt32(place.region), count: 1, first: UInt64(place.page))
+            try urgent.socket.send(.pageRequest(run))
+            guard try next(on: urgent) == [place] else { throw Missing(what: "page \(place)") }
+        }
+
+        /// The pages of the next frame on a lane.
+        func next(on lane: Peer) throws -> [Place] {
+            guard let frame = try lane.socket.receiveFrame() else { throw Missing(what: "a frame") }
+            let body = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(frame.bodyByteCount), alignment: 8)
+            defer { body.deallocate() }
+            guard try lane.socket.receive(exactly: body) == body.count else { throw Missing(what: "pages") }
+            let first = Int(frame.run.first)
+            if frame.kind == .pages {
+                for index in 0..<Int(frame.run.count) {
+                    let word = body.load(fromByteOffset: index * 4096, as: UInt64.self)
+                    guard word == UInt64(first + index) + 1 else { throw Missing(what: "the content of \(frame.run)") }
+                }
+            }
+            return (first..<first + Int(frame.run.count)).map { Place(region: Int(frame.run.region), page: $0) }
+        }
+
+        /// The next `count` pages of the push, in the order in which they come.
+        func pushed(_ count: Int) throws -> [Place] {
+            var places: [Place] = []
+            while places.count < count { places += try next(on: bulk) }
+            return places
+        }
+    }
+
+    private func places(_ region: Int, _ pages: some Sequence<Int>) -> [Place] {
+        pages.map { Place(region: region, page: $0) }
+    }
+
+    @Test func `without a request pages come in order, once each`() throws {
+        let pushing = try Pushing(pageCounts: [700, 1, 300])
+        defer { pushing.source.detach() }
+        try pushing.source.startPush()
+        #expect(try pushing.pushed(1001) == places(0, 0..<700) + places(1, 0..<1) + places(2, 0..<300))
+        #expect(pushing.events.waitUntilSent())
+    }
+
+    @Test func `what lies behind a request comes first, and then the rest in a circle`() throws {
+        let pushing = try Pushing(pageCounts: [700, 300])
+        defer { pushing.source.detach() }
+        try pushing.request(Place(region: 0, page: 456))
+        try pushing.source.startPush()
+        #expect(try pushing.pushed(999) == places(0, 457..<700) + places(1, 0..<300) + places(0, 0..<456))
+        #expect(pushing.events.waitUntilSent())
+        #expect(pushing.source.progress.bytesSent == 1000 * 4096)
+    }
+
+    @Test func `behind the last page of a region comes the next region, and behind the last the first`() throws {
+        for (region, then) in [(0, [1, 2, 0]), (1, [2, 0, 1]), (2, [0, 1, 2])] {
+            let pushing = try Pushing(pageCounts: [70, 1, 30])
+            defer { pushing.source.detach() }
+            let last = pushing.regions[region].pageCount - 1
+            try pushing.request(Place(region: region, page: last))
+            try pushing.source.startPush()
+            let all = then.flatMap { index in
+                places(index, 0..<pushing.regions[index].pageCount - (index == region ? 1 : 0))
+            }
+            #expect(try pushing.pushed(100) == all, "after the end of region \(region)")
+            #expect(pushing.events.waitUntilSent())
+        }
+    }
+
+    @Test(arguments: [1_000_000, 3])
+    func `a push that is under way turns to where requests come from`(zeroEvery: Int) throws {
+        // Far more than the two sockets hold.
+        let pageCount = 30_000
+        let pushing = try Pushing(pageCounts: [pageCount, 100], zeroEvery: zeroEvery)
+        defer { pushing.source.detach() }
+        try pushing.source.startPush()
+        var came = try pushing.next(on: pushing.bulk)
+        #expect(came.first == Place(region: 0, page: 0))
+        var requested: [Place] = []
+        // Every second page, down: what lies behind is never what was asked for before.
+        while came.allSatisfy({ $0.page < 20_000 }), requested.count < 400 {
+            let place = Place(region: 0, page: 25_000 - 2 * requested.count)
+            try pushing.request(place)
+            requested.append(place)
+            for _ in 0..<64 where came.allSatisfy({ $0.page < 20_000 }) { came += try pushing.next(on: pushing.bulk) }
+        }
+        let turn = try #require(came.firstIndex { $0.page > 20_000 })
+        #expect(turn < 20_000)
+        #expect(requested.contains { Place(region: 0, page: $0.page + 1) == came[turn] }, "\(came[turn])")
+        came += try pushing.pushed(pageCount + 100 - requested.count - came.count)
+        #expect(came[..<turn] == places(0, 0..<turn)[...])
+        #expect(Set(came).union(requested).count == pageCount + 100)
+        #expect(came.count + requested.count == pageCount + 100)
+        #expect(pushing.events.waitUntilSent())
+    }
+
+    @Test func `requests far from each other do not break the push into pieces`() throws {
+        let pageCount = 20_000
+        let pushing = try Pushing(pageCounts: [pageCount])
+        defer { pushing.source.detach() }
+        try pushing.source.startPush()
+        var came = try pushing.next(on: pushing.bulk)
+        // None within 1024 pages of another.
+        let requested = (1...18).map { $0 * 7 % 19 * 1050 }
+        for page in requested {
+            try pushing.request(Place(region: 0, page: page))
+            came += try pushing.next(on: pushing.bulk)
+        }
+        // A page that was on its way when it was asked for comes here too.
+        while came.last?.page != pageCount - 1 { came += try pushing.next(on: pushing.bulk) }
+        #expect(zip(came, came.dropFirst()).allSatisfy { $0.page < $1.page })
+        #expect(Set(came).union(places(0, requested)).count == pageCount)
+    }
+
+    @Test func `what was asked for ahead is not followed`() throws {
+        let pushing = try Pushing(pageCounts: [1000])
+        defer { pushing.source.detach() }
+        try pushing.urgent.socket.send(.pageRequest(PageRun(region: 0, count: 16, first: 500)))
+        #expect(try pushing.next(on: pushing.urgent) == places(0, 500..<516))
+        try pushing.source.startPush()
+        #expect(try pushing.pushed(984) == places(0, 0..<500) + places(0, 516..<1000))
+    }
+
+    @Test func `requests all over the memory leave no page out and bring none twice`() throws {
+        let pageCount = 20_000
+        let pushing = try Pushing(pageCounts: [pageCount])
+        defer { pushing.source.detach() }
+        try pushing.source.startPush()
+        var requested: Set<Place> = []
+        var came: [Place] = []
+        for page in RandomPages(200, of: pageCount) {
+            let place = Place(region: 0, page: page)
+            try pushing.request(place)
+            requested.insert(place)
+            if came.count + requested.count < pageCount / 2 { came += try pushing.next(on: pushing.bulk) }
+        }
+        while !requested.union(came).isSuperset(of: places(0, 0..<pageCount)) {
+            came += try pushing.next(on: pushing.bulk)
+        }
+        #expect(Set(came).count == came.count)
+        #expect(pushing.events.waitUntilSent())
+        #expect(pushing.source.progress.pagesSent == pageCount)
+    }
+
+    @Test func `after a recovery what was lost comes again, on from the newest request`() throws {
+        var pushing = try Pushing(pageCounts: [500, 500])
+        defer { pushing.source.detach() }
+        try pushing.request(Place(region: 1, page: 99))
+        try pushing.source.startPush()
+        _ = try pushing.pushed(999)
+        #expect(pushing.events.waitUntilSent())
+        let lost = places(0, 10..<20) + places(1, 90..<110) + places(1, 499..<500)
+        try pushing.rejoin(received: Set(places(0, 0..<500) + places(1, 0..<500)).subtracting(lost))
+        #expect(pushing.source.progress.pagesSent == 1000 - lost.count)
+        try pushing.source.startPush()
+        #expect(
+            try pushing.pushed(lost.count)
+                == places(1, 100..<110) + places(1, 499..<500) + places(0, 10..<20) + places(1, 90..<100)
+        )
+        pushing.source.detach()
+        #expect(pushing.source.progress.pagesSent == 1000)
+        #expect(pushing.events.all.count { if case .everyPageSent = $0 { true } else { false } } == 2)
+    }
+}
