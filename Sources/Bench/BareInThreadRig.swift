@@ -5,6 +5,7 @@ import LinuxSystem
 /// `@unchecked Sendable`: one thread touches pages, and only it uses the stage.
 final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
     let memory: RigMemory
+    var pageCount: Int { memory.region.pageCount }
     private let lanes: BareLanes
     private let stage: UnsafeMutableRawBufferPointer
 

@@ -33,25 +33,85 @@ public struct Bench: ~Copyable {
 
     /// Measures every case.
     public func run() throws -> [Comparison] {
-        [
-            try faults(), try inThread(), try contended(), try push(), try zeroPush(), try pushWithReader(),
-            try sequential(),
-        ] + (try threads())
+        let (quiet, pushed) = (LatencyRecorder(), LatencyRecorder())
+        let single = try faults(quiet)
+        let inThread = try inThread()
+        let contended = try contended(pushed)
+        return try floors() + [
+            Comparison("fault", against: "bare remote fault", single, stalls: [quiet]),
+            inThread,
+            Comparison("fault-under-push", against: "bare remote fault under push", contended, stalls: [pushed]),
+            Comparison(
+                "fault-push-on",
+                against: "fault",
+                zip(contended, single).map { (ours: $0.ours, other: $1.ours) }
+            ),
+            push(), zeroPush(), pushWithReader(), sequential(),
+        ] + threads()
     }
 
     // MARK: Cases
 
+    /// What no fault can do without: the least code that asks the far end for a page, and that answers a fault from
+    /// memory at hand, each held against the least that does both.
+    private func floors() throws -> [Comparison] {
+        onProgress("floors")
+        var trips: Rounds = []
+        var local: Rounds = []
+        for _ in 0..<size.rounds {
+            let both = try round(BenchSetup(service: .bare, pageCount: size.faults)) { rig, figures in
+                let recorder = LatencyRecorder()
+                try touchAll(rig, [recorder])
+                figures.take([recorder])
+            }
+            trips.append((try roundTrips(), both))
+            local.append((try localFaults(), both))
+        }
+        return [
+            Comparison("floor-round-trip", against: "bare remote fault", trips),
+            Comparison("floor-local-fault", against: "bare remote fault", local),
+        ]
+    }
+
+    private func roundTrips() throws -> Figures {
+        let lanes = BareLanes(try far.lanes(BenchSetup(service: .bare, pageCount: size.faults)))
+        defer { lanes.shutdown() }
+        let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
+        defer { stage.deallocate() }
+        let recorder = LatencyRecorder()
+        for page in (0..<size.faults).shuffled() {
+            let begin = MonotonicClock.now()
+            try withUnsafeBytes(of: UInt64(page)) { try lanes.urgent.send($0) }
+            guard try lanes.urgent.receive(exactly: stage) == 4096 else {
+                throw BenchFailure("the far end has closed the urgent lane")
+            }
+            recorder.record(nanoseconds: MonotonicClock.now() - begin)
+        }
+        try far.ask(.end)
+        var figures = Figures()
+        figures.take([recorder])
+        return figures
+    }
+
+    private func localFaults() throws -> Figures {
+        let rig = try LocalRig(pageCount: size.faults)
+        defer { rig.end() }
+        let recorder = LatencyRecorder()
+        try touchAll(rig, [recorder])
+        var figures = Figures()
+        figures.take([recorder])
+        return figures
+    }
+
     /// Single faults of one thread at random, nothing pushed.
-    private func faults() throws -> Comparison {
-        let stalls = LatencyRecorder()
-        let rounds = try alternate("fault") { service in
+    private func faults(_ stalls: LatencyRecorder) throws -> Rounds {
+        try alternate("fault") { service in
             try round(BenchSetup(service: service, pageCount: size.faults)) { rig, figures in
                 let recorder = LatencyRecorder()
-                try touchAll(rig, [recorder, stalls], threads: 1, isOurs: service == .agent)
+                try touchAll(rig, [recorder], sum: service == .agent ? stalls : nil)
                 figures.take([recorder])
             }
         }
-        return Comparison("fault", against: "bare remote fault", rounds, stalls: [stalls])
     }
 
     /// The same, where the thread that touches a page fetches it itself.
@@ -60,7 +120,7 @@ public struct Bench: ~Copyable {
         let rounds = try alternate("fault-in-thread") { service in
             try round(BenchSetup(service: service, pageCount: size.faults), inThread: true) { rig, figures in
                 let recorder = LatencyRecorder()
-                try touchAll(rig, [recorder, stalls], threads: 1, isOurs: service == .agent)
+                try touchAll(rig, [recorder], sum: service == .agent ? stalls : nil)
                 figures.take([recorder])
             }
         }
@@ -68,9 +128,8 @@ public struct Bench: ~Copyable {
     }
 
     /// Faults of one thread at random, while all of the memory is pushed at full rate.
-    private func contended() throws -> Comparison {
-        let stalls = LatencyRecorder()
-        let rounds = try alternate("fault-under-push") { service in
+    private func contended(_ stalls: LatencyRecorder) throws -> Rounds {
+        try alternate("fault-under-push") { service in
             try round(BenchSetup(service: service, pageCount: size.pushedPages)) { rig, figures in
                 let recorder = LatencyRecorder()
                 let begin = MonotonicClock.now()
@@ -80,7 +139,6 @@ public struct Bench: ~Copyable {
                 figures.take([recorder])
             }
         }
-        return Comparison("fault-under-push", against: "bare remote fault under push", rounds, stalls: [stalls])
     }
 
     /// The push of memory that nobody touches.
@@ -111,7 +169,7 @@ public struct Bench: ~Copyable {
     /// The push of zero pages, against that of others.
     private func zeroPush() throws -> Comparison {
         onProgress("push-zeros")
-        var rounds: [(ours: Figures, other: Figures)] = []
+        var rounds: Rounds = []
         for _ in 0..<size.rounds {
             let zeros = try pushAlone(BenchSetup(service: .agent, content: .zeros, pageCount: size.pushedPages))
             rounds.append((zeros, try pushAlone(BenchSetup(service: .agent, pageCount: size.pushedPages))))
@@ -122,7 +180,7 @@ public struct Bench: ~Copyable {
     /// The push while a thread touches pages at random, against the push alone.
     private func pushWithReader() throws -> Comparison {
         onProgress("push-with-reader")
-        var rounds: [(ours: Figures, other: Figures)] = []
+        var rounds: Rounds = []
         for _ in 0..<size.rounds {
             let setup = BenchSetup(service: .agent, pageCount: size.pushedPages)
             let read = try round(setup) { rig, figures in
@@ -139,7 +197,7 @@ public struct Bench: ~Copyable {
     /// A reader that goes from page to page, against the same where each page is asked for when it is touched.
     private func sequential() throws -> Comparison {
         onProgress("sequential")
-        var rounds: [(ours: Figures, other: Figures)] = []
+        var rounds: Rounds = []
         for _ in 0..<size.rounds {
             rounds.append((try readInOrder(.streams()), try readInOrder(.none)))
         }
@@ -170,7 +228,7 @@ public struct Bench: ~Copyable {
 
     /// Faults of several threads at once, against those of one.
     private func threads() throws -> [Comparison] {
-        var rounds: [Int: [(ours: Figures, other: Figures)]] = [:]
+        var rounds: [Int: Rounds] = [:]
         onProgress("fault-threads")
         for _ in 0..<size.rounds {
             let one = try threaded(1)
@@ -183,7 +241,7 @@ public struct Bench: ~Copyable {
         try round(BenchSetup(service: .agent, pageCount: size.faults * 4)) { rig, figures in
             let recorders = (0..<count).map { _ in LatencyRecorder() }
             let begin = MonotonicClock.now()
-            try touchAll(rig, recorders, threads: count, isOurs: false)
+            try touchAll(rig, recorders)
             figures.seconds = Double(MonotonicClock.now() - begin) / 1e9
             figures.mebibytesPerSecond = Double(rig.memory.region.pageCount) / 256 / (figures.seconds ?? 1)
             figures.take(recorders)
@@ -195,7 +253,7 @@ public struct Bench: ~Copyable {
     private func alternate(
         _ name: String,
         _ round: (BenchSetup.Service) throws -> Figures
-    ) throws -> [(ours: Figures, other: Figures)] {
+    ) throws -> Rounds {
         onProgress(name)
         return try (0..<size.rounds).map { number in
             // Who goes first changes, so that a drift harms both.
@@ -245,9 +303,11 @@ public struct Bench: ~Copyable {
 
     /// Touches every page once, at random; each thread has pages of its own.
     ///
-    /// - Parameter recorders: one a thread; with one thread, a second recorder counts all of ours.
-    private func touchAll(_ rig: any Rig, _ recorders: [LatencyRecorder], threads: Int, isOurs: Bool) throws {
-        let pageCount = size.faults * (threads == 1 && recorders.count == 2 ? 1 : 4)
+    /// - Parameters:
+    ///   - recorders: one a thread.
+    ///   - sum: counts what one thread waits too; not for several.
+    private func touchAll(_ rig: any Rig, _ recorders: [LatencyRecorder], sum: LatencyRecorder? = nil) throws {
+        let (pageCount, threads) = (rig.pageCount, recorders.count)
         let order = (0..<pageCount).shuffled()
         let region = rig.memory.region
         let wrong = Wrong()
@@ -255,13 +315,12 @@ public struct Bench: ~Copyable {
             var toucher: [Toucher] = []
             for index in 0..<threads {
                 let share = stride(from: index, to: pageCount, by: threads).map { order[$0] }
-                let others = threads == 1 && isOurs ? recorders.dropFirst().first : nil
                 toucher.append(
                     try Toucher {
                         for page in share {
                             let (value, nanoseconds) = Toucher.touch(region.page(page))
                             recorders[index].record(nanoseconds: nanoseconds)
-                            others?.record(nanoseconds: nanoseconds)
+                            sum?.record(nanoseconds: nanoseconds)
                             if value != UInt64(page) + 1 { wrong.page.store(page, ordering: .relaxed) }
                         }
                     }

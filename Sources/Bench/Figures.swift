@@ -57,6 +57,9 @@ public struct Figures: Codable, Hashable, Sendable {
     }
 }
 
+/// Rounds of a case: ours and what it is held against, each pair measured one after the other.
+typealias Rounds = [(ours: Figures, other: Figures)]
+
 /// One case: ours and what it is held against, measured in turn.
 public struct Comparison: Sendable {
     /// The case's name.
@@ -75,7 +78,7 @@ public struct Comparison: Sendable {
     init(
         _ name: String,
         against: String,
-        _ rounds: [(ours: Figures, other: Figures)],
+        _ rounds: Rounds,
         stalls recorders: [LatencyRecorder] = []
     ) {
         self.name = name

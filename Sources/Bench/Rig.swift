@@ -6,6 +6,8 @@ import Synchronization
 /// Memory at the near end whose pages come from the far end.
 protocol Rig: AnyObject, Sendable {
     var memory: RigMemory { get }
+    /// Pages that can be touched, from the first one on.
+    var pageCount: Int { get }
     /// Ends it: the memory can no longer be waited for.
     func end()
 }
@@ -49,6 +51,7 @@ final class RigMemory: Sendable {
 /// The destination agent.
 final class AgentRig: Rig {
     let memory: RigMemory
+    var pageCount: Int { memory.region.pageCount }
     private let agent: DestinationAgent
 
     init(pageCount: Int, prefetch: Prefetch, inThread: Bool, lanes: consuming LanePair) throws {
@@ -85,6 +88,7 @@ final class AgentRig: Rig {
 /// The least that places pages: one thread asks for what is touched, one takes what is pushed.
 final class BareRig: Rig {
     let memory: RigMemory
+    var pageCount: Int { memory.region.pageCount - 1 }
     private let lanes: BareLanes
     private let threads: Threads
 
