@@ -109,7 +109,7 @@ public final class DestinationAgent: Sendable {
         switch faults {
         case .inThread(let faults): faults.start()
         case .service(let service):
-            var thread: JoinedThread? = try JoinedThread(name: "faults", isUrgent: true) { service.run() }
+            var thread: JoinedThread? = try JoinedThread(name: "faults", pace: .urgent) { service.run() }
             threads.withLock { swap(&thread, &$0.faults) }
             precondition(thread == nil, "the fault service was started already")
         }
@@ -118,7 +118,7 @@ public final class DestinationAgent: Sendable {
     /// Takes the lanes of a connection to the source; what is waited for is asked for again.
     public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
-        let bulkThread = try JoinedThread(name: "bulk-place") { [memory, onEvent] in
+        let bulkThread = try JoinedThread(name: "bulk-place", pace: .background) { [memory, onEvent] in
             var receiver = LaneReceiver(.bulk, sockets: sockets, memory: memory)
             receiver.run(onEvent)
         }

@@ -70,8 +70,6 @@ struct LaneReceiver: ~Copyable {
     /// Places the frame at `start`, and goes on to the next.
     @inline(__always)
     private mutating func place(_ frame: LaneFrame) throws {
-        // Between two frames, so that nobody waits for the rest of a slice: neither a fault nor the guest.
-        if lane == .bulk { JoinedThread.yield() }
         guard let base = buffer.baseAddress else { return }
         switch frame.kind {
         case .pages:

@@ -8,28 +8,45 @@ public struct JoinedThread: ~Copyable, Sendable {
 
     private final class Start: Sendable {
         let name: String
-        let isUrgent: Bool
+        let pace: Pace
         let body: @Sendable () -> Void
-        init(name: String, isUrgent: Bool, body: @escaping @Sendable () -> Void) {
+        init(name: String, pace: Pace, body: @escaping @Sendable () -> Void) {
             self.name = name
-            self.isUrgent = isUrgent
+            self.pace = pace
             self.body = body
         }
     }
 
-    /// Nanoseconds that an urgent thread runs at a time: the least that the kernel takes.
-    private static let urgentSlice: UInt64 = 100_000
+    /// How long a thread runs at a time, where others want its processor. Its share of the processors stays the same.
+    ///
+    /// A thread that is woken goes first, from Linux 6.12 on, where its slice is shorter than that of the one that runs.
+    public enum Pace: Sendable {
+        /// As long as the kernel has it, usually some milliseconds.
+        case usual
+        /// For the least time that the kernel takes, 100 µs: it works for moments and is waited for.
+        case urgent
+        /// For 300 µs: it works for long, beside threads that are waited for.
+        case background
+
+        /// In nanoseconds; nil for the kernel's own.
+        fileprivate var slice: UInt64? {
+            switch self {
+            case .usual: nil
+            case .urgent: 100_000
+            case .background: 300_000
+            }
+        }
+    }
 
     /// Starts a thread.
     ///
     /// - Parameters:
     ///   - name: shown by `top -H`; the kernel keeps 15 bytes.
-    ///   - isUrgent: whether it works for moments and is waited for: it asks for a short slice, with which Linux 6.12
-    ///     and later let it go first when it is woken. Its share of the processors stays the same.
+    ///   - pace: how long it runs at a time.
     ///   - body: what it runs.
-    public init(name: String, isUrgent: Bool = false, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+    public init(name: String, pace: Pace = .usual, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
         let shownName = String(decoding: name.utf8.prefix(15), as: UTF8.self)
-        let start = Unmanaged.passRetained(Start(name: shownName, isUrgent: isUrgent, body: body))
+        let start = Unmanaged.passRetained(Start(name: shownName, pace: pace, body: body))
         var thread = pthread_t()
         let result = pthread_create(
             &thread,
@@ -40,7 +57,7 @@ public struct JoinedThread: ~Copyable, Sendable {
                 // A thread without its name works the same.
                 _ = shim_set_thread_name(start.name)
                 // An older kernel leaves it as it is; so does this where the host has chosen another policy.
-                if start.isUrgent { _ = shim_set_slice(JoinedThread.urgentSlice) }
+                if let slice = start.pace.slice { _ = shim_set_slice(slice) }
                 start.body()
                 return nil
             },

@@ -91,8 +91,6 @@ struct BulkPush: ~Copyable {
 
     /// Sends what was gathered: where faults have left gaps, many short runs leave by one call.
     private mutating func flush() throws(SystemError) {
-        // Between two sends, so that nobody waits for the rest of a slice: neither a fault nor the guest.
-        JoinedThread.yield()
         let bytes = try gather.flush(to: sockets.bulk)
         memory.bytesSent.add(bytes, ordering: .relaxed)
         memory.pushLimit.rest(after: bytes, since: lastSend)

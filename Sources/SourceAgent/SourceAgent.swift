@@ -65,7 +65,7 @@ public final class SourceAgent: Sendable {
     public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
         memory.pushLimit.lift(false)
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
-        let thread = try JoinedThread(name: "urgent-serve", isUrgent: true) { [memory, onEvent] in
+        let thread = try JoinedThread(name: "urgent-serve", pace: .urgent) { [memory, onEvent] in
             var service = UrgentService(memory: memory, sockets: sockets, onEvent: onEvent)
             service.run()
         }
@@ -95,7 +95,7 @@ public final class SourceAgent: Sendable {
         try lanes.withLock { (lanes) throws(SystemError) in
             guard let sockets = lanes?.sockets, lanes?.pushes == false else { return }
             lanes?.pushes = true
-            lanes?.bulk = try JoinedThread(name: "bulk-push") { [memory, onEvent] in
+            lanes?.bulk = try JoinedThread(name: "bulk-push", pace: .background) { [memory, onEvent] in
                 var push = BulkPush(memory: memory, sockets: sockets, onEvent: onEvent)
                 push.run()
             }
