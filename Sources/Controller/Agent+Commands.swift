@@ -162,17 +162,44 @@ extension Agent {
                 throw CommandRefused(reason: "this agent holds a workload and takes no other")
             }
         }
+        try refuseOpenAddress(address)
         let earlier = incoming
-        if let earlier, ownWorkload == nil, await !earlier.giveWay() {
+        let replaces = ownWorkload == nil
+        if let earlier, replaces, await !earlier.giveWay() {
             let state = await earlier.snapshot().state.rawValue
             throw CommandRefused(reason: "an incoming migration was begun before, it is \(state)")
         }
-        await earlier?.retire()
+        // One that has ended lets go of its address, which may be wanted; one that listens does so once this one does too.
+        if let earlier, await earlier.snapshot().state != .setup { await earlier.retire() }
         guard incoming === earlier else {
             throw CommandRefused(reason: "another client has just begun an incoming migration")
         }
-        try refuseOpenAddress(address)
-        let session = try DestinationSession(
+        let session: DestinationSession
+        do {
+            session = try makeIncoming(landing, at: address, exitsOnError: exitsOnError)
+        } catch {
+            await earlier?.stay()
+            throw error
+        }
+        incoming = session
+        outgoing = nil
+        ownWorkload = nil
+        regions = []
+        await earlier?.retire()
+        try await session.begin()
+        let bound = await session.snapshot().address
+        if !address.isLocal {
+            logger.warning("\(bound) hands out the workload's memory to whoever reaches it, unauthenticated")
+        }
+        return bound
+    }
+
+    private func makeIncoming(
+        _ landing: any Landing,
+        at address: SocketAddress,
+        exitsOnError: Bool
+    ) throws -> DestinationSession {
+        try DestinationSession(
             landing: landing,
             listening: address,
             instance: instance,
@@ -191,16 +218,6 @@ extension Agent {
                 if exitsOnError { ending.yield(.failed(reason: failure)) }
             }
         )
-        incoming = session
-        outgoing = nil
-        ownWorkload = nil
-        regions = []
-        try await session.begin()
-        let bound = await session.snapshot().address
-        if !address.isLocal {
-            logger.warning("\(bound) hands out the workload's memory to whoever reaches it, unauthenticated")
-        }
-        return bound
     }
 
     /// `migrate-continue`: goes on from a state in which no migration here waits, as `pause-before-switchover` is off.

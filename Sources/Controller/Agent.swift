@@ -102,12 +102,19 @@ public actor Agent: QMPHandler {
     /// - Throws: why it does not run.
     public func startWorkload() async throws {
         guard let workload = ownWorkload else { return }
-        // The control sockets may be there already: whoever asks for more waits for the start.
+        // The control sockets may be there already: what is asked for meanwhile waits, or is refused.
         try await exclusively("the start") {
-            try await onThread("start") { [lease] in
-                _ = try lease?.begin()
-                try workload.devices.acquire()
-                try WorkloadStart.inPlace(workload)
+            do {
+                try await onThread("start") { [lease] in
+                    _ = try lease?.begin()
+                    try workload.devices.acquire()
+                    try WorkloadStart.inPlace(workload)
+                }
+            } catch {
+                // Without its lease and locks nobody is to start it.
+                ownWorkload = nil
+                regions = []
+                throw error
             }
         }
     }

@@ -16,6 +16,8 @@ extension DestinationSession {
         var failureReason: String?
         /// Where it listens, with the port that the kernel chose.
         var address: SocketAddress
+        /// Whether it listens there still.
+        var isListening: Bool
         var progress: DestinationAgent.Progress
         var totalMicroseconds: Double
     }
@@ -29,6 +31,7 @@ extension DestinationSession {
             hasFailed: machine.hasGivenUp,
             failureReason: machine.failureReason,
             address: acceptor.address,
+            isListening: isListening,
             progress: agent?.progress ?? DestinationAgent.Progress(),
             totalMicroseconds: Double(end - begin) / 1000
         )

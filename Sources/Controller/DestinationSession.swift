@@ -55,6 +55,7 @@ actor DestinationSession {
     let events: AsyncStream<Event>.Continuation
     /// Where it listens: first for any source, after `migrate-recover` for the one that it had.
     var acceptor: LaneAcceptor
+    private(set) var isListening = true
     let sink: EventSink
     let work = ThreadGroup()
     /// Control connections that are being closed.
@@ -143,6 +144,11 @@ actor DestinationSession {
         return true
     }
 
+    /// The session that was to take this one's place has not come.
+    func stay() {
+        isRetired = false
+    }
+
     /// Ends the session, which has given way or ended its migration: it lets go of the guest, and of itself.
     func retire() {
         isRetired = true
@@ -157,6 +163,7 @@ actor DestinationSession {
     ///
     /// - Throws: ``CommandRefused`` with the reason why it does not.
     func cont() async throws {
+        guard !isRetired else { throw CommandRefused(reason: "another migration has taken this one's place") }
         switch machine.cont() {
         case .succeeded: return
         case .failed(let reason): throw CommandRefused(reason: reason)
@@ -201,6 +208,7 @@ actor DestinationSession {
             throw CommandRefused(reason: "only a migration in postcopy-active can be paused")
         }
         acceptor.close()
+        isListening = false
         lose("migrate-pause was asked for")
     }
 
@@ -305,6 +313,7 @@ actor DestinationSession {
         }
         var other = try LaneAcceptor(at: address, logger: logger) { [events] in events.yield(.arrived($0, $1)) }
         swap(&acceptor, &other)
+        isListening = true
         start("listen") { [other] in other.stop() }
         return acceptor.address
     }

@@ -155,9 +155,10 @@ extension SourceSession {
 
     /// The workload runs at the destination: what is sent is not needed here any more.
     func releaseMemory() {
-        guard settings.releasesMemory else { return }
+        guard settings.releasesMemory, settings.pushes else { return }
         logger.warning("memory is given back as it is sent: if the link breaks, pages in flight are gone for good")
-        agent.releaseSentMemory()
+        // What was pushed before may be much.
+        start("release") { [agent] in agent.releaseSentMemory() }
     }
 
     func push() {

@@ -56,7 +56,7 @@ extension SourceSession {
         case .running(let token):
             timeline.note(.running)
             perform(machine.running(RunToken(token), from: instance))
-            if machine.state == .postcopyActive {
+            if machine.isStartedThere {
                 releaseMemory()
                 push()
             }

@@ -30,15 +30,16 @@ struct WorkloadLease: Sendable {
 
     /// Takes the lease for a workload that begins here; nobody else may have it. Waits for ``patience`` at most.
     func begin() throws -> UInt64 {
-        let outcome = answer { Result { try take() } }
+        let deadline = Date(timeIntervalSinceNow: patience / 2)
+        let outcome = answer { Result { try take(before: deadline) } }
         guard let outcome else { throw CommandRefused(reason: silence) }
         return try outcome.get()
     }
 
-    private func take() throws -> UInt64 {
+    private func take(before deadline: Date) throws -> UInt64 {
         let newest = try store.newest(workload)
         guard let newest else {
-            switch take(after: 0, token: 0) {
+            switch take(after: 0, token: 0, until: deadline) {
             case .taken(let epoch): return epoch
             case .refused(let reason), .unreachable(let reason): throw CommandRefused(reason: reason)
             }

@@ -16,6 +16,8 @@ final class ArrivingMemory: Sendable {
     /// Pages that were asked for so and that nothing shows to have been used.
     let prefetchedUnused = Atomic<Int>(0)
     let inFlight = InFlightFaults()
+    /// Told when the push has brought a page that somebody waits for; nil where nobody is to be told.
+    private let pushedWanted: PushedWanted?
     let urgentService = LatencyRecorder()
     let bulkService = LatencyRecorder()
     let pagesTotal: Int
@@ -38,8 +40,10 @@ final class ArrivingMemory: Sendable {
         ranges: [PageRange],
         resident: [PageBitmap],
         table: RegionTable,
+        pushedWanted: PushedWanted? = nil,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
     ) throws(SystemError) {
+        self.pushedWanted = pushedWanted
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident
@@ -227,6 +231,7 @@ final class ArrivingMemory: Sendable {
         for page in pages {
             guard let since = inFlight.end(region: region, page: page) else { continue }
             recorder.record(nanoseconds: now &- since)
+            if origin == .push { pushedWanted?.flag.raise() }
         }
     }
 
@@ -250,6 +255,13 @@ final class ArrivingMemory: Sendable {
         progress.waiting = inFlight.count
         return progress
     }
+}
+
+/// Raised when the push has brought a page that a thread waits for which fetches its own pages.
+final class PushedWanted: Sendable {
+    let flag: EventDescriptor
+
+    init() throws(SystemError) { flag = try EventDescriptor() }
 }
 
 /// A page that could not be placed, with the reason for a person.

@@ -90,17 +90,20 @@ public final class DestinationAgent: Sendable {
         resolvesInThread: Bool = false,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
+        let pushed = resolvesInThread ? try PushedWanted() : nil
         memory = try ArrivingMemory(
             userfaultfd: userfaultfd,
             ranges: ranges,
             resident: resident,
             table: table,
+            pushedWanted: pushed,
             onEvent: onEvent
         )
-        faults =
-            resolvesInThread
-            ? .inThread(try InThreadFaults(memory: memory, onEvent: onEvent))
-            : .service(try FaultService(memory: memory, prefetch: prefetch, onEvent: onEvent))
+        if let pushed {
+            faults = .inThread(try InThreadFaults(memory: memory, pushed: pushed, onEvent: onEvent))
+        } else {
+            faults = .service(try FaultService(memory: memory, prefetch: prefetch, onEvent: onEvent))
+        }
         self.onEvent = onEvent
     }
 

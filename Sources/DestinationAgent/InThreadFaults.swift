@@ -10,11 +10,13 @@ import Synchronization
 final class InThreadFaults: BusFaultResolver {
     private struct State: ~Copyable {
         var requests: RequestBatch
+        var lanes: LaneSockets?
         var receiver: LaneReceiver?
         var policy = NoPrefetch()
     }
 
     private let memory: ArrivingMemory
+    private let pushed: PushedWanted
     private let onEvent: @Sendable (DestinationAgent.Event) -> Void
     /// Held from a request to its answer: one lane serves one thread at a time.
     private let state: Mutex<State>
@@ -23,9 +25,11 @@ final class InThreadFaults: BusFaultResolver {
 
     init(
         memory: ArrivingMemory,
+        pushed: PushedWanted,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
     ) throws(SystemError) {
         self.memory = memory
+        self.pushed = pushed
         self.onEvent = onEvent
         state = Mutex(State(requests: RequestBatch(memory: memory), receiver: nil))
         isLinked = try EventDescriptor()
@@ -36,6 +40,7 @@ final class InThreadFaults: BusFaultResolver {
     func use(_ lanes: LaneSockets?) {
         state.withLock { state in
             state.receiver = lanes.map { LaneReceiver(.urgent, sockets: $0, memory: memory) }
+            state.lanes = lanes
             state.requests.use(lanes)
             if lanes == nil { isLinked.clear() } else { isLinked.raise() }
         }
@@ -55,7 +60,9 @@ final class InThreadFaults: BusFaultResolver {
     }
 
     func resolve(_ address: UInt64) {
-        while !fetch(address) { isLinked.wait() }
+        // Without a lane a page can still come: the last of a push that is being placed. The interval only bounds how late
+        // that is seen; a lane is seen at once.
+        while !fetch(address) { _ = isLinked.wait(milliseconds: 10) }
     }
 
     /// - Returns: whether the page is there; without that, there is no lane.
@@ -69,21 +76,43 @@ final class InThreadFaults: BusFaultResolver {
                 state.requests.lookAhead(by: &state.policy)
                 state.requests.send()
                 while !memory.resident[region].contains(page) {
-                    guard try state.receiver?.receive(onEvent) == true else { return unlink(&state) }
+                    guard try receive(&state) else { break }
                 }
-                return true
             } catch {
                 onEvent(.failed(reason: error.reason))
-                return unlink(&state)
+                unlink(&state)
             }
+            return memory.resident[region].contains(page)
         }
     }
 
-    /// The lane has ended. It is asked again on the next.
-    private func unlink(_ state: inout State) -> Bool {
+    /// Waits until something comes on the urgent lane, or the push brings a page that was asked for, and places it.
+    ///
+    /// - Returns: false if there is no lane any more.
+    private func receive(_ state: inout State) throws(PlacementFailure) -> Bool {
+        guard let lanes = state.lanes else { return false }
+        do throws(SystemError) {
+            try lanes.urgent.waitToReceive(or: pushed.flag)
+        } catch {
+            // The receiver tells it.
+            lanes.shutdown()
+        }
+        if pushed.flag.isRaised {
+            pushed.flag.clear()
+            return true
+        }
+        guard try state.receiver?.receive(onEvent) == true else {
+            unlink(&state)
+            return false
+        }
+        return true
+    }
+
+    /// The lane has ended. What is waited for is asked for again on the next.
+    private func unlink(_ state: inout State) {
         state.receiver = nil
+        state.lanes = nil
         state.requests.use(nil)
         isLinked.clear()
-        return false
     }
 }

@@ -18,13 +18,11 @@ private let resolvers = Mutex<[any BusFaultResolver]>([])
 
 /// The resolvers of this process.
 public enum BusFaults {
-    /// From now on a resolver is asked; the first one makes this process handle SIGBUS, for good.
+    /// From now on a resolver is asked, and this process handles SIGBUS.
     public static func add(_ resolver: any BusFaultResolver) {
-        let isFirst = resolvers.withLock { resolvers in
-            resolvers.append(resolver)
-            return resolvers.count == 1
-        }
-        if isFirst { handle() }
+        resolvers.withLock { $0.append(resolver) }
+        // Each time: a fault that was nobody's has ended the handling.
+        handle()
     }
 
     /// From now on a resolver is no longer asked: its memory is complete.

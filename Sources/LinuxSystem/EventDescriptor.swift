@@ -39,6 +39,9 @@ public struct EventDescriptor: ~Copyable, Sendable {
         return (try? kernel(.poll) { orErrno(poll(&descriptor, 1, CInt(clamping: milliseconds))) }) == 1
     }
 
+    /// Whether the flag is raised now.
+    public var isRaised: Bool { wait(milliseconds: 0) }
+
     /// Lowers the flag.
     public func clear() {
         var count: UInt64 = 0

@@ -127,6 +127,21 @@ public struct StreamSocket: ~Copyable, Sendable {
         }
     }
 
+    /// Waits until bytes can be received, the peer has closed, or the flag is raised.
+    public func waitToReceive(or flag: borrowing EventDescriptor) throws(SystemError) {
+        var descriptors = (
+            pollfd(fd: flag.descriptor.raw, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+        )
+        _ = try attempt("wait for \(peer)") { () throws(Errno) in
+            try kernel(.poll) {
+                withUnsafeMutableBytes(of: &descriptors) { bytes in
+                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 2, -1))
+                }
+            }
+        }
+    }
+
     /// Receives exactly as many bytes as the buffer holds.
     ///
     /// - Returns: bytes received; less than asked when the peer closed its side first.

@@ -109,9 +109,7 @@ public struct Migration: Sendable {
 
     private func migrate(at uri: SocketAddress?) async throws {
         var listening = try await destination.listeningAddress()
-        // Where only its own host reaches it, no other address leads to it.
-        let isOutOfReach = try listening.map { try SocketAddress($0).isLocal && uri?.isLocal == false } ?? true
-        if isOutOfReach {
+        if listening == nil {
             let wanted = uri?.description ?? "tcp:127.0.0.1:0"
             try await destination.execute("migrate-incoming", ["uri": .string(wanted), "exit-on-error": false])
             listening = try await destination.listeningAddress()

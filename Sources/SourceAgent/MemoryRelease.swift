@@ -30,6 +30,13 @@ final class MemoryRelease: Sendable {
         if isPushed.load(ordering: .sequentiallyConsistent) { releaseAll() }
     }
 
+    /// The workload may run here again: nothing is given back any more.
+    func end() {
+        isOn.store(false, ordering: .sequentiallyConsistent)
+        // Whoever is just giving back has ended.
+        access.withLock { _ in }
+    }
+
     /// Answers requests while nothing is given back.
     func withMemoryKept<Failure>(_ body: () throws(Failure) -> Void) throws(Failure) {
         try access.withLock { (_) throws(Failure) in try body() }
@@ -43,6 +50,7 @@ final class MemoryRelease: Sendable {
     func release(_ pages: Range<Int>, region: Int) {
         guard isOn.load(ordering: .sequentiallyConsistent) else { return }
         access.withLock { _ in
+            guard isOn.load(ordering: .sequentiallyConsistent) else { return }
             do throws(SystemError) {
                 _ = released[region].insert(run: pages)
                 try regions[region].discard(pages)

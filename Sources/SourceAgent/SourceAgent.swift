@@ -82,6 +82,7 @@ public final class SourceAgent: Sendable {
     /// The workload may run here again: from now on no page is sent.
     public func thaw() {
         memory.isFrozen.store(false, ordering: .releasing)
+        memory.release?.end()
     }
 
     /// From now on memory that has been sent is given back to the kernel: nobody needs it here any more.

@@ -129,6 +129,12 @@ public struct SourceMachine: Hashable, Sendable {
         }
     }
 
+    /// Whether the workload has started at the destination, as that has said over the link that stands.
+    public var isStartedThere: Bool {
+        if case .running = current { return true }
+        return false
+    }
+
     /// Whether the workload was to be taken back and stays stopped, as it could not resume.
     public var isHeld: Bool {
         if case .held = current { return true }

@@ -25,7 +25,7 @@ public struct WorkloadConfiguration: Codable, Hashable, Sendable {
     /// Devices beside those every workload has.
     public var devices: [DeviceSpecification]
     /// Whether the version of each page travels beside the memory. Without it the side that the workload comes to
-    /// believes each page what version it is: a page that is damaged or another's is found wrong, an old one is not.
+    /// believes each page what version it is: a page that is damaged or another's is found wrong, an old one or one of zeros is not.
     public var hasLedger: Bool
 
     /// Makes a configuration out of its parts; ``validate()`` says whether they go together.

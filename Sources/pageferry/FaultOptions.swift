@@ -13,11 +13,11 @@ struct FaultOptions: ParsableArguments {
         name: .customLong("prefetch"),
         help: ArgumentHelp(
             "Which pages to ask for before they are touched: none, those around a fault, or those that a thread's "
-                + "faults, in order or in strides, will come to.",
+                + "faults, in order or in strides, will come to (default: streams).",
             valueName: "none|fault-around|streams"
         )
     )
-    var policy = Policy.streams
+    var policy: Policy?
 
     @Option(
         name: .customLong("prefetch-window"),
@@ -31,14 +31,15 @@ struct FaultOptions: ParsableArguments {
 
     @Flag(
         help: ArgumentHelp(
-            "Let each thread of a built-in workload fetch the pages that it touches by itself, with nothing asked for ahead."
+            "Let each thread of a built-in workload fetch the pages that it touches by itself, with nothing asked for "
+                + "ahead: quicker for one thread, slower for many, which take turns."
         )
     )
     var inThread = false
 
     /// What the options say.
     var prefetch: Prefetch {
-        switch policy {
+        switch policy ?? .streams {
         case .none: .none
         case .faultAround: window.map { .faultAround(window: $0) } ?? .faultAround()
         case .streams: window.map { .streams(window: $0) } ?? .streams()
@@ -47,15 +48,21 @@ struct FaultOptions: ParsableArguments {
 
     /// The same options as the arguments of another command.
     var arguments: [String] {
-        var arguments = ["--prefetch", policy.rawValue]
+        var arguments: [String] = []
+        if let policy { arguments += ["--prefetch", policy.rawValue] }
         if let window { arguments += ["--prefetch-window", "\(window)"] }
         if inThread { arguments.append("--in-thread") }
         return arguments
     }
 
     func validate() throws {
+        guard !inThread || policy == nil && window == nil else {
+            throw ValidationError("with --in-thread nothing is asked for ahead; drop --prefetch and --prefetch-window")
+        }
         guard let window else { return }
-        guard policy != .none else { throw ValidationError("--prefetch none has no window; drop --prefetch-window") }
+        guard policy != Policy.none else {
+            throw ValidationError("--prefetch none has no window; drop --prefetch-window")
+        }
         let windows = Prefetch.windows
         guard windows.contains(window) else {
             throw ValidationError("--prefetch-window is \(windows.lowerBound) to \(windows.upperBound) pages")

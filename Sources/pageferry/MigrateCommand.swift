@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import LinuxSystem
 import Orchestration
 import Telemetry
@@ -53,6 +54,11 @@ struct MigrateCommand: AsyncParsableCommand {
 
     func run() async throws {
         let migration = try await Migration(source: AgentClient(source), destination: AgentClient(destination))
+        if let uri, let listening = try await migration.destination.listeningAddress(), listening != uri.description {
+            // A tunnel, say; otherwise this is the reason why nobody is there.
+            let note = "pageferry: the destination listens at \(listening), and is looked for at \(uri)\n"
+            FileHandle.standardError.write(Data(note.utf8))
+        }
         try await migration.begin(at: uri)
         if detach { return }
         let watching = Task { await Progress().watch(migration) }

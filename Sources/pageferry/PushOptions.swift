@@ -24,6 +24,9 @@ struct PushOptions: ParsableArguments {
     var releaseRam = false
 
     func validate() throws {
+        guard !noPush || maxBandwidth.bytesPerSecond == 0 else {
+            throw ValidationError("what is not pushed needs no --max-bandwidth; drop that or --no-push")
+        }
         guard !(noPush && releaseRam) else {
             throw ValidationError("memory is given back as it is pushed: --release-ram does nothing with --no-push")
         }

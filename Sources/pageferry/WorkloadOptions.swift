@@ -47,7 +47,7 @@ struct WorkloadOptions: ParsableArguments {
     @Flag(
         help: ArgumentHelp(
             "Leave the record of each page's version behind, which makes the downtime grow with the memory. A check then "
-                + "finds pages that are damaged or another's, but not old ones."
+                + "finds pages that are damaged or another's, but not those that are old or zeros."
         )
     )
     var noLedger = false

@@ -70,6 +70,34 @@ struct InThreadTests {
         #expect(ferry.destination.progress.pagesResident == 9)
     }
 
+    @Test func `a page that the push brings lets its reader go, though its request is never answered`() throws {
+        let ferry = try Ferry(pageCounts: [64], inThread: true)
+        defer { ferry.end() }
+        let (urgent, bulk) = try ferry.connectToTest()
+        try ferry.touch(region: 0, [5, 6])
+        for page in [5, 6] as [UInt64] {
+            #expect(try urgent.socket.receiveFrame() == .pageRequest(PageRun(region: 0, count: 1, first: page)))
+            try bulk.socket.send(.zeroes(PageRun(region: 0, count: 1, first: page)))
+        }
+        ferry.waitForReaders()
+        #expect(ferry.destination.progress.zero == 2)
+    }
+
+    @Test func `faults and a push that gives memory back bring every page`() throws {
+        let ferry = try Ferry(pageCounts: [4000], inThread: true)
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource(releasesMemory: true)
+        defer { source.detach() }
+        source.limitPush(bytesPerSecond: 100 << 20)
+        try ferry.connect(source)
+        source.freeze()
+        source.releaseSentMemory()
+        for _ in 0..<3 { try ferry.touch(region: 0, (0..<4000).shuffled()) }
+        try source.startPush()
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+    }
+
     @Test func `a page that nobody asked for ends the lane, and nothing is placed`() throws {
         let ferry = try Ferry(pageCounts: [64], inThread: true)
         defer { ferry.end() }

@@ -75,6 +75,9 @@ struct PushOrderTests {
             let run = PageRun(region: UInt32(place.region), count: 1, first: UInt64(place.page))
             try urgent.socket.send(.pageRequest(run))
             guard try next(on: urgent) == [place] else { throw Missing(what: "page \(place)") }
+            // Once a probe behind it is answered, all that followed from the request is done.
+            try urgent.socket.send(.probe)
+            _ = try next(on: urgent)
         }
 
         /// The pages of the next frame on a lane.

@@ -19,6 +19,7 @@ struct BadInputTests {
             ["demo", "--threads", "0"], ["demo", "--write", "1.5"], ["demo", "--device", "broken:always"],
             ["demo", "--think-time", "soon"], ["demo", "--max-bandwidth", "fast"], ["demo", "--max-bandwidth", "-1"],
             ["demo", "--release-ram", "--no-push"],
+            ["demo", "--max-bandwidth", "1MiB", "--no-push"], ["demo", "--in-thread", "--prefetch", "streams"],
             ["destination", "--qmp", "/tmp/b.sock", "--attach", "/tmp/a.sock", "--in-thread"], ["ferry"], ["migrate"],
             ["source", "--qmp", "nowhere"],
             ["demo", "--regions", "65"], ["demo", "--device", "large:512", "--device", "large:512"],

@@ -6,7 +6,8 @@ import Testing
 struct BenchTests {
     private static let small = ["--rounds", "1", "--faults", "256", "--memory", "4MiB"]
     private static let cases = [
-        "floor-round-trip", "floor-local-fault", "fault", "fault-in-thread", "fault-under-push", "fault-push-on", "push",
+        "floor-round-trip", "floor-local-fault", "fault", "fault-in-thread", "fault-under-push", "fault-push-on",
+        "push",
         "push-zeros", "push-with-reader", "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
         "fault-threads-16",
     ]

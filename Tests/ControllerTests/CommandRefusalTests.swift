@@ -1,6 +1,7 @@
 import LinuxSystem
 import OwnThread
 import QMP
+import Synchronization
 import Testing
 
 @testable import Controller
@@ -81,6 +82,21 @@ struct CommandRefusalTests {
         #expect(await continuing == nil)
         #expect(journal.running == ["source"])
         #expect(journal.lines.count { $0 == "source run" } == 1)
+    }
+
+    @Test func `a source whose own start is refused is not started by a cont that waited for it`() async throws {
+        let journal = Journal()
+        let workload = try TestWorkload.filled(journal: journal)
+        workload.disk.behave { $0.acquire = .waits }
+        workload.failsToRun.store(true, ordering: .releasing)
+        let host = Host(workload: workload)
+        let starting = Task { try await host.agent.startWorkload() }
+        #expect(try await soon { workload.disk.gate.hasVisitor })
+        async let continuing = host.refusal("cont")
+        workload.disk.gate.open()
+        await #expect(throws: (any Error).self) { try await starting.value }
+        #expect(await continuing == "there is no workload here")
+        #expect(journal.running == [])
     }
 
     @Test func `a workload is stopped while its pages are checked, and then runs if it ran before`() async throws {

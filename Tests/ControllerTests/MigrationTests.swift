@@ -190,6 +190,18 @@ struct MigrationTests {
         #expect(ferrying.wrongPages() == [])
     }
 
+    @Test func `a destination that cannot listen where it is told to goes on where it does`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        for uri in [taken.address.description, "tcp:0.0.0.0:0"] {
+            #expect(await ferrying.destination.refusal("migrate-incoming", ["uri": .string(uri)]) != nil)
+        }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "completed")
+        #expect(ferrying.wrongPages() == [])
+    }
+
     @Test func `quit ends the agent`() async throws {
         let host = Host()
         async let outcome = host.agent.outcome()

@@ -33,7 +33,9 @@ struct UserfaultfdTests {
         let region = try MemoryRegion(name: "faults", pageCount: 1)
         try userfaultfd.register(region.range)
         let stop = try EventDescriptor()
-        let toucher = try JoinedThread(name: "told-thread") { _ = region.page(0).load(as: UInt8.self) }
+        // Its name alone tells it from that of the other case.
+        let name = "told-\(features.rawValue)"
+        let toucher = try JoinedThread(name: name) { _ = region.page(0).load(as: UInt8.self) }
         let woken = try userfaultfd.wait(or: stop)
         var events = Userfaultfd.EventBuffer(capacity: 1)
         try userfaultfd.read(into: &events)
@@ -44,7 +46,7 @@ struct UserfaultfdTests {
         let placed = userfaultfd.zero(region.range.address, byteCount: 4096)
         toucher.join()
         #expect(woken == .events && events.count == 1 && placed == .placed(bytes: 4096))
-        let toucherNumber = names.first { $0.1 == "told-thread\n" }.flatMap { UInt32($0.0) }
+        let toucherNumber = names.first { $0.1 == "\(name)\n" }.flatMap { UInt32($0.0) }
         let expected = features.isEmpty ? 0 : try #require(toucherNumber)
         #expect(events[0] == .fault(address: region.range.address, thread: expected))
     }

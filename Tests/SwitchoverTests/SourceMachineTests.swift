@@ -76,6 +76,18 @@ struct SourceMachineTests {
         #expect(machine.migrate() == .refuse(reason: "a migration was begun before, it is active"))
     }
 
+    @Test("knows of a start there only by a RUNNING that it took, not by one that comes too late")
+    func startedThere() {
+        var machine = SourceMachine.granted()
+        #expect(!machine.isStartedThere)
+        var other = machine
+        _ = machine.running(first.token, from: peer)
+        #expect(machine.isStartedThere)
+        _ = other.startFailed(first.token, reason: "no disk", from: peer)
+        _ = other.running(first.token, from: peer)
+        #expect(other.state == .postcopyActive && !other.isStartedThere)
+    }
+
     @Test("says why it is refused")
     func refused() {
         var machine = SourceMachine()

@@ -4,22 +4,22 @@ import Testing
 struct BlockedTimeTests {
     @Test func `one thread's waits all count`() {
         let blocked = BlockedTime(threads: 1)
-        blocked.begin(at: 10)
-        blocked.end(at: 15)
-        blocked.begin(at: 20)
-        blocked.end(at: 27)
-        #expect(blocked.nanoseconds == 12)
+        blocked.begin(at: 10 * 256)
+        blocked.end(at: 15 * 256)
+        blocked.begin(at: 20 * 256)
+        blocked.end(at: 27 * 256)
+        #expect(blocked.nanoseconds == 12 * 256)
     }
 
     @Test func `of two threads only the time counts in which both waited`() {
         let blocked = BlockedTime(threads: 2)
-        blocked.begin(at: 10)
-        blocked.begin(at: 30)
-        blocked.end(at: 42)
-        #expect(blocked.nanoseconds == 12)
-        blocked.end(at: 50)
-        blocked.begin(at: 60)
-        blocked.end(at: 70)
-        #expect(blocked.nanoseconds == 12)
+        blocked.begin(at: 10 * 256)
+        blocked.begin(at: 30 * 256)
+        blocked.end(at: 42 * 256)
+        #expect(blocked.nanoseconds == 12 * 256)
+        blocked.end(at: 50 * 256)
+        blocked.begin(at: 60 * 256)
+        blocked.end(at: 70 * 256)
+        #expect(blocked.nanoseconds == 12 * 256)
     }
 }
