@@ -45,10 +45,10 @@ final class ControlLane: Sendable {
             try await Task.sleep(for: setupTime)
             onEvent(.lost(reason: "\(peer) was not ready within \(setupTime)"))
         }
-        var reader: JoinedThread? = try JoinedThread(name: "control-read") { connection.read(onEvent) }
+        var reader: JoinedThread? = try JoinedThread(name: "control-read", pace: .urgent) { connection.read(onEvent) }
         var writer: JoinedThread?
         do throws(SystemError) {
-            writer = try JoinedThread(name: "control-write") { connection.write(onEvent) }
+            writer = try JoinedThread(name: "control-write", pace: .urgent) { connection.write(onEvent) }
         } catch {
             // The reading thread is joined on the way out and must not wait for the peer.
             patience.cancel()
