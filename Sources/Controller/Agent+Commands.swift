@@ -1,6 +1,6 @@
 import Foundation
 import Guest
-public import LinuxSystem
+import LinuxSystem
 import Logging
 public import QMP
 import SourceAgent
@@ -143,83 +143,6 @@ extension Agent {
         try await session.begin()
     }
 
-    private func migrateIncoming(_ command: QMPCommand) async throws {
-        try command.allowOnly("uri", "channels", "exit-on-error")
-        let exits = try command.booleanIfPresent("exit-on-error") ?? true
-        try await listen(at: command.migrationAddress(), exitsOnError: exits)
-    }
-
-    /// `migrate-incoming`: waits at an address for a workload.
-    ///
-    /// - Parameter exitsOnError: whether a migration that fails here ends the agent.
-    /// - Returns: the address, with the port that the kernel chose.
-    @discardableResult
-    public func listen(at address: SocketAddress, exitsOnError: Bool) async throws -> SocketAddress {
-        guard let landing else { throw CommandRefused(reason: "this agent was started to take no workload") }
-        if ownWorkload != nil {
-            // What has moved away may come back; its memory here is let go then.
-            guard await outgoing?.snapshot().state == .completed else {
-                throw CommandRefused(reason: "this agent holds a workload and takes no other")
-            }
-        }
-        try refuseOpenAddress(address)
-        let earlier = incoming
-        let replaces = ownWorkload == nil
-        if let earlier, replaces, await !earlier.giveWay() {
-            let state = await earlier.snapshot().state.rawValue
-            throw CommandRefused(reason: "an incoming migration was begun before, it is \(state)")
-        }
-        // One that has ended lets go of its address, which may be wanted; one that listens does so once this one does too.
-        if let earlier, await earlier.snapshot().state != .setup { await earlier.retire() }
-        guard incoming === earlier else {
-            throw CommandRefused(reason: "another client has just begun an incoming migration")
-        }
-        let session: DestinationSession
-        do {
-            session = try makeIncoming(landing, at: address, exitsOnError: exitsOnError)
-        } catch {
-            await earlier?.stay()
-            throw error
-        }
-        incoming = session
-        outgoing = nil
-        ownWorkload = nil
-        regions = []
-        await earlier?.retire()
-        try await session.begin()
-        let bound = await session.snapshot().address
-        if !address.isLocal {
-            logger.warning("\(bound) hands out the workload's memory to whoever reaches it, unauthenticated")
-        }
-        return bound
-    }
-
-    private func makeIncoming(
-        _ landing: any Landing,
-        at address: SocketAddress,
-        exitsOnError: Bool
-    ) throws -> DestinationSession {
-        try DestinationSession(
-            landing: landing,
-            listening: address,
-            instance: instance,
-            settings: DestinationSession.Settings(
-                startsStopped: configuration.startsStopped,
-                prefetch: configuration.prefetch,
-                lease: lease,
-                peerTimeout: configuration.peerTimeout,
-                recoveryTime: configuration.recoveryTime
-            ),
-            logger: logger,
-            sink: sink,
-            onEnd: { [ending, logger] failure in
-                guard let failure else { return }
-                logger.error("the incoming migration failed: \(failure)")
-                if exitsOnError { ending.yield(.failed(reason: failure)) }
-            }
-        )
-    }
-
     /// `migrate-continue`: goes on from a state in which no migration here waits, as `pause-before-switchover` is off.
     private func migrateContinue(_ command: QMPCommand) async throws {
         try command.allowOnly("state")
@@ -229,42 +152,6 @@ extension Agent {
         }
         let state = await outgoing?.snapshot().state ?? .none
         throw CommandRefused(reason: "the migration does not wait in \(name), it is \(state.rawValue)")
-    }
-
-    /// `migrate-recover`: waits for the source at an address, as that of a paused migration may be of no use any more.
-    private func migrateRecover(_ command: QMPCommand) async throws {
-        try command.allowOnly("uri")
-        let address = try SocketAddress(command.string("uri"))
-        guard let incoming else { throw CommandRefused(reason: "no migration is paused here") }
-        try refuseOpenAddress(address)
-        _ = try await incoming.recover(at: address)
-    }
-
-    private func refuseOpenAddress(_ address: SocketAddress) throws(CommandRefused) {
-        guard address.isLocal || configuration.isInsecure else {
-            throw CommandRefused(
-                reason: "\(address) can be reached from other hosts, and whoever reaches it can read and write the "
-                    + "workload's memory; use 127.0.0.1, or start the agent with --insecure"
-            )
-        }
-    }
-
-    /// A workload that has come, with all of its memory, may go on to another host.
-    private func adoptArrived() async throws {
-        guard let incoming else { return }
-        guard await incoming.snapshot().state == .completed, let workload = await incoming.workload else {
-            throw CommandRefused(
-                reason: "the workload here is not complete, it is \(await incoming.snapshot().state.rawValue)"
-            )
-        }
-        guard let memory = workload.ownMemory else {
-            throw CommandRefused(reason: "the workload's memory is in another process, and cannot be moved from here")
-        }
-        await incoming.retire()
-        ownWorkload = workload
-        regions = memory
-        outgoing = nil
-        self.incoming = nil
     }
 
     private func cont() async throws {

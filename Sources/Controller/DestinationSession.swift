@@ -46,7 +46,7 @@ actor DestinationSession {
     }
 
     /// How long RUN may take to come, and a start that is being prepared to be undone, before the agent ends all the same.
-    private static let leaveTime = Duration.seconds(5)
+    static let leaveTime = Duration.seconds(5)
 
     let landing: any Landing
     let settings: Settings
@@ -55,11 +55,11 @@ actor DestinationSession {
     let events: AsyncStream<Event>.Continuation
     /// Where it listens: first for any source, after `migrate-recover` for the one that it had.
     var acceptor: LaneAcceptor
-    private(set) var isListening = true
+    var isListening = true
     let sink: EventSink
     let work = ThreadGroup()
     /// Control connections that are being closed.
-    private let hangUps = ThreadGroup()
+    let hangUps = ThreadGroup()
     private let stream: AsyncStream<Event>
     private let onEnd: @Sendable (_ failure: String?) -> Void
 
@@ -94,7 +94,7 @@ actor DestinationSession {
     /// Why nothing is to start here any more: the agent ends.
     var leaving: String?
     /// Another session takes this one's place.
-    private(set) var isRetired = false
+    var isRetired = false
     private var hasEnded = false
 
     /// Makes a session that listens for a source.
@@ -136,83 +136,7 @@ actor DestinationSession {
         }
     }
 
-    /// Whether another session may take this one's place: its migration has failed, or no source has come yet, and from
-    /// now on none is taken.
-    func giveWay() -> Bool {
-        guard machine.hasGivenUp || machine.state == .setup && control == nil else { return false }
-        isRetired = true
-        return true
-    }
-
-    /// The session that was to take this one's place has not come.
-    func stay() {
-        isRetired = false
-    }
-
-    /// Ends the session, which has given way or ended its migration: it lets go of the guest, and of itself.
-    func retire() {
-        isRetired = true
-        acceptor.close()
-        failConts("another migration has taken this one's place")
-        discardMemory()
-        loaded = nil
-        events.finish()
-    }
-
-    /// `cont`: returns when the workload runs.
-    ///
-    /// - Throws: ``CommandRefused`` with the reason why it does not.
-    func cont() async throws {
-        guard !isRetired else { throw CommandRefused(reason: "another migration has taken this one's place") }
-        switch machine.cont() {
-        case .succeeded: return
-        case .failed(let reason): throw CommandRefused(reason: reason)
-        case .waits: break
-        case .acquire(let grant): perform([.acquire(grant)])
-        case .requestStart: perform([.send(.startRequest)])
-        }
-        try await withCheckedThrowingContinuation { waitingConts.append($0) }
-    }
-
-    /// Lets nobody wait any more.
-    func failConts(_ reason: String) {
-        waitingConts.forEach { $0.resume(throwing: CommandRefused(reason: reason)) }
-        waitingConts = []
-    }
-
-    /// The agent ends: the source is told that nothing starts here, where that can be promised.
-    func leave(_ reason: String) async {
-        leaving = reason
-        if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
-        let deadline = ContinuousClock.now + DestinationSession.leaveTime
-        while machine.canRefuseStart, ContinuousClock.now < deadline {
-            if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
-            await rest(for: .milliseconds(5))
-        }
-        failConts(reason)
-        guard machine.state == .postcopyDevice else { return }
-        hangUp(reason: reason)
-        perform(machine.linkLost(reason: reason))
-        // What was put into the control connection leaves first.
-        await withCheckedContinuation { ended in
-            start("leave") { [hangUps] in
-                hangUps.join()
-                ended.resume()
-            }
-        }
-    }
-
-    /// `migrate-pause`: breaks the link, and lets the source make no other one before `migrate-recover`.
-    func pause() throws(CommandRefused) {
-        guard machine.state == .postcopyActive, control != nil else {
-            throw CommandRefused(reason: "only a migration in postcopy-active can be paused")
-        }
-        acceptor.close()
-        isListening = false
-        lose("migrate-pause was asked for")
-    }
-
-    private func consume() async {
+    func consume() async {
         for await event in stream { take(event) }
     }
 
@@ -298,24 +222,12 @@ actor DestinationSession {
     }
 
     /// A source that was promised the workload, and does not come to hear that again, is not waited for for ever.
-    private func giveSourceUpLater() {
+    func giveSourceUpLater() {
         guard machine.awaitsBye else { return }
         Task { [events, settings, number = lastControl] in
             await rest(for: settings.recoveryTime)
             events.yield(.sourceGivenUp(number))
         }
-    }
-
-    /// `migrate-recover`: waits for the source at another address.
-    func recover(at address: SocketAddress) throws -> SocketAddress {
-        guard control == nil, !machine.mayLeave else {
-            throw CommandRefused(reason: "no migration is paused here, it is \(machine.state.rawValue)")
-        }
-        var other = try LaneAcceptor(at: address, logger: logger) { [events] in events.yield(.arrived($0, $1)) }
-        swap(&acceptor, &other)
-        isListening = true
-        start("listen") { [other] in other.stop() }
-        return acceptor.address
     }
 
     /// Notes the present state.
@@ -380,7 +292,7 @@ actor DestinationSession {
         runBlocking(name, in: work, body)
     }
 
-    private func runBlocking(_ name: String, in group: ThreadGroup, _ body: @escaping @Sendable () -> Void) {
+    func runBlocking(_ name: String, in group: ThreadGroup, _ body: @escaping @Sendable () -> Void) {
         do throws(SystemError) {
             try group.run(name, body)
         } catch {

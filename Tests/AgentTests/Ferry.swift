@@ -74,6 +74,14 @@ final class Ferry: Sendable {
         return (try SourceAgent(regions: regions, table: table, releasesMemory: releasesMemory) { log.add($0) }, log)
     }
 
+    /// Another source of the same memory, whose workload has stopped, joined to the destination.
+    func serve(releasesMemory: Bool = false) throws -> (SourceAgent, EventLog<SourceAgent.Event>) {
+        let (source, events) = try makeSource(releasesMemory: releasesMemory)
+        try connect(source)
+        source.freeze()
+        return (source, events)
+    }
+
     /// Joins a source to the destination.
     func connect(_ source: SourceAgent) throws {
         let connection = try Connection()

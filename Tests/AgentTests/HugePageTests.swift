@@ -16,10 +16,8 @@ struct HugePageTests {
         try HugePages.with(free: 32) {
             let ferry = try Ferry(pageCounts: [13, 3], pageSize: Self.size, prefetch: .streams())
             defer { ferry.end() }
-            let (source, events) = try ferry.makeSource()
+            let (source, events) = try ferry.serve()
             defer { source.detach() }
-            try ferry.connect(source)
-            source.freeze()
             try ferry.touch(region: 0, Array(0..<13))
             try ferry.touch(region: 0, (0..<13).shuffled())
             try ferry.touch(region: 1, [2, 0, 1])
@@ -39,10 +37,8 @@ struct HugePageTests {
         try HugePages.with(free: 32) {
             let ferry = try Ferry(pageCounts: [13, 3], pageSize: Self.size)
             defer { ferry.end() }
-            let (source, _) = try ferry.makeSource()
+            let (source, _) = try ferry.serve()
             defer { source.detach() }
-            try ferry.connect(source)
-            source.freeze()
             try source.startPush()
             #expect(ferry.waitUntilResident())
             #expect(ferry.wrongPages() == [])
@@ -109,10 +105,8 @@ struct HugePageTests {
         try HugePages.with(free: 64) {
             let ferry = try Ferry(pageCounts: [32], pageSize: Self.size, inThread: inThread)
             defer { ferry.end() }
-            let (source, _) = try ferry.makeSource()
+            let (source, _) = try ferry.serve()
             defer { source.detach() }
-            try ferry.connect(source)
-            source.freeze()
             try ferry.touch(region: 0, Array(0..<32))
             try ferry.touch(region: 0, (0..<32).reversed())
             try source.startPush()

@@ -11,10 +11,8 @@ struct InThreadTests {
     @Test func `faults of several threads in several regions bring every page`() throws {
         let ferry = try Ferry(pageCounts: [300, 1, 129], inThread: true)
         defer { ferry.end() }
-        let (source, _) = try ferry.makeSource()
+        let (source, _) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         for (region, memory) in ferry.arriving.enumerated() {
             for _ in 0..<2 { try ferry.touch(region: region, (0..<memory.pageCount).shuffled()) }
         }
@@ -30,10 +28,8 @@ struct InThreadTests {
     @Test func `faults and push together bring every page`() throws {
         let ferry = try Ferry(pageCounts: [4000, 2000], inThread: true)
         defer { ferry.end() }
-        let (source, _) = try ferry.makeSource()
+        let (source, _) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         for region in 0..<2 { try ferry.touch(region: region, (0..<ferry.arriving[region].pageCount).shuffled()) }
         try source.startPush()
         ferry.waitForReaders()

@@ -75,10 +75,8 @@ struct MemoryReleaseTests {
         let ferry = try Ferry(pageCounts: [4000, 2000])
         defer { ferry.end() }
         let before = ferry.regions.map { Array(UnsafeRawBufferPointer(start: $0.base, count: $0.byteCount)) }
-        let (source, events) = try ferry.makeSource(releasesMemory: true)
+        let (source, events) = try ferry.serve(releasesMemory: true)
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         source.releaseSentMemory()
         for region in 0..<2 {
             for _ in 0..<2 { try ferry.touch(region: region, (0..<ferry.arriving[region].pageCount).shuffled()) }

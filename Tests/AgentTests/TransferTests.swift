@@ -12,10 +12,8 @@ struct TransferTests {
     @Test func `faults of several threads in several regions bring every page`() throws {
         let ferry = try Ferry(pageCounts: [300, 1, 129, 64])
         defer { ferry.end() }
-        let (source, events) = try ferry.makeSource()
+        let (source, events) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         for (region, memory) in ferry.arriving.enumerated() {
             // Two threads touch the same pages, in different orders.
             try ferry.touch(region: region, (0..<memory.pageCount).shuffled())
@@ -38,10 +36,8 @@ struct TransferTests {
     func `the push alone brings every page and sends no zero page`(zeroEvery: Int) throws {
         let ferry = try Ferry(pageCounts: [700, 1, 300], zeroEvery: zeroEvery)
         defer { ferry.end() }
-        let (source, events) = try ferry.makeSource()
+        let (source, events) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try source.startPush()
         #expect(events.waitUntilSent())
         #expect(ferry.waitUntilResident())
@@ -59,10 +55,8 @@ struct TransferTests {
     @Test func `a reader in order is ahead of hardly any page, and no push is needed for that`() throws {
         let ferry = try Ferry(pageCounts: [8000], zeroEvery: 100_000, prefetch: .streams())
         defer { ferry.end() }
-        let (source, events) = try ferry.makeSource()
+        let (source, events) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try ferry.touch(region: 0, Array(0..<8000))
         ferry.waitForReaders()
         #expect(ferry.waitUntilResident())
@@ -77,10 +71,8 @@ struct TransferTests {
     @Test func `threads who come towards each other, again and again, each have their stream`() throws {
         let ferry = try Ferry(pageCounts: [8000], zeroEvery: 100_000, prefetch: .streams())
         defer { ferry.end() }
-        let (source, _) = try ferry.makeSource()
+        let (source, _) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try ferry.touch(region: 0, Array(stride(from: 0, to: 8000, by: 2)))
         try ferry.touch(region: 0, Array(stride(from: 7999, to: 0, by: -2)))
         ferry.waitForReaders()
@@ -93,10 +85,8 @@ struct TransferTests {
     func `a reader in order has what is around a fault`(prefetch: Prefetch) throws {
         let ferry = try Ferry(pageCounts: [8000, 7], zeroEvery: 100_000, prefetch: prefetch)
         defer { ferry.end() }
-        let (source, events) = try ferry.makeSource()
+        let (source, events) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try ferry.touch(region: 0, Array(0..<8000))
         try ferry.touch(region: 1, Array(0..<7))
         ferry.waitForReaders()
@@ -113,10 +103,8 @@ struct TransferTests {
     func `prefetch, faults and push together bring every page`(prefetch: Prefetch) throws {
         let ferry = try Ferry(pageCounts: [4000, 3000], prefetch: prefetch)
         defer { ferry.end() }
-        let (source, events) = try ferry.makeSource()
+        let (source, events) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try ferry.touch(region: 0, Array(0..<4000))
         try ferry.touch(region: 0, (0..<4000).reversed())
         try ferry.touch(region: 1, Array(stride(from: 0, to: 3000, by: 3)))
@@ -133,10 +121,8 @@ struct TransferTests {
     @Test func `faults and push together bring every page once and tell it once`() throws {
         let ferry = try Ferry(pageCounts: [4000, 2000])
         defer { ferry.end() }
-        let (source, events) = try ferry.makeSource()
+        let (source, events) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         for region in 0..<2 {
             try ferry.touch(region: region, (0..<ferry.arriving[region].pageCount).shuffled())
         }
@@ -161,10 +147,8 @@ struct TransferTests {
     @Test func `complete memory belongs to the kernel again after the stop`() throws {
         let ferry = try Ferry(pageCounts: [16])
         defer { ferry.end() }
-        let (source, _) = try ferry.makeSource()
+        let (source, _) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try source.startPush()
         #expect(ferry.waitUntilResident())
         ferry.destination.stop()
@@ -205,10 +189,8 @@ struct TransferTests {
     @Test func `a page that was dropped after it had come reads as zeros, and holds up nobody`() throws {
         let ferry = try Ferry(pageCounts: [64])
         defer { ferry.end() }
-        let (source, _) = try ferry.makeSource()
+        let (source, _) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try ferry.touch(region: 0, [5, 6])
         ferry.waitForReaders()
         #expect(madvise(ferry.arriving[0].page(5), Ferry.pageSize, MADV_DONTNEED) == 0)
@@ -226,10 +208,8 @@ struct TransferTests {
         defer { ferry.end() }
         // Advice for a part of a mapping makes it a mapping of its own, as a process may do with its memory.
         #expect(madvise(ferry.arriving[0].page(20), 11 * Ferry.pageSize, MADV_DONTFORK) == 0)
-        let (source, _) = try ferry.makeSource()
+        let (source, _) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try source.startPush()
         #expect(ferry.waitUntilResident())
         #expect(ferry.wrongPages() == [])
@@ -240,10 +220,8 @@ struct TransferTests {
         let ferry = try Ferry(pageCounts: [64])
         defer { ferry.end() }
         try ferry.destination.memory.userfaultfd.unregister(ferry.arriving[0].range)
-        let (source, _) = try ferry.makeSource()
+        let (source, _) = try ferry.serve()
         defer { source.detach() }
-        try ferry.connect(source)
-        source.freeze()
         try source.startPush()
         let reason = ferry.destinationEvents.first { if case .failed(let reason) = $0 { reason } else { nil } }
         #expect(reason == "the guest's memory is gone: its process has ended or unmapped it")

@@ -1,0 +1,94 @@
+import LinuxSystem
+import Logging
+import Switchover
+
+/// What clients ask of it, and its making way for the next.
+extension DestinationSession {
+    /// Whether another session may take this one's place: its migration has failed, or no source has come yet, and from
+    /// now on none is taken.
+    func giveWay() -> Bool {
+        guard machine.hasGivenUp || machine.state == .setup && control == nil else { return false }
+        isRetired = true
+        return true
+    }
+
+    /// The session that was to take this one's place has not come.
+    func stay() {
+        isRetired = false
+    }
+
+    /// Ends the session, which has given way or ended its migration: it lets go of the guest, and of itself.
+    func retire() {
+        isRetired = true
+        acceptor.close()
+        failConts("another migration has taken this one's place")
+        discardMemory()
+        loaded = nil
+        events.finish()
+    }
+
+    /// `cont`: returns when the workload runs.
+    ///
+    /// - Throws: ``CommandRefused`` with the reason why it does not.
+    func cont() async throws {
+        guard !isRetired else { throw CommandRefused(reason: "another migration has taken this one's place") }
+        switch machine.cont() {
+        case .succeeded: return
+        case .failed(let reason): throw CommandRefused(reason: reason)
+        case .waits: break
+        case .acquire(let grant): perform([.acquire(grant)])
+        case .requestStart: perform([.send(.startRequest)])
+        }
+        try await withCheckedThrowingContinuation { waitingConts.append($0) }
+    }
+
+    /// Lets nobody wait any more.
+    func failConts(_ reason: String) {
+        waitingConts.forEach { $0.resume(throwing: CommandRefused(reason: reason)) }
+        waitingConts = []
+    }
+
+    /// The agent ends: the source is told that nothing starts here, where that can be promised.
+    func leave(_ reason: String) async {
+        leaving = reason
+        if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
+        let deadline = ContinuousClock.now + DestinationSession.leaveTime
+        while machine.canRefuseStart, ContinuousClock.now < deadline {
+            if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
+            await rest(for: .milliseconds(5))
+        }
+        failConts(reason)
+        guard machine.state == .postcopyDevice else { return }
+        hangUp(reason: reason)
+        perform(machine.linkLost(reason: reason))
+        // What was put into the control connection leaves first.
+        await withCheckedContinuation { ended in
+            start("leave") { [hangUps] in
+                hangUps.join()
+                ended.resume()
+            }
+        }
+    }
+
+    /// `migrate-pause`: breaks the link, and lets the source make no other one before `migrate-recover`.
+    func pause() throws(CommandRefused) {
+        guard machine.state == .postcopyActive, control != nil else {
+            throw CommandRefused(reason: "only a migration in postcopy-active can be paused")
+        }
+        acceptor.close()
+        isListening = false
+        lose("migrate-pause was asked for")
+    }
+
+    /// `migrate-recover`: waits for the source at another address.
+    func recover(at address: SocketAddress) throws -> SocketAddress {
+        guard control == nil, !machine.mayLeave else {
+            throw CommandRefused(reason: "no migration is paused here, it is \(machine.state.rawValue)")
+        }
+        var other = try LaneAcceptor(at: address, logger: logger) { [events] in events.yield(.arrived($0, $1)) }
+        swap(&acceptor, &other)
+        isListening = true
+        start("listen") { [other] in other.stop() }
+        return acceptor.address
+    }
+}
