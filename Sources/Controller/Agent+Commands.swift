@@ -44,6 +44,9 @@ extension Agent {
     /// The commands' names.
     public nonisolated var commandNames: [String] { Command.allCases.map(\.rawValue) }
 
+    /// At a destination it is the source that decides when the workload can run.
+    public nonisolated var patientCommands: Set<String> { [Command.cont.rawValue] }
+
     /// Carries out one command.
     public func handle(_ command: QMPCommand) async throws(QMPError) -> JSONValue {
         guard let known = Command(rawValue: command.name) else { throw .commandNotFound(command.name) }

@@ -52,6 +52,7 @@ public final class QMPServer: Sendable {
     private let version: QMPVersion
     private let handler: any QMPHandler
     private let commandNames: [String]
+    private let patientCommands: Set<String>
     private let loop: any EventLoop
     private let state: NIOLoopBoundBox<State>
 
@@ -73,6 +74,7 @@ public final class QMPServer: Sendable {
         self.limits = limits
         self.logger = logger
         commandNames = handler.commandNames
+        patientCommands = handler.patientCommands
         loop = ControlLoop.shared
         state = .makeBoxSendingValue(State(), eventLoop: loop)
     }
@@ -160,6 +162,7 @@ extension QMPServer {
             machine: SessionStateMachine(
                 version: version,
                 commandNames: commandNames,
+                patientCommands: patientCommands,
                 maximumCommands: limits.commandsPerConnection
             )
         )
@@ -173,7 +176,7 @@ extension QMPServer {
     }
 
     /// Has the handler carry out the command, then reports to the session.
-    func run(_ command: QMPCommand, outOfBand: Bool, for session: ServerSession) {
+    func run(_ command: QMPCommand, isBeside: Bool, for session: ServerSession) {
         state.value.lastCommand += 1
         let number = state.value.lastCommand
         let session = NIOLoopBound(session, eventLoop: loop)
@@ -185,7 +188,7 @@ extension QMPServer {
                 result = .failure(error)
             }
             loop.execute {
-                session.value.finished(command, outOfBand: outOfBand, result)
+                session.value.finished(command, isBeside: isBeside, result)
                 self.state.value.commands[number] = nil
                 self.finishShutdown()
             }

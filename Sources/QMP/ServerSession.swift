@@ -79,8 +79,8 @@ final class ServerSession: ChannelInboundHandler {
     }
 
     /// A command that the server ran for this session has returned.
-    func finished(_ command: QMPCommand, outOfBand: Bool, _ result: Result<JSONValue, QMPError>) {
-        send(ByteBuffer(message: machine.finished(command, outOfBand: outOfBand, result)))
+    func finished(_ command: QMPCommand, isBeside: Bool, _ result: Result<JSONValue, QMPError>) {
+        send(ByteBuffer(message: machine.finished(command, isBeside: isBeside, result)))
         while let action = machine.next() { perform(action) }
         takeInput()
         if context == nil, machine.isIdle { server.forget(self) }
@@ -125,7 +125,7 @@ final class ServerSession: ChannelInboundHandler {
     private func perform(_ action: SessionStateMachine.Action) {
         switch action {
         case .answer(let message): send(ByteBuffer(message: message))
-        case .run(let command, let outOfBand): server.run(command, outOfBand: outOfBand, for: self)
+        case .run(let command, let isBeside): server.run(command, isBeside: isBeside, for: self)
         case .wait: break
         }
     }

@@ -1,14 +1,16 @@
 /// What a server owes one client: negotiation, the order of commands, and what each is answered with.
 ///
 /// Commands run one at a time in the order in which they came, and so do complaints about texts that are none. One that
-/// is sent out of band runs at once.
+/// is sent out of band runs at once, and a patient one that carries an id lets those after it begin.
 struct SessionStateMachine: Hashable {
     /// What the owner of the connection is to do.
     enum Action: Hashable {
         /// Send this.
         case answer(JSONValue)
         /// Have the command carried out, then report it by `finished`.
-        case run(QMPCommand, outOfBand: Bool)
+        ///
+        /// One that runs beside the others holds none of them up.
+        case run(QMPCommand, isBeside: Bool)
         /// Nothing yet: earlier commands come first.
         case wait
     }
@@ -30,19 +32,23 @@ struct SessionStateMachine: Hashable {
 
     private let version: QMPVersion
     private let commandNames: [String]
+    private let patientCommands: Set<String>
     private let maximumCommands: Int
     private var state = State.negotiating
     private var waiting: [Request] = []
     private var isRunning = false
-    private var outOfBandRunning = 0
+    /// Commands that run beside the others.
+    private var besideRunning = 0
 
     /// - Parameters:
     ///   - version: what `query-version` returns.
     ///   - commandNames: what the handler knows.
+    ///   - patientCommands: those that hold up no other.
     ///   - maximumCommands: how many may run and wait before no more input should be read.
-    init(version: QMPVersion, commandNames: [String], maximumCommands: Int) {
+    init(version: QMPVersion, commandNames: [String], patientCommands: Set<String> = [], maximumCommands: Int) {
         self.version = version
         self.commandNames = commandNames
+        self.patientCommands = patientCommands
         self.maximumCommands = maximumCommands
     }
 
@@ -55,10 +61,10 @@ struct SessionStateMachine: Hashable {
     var isNegotiated: Bool { state != .negotiating }
 
     /// Whether another command may be taken in.
-    var hasRoom: Bool { waiting.count + (isRunning ? 1 : 0) + outOfBandRunning < maximumCommands }
+    var hasRoom: Bool { waiting.count + (isRunning ? 1 : 0) + besideRunning < maximumCommands }
 
     /// Whether everything that came has been answered.
-    var isIdle: Bool { !isRunning && waiting.isEmpty && outOfBandRunning == 0 }
+    var isIdle: Bool { !isRunning && waiting.isEmpty && besideRunning == 0 }
 
     /// A text came in, or something that is none.
     mutating func received(_ message: Result<JSONValue, QMPError>) -> Action {
@@ -70,7 +76,7 @@ struct SessionStateMachine: Hashable {
                     json,
                     outOfBandAllowed: state == .serving(outOfBand: true)
                 )
-                if outOfBand { return start(command, outOfBand: true) }
+                if outOfBand { return start(command, isBeside: true) }
                 request = .command(command)
             } catch {
                 request = .complaint(error, id: json["id"])
@@ -90,10 +96,10 @@ struct SessionStateMachine: Hashable {
     /// Returns its answer; afterwards ask for `next` until that is nil.
     mutating func finished(
         _ command: QMPCommand,
-        outOfBand: Bool,
+        isBeside: Bool,
         _ result: Result<JSONValue, QMPError>
     ) -> JSONValue {
-        if outOfBand { outOfBandRunning -= 1 } else { isRunning = false }
+        if isBeside { besideRunning -= 1 } else { isRunning = false }
         return Self.answer(result, id: command.id)
     }
 
@@ -111,18 +117,19 @@ struct SessionStateMachine: Hashable {
     private mutating func start(_ request: Request) -> Action {
         switch request {
         case .complaint(let error, let id): .answer(Self.answer(.failure(error), id: id))
-        case .command(let command): start(command, outOfBand: false)
+        case .command(let command):
+            start(command, isBeside: command.id != nil && patientCommands.contains(command.name))
         }
     }
 
-    private mutating func start(_ command: QMPCommand, outOfBand: Bool) -> Action {
+    private mutating func start(_ command: QMPCommand, isBeside: Bool) -> Action {
         do throws(QMPError) {
             if let result = try answerAlone(command) { return .answer(Self.answer(.success(result), id: command.id)) }
         } catch {
             return .answer(Self.answer(.failure(error), id: command.id))
         }
-        if outOfBand { outOfBandRunning += 1 } else { isRunning = true }
-        return .run(command, outOfBand: outOfBand)
+        if isBeside { besideRunning += 1 } else { isRunning = true }
+        return .run(command, isBeside: isBeside)
     }
 
     /// The result of a command that needs no handler; nil for one that does.

@@ -58,13 +58,16 @@ async def begin(source, destination):
         expect("commands lack", {"migrate", "migrate-incoming", "query-migrate", "stop", "cont"} - set(names), set())
     expect("status", [await status(source), await status(destination)], ["running", "inmigrate"])
     await destination.execute("migrate-incoming", {"uri": "tcp:127.0.0.1:0", "exit-on-error": False})
+    # Asked for before there is anything to run, and answered when it runs; other commands go on meanwhile.
+    cont = asyncio.create_task(refusal(destination, "cont"))
     address = (await destination.execute("query-migrate"))["socket-address"][0]
     await source.execute("migrate", {"uri": f"tcp:{address['host']}:{address['port']}"})
     await source.execute("migrate-start-postcopy")
+    return cont
 
 
 async def completes(source, destination, of_source, of_destination):
-    await begin(source, destination)
+    cont = await begin(source, destination)
     expect(
         "events of the source",
         await told(of_source, "completed"),
@@ -75,6 +78,7 @@ async def completes(source, destination, of_source, of_destination):
         await told(of_destination, "completed"),
         ["setup", "active", "postcopy-device", "postcopy-active", "RESUME", "completed"],
     )
+    expect("the early cont", await cont, "returned {}")
     expect("status", [await status(source), await status(destination)], ["postmigrate", "running"])
     left, arrived = [await client.execute("query-migrate") for client in (source, destination)]
     expect("ends", [left["status"], arrived["status"]], ["completed", "completed"])
@@ -97,7 +101,7 @@ async def completes(source, destination, of_source, of_destination):
 
 
 async def fails(source, destination, of_source, of_destination):
-    await begin(source, destination)
+    cont = await begin(source, destination)
     expect(
         "events of the source",
         await told(of_source, "RESUME"),
@@ -108,6 +112,7 @@ async def fails(source, destination, of_source, of_destination):
         await told(of_destination, "failed"),
         ["setup", "active", "postcopy-device", "failed"],
     )
+    expect("the early cont", await cont, "GenericError")
     expect("status of the source", await status(source), "running")
     left = await source.execute("query-migrate")
     expect("end", [left["status"], "broken" in left["error-desc"]], ["failed", True])

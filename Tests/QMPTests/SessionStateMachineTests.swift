@@ -8,7 +8,8 @@ import Testing
     private func machine(negotiated enable: JSONValue? = nil, maximumCommands: Int = 4) -> SessionStateMachine {
         var machine = SessionStateMachine(
             version: Self.version,
-            commandNames: ["stop", "cont"],
+            commandNames: ["stop", "cont", "linger"],
+            patientCommands: ["linger"],
             maximumCommands: maximumCommands
         )
         if let enable {
@@ -47,6 +48,26 @@ import Testing
             machine.receive(["execute": "qmp_capabilities"])
                 == .answer(["error": error("CommandNotFound", description)])
         )
+    }
+
+    @Test func `a patient command holds up no other if its answer can be told by an id`() {
+        var machine = machine(negotiated: [])
+        let (named, nameless) = (QMPCommand(name: "linger", id: 1), QMPCommand(name: "linger"))
+        let (stop, cont) = (QMPCommand(name: "stop"), QMPCommand(name: "cont"))
+        #expect(machine.receive(["execute": "linger", "id": 1]) == .run(named, isBeside: true))
+        #expect(machine.receive(["execute": "stop"]) == .run(stop, isBeside: false))
+        #expect(machine.receive(["execute": "linger", "id": 1]) == .wait)
+        #expect(machine.receive(["execute": "cont"]) == .wait)
+        #expect(machine.finished(stop, isBeside: false, .success([:])) == ["return": [:]])
+        #expect(machine.next() == .run(named, isBeside: true))
+        #expect(machine.next() == .run(cont, isBeside: false))
+        #expect(machine.finished(cont, isBeside: false, .success([:])) == ["return": [:]])
+        #expect(machine.receive(["execute": "linger"]) == .run(nameless, isBeside: false))
+        #expect(machine.receive(["execute": "stop"]) == .wait)
+        #expect(machine.finished(named, isBeside: true, .success([:])) == ["return": [:], "id": 1])
+        #expect(machine.next() == nil)
+        #expect(machine.finished(nameless, isBeside: false, .success([:])) == ["return": [:]])
+        #expect(machine.next() == .run(stop, isBeside: false))
     }
 
     @Test func `an unknown capability leaves the client where it was`() {
@@ -92,16 +113,16 @@ import Testing
     @Test func `commands and complaints keep their order`() {
         var machine = machine(negotiated: [])
         let stop = QMPCommand(name: "stop", id: 1)
-        #expect(machine.receive(["execute": "stop", "id": 1]) == .run(stop, outOfBand: false))
+        #expect(machine.receive(["execute": "stop", "id": 1]) == .run(stop, isBeside: false))
         #expect(machine.receive(["execute": "query-version", "id": 2]) == .wait)
         #expect(machine.received(.failure(.generic("no JSON"))) == .wait)
         #expect(machine.receive(["execute": "cont", "id": 3]) == .wait)
         #expect(!machine.hasRoom)
         #expect(machine.next() == nil)
-        #expect(machine.finished(stop, outOfBand: false, .success([:])) == ["return": [:], "id": 1])
+        #expect(machine.finished(stop, isBeside: false, .success([:])) == ["return": [:], "id": 1])
         #expect(machine.next() == .answer(["return": Self.version.json, "id": 2]))
         #expect(machine.next() == .answer(["error": error("GenericError", "no JSON")]))
-        #expect(machine.next() == .run(QMPCommand(name: "cont", id: 3), outOfBand: false))
+        #expect(machine.next() == .run(QMPCommand(name: "cont", id: 3), isBeside: false))
         #expect(machine.next() == nil)
         #expect(machine.hasRoom)
         #expect(!machine.isIdle)
@@ -111,26 +132,26 @@ import Testing
         var machine = machine(negotiated: ["oob"])
         let stop = QMPCommand(name: "stop", id: 1)
         let cont = QMPCommand(name: "cont", id: 2)
-        #expect(machine.receive(["execute": "stop", "id": 1]) == .run(stop, outOfBand: false))
-        #expect(machine.receive(["exec-oob": "cont", "id": 2]) == .run(cont, outOfBand: true))
+        #expect(machine.receive(["execute": "stop", "id": 1]) == .run(stop, isBeside: false))
+        #expect(machine.receive(["exec-oob": "cont", "id": 2]) == .run(cont, isBeside: true))
         #expect(
-            machine.finished(cont, outOfBand: true, .failure(.generic("no"))) == [
+            machine.finished(cont, isBeside: true, .failure(.generic("no"))) == [
                 "error": error("GenericError", "no"), "id": 2,
             ]
         )
         #expect(machine.next() == nil)
         #expect(!machine.isIdle)
-        _ = machine.finished(stop, outOfBand: false, .success([:]))
+        _ = machine.finished(stop, isBeside: false, .success([:]))
         #expect(machine.isIdle)
     }
 
     @Test func `what waits can be dropped`() {
         var machine = machine(negotiated: [])
         let stop = QMPCommand(name: "stop")
-        #expect(machine.receive(["execute": "stop"]) == .run(stop, outOfBand: false))
+        #expect(machine.receive(["execute": "stop"]) == .run(stop, isBeside: false))
         #expect(machine.receive(["execute": "cont"]) == .wait)
         machine.dropWaiting()
-        _ = machine.finished(stop, outOfBand: false, .success([:]))
+        _ = machine.finished(stop, isBeside: false, .success([:]))
         #expect(machine.next() == nil)
         #expect(machine.isIdle)
     }
