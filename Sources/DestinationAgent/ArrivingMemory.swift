@@ -25,14 +25,14 @@ final class ArrivingMemory: Sendable {
 
     let userfaultfd: Userfaultfd
     /// Huge pages that a thread places or has placed.
-    private let claimed: [PageBitmap]
+    let claimed: [PageBitmap]
     /// What is placed for a huge page of zeros; never written, so that it takes no memory.
-    private let zeros: Mapping
+    let zeros: Mapping
     private let demand = Atomic<Int>(0)
     private let pushed = Atomic<Int>(0)
     private let prefetched = Atomic<Int>(0)
     private let zero = Atomic<Int>(0)
-    private let duplicate = Atomic<Int>(0)
+    let duplicate = Atomic<Int>(0)
     private let residentCount = Atomic<Int>(0)
 
     init(
@@ -126,63 +126,6 @@ final class ArrivingMemory: Sendable {
         }
     }
 
-    /// Places a run of huge pages, each of them by one thread only.
-    ///
-    /// The kernel says EEXIST of a huge page that is there, and also of one that is absent when its pool is exhausted: which
-    /// of the two only the own record tells.
-    @inline(never)
-    private func placeHuge(
-        _ run: PageRun,
-        from source: UnsafeRawPointer?,
-        origin: Origin
-    ) throws(PlacementFailure) {
-        let region = Int(run.region)
-        let range = ranges[region]
-        for index in 0..<Int(run.count) {
-            let page = Int(run.first) + index
-            guard claim(page, region: region) else {
-                duplicate.add(1, ordering: .relaxed)
-                continue
-            }
-            do throws(PlacementFailure) {
-                let bytes = source.map { $0 + index * range.pageSize } ?? UnsafeRawPointer(zeros.base)
-                try placeHugePage(at: range.address(ofPage: page), byteCount: range.pageSize, from: bytes)
-            } catch {
-                // Another lane may bring it too.
-                claimed[region].remove(page)
-                throw error
-            }
-            note(page..<page + 1, region: region, isZero: source == nil, origin: origin)
-        }
-    }
-
-    /// Whether a huge page is the caller's to place: false once it is there. While another thread places it, this waits.
-    private func claim(_ page: Int, region: Int) -> Bool {
-        while !resident[region].contains(page) {
-            if claimed[region].insert(page) { return true }
-            JoinedThread.yield()
-        }
-        return false
-    }
-
-    private func placeHugePage(
-        at address: UInt64,
-        byteCount: Int,
-        from source: UnsafeRawPointer
-    ) throws(PlacementFailure) {
-        while true {
-            switch userfaultfd.copy(to: address, from: source, byteCount: byteCount) {
-            case .placed(byteCount): return
-            case .placed: throw .refused("it has taken a part of a huge page")
-            case .present: throw .noHugePage
-            case .again: continue
-            case .gone: throw .gone
-            case .noMemory: throw .noMemory
-            case .failed(let errno): throw .refused("\(errno)")
-            }
-        }
-    }
-
     /// Answers a fault on a page that was placed before: just now, or the process has dropped it since, and it reads as
     /// zeros, as the kernel itself would show it.
     @inline(never)
@@ -205,7 +148,7 @@ final class ArrivingMemory: Sendable {
     }
 
     @inline(__always)
-    private func note(_ pages: Range<Int>, region: Int, isZero: Bool, origin: Origin) {
+    func note(_ pages: Range<Int>, region: Int, isZero: Bool, origin: Origin) {
         let added = resident[region].insert(run: pages)
         InFlightFaults.fence()
         if inFlight.count > 0 { settle(pages, region: region, origin: origin) }
