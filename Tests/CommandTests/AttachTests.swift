@@ -33,14 +33,7 @@ struct AttachTests {
         let half = String(16 << 20)
         let attached = try Running(client, [workspace.file("attach.sock"), "7", half, half])
         defer { attached.end() }
-        let migrated = try Executable.pageferry(
-            "migrate",
-            "--source",
-            source.socket,
-            "--destination",
-            destination.socket,
-            "--json"
-        )
+        let migrated = try Executable.migrate(source, destination, "--json")
         #expect(migrated.status == 0, "\(migrated)")
         let finished = try attached.finish()
         #expect(finished.status == 0, "\(finished)")
@@ -75,14 +68,7 @@ struct AttachTests {
         defer { destination.end() }
         let attached = try Running(client, [workspace.file("attach.sock"), "1", String(8 << 20)])
         defer { attached.end() }
-        let refused = try Executable.pageferry(
-            "migrate",
-            "--source",
-            source.socket,
-            "--destination",
-            destination.socket,
-            "--json"
-        )
+        let refused = try Executable.migrate(source, destination, "--json")
         #expect(refused.status == 1, "\(refused)")
         let report = try Printed(refused.output)
         #expect(try report.value("runs_on") == "source")
@@ -91,14 +77,7 @@ struct AttachTests {
         let other = try Workspace()
         let fitting = try AgentProcess.source(in: other, "--memory", "8MiB", "--seed", "1")
         defer { fitting.end() }
-        let migrated = try Executable.pageferry(
-            "migrate",
-            "--source",
-            fitting.socket,
-            "--destination",
-            destination.socket,
-            "--json"
-        )
+        let migrated = try Executable.migrate(fitting, destination, "--json")
         #expect(migrated.status == 0, "\(migrated)")
         let finished = try attached.finish()
         #expect(finished.status == 0, "\(finished)")

@@ -136,14 +136,7 @@ struct BadInputTests {
             let socket = try StreamSocket(connectingTo: address)
             try socket.send(bytes)
         }
-        let finished = try Executable.pageferry(
-            "migrate",
-            "--source",
-            source.socket,
-            "--destination",
-            destination.socket,
-            "--json"
-        )
+        let finished = try Executable.migrate(source, destination, "--json")
         #expect(finished.status == 0, "\(finished)")
         #expect(destination.running.errorText.contains("version 9"), "\(destination.running.errorText)")
     }
@@ -220,27 +213,12 @@ struct BadInputTests {
         defer { broken.end() }
         let destination = try AgentProcess.destination(in: workspace)
         defer { destination.end() }
-        let first = try Executable.pageferry(
-            "migrate",
-            "--source",
-            broken.socket,
-            "--destination",
-            destination.socket,
-            "--json"
-        )
+        let first = try Executable.migrate(broken, destination, "--json")
         #expect(first.status == 1, "\(first)")
         let other = try Workspace()
         let source = try AgentProcess.source(in: other, "--memory", "16MiB")
         defer { source.end() }
-        let second = try Executable.pageferry(
-            "migrate",
-            "--source",
-            source.socket,
-            "--destination",
-            destination.socket,
-            "--verify",
-            "--json"
-        )
+        let second = try Executable.migrate(source, destination, "--verify", "--json")
         #expect(second.status == 0, "\(second)")
         #expect(try Printed(second.output).number("verify", "corrupt") == 0)
     }

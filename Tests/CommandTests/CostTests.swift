@@ -97,8 +97,7 @@ private struct Agents {
     var all: [(name: String, agent: AgentProcess)] { [("source", source), ("destination", destination)] }
 
     func migrate() throws {
-        let sockets = ["--source", source.socket, "--destination", destination.socket]
-        let migrated = try Executable.run(Executable.pageferry, ["migrate"] + sockets)
+        let migrated = try Executable.migrate(source, destination)
         guard migrated.status == 0 else { throw TestFailure("\(migrated)") }
     }
 

@@ -35,6 +35,14 @@ enum Executable {
     }
 }
 
+extension Executable {
+    /// Moves a workload from one agent to another.
+    static func migrate(_ source: AgentProcess, _ destination: AgentProcess, _ options: String...) throws -> Finished {
+        let sockets = ["--source", source.socket, "--destination", destination.socket]
+        return try run(pageferry, ["migrate"] + sockets + options)
+    }
+}
+
 /// A program that runs beside a test.
 final class Running: Sendable {
     private let process: Process

@@ -76,15 +76,7 @@ struct HugePageTests {
             return (Int(line.filter(\.isNumber)) ?? 0) << 10
         }
         let before = hugeBytes()
-        let migrated = try Executable.pageferry(
-            "migrate",
-            "--source",
-            source.socket,
-            "--destination",
-            destination.socket,
-            "--verify",
-            "--json"
-        )
+        let migrated = try Executable.migrate(source, destination, "--verify", "--json")
         #expect(migrated.status == 0, "\(migrated)")
         #expect(try Printed(migrated.output).number("verify", "corrupt") == 0)
         // A piece that the kernel has no memory for just then stays as it is.

@@ -98,14 +98,7 @@ struct SwitchoverCommandTests {
             ["--listen", "\(TwoHosts.destinationAddress):7000", "--insecure"] + options
         )
         defer { destination.end() }
-        let begun = try Executable.pageferry(
-            "migrate",
-            "--source",
-            source.socket,
-            "--destination",
-            destination.socket,
-            "--detach"
-        )
+        let begun = try Executable.migrate(source, destination, "--detach")
         #expect(begun.status == 0, "\(begun)")
         for _ in 0..<2 {
             try wait(source, for: "postcopy-active")
