@@ -89,7 +89,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "Guest", "LinuxSystem", "Orchestration",
-                "QMP", "RunLease", "Switchover", "Telemetry", "Workloads", logging,
+                "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],

@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 
 _Static_assert(sizeof(struct uffd_msg) == 32, "the fault loop reads arrays of 32-byte messages");

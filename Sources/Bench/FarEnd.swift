@@ -106,7 +106,7 @@ private struct FarSession: ~Copyable {
             )
             let agent = try SourceAgent(regions: [region], table: RegionTable([shape])) { _ in }
             agent.freeze()
-            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
+            try agent.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
             self.agent = agent
         }
     }

@@ -77,7 +77,7 @@ final class AgentRig: Rig {
         }
         self.memory = memory
         try agent.start()
-        try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
+        try agent.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
     }
 
     func end() {

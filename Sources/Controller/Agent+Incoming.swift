@@ -69,6 +69,7 @@ extension Agent {
             settings: DestinationSession.Settings(
                 startsStopped: configuration.startsStopped,
                 prefetch: configuration.prefetch,
+                faultThreads: configuration.faultThreads,
                 lease: lease,
                 peerTimeout: configuration.peerTimeout,
                 recoveryTime: configuration.recoveryTime

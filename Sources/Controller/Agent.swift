@@ -28,6 +28,8 @@ public actor Agent: QMPHandler {
         public var recoveryTime = Duration.seconds(300)
         /// Which pages a destination asks for before they are touched.
         public var prefetch = Prefetch.streams()
+        /// How many threads of a destination serve faults, each over a connection of its own; 1 to 16.
+        public var faultThreads = 1
         /// Whether an arriving workload waits for `cont`.
         public var startsStopped = false
         /// Whether the agent may listen where others than this host can reach it.

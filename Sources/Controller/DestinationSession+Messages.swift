@@ -38,6 +38,7 @@ extension DestinationSession {
     private func answer(to hello: Hello) -> Hello {
         Hello(
             role: .destination,
+            urgentLanes: settings.faultThreads,
             capabilities: .startResult,
             migration: hello.migration,
             instance: instance,
@@ -93,11 +94,11 @@ extension DestinationSession {
 
     func join(_ handover: Handover<StreamSocket>, _ join: Join) {
         guard let socket = handover.take() else { return }
-        guard let peer, control != nil, join.migration == peer.migration, join.nonce == nonce, lanes[join.lane] == nil
+        guard let peer, control != nil, join.migration == peer.migration, join.nonce == nonce, lanes.awaits(join)
         else {
             return acceptor.refuse(socket, reason: "no migration of that id and nonce waits for a \(join.lane) lane")
         }
-        lanes[join.lane] = Handover(socket)
+        lanes.add(SharedSocket(socket), join)
         if agent != nil { attachAgain() } else { settlePreparation() }
     }
 
@@ -109,26 +110,24 @@ extension DestinationSession {
     func settlePreparation() {
         guard prepared != nil else { return }
         guard let control, control.number == acceptedControl else { return perform(machine.memoryPrepared()) }
-        guard let urgent = lanes[.urgent], let bulk = lanes[.bulk] else { return }
+        guard let lanes = lanes.complete else { return }
         start("probe") { [events, number = control.number] in
-            guard let socket = urgent.take() else { return }
+            let socket = lanes.urgent[0]
             do {
-                try socket.setReceiveTimeout(seconds: DestinationSession.probeTimeout)
+                try socket.stream.setReceiveTimeout(seconds: DestinationSession.probeTimeout)
                 var floor = Report.Floor()
                 floor.localFaultP50 = try Floor.localFault()
-                floor.roundTripP50 = try Floor.roundTrip(on: socket)
-                try socket.setReceiveTimeout(seconds: 0)
-                events.yield(.probed(number, floor: floor, urgent: Handover(socket), bulk: bulk))
+                floor.roundTripP50 = try Floor.roundTrip(on: socket.stream)
+                try socket.stream.setReceiveTimeout(seconds: 0)
+                events.yield(.probed(number, floor: floor, lanes))
             } catch {
                 events.yield(.control(number, .lost(reason: "\(error)")))
             }
         }
     }
 
-    func attach(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>) {
-        guard let table, let guest = prepared?.take(), let urgent = urgent.take(), let bulk = bulk.take() else {
-            return
-        }
+    func attach(_ lanes: Lanes) {
+        guard let table, let guest = prepared?.take() else { return }
         prepared = nil
         do throws(SystemError) {
             let workload = guest.workload
@@ -141,9 +140,10 @@ extension DestinationSession {
                 resident: resident,
                 table: table,
                 prefetch: settings.prefetch,
+                faultThreads: settings.faultThreads,
                 resolvesInThread: resolvesInThread
             ) { [events] in events.yield(.agent($0)) }
-            try agent.attach(urgent: urgent, bulk: bulk)
+            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
             lanesControl = control?.number
             self.agent = agent
             self.workload = workload
@@ -156,10 +156,9 @@ extension DestinationSession {
 
     /// Takes the lanes of a link that rejoins.
     private func attachAgain() {
-        guard let agent, let urgent = lanes[.urgent], let bulk = lanes[.bulk] else { return }
-        guard let urgent = urgent.take(), let bulk = bulk.take() else { return }
+        guard let agent, let lanes = lanes.complete else { return }
         do throws(SystemError) {
-            try agent.attach(urgent: urgent, bulk: bulk)
+            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
             lanesControl = control?.number
         } catch {
             lose("\(error)")

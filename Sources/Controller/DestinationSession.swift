@@ -16,7 +16,7 @@ actor DestinationSession {
         case control(Int, ControlLane.Event)
         case prepared(Handover<PreparedGuest>)
         case prepareFailed(reason: String)
-        case probed(Int, floor: Report.Floor, urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)
+        case probed(Int, floor: Report.Floor, Lanes)
         case agent(DestinationAgent.Event)
         case loaded(Handover<DevicesLoaded>)
         case loadFailed(DeviceError)
@@ -40,6 +40,7 @@ actor DestinationSession {
     struct Settings: Sendable {
         var startsStopped: Bool
         var prefetch: Prefetch
+        var faultThreads: Int
         var lease: WorkloadLease?
         var peerTimeout: Duration
         var recoveryTime: Duration
@@ -78,7 +79,7 @@ actor DestinationSession {
     var announcement: GuestAnnouncement?
     var table: RegionTable?
     var prepared: Handover<PreparedGuest>?
-    var lanes: [Lane: Handover<StreamSocket>] = [:]
+    var lanes: Lanes.Arriving
     var agent: DestinationAgent?
     var workload: (any Workload)?
     /// What gives the workload's memory its transparent huge pages.
@@ -116,6 +117,7 @@ actor DestinationSession {
         self.logger = logger
         self.onEnd = onEnd
         self.settings = settings
+        lanes = Lanes.Arriving(urgentLanes: settings.faultThreads)
         machine = DestinationMachine(startsStopped: settings.startsStopped, usesLease: settings.lease != nil)
         self.sink = sink
         states = StateLog { sink.send($0) }
@@ -154,10 +156,10 @@ actor DestinationSession {
             prepared = guest
             settlePreparation()
         case .prepareFailed(let reason): perform(machine.memoryRefused(reason: reason))
-        case .probed(let number, let floor, let urgent, let bulk):
+        case .probed(let number, let floor, let lanes):
             guard number == control?.number else { return }
             self.floor = floor
-            attach(urgent: urgent, bulk: bulk)
+            attach(lanes)
         case .agent(let event): take(event)
         case .loaded(let proof):
             timeline.note(.loaded)
@@ -260,7 +262,7 @@ actor DestinationSession {
             agent?.stop()
             collapseMemory()
         }
-        lanes = [:]
+        lanes = Lanes.Arriving(urgentLanes: settings.faultThreads)
         guard let (lane, _) = control else { return }
         control = nil
         if let reason { send(.failure(reason: reason), on: lane) }

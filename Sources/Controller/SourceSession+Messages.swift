@@ -20,14 +20,14 @@ extension SourceSession {
         }
     }
 
-    func join(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>) {
+    func join(_ lanes: Lanes) {
         if rejoining != nil {
-            rejoining?.lanes = (urgent, bulk)
+            rejoining?.lanes = lanes
             return settleRejoin()
         }
-        guard control != nil, let urgent = urgent.take(), let bulk = bulk.take() else { return }
+        guard control != nil else { return }
         do {
-            try agent.attach(urgent: urgent, bulk: bulk)
+            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
         } catch {
             lose("\(error)")
         }
@@ -79,19 +79,14 @@ extension SourceSession {
             return refuse("the destination cannot say whether a start worked; run the same release on both hosts")
         }
         peer = hello
-        joinLanes(with: hello.nonce)
+        joinLanes(as: hello)
         if rejoining != nil { perform(machine.welcomed(by: Switchover.InstanceID(hello.instance))) }
     }
 
-    private func joinLanes(with nonce: Nonce) {
-        let joins = [Lane.urgent, .bulk].map { Join(lane: $0, migration: migration, nonce: nonce).encode() }
+    private func joinLanes(as hello: Hello) {
         start("join-lanes") { [destination, events, number = lastControl] in
             do throws(SystemError) {
-                let urgent = try StreamSocket(connectingTo: destination)
-                try urgent.send(joins[0])
-                let bulk = try StreamSocket(connectingTo: destination)
-                try bulk.send(joins[1])
-                events.yield(.lanesJoined(urgent: Handover(urgent), bulk: Handover(bulk)))
+                events.yield(.lanesJoined(try Lanes(to: destination, as: hello)))
             } catch {
                 events.yield(.control(number, .lost(reason: "\(error)")))
             }

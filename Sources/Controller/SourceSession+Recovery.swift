@@ -63,8 +63,7 @@ extension SourceSession {
 
     /// Serves over a link that rejoins, once the destination has said what it has and the lanes stand.
     func settleRejoin() {
-        guard let rejoining, rejoining.isAsked, let received = rejoining.received.complete, let lanes = rejoining.lanes,
-            let urgent = lanes.urgent.take(), let bulk = lanes.bulk.take()
+        guard let rejoining, rejoining.isAsked, let received = rejoining.received.complete, let lanes = rejoining.lanes
         else { return }
         self.rejoining = nil
         let lost = agent.resend(allBut: received)
@@ -73,7 +72,7 @@ extension SourceSession {
             return lose("\(lost) pages were in flight when the link broke, and are gone: --release-ram gave them back")
         }
         do throws(SystemError) {
-            try agent.attach(urgent: urgent, bulk: bulk)
+            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
         } catch {
             return lose("\(error)")
         }

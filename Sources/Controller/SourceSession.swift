@@ -14,7 +14,7 @@ actor SourceSession {
         case connected(Handover<StreamSocket>)
         case redialed(Redial, Handover<StreamSocket>)
         case connectFailed(reason: String)
-        case lanesJoined(urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)
+        case lanesJoined(Lanes)
         case control(Int, ControlLane.Event)
         case agent(SourceAgent.Event)
         case stopped
@@ -48,7 +48,7 @@ actor SourceSession {
     /// What is awaited before a link that rejoins serves.
     struct Rejoining: Sendable {
         var received: ReceivedMap
-        var lanes: (urgent: Handover<StreamSocket>, bulk: Handover<StreamSocket>)?
+        var lanes: Lanes?
         var isAsked = false
     }
 
@@ -220,7 +220,7 @@ actor SourceSession {
             if attempt === redial { redialed(socket) }
         case .redialGivenUp(let attempt, let reason):
             if attempt === redial { giveUpRedial(reason) }
-        case .lanesJoined(let urgent, let bulk): join(urgent: urgent, bulk: bulk)
+        case .lanesJoined(let lanes): join(lanes)
         case .control(let number, let event):
             guard number == lastControl, control != nil else { return }
             switch event {

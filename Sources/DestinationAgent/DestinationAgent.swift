@@ -44,26 +44,26 @@ public final class DestinationAgent: Sendable {
 
     /// Who asks for the pages that are touched.
     private enum Faults: Sendable {
-        case service(FaultService)
+        case services([FaultService])
         case inThread(InThreadFaults)
 
         func use(_ lanes: LaneSockets?) {
             switch self {
-            case .service(let service): service.use(lanes)
-            case .inThread(let faults): faults.use(lanes)
+            case .services(let services):
+                // The first comes last, and asks again for what the others have read while they had no lane.
+                for (index, service) in services.enumerated().reversed() {
+                    service.use(lanes?.urgentLane(index), asksAgain: index == 0)
+                }
+            case .inThread(let faults): faults.use(lanes?.urgentLane(0))
             }
         }
     }
 
     let memory: ArrivingMemory
     private let faults: Faults
-    private let threads = Mutex(Threads())
+    private let faultThreads = ThreadGroup()
+    private let lanes = Mutex<RunningLanes?>(nil)
     private let onEvent: @Sendable (Event) -> Void
-
-    private struct Threads: ~Copyable {
-        var faults: JoinedThread?
-        var lanes: RunningLanes?
-    }
 
     private struct RunningLanes: ~Copyable {
         let sockets: LaneSockets
@@ -78,6 +78,7 @@ public final class DestinationAgent: Sendable {
     ///   - resident: which pages have been placed, one bitmap a range.
     ///   - table: the announced regions.
     ///   - prefetch: which pages are asked for before they are touched.
+    ///   - faultThreads: how many threads serve faults, each on an urgent lane of its own.
     ///   - resolvesInThread: whether a thread that touches an absent page fetches it itself: the memory is this
     ///     process's and the userfaultfd has the feature SIGBUS. Nothing is asked for ahead then.
     ///   - onEvent: called from the agent's threads; must not block.
@@ -87,6 +88,7 @@ public final class DestinationAgent: Sendable {
         resident: [PageBitmap],
         table: RegionTable,
         prefetch: Prefetch = .streams(),
+        faultThreads: Int = 1,
         resolvesInThread: Bool = false,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
@@ -102,7 +104,12 @@ public final class DestinationAgent: Sendable {
         if let pushed {
             faults = .inThread(try InThreadFaults(memory: memory, pushed: pushed, onEvent: onEvent))
         } else {
-            faults = .service(try FaultService(memory: memory, prefetch: prefetch, onEvent: onEvent))
+            let policy = prefetch.makePolicy(for: memory.ranges)
+            var services: [FaultService] = []
+            for _ in 0..<faultThreads {
+                services.append(try FaultService(memory: memory, policy: policy, onEvent: onEvent))
+            }
+            faults = .services(services)
         }
         self.onEvent = onEvent
     }
@@ -111,22 +118,23 @@ public final class DestinationAgent: Sendable {
     public func start() throws(SystemError) {
         switch faults {
         case .inThread(let faults): faults.start()
-        case .service(let service):
-            var thread: JoinedThread? = try JoinedThread(name: "faults", pace: .urgent) { service.run() }
-            threads.withLock { swap(&thread, &$0.faults) }
-            precondition(thread == nil, "the fault service was started already")
+        case .services(let services):
+            precondition(faultThreads.count == 0, "the fault service was started already")
+            for service in services { try faultThreads.run("faults", pace: .urgent) { service.run() } }
         }
     }
 
     /// Takes the lanes of a connection to the source; what is waited for is asked for again.
-    public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
+    ///
+    /// - Parameter urgent: one for each thread that serves faults; one where threads fetch their pages themselves.
+    public func attach(urgent: [SharedSocket], bulk: SharedSocket) throws(SystemError) {
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
         let bulkThread = try JoinedThread(name: "bulk-place", pace: .background) { [memory, onEvent] in
-            var receiver = LaneReceiver(.bulk, sockets: sockets, memory: memory)
+            var receiver = LaneReceiver(sockets.bulkLane, memory: memory)
             receiver.run(onEvent)
         }
         var lanes: RunningLanes? = RunningLanes(sockets: sockets, bulk: bulkThread)
-        threads.withLock { swap(&lanes, &$0.lanes) }
+        self.lanes.withLock { swap(&lanes, &$0) }
         precondition(lanes == nil, "lanes were attached already")
         faults.use(sockets)
     }
@@ -134,7 +142,7 @@ public final class DestinationAgent: Sendable {
     /// Ends the lanes and waits for their threads. Faults go on to be read, and wait.
     public func detach() {
         var lanes: RunningLanes? = nil
-        threads.withLock { swap(&lanes, &$0.lanes) }
+        self.lanes.withLock { swap(&lanes, &$0) }
         // First, so that no thread waits for the peer.
         lanes?.sockets.shutdown()
         faults.use(nil)
@@ -150,11 +158,9 @@ public final class DestinationAgent: Sendable {
         detach()
         switch faults {
         case .inThread(let faults): faults.stop()
-        case .service(let service):
-            service.stop()
-            var thread: JoinedThread? = nil
-            threads.withLock { swap(&thread, &$0.faults) }
-            thread = nil
+        case .services(let services):
+            for service in services { service.stop() }
+            faultThreads.join()
         }
         if memory.isComplete {
             memory.close()

@@ -2,44 +2,49 @@ import LinuxSystem
 import PageProtocol
 import Synchronization
 
-/// The thread that reads faults, asks for their pages on the urgent lane, and places them.
+/// A thread that reads faults, asks for their pages on an urgent lane of its own, and places them.
 ///
-/// One thread does both ways: a fault costs no more wake-ups than it must, and whatever has come in the meantime is
-/// answered by one call.
+/// The same thread does both ways: a fault costs no more wake-ups than it must, and whatever has come in the meantime is
+/// answered by one call. Several of them read the same userfaultfd: each fault wakes one that has nothing to do.
 final class FaultService: Sendable {
     private struct State {
-        var lanes: LaneSockets?
-        /// Whether the thread is there to turn to other lanes.
+        var lane: AttachedLane?
+        var asksAgain = false
+        /// Whether the thread is there to turn to another lane.
         var isServing = false
         var isStopping = false
     }
 
     private let memory: ArrivingMemory
-    private let prefetch: Prefetch
+    private let policy: any LooksAhead
     private let onEvent: @Sendable (DestinationAgent.Event) -> Void
     private let state = Mutex(State())
     private let flag: EventDescriptor
-    /// Raised when the thread has turned to the lanes that it was given, or has ended.
+    /// Raised when the thread has turned to the lane that it was given, or has ended.
     private let turned: EventDescriptor
 
     init(
         memory: ArrivingMemory,
-        prefetch: Prefetch,
+        policy: any LooksAhead,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
     ) throws(SystemError) {
         self.memory = memory
-        self.prefetch = prefetch
+        self.policy = policy
         self.onEvent = onEvent
         flag = try EventDescriptor()
         turned = try EventDescriptor()
     }
 
-    /// From now on requests go to these lanes; nil lets faults wait. Those used before have been shut down; when this
-    /// returns, nothing more is placed from them. Called by one thread at a time.
-    func use(_ lanes: LaneSockets?) {
+    /// From now on requests go to this lane; nil lets faults wait. The one used before has been shut down; when this
+    /// returns, nothing more is placed from it. Called by one thread at a time.
+    ///
+    /// - Parameter asksAgain: whether all that is waited for is asked for on it, also what other services have read while
+    ///   they had no lane: they have theirs before.
+    func use(_ lane: AttachedLane?, asksAgain: Bool) {
         turned.clear()
         let isServing = state.withLock { state in
-            state.lanes = lanes
+            state.lane = lane
+            state.asksAgain = asksAgain
             return state.isServing
         }
         guard isServing else { return }
@@ -55,14 +60,10 @@ final class FaultService: Sendable {
 
     func run() {
         state.withLock { $0.isServing = true }
-        // Lanes may have been given before.
+        // A lane may have been given before.
         flag.raise()
         do {
-            switch prefetch {
-            case .none: try serve(NoPrefetch())
-            case .faultAround(let window): try serve(FaultAround(bounds(window: window)))
-            case .streams(let window): try serve(Streams(bounds(window: window)))
-            }
+            try serve(policy)
         } catch {
             onEvent(.failed(reason: "\(error)"))
         }
@@ -84,31 +85,28 @@ final class FaultService: Sendable {
         }
     }
 
-    private func bounds(window: Int) -> [PrefetchBounds] {
-        memory.ranges.map { PrefetchBounds($0, window: window) }
-    }
-
-    private func serve(_ policy: consuming some PrefetchPolicy) throws {
+    private func serve(_ policy: some LooksAhead) throws {
         var requests = RequestBatch(memory: memory)
         var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
-        var ready = FaultWait(for: memory.userfaultfd, or: flag)
+        var ready = try FaultWait(for: memory.userfaultfd, or: flag)
         var receiver: LaneReceiver?
         while true {
             let found = try ready.wait()
             if found.contains(.flag) {
                 flag.clear()
-                let (lanes, isStopping) = state.withLock { ($0.lanes, $0.isStopping) }
-                if isStopping { return }
-                receiver = lanes.map { LaneReceiver(.urgent, sockets: $0, memory: memory) }
-                requests.use(lanes)
-                if let lanes { ready.watch(lanes.urgent) } else { ready.watchNoSocket() }
+                let state = state.withLock { $0 }
+                if state.isStopping { return }
+                receiver = state.lane.map { LaneReceiver($0, memory: memory) }
+                requests.use(state.lane)
+                if state.asksAgain { requests.askAgain() }
+                if let lane = state.lane { try ready.watch(lane.socket) } else { try ready.watchNoSocket() }
                 turned.raise()
                 continue
             }
             if found.contains(.socket), !receive(from: &receiver) {
                 receiver = nil
                 requests.use(nil)
-                ready.watchNoSocket()
+                try ready.watchNoSocket()
             }
             if found.contains(.events) {
                 try memory.userfaultfd.read(into: &events)
@@ -117,7 +115,7 @@ final class FaultService: Sendable {
                     guard case .fault(let address, let thread) = events[index] else { continue }
                     try requests.add(address: address, thread: thread, now: now)
                 }
-                requests.lookAhead(by: &policy)
+                policy.lookAhead(&requests)
                 requests.send()
             }
             if found.contains(.hangUp) {

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// When the faults that wait for a page were read. One thread begins, any thread ends; no lock, no allocation.
+/// When the faults that wait for a page were read. Any thread begins and ends; no lock, no allocation.
 ///
 /// A fault whose place in the table is taken is served all the same; only its time is not known.
 ///
@@ -14,6 +14,8 @@ final class InFlightFaults: @unchecked Sendable {
 
     private static let slotCount = 1 << 12
     private static let probes = 8
+    /// The key of a place that is being taken; no page's.
+    private static let beginning = UInt64.max
     private let slots: UnsafeMutablePointer<Slot>
     private let used = Atomic<Int>(0)
 
@@ -43,7 +45,7 @@ final class InFlightFaults: @unchecked Sendable {
         return slots + (Int(hash) + probe) & (InFlightFaults.slotCount - 1)
     }
 
-    /// Notes that a fault was read at `now`. Called by the fault thread only.
+    /// Notes that a fault was read at `now`. Nobody begins the same page before it was ended.
     ///
     /// Whoever sets a page's resident bit, passes ``fence()`` and calls ``end(region:page:)`` finds the fault, or the
     /// caller of this, who looks at the bit afterwards, finds that set: one of the two settles it.
@@ -53,6 +55,13 @@ final class InFlightFaults: @unchecked Sendable {
         for probe in 0..<InFlightFaults.probes {
             let slot = slot(key, probe)
             guard slot.pointee.key.load(ordering: .relaxed) == 0 else { continue }
+            // Several threads begin: one of them takes the place.
+            let taken = slot.pointee.key.compareExchange(
+                expected: 0,
+                desired: InFlightFaults.beginning,
+                ordering: .acquiring
+            )
+            guard taken.exchanged else { continue }
             slot.pointee.since.store(now, ordering: .relaxed)
             used.add(1, ordering: .relaxed)
             // Releases `since` to whoever finds the key.

@@ -10,9 +10,8 @@ import Synchronization
 final class InThreadFaults: BusFaultResolver {
     private struct State: ~Copyable {
         var requests: RequestBatch
-        var lanes: LaneSockets?
+        var lane: AttachedLane?
         var receiver: LaneReceiver?
-        var policy = NoPrefetch()
     }
 
     private let memory: ArrivingMemory
@@ -35,14 +34,15 @@ final class InThreadFaults: BusFaultResolver {
         isLinked = try EventDescriptor()
     }
 
-    /// From now on pages are asked for on these lanes; with nil, threads wait. Those used before have been shut down;
+    /// From now on pages are asked for on this lane; with nil, threads wait. Those used before have been shut down;
     /// when this returns, nothing more is placed from them.
-    func use(_ lanes: LaneSockets?) {
+    func use(_ lane: AttachedLane?) {
         state.withLock { state in
-            state.receiver = lanes.map { LaneReceiver(.urgent, sockets: $0, memory: memory) }
-            state.lanes = lanes
-            state.requests.use(lanes)
-            if lanes == nil { isLinked.clear() } else { isLinked.raise() }
+            state.receiver = lane.map { LaneReceiver($0, memory: memory) }
+            state.lane = lane
+            state.requests.use(lane)
+            state.requests.askAgain()
+            if lane == nil { isLinked.clear() } else { isLinked.raise() }
         }
     }
 
@@ -73,7 +73,7 @@ final class InThreadFaults: BusFaultResolver {
             do throws(PlacementFailure) {
                 // Also where the page is there by now, or was dropped after it had come.
                 try state.requests.add(address: address, thread: 0, now: begin)
-                state.requests.lookAhead(by: &state.policy)
+                state.requests.forgetFaults()
                 state.requests.send()
                 while !memory.resident[region].contains(page) {
                     guard try receive(&state) else { break }
@@ -90,12 +90,12 @@ final class InThreadFaults: BusFaultResolver {
     ///
     /// - Returns: false if there is no lane any more.
     private func receive(_ state: inout State) throws(PlacementFailure) -> Bool {
-        guard let lanes = state.lanes else { return false }
+        guard let lane = state.lane else { return false }
         do throws(SystemError) {
-            try lanes.urgent.waitToReceive(or: pushed.flag)
+            try lane.socket.stream.waitToReceive(or: pushed.flag)
         } catch {
             // The receiver tells it.
-            lanes.shutdown()
+            lane.shutdown()
         }
         if pushed.flag.isRaised {
             pushed.flag.clear()
@@ -111,7 +111,7 @@ final class InThreadFaults: BusFaultResolver {
     /// The lane has ended. What is waited for is asked for again on the next.
     private func unlink(_ state: inout State) {
         state.receiver = nil
-        state.lanes = nil
+        state.lane = nil
         state.requests.use(nil)
         isLinked.clear()
     }

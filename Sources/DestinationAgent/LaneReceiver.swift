@@ -3,8 +3,7 @@ import PageProtocol
 
 /// One lane: receives frames into a buffer that stays in the cache, and places their pages from there.
 struct LaneReceiver: ~Copyable {
-    private let lane: Lane
-    private let sockets: LaneSockets
+    private let lane: AttachedLane
     private let memory: ArrivingMemory
     private let buffer: UnsafeMutableRawBufferPointer
     /// Bytes that one receive may take beyond what a frame needs: a whole usual frame, and nothing of the next.
@@ -14,14 +13,13 @@ struct LaneReceiver: ~Copyable {
     /// Bytes of the frame at `start`, as far as they are known.
     private var missing = LaneFrame.encodedByteCount
 
-    init(_ lane: Lane, sockets: LaneSockets, memory: ArrivingMemory) {
+    init(_ lane: AttachedLane, memory: ArrivingMemory) {
         self.lane = lane
-        self.sockets = sockets
         self.memory = memory
         let largestPage = memory.ranges.map(\.pageSize).max() ?? 0
         let body = max(Int(Wire.maxRunBytes), largestPage)
         buffer = .allocate(byteCount: LaneFrame.encodedByteCount + body, alignment: 4096)
-        readAhead = LaneFrame.encodedByteCount + (lane == .urgent ? largestPage : 64 * 4096)
+        readAhead = LaneFrame.encodedByteCount + (lane.lane == .urgent ? largestPage : 64 * 4096)
     }
 
     deinit {
@@ -50,8 +48,8 @@ struct LaneReceiver: ~Copyable {
             throw failure
         } catch {
             // Told before the other lane ends because of it: the first reason is the true one.
-            onEvent(.laneLost(lane, reason: "\(error)"))
-            sockets.shutdown()
+            onEvent(.laneLost(lane.lane, reason: "\(error)"))
+            lane.shutdown()
             return false
         }
     }
@@ -85,7 +83,7 @@ struct LaneReceiver: ~Copyable {
     }
 
     private var origin: ArrivingMemory.Origin {
-        switch lane {
+        switch lane.lane {
         case .urgent: .demand
         case .bulk: .push
         }
@@ -94,7 +92,7 @@ struct LaneReceiver: ~Copyable {
     /// On the urgent lane only what was asked for may come.
     @inline(__always)
     private func refuseUnasked(_ run: PageRun) throws {
-        guard lane == .urgent else { return }
+        guard lane.lane == .urgent else { return }
         let wanted = memory.wanted[Int(run.region)]
         for page in Int(run.first)..<Int(run.first) + Int(run.count) where !wanted.contains(page) {
             throw UnaskedPage(run: run)
@@ -112,11 +110,9 @@ struct LaneReceiver: ~Copyable {
             start = 0
         }
         let limit = min(buffer.count, max(missing, readAhead))
-        let received = try sockets.receive(
-            on: lane,
-            into: UnsafeMutableRawBufferPointer(rebasing: buffer[end..<limit])
-        )
-        guard received > 0 else { throw LaneClosed(peer: sockets.peer) }
+        let socket = lane.socket
+        let received = try socket.stream.receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[end..<limit]))
+        guard received > 0 else { throw LaneClosed(peer: socket.stream.peer) }
         end += received
     }
 }

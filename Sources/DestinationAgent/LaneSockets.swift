@@ -1,28 +1,40 @@
 import LinuxSystem
 import PageProtocol
 
-/// The urgent and bulk connections to one source.
+/// The urgent and bulk connections to one source: they end together.
 final class LaneSockets: Sendable {
-    let urgent: StreamSocket
-    let bulk: StreamSocket
+    private let urgent: [SharedSocket]
+    private let bulk: SharedSocket
 
-    init(urgent: consuming StreamSocket, bulk: consuming StreamSocket) {
+    init(urgent: [SharedSocket], bulk: SharedSocket) {
         self.urgent = urgent
         self.bulk = bulk
     }
 
     func shutdown() {
-        urgent.shutdown()
-        bulk.shutdown()
+        for socket in urgent { socket.stream.shutdown() }
+        bulk.stream.shutdown()
     }
 
-    var peer: String { urgent.peer }
+    /// The bulk lane.
+    var bulkLane: AttachedLane { AttachedLane(lane: .bulk, socket: bulk, link: self) }
 
-    @inline(__always)
-    func receive(on lane: Lane, into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
-        switch lane {
-        case .urgent: try urgent.receive(into: buffer)
-        case .bulk: try bulk.receive(into: buffer)
-        }
+    /// The urgent lane of a fault thread.
+    func urgentLane(_ index: Int) -> AttachedLane { AttachedLane(lane: .urgent, socket: urgent[index], link: self) }
+}
+
+/// One of the connections to a source.
+struct AttachedLane: Sendable {
+    let lane: Lane
+    let socket: SharedSocket
+    private let link: LaneSockets
+
+    fileprivate init(lane: Lane, socket: SharedSocket, link: LaneSockets) {
+        self.lane = lane
+        self.socket = socket
+        self.link = link
     }
+
+    /// Ends all connections to the source.
+    func shutdown() { link.shutdown() }
 }

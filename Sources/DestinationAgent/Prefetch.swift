@@ -1,3 +1,5 @@
+import LinuxSystem
+
 /// Which pages a destination asks for before anybody touches them. Windows are in pages of 4096 bytes.
 public enum Prefetch: Hashable, Sendable {
     /// None.
@@ -9,4 +11,14 @@ public enum Prefetch: Hashable, Sendable {
 
     /// The windows that may be asked for: at most 4 MiB.
     public static let windows = 1...1024
+
+    /// The policy that decides so, for memory in these ranges.
+    func makePolicy(for ranges: [PageRange]) -> any LooksAhead {
+        func bounds(_ window: Int) -> [PrefetchBounds] { ranges.map { PrefetchBounds($0, window: window) } }
+        return switch self {
+        case .none: SharedPolicy(NoPrefetch())
+        case .faultAround(let window): SharedPolicy(FaultAround(bounds(window)))
+        case .streams(let window): SharedPolicy(Streams(bounds(window)))
+        }
+    }
 }

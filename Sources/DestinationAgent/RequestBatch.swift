@@ -14,7 +14,7 @@ struct RequestBatch: ~Copyable {
         alignment: 8
     )
     private var used = 0
-    private var lanes: LaneSockets?
+    private var lane: AttachedLane?
     /// Those that somebody waits for since the last look ahead.
     private var faults: [Fault] = []
 
@@ -63,20 +63,29 @@ struct RequestBatch: ~Copyable {
         try memory.answerAgain(page, region: region)
     }
 
-    /// Lets a policy ask for pages that nobody waits for yet, behind all those that somebody does.
+    /// Tells a policy of the faults, which asks for pages that nobody waits for yet.
     @inline(__always)
     mutating func lookAhead(by policy: inout some PrefetchPolicy) {
-        // Without lanes nothing is asked for, and the next ones bring what is waited for first.
-        if lanes != nil {
-            for index in faults.indices { policy.fault(faults[index], in: &self) }
-            memory.prefetchedUnused.store(policy.unused, ordering: .relaxed)
-        }
+        for index in faults.indices { policy.fault(faults[index], in: &self) }
+        memory.prefetchedUnused.store(policy.unused, ordering: .relaxed)
+        forgetFaults()
+    }
+
+    /// Whether there are faults to look ahead of. Without a lane nothing is asked for, and the next one brings what is
+    /// waited for first.
+    @inline(__always)
+    mutating func hasFaults() -> Bool {
+        if lane == nil { forgetFaults() }
+        return !faults.isEmpty
+    }
+
+    mutating func forgetFaults() {
         faults.removeAll(keepingCapacity: true)
     }
 
     @inline(__always)
     private mutating func append(region: Int, _ pages: Range<Int>) {
-        guard lanes != nil, let base = buffer.baseAddress else { return }
+        guard lane != nil, let base = buffer.baseAddress else { return }
         let run = PageRun(region: UInt32(region), count: UInt32(pages.count), first: UInt64(pages.lowerBound))
         LaneFrame.pageRequest(run).encode(into: base + used)
         used += LaneFrame.encodedByteCount
@@ -86,22 +95,25 @@ struct RequestBatch: ~Copyable {
     /// Sends what was added. A lane that breaks keeps it: it is asked for again on the next.
     @inline(__always)
     mutating func send() {
-        guard used > 0, let lanes else { return }
+        guard used > 0, let lane else { return }
         do throws(SystemError) {
-            try lanes.urgent.send(UnsafeRawBufferPointer(rebasing: buffer[..<used]))
+            try lane.socket.stream.send(UnsafeRawBufferPointer(rebasing: buffer[..<used]))
         } catch {
             // The receiver of the same socket tells it.
-            lanes.shutdown()
-            self.lanes = nil
+            lane.shutdown()
+            self.lane = nil
         }
         used = 0
     }
 
-    /// Turns to other lanes and asks there for all that is waited for.
-    mutating func use(_ lanes: LaneSockets?) {
-        self.lanes = lanes
+    /// Turns to another lane.
+    mutating func use(_ lane: AttachedLane?) {
+        self.lane = lane
         used = 0
-        guard lanes != nil else { return }
+    }
+
+    /// Asks for all that is waited for, whoever has asked for it on lanes that have ended.
+    mutating func askAgain() {
         for (region, wanted) in memory.wanted.enumerated() where wanted.count > 0 {
             for page in 0..<wanted.pageCount where wanted.contains(page) && !memory.resident[region].contains(page) {
                 append(region: region, page..<page + 1)

@@ -3,7 +3,9 @@ import SystemPackage
 
 /// The kernel calls this module makes. Errors name them, and tests inject failures by them.
 package enum SystemCall: String, Sendable, Hashable {
-    case accept4, bind, connect, eventfd, fchmod, fcntl, fstat, fsync, ftruncate, getdents64, getpeername, getsockname
+    case accept4, bind, connect
+    case epollControl = "epoll_ctl", epollCreate = "epoll_create1", epollWait = "epoll_wait", eventfd, fchmod, fcntl,
+        fstat, fsync, ftruncate, getdents64, getpeername, getsockname
     case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mkdirat, mmap, munmap, open, openat
     case pidfdOpen = "pidfd_open", pipe2, poll, posixSpawn = "posix_spawn", pread, read, recv, recvmsg, send, sendmsg

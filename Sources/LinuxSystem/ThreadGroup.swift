@@ -22,7 +22,11 @@ public final class ThreadGroup: Sendable {
     public var count: Int { members.withLock { $0.running.count - $0.ended.count } }
 
     /// Runs `body` on a thread of its own.
-    public func run(_ name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+    public func run(
+        _ name: String,
+        pace: JoinedThread.Pace = .usual,
+        _ body: @escaping @Sendable () -> Void
+    ) throws(SystemError) {
         let id = members.withLock { members in
             members.next += 1
             return members.next
@@ -31,7 +35,7 @@ public final class ThreadGroup: Sendable {
         // The member is in the table before its thread can report its end: both happen under the lock.
         let started: Result<Void, SystemError> = members.withLock { members in
             Result { () throws(SystemError) in
-                let thread = try JoinedThread(name: name) { [self] in
+                let thread = try JoinedThread(name: name, pace: pace) { [self] in
                     body()
                     self.members.withLock { $0.ended.append(id) }
                 }

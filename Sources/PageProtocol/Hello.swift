@@ -4,6 +4,8 @@ public struct Hello: Hashable, Sendable {
     public var role: PeerRole
     /// Whether a source comes again, over a new connection, for a migration that is under way.
     public var rejoins: Bool
+    /// How many urgent lanes a destination takes, up to ``Wire/maxUrgentLanes``; of a source, 1.
+    public var urgentLanes: Int
     /// What the sender understands.
     public var capabilities: Capabilities
     /// The migration that this connection belongs to.
@@ -19,6 +21,7 @@ public struct Hello: Hashable, Sendable {
     public init(
         role: PeerRole,
         rejoins: Bool = false,
+        urgentLanes: Int = 1,
         capabilities: Capabilities,
         migration: MigrationID,
         instance: InstanceID,
@@ -27,6 +30,7 @@ public struct Hello: Hashable, Sendable {
     ) {
         self.role = role
         self.rejoins = rejoins
+        self.urgentLanes = urgentLanes
         self.capabilities = capabilities
         self.migration = migration
         self.instance = instance
@@ -64,7 +68,7 @@ extension Hello {
         writer.append(Wire.magic)
         writer.append(Wire.version)
         writer.append(role.rawValue)
-        writer.append(UInt8(rejoins ? 1 : 0))
+        writer.append(UInt8(rejoins ? 1 : 0) | UInt8(urgentLanes - 1) << 4)
         writer.append(capabilities.rawValue)
         writer.append(migration)
         writer.append(instance)
@@ -86,8 +90,9 @@ extension Hello {
         try reader.readOpening()
         role = try reader.readValue("role")
         let flags: UInt8 = try reader.read("flags")
-        try reader.require(UInt64(flags), field: "flags", in: 0...1)
-        rejoins = flags == 1
+        try reader.require(UInt64(flags & 0xf), field: "flags", in: 0...1)
+        rejoins = flags & 1 == 1
+        urgentLanes = Int(flags >> 4) + 1
         capabilities = Capabilities(rawValue: try reader.read("capabilities"))
         migration = try reader.readIdentifier("migration id")
         instance = try reader.readIdentifier("instance id")

@@ -1,15 +1,18 @@
 /// The first frame on an urgent or bulk connection, sent by its dialer.
 public struct Join: Hashable, Sendable {
-    /// Which of the two this connection is.
+    /// What this connection carries.
     public var lane: Lane
+    /// Which of the urgent lanes it is, from 0; 0 for the bulk lane.
+    public var index: Int
     /// The migration to join.
     public var migration: MigrationID
     /// The nonce from the HELLO of the side that accepts.
     public var nonce: Nonce
 
     /// A JOIN of the version spoken here.
-    public init(lane: Lane, migration: MigrationID, nonce: Nonce) {
+    public init(lane: Lane, index: Int = 0, migration: MigrationID, nonce: Nonce) {
         self.lane = lane
+        self.index = index
         self.migration = migration
         self.nonce = nonce
     }
@@ -20,7 +23,7 @@ public struct Join: Hashable, Sendable {
         writer.append(Wire.magic)
         writer.append(Wire.version)
         writer.append(lane.rawValue)
-        writer.append(UInt8(0))
+        writer.append(UInt8(index))
         writer.append(migration)
         writer.append(nonce)
         return writer.finish()
@@ -29,7 +32,9 @@ public struct Join: Hashable, Sendable {
     init(from reader: inout WireReader) throws(ProtocolError) {
         try reader.readOpening()
         lane = try reader.readValue("lane")
-        try reader.readReserved()
+        let index: UInt8 = try reader.read("lane index")
+        try reader.require(UInt64(index), field: "lane index", in: lane.indices)
+        self.index = Int(index)
         migration = try reader.readIdentifier("migration id")
         nonce = try reader.readIdentifier("nonce")
     }
@@ -41,4 +46,11 @@ public enum Lane: UInt8, CaseIterable, Hashable, Sendable {
     case urgent = 1
     /// Pages that the source pushes.
     case bulk = 2
+
+    fileprivate var indices: ClosedRange<UInt64> {
+        switch self {
+        case .urgent: 0...UInt64(Wire.maxUrgentLanes - 1)
+        case .bulk: 0...0
+        }
+    }
 }

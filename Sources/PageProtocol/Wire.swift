@@ -24,6 +24,9 @@ public enum Wire {
     /// Most regions that a guest may have.
     public static let maxRegions = 64
 
+    /// Urgent lanes of a migration.
+    public static let maxUrgentLanes = 16
+
     /// Most memory that a guest may have, in bytes.
     public static let maxMemoryBytes: UInt64 = 1 << 46
 

@@ -91,7 +91,7 @@ struct BulkPush: ~Copyable {
 
     /// Sends what was gathered: where faults have left gaps, many short runs leave by one call.
     private mutating func flush() throws(SystemError) {
-        let bytes = try gather.flush(to: sockets.bulk)
+        let bytes = try gather.flush(to: sockets.bulk.stream)
         memory.bytesSent.add(bytes, ordering: .relaxed)
         memory.pushLimit.rest(after: bytes, since: lastSend)
         lastSend = MonotonicClock.now()

@@ -1,17 +1,17 @@
 import LinuxSystem
 
-/// The urgent and bulk connections to one destination.
+/// The urgent and bulk connections to one destination: they end together.
 final class LaneSockets: Sendable {
-    let urgent: StreamSocket
-    let bulk: StreamSocket
+    let urgent: [SharedSocket]
+    let bulk: SharedSocket
 
-    init(urgent: consuming StreamSocket, bulk: consuming StreamSocket) {
+    init(urgent: [SharedSocket], bulk: SharedSocket) {
         self.urgent = urgent
         self.bulk = bulk
     }
 
     func shutdown() {
-        urgent.shutdown()
-        bulk.shutdown()
+        for socket in urgent { socket.stream.shutdown() }
+        bulk.stream.shutdown()
     }
 }

@@ -36,11 +36,15 @@ public final class SourceAgent: Sendable {
     private let lanes = Mutex<RunningLanes?>(nil)
 
     /// The sockets and threads of one connection to a destination.
-    private struct RunningLanes: ~Copyable {
+    private struct RunningLanes {
         let sockets: LaneSockets
-        var urgent: JoinedThread
-        var bulk: JoinedThread?
+        let threads: ThreadGroup
         var pushes = false
+
+        func end() {
+            sockets.shutdown()
+            threads.join()
+        }
     }
 
     /// Makes an agent for a workload's regions.
@@ -62,16 +66,27 @@ public final class SourceAgent: Sendable {
     }
 
     /// Starts to answer on the lanes of a connection. Until ``freeze()`` only probes are answered.
-    public func attach(urgent: consuming StreamSocket, bulk: consuming StreamSocket) throws(SystemError) {
+    ///
+    /// - Parameter urgent: those of the destination's threads that serve faults; each is answered by a thread of its own.
+    public func attach(urgent: [SharedSocket], bulk: SharedSocket) throws(SystemError) {
         memory.pushLimit.lift(false)
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
-        let thread = try JoinedThread(name: "urgent-serve", pace: .urgent) { [memory, onEvent] in
-            var service = UrgentService(memory: memory, sockets: sockets, onEvent: onEvent)
-            service.run()
+        let running = RunningLanes(sockets: sockets, threads: ThreadGroup())
+        do throws(SystemError) {
+            for socket in urgent {
+                try running.threads.run("urgent-serve", pace: .urgent) { [memory, onEvent] in
+                    var service = UrgentService(socket, of: sockets, memory: memory, onEvent: onEvent)
+                    service.run()
+                }
+            }
+        } catch {
+            running.end()
+            throw error
         }
-        var running: RunningLanes? = RunningLanes(sockets: sockets, urgent: thread, bulk: nil)
-        lanes.withLock { swap(&running, &$0) }
-        precondition(running == nil, "lanes were attached already")
+        lanes.withLock { lanes in
+            precondition(lanes == nil, "lanes were attached already")
+            lanes = running
+        }
     }
 
     /// From now on the workload is stopped and its memory does not change: requests are answered.
@@ -94,9 +109,9 @@ public final class SourceAgent: Sendable {
     /// Starts to push every page that has not been sent, on from behind the newest request; once on each connection.
     public func startPush() throws(SystemError) {
         try lanes.withLock { (lanes) throws(SystemError) in
-            guard let sockets = lanes?.sockets, lanes?.pushes == false else { return }
+            guard let running = lanes, !running.pushes else { return }
             lanes?.pushes = true
-            lanes?.bulk = try JoinedThread(name: "bulk-push", pace: .background) { [memory, onEvent] in
+            try running.threads.run("bulk-push", pace: .background) { [memory, onEvent, sockets = running.sockets] in
                 var push = BulkPush(memory: memory, sockets: sockets, onEvent: onEvent)
                 push.run()
             }
@@ -112,12 +127,11 @@ public final class SourceAgent: Sendable {
 
     /// Ends the lanes and waits for their threads.
     public func detach() {
-        var running: RunningLanes? = nil
-        lanes.withLock { swap(&running, &$0) }
+        let running = lanes.withLock { $0.take() }
+        // First, so that no thread waits for the peer, nor for its turn.
         running?.sockets.shutdown()
         memory.pushLimit.lift(true)
-        // Dropping the threads joins them.
-        running = nil
+        running?.end()
     }
 
     /// From now on, what was not received counts as not sent: it was in flight when the lanes broke.

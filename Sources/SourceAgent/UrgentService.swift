@@ -2,9 +2,10 @@ import LinuxSystem
 import PageProtocol
 import Synchronization
 
-/// The thread that answers page requests: reads what has arrived, answers all of it by one send.
+/// A thread that answers page requests on one lane: reads what has arrived, answers all of it by one send.
 struct UrgentService: ~Copyable {
     private let memory: SentMemory
+    private let socket: SharedSocket
     private let sockets: LaneSockets
     private let onEvent: @Sendable (SourceAgent.Event) -> Void
     private var gather = FrameGather()
@@ -16,7 +17,14 @@ struct UrgentService: ~Copyable {
     /// The newest request for a single page among those that are being answered.
     private var newest: PageRun?
 
-    init(memory: SentMemory, sockets: LaneSockets, onEvent: @escaping @Sendable (SourceAgent.Event) -> Void) {
+    /// Makes one for one of the urgent lanes.
+    init(
+        _ socket: SharedSocket,
+        of sockets: LaneSockets,
+        memory: SentMemory,
+        onEvent: @escaping @Sendable (SourceAgent.Event) -> Void
+    ) {
+        self.socket = socket
         self.memory = memory
         self.sockets = sockets
         self.onEvent = onEvent
@@ -42,8 +50,8 @@ struct UrgentService: ~Copyable {
     private mutating func serve() throws {
         var filled = 0
         while true {
-            let received = try sockets.urgent.receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
-            guard received > 0 else { throw LaneClosed(peer: sockets.urgent.peer) }
+            let received = try socket.stream.receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+            guard received > 0 else { throw LaneClosed(peer: socket.stream.peer) }
             filled += received
             guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
             let offset = filled / LaneFrame.encodedByteCount * LaneFrame.encodedByteCount
@@ -127,7 +135,7 @@ struct UrgentService: ~Copyable {
 
     @inline(__always)
     private mutating func flush() throws(SystemError) {
-        let bytes = try gather.flush(to: sockets.urgent)
+        let bytes = try gather.flush(to: socket.stream)
         memory.bytesSent.add(bytes, ordering: .relaxed)
     }
 }

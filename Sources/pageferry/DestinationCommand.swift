@@ -67,6 +67,7 @@ struct DestinationCommand: AsyncParsableCommand {
         var configuration = try agentOptions.configuration()
         configuration.startsStopped = stopped
         configuration.prefetch = faultOptions.prefetch
+        configuration.faultThreads = faultOptions.threads
         // Asked for now, so that a missing permission is told before anybody counts on this host.
         _ = try Userfaultfd()
         let attached = try attach.map { try AttachedLanding(socketPath: $0, logger: logger) }

@@ -1,5 +1,7 @@
 import ArgumentParser
 import DestinationAgent
+import LinuxSystem
+import PageProtocol
 
 /// How a destination has pages that are touched, and which it asks for before that.
 struct FaultOptions: ParsableArguments {
@@ -29,6 +31,15 @@ struct FaultOptions: ParsableArguments {
     )
     var window: Int?
 
+    @Option(
+        help: ArgumentHelp(
+            "Threads that serve faults, each over a connection of its own, 1 to 16 (default: one for every four "
+                + "processors, at least 1 and at most 4).",
+            valueName: "threads"
+        )
+    )
+    var faultThreads: Int?
+
     @Flag(
         help: ArgumentHelp(
             "Let each thread of a built-in workload fetch the pages that it touches by itself, with nothing asked for "
@@ -46,11 +57,17 @@ struct FaultOptions: ParsableArguments {
         }
     }
 
+    /// How many threads serve faults.
+    var threads: Int {
+        inThread ? 1 : faultThreads ?? min(4, max(1, Processors.online / 4))
+    }
+
     /// The same options as the arguments of another command.
     var arguments: [String] {
         var arguments: [String] = []
         if let policy { arguments += ["--prefetch", policy.rawValue] }
         if let window { arguments += ["--prefetch-window", "\(window)"] }
+        if let faultThreads { arguments += ["--fault-threads", "\(faultThreads)"] }
         if inThread { arguments.append("--in-thread") }
         return arguments
     }
@@ -58,6 +75,12 @@ struct FaultOptions: ParsableArguments {
     func validate() throws {
         guard !inThread || policy == nil && window == nil else {
             throw ValidationError("with --in-thread nothing is asked for ahead; drop --prefetch and --prefetch-window")
+        }
+        guard faultThreads == nil || !inThread else {
+            throw ValidationError("with --in-thread no thread serves the faults of others; drop --fault-threads")
+        }
+        guard (1...Wire.maxUrgentLanes).contains(faultThreads ?? 1) else {
+            throw ValidationError("--fault-threads is 1 to \(Wire.maxUrgentLanes)")
         }
         guard let window else { return }
         guard policy != Policy.none else {

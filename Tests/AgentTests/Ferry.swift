@@ -11,6 +11,7 @@ final class Ferry: Sendable {
     let regions: [MemoryRegion]
     let arriving: [MemoryRegion]
     let table: RegionTable
+    private let faultThreads: Int
     let destination: DestinationAgent
     let destinationEvents: EventLog<DestinationAgent.Event>
     private let readers = ThreadGroup()
@@ -21,8 +22,10 @@ final class Ferry: Sendable {
         pageSize: Int = Ferry.pageSize,
         zeroEvery: Int = 4,
         prefetch: Prefetch = .none,
-        inThread: Bool = false
+        inThread: Bool = false,
+        faultThreads: Int = 1
     ) throws {
+        self.faultThreads = faultThreads
         var regions: [MemoryRegion] = []
         for (index, count) in pageCounts.enumerated() {
             let region = try MemoryRegion(name: "region\(index)", pageSize: pageSize, pageCount: count)
@@ -63,6 +66,7 @@ final class Ferry: Sendable {
             resident: arriving.map { try PageBitmap(pageCount: $0.pageCount) },
             table: table,
             prefetch: prefetch,
+            faultThreads: faultThreads,
             resolvesInThread: inThread
         ) { log.add($0) }
         try destination.start()
@@ -84,22 +88,16 @@ final class Ferry: Sendable {
 
     /// Joins a source to the destination.
     func connect(_ source: SourceAgent) throws {
-        let connection = try Connection()
-        try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
-        try destination.attach(
-            urgent: connection.destination.urgent.taken(),
-            bulk: connection.destination.bulk.taken()
-        )
+        let connection = try Connection(urgentLanes: faultThreads)
+        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+        try destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
     }
 
-    /// Gives the destination a source that the test plays itself: its ends of the two lanes.
-    func connectToTest() throws -> (urgent: Peer, bulk: Peer) {
-        let connection = try Connection()
-        try destination.attach(
-            urgent: connection.destination.urgent.taken(),
-            bulk: connection.destination.bulk.taken()
-        )
-        return (Peer(try connection.source.urgent.taken()), Peer(try connection.source.bulk.taken()))
+    /// Gives the destination a source that the test plays itself: its ends of the first urgent lane and of the bulk lane.
+    func connectToTest() throws -> (urgent: SharedSocket, bulk: SharedSocket) {
+        let connection = try Connection(urgentLanes: faultThreads)
+        try destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
+        return (connection.source.urgent[0], connection.source.bulk)
     }
 
     /// Touches pages of a region one by one on a thread of its own.

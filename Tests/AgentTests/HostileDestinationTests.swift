@@ -10,8 +10,8 @@ struct HostileDestinationTests {
     private final class Served: Sendable {
         let source: SourceAgent
         let events: EventLog<SourceAgent.Event>
-        let urgent: Peer
-        let bulk: Peer
+        let urgent: SharedSocket
+        let bulk: SharedSocket
 
         init(pageCount: Int = 8) throws {
             let region = try MemoryRegion(name: "ram", pageCount: pageCount)
@@ -21,9 +21,9 @@ struct HostileDestinationTests {
             events = log
             source = try SourceAgent(regions: [region], table: RegionTable([shape])) { log.add($0) }
             let connection = try Connection()
-            try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
-            urgent = Peer(try connection.destination.urgent.taken())
-            bulk = Peer(try connection.destination.bulk.taken())
+            try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+            urgent = connection.destination.urgent[0]
+            bulk = connection.destination.bulk
         }
     }
 
@@ -31,11 +31,11 @@ struct HostileDestinationTests {
         let served = try Served()
         defer { served.source.detach() }
         let run = PageRun(region: 0, count: 1, first: 3)
-        try served.urgent.socket.send(.pageRequest(run))
+        try served.urgent.stream.send(.pageRequest(run))
         let loss = try #require(served.events.loss())
         #expect(loss.lane == .urgent)
         #expect(loss.reason == "the peer asked for a \(run) before the workload was stopped")
-        #expect(try served.urgent.socket.receiveFrame() == nil)
+        #expect(try served.urgent.stream.receiveFrame() == nil)
         #expect(served.source.progress.bytesSent == 0)
     }
 
@@ -44,7 +44,7 @@ struct HostileDestinationTests {
         defer { served.source.detach() }
         served.source.freeze()
         served.source.thaw()
-        try served.urgent.socket.send(.pageRequest(PageRun(region: 0, count: 1, first: 3)))
+        try served.urgent.stream.send(.pageRequest(PageRun(region: 0, count: 1, first: 3)))
         #expect(served.events.loss()?.lane == .urgent)
         #expect(served.source.progress.bytesSent == 0)
     }
@@ -58,7 +58,7 @@ struct HostileDestinationTests {
         let served = try Served()
         defer { served.source.detach() }
         served.source.freeze()
-        try served.urgent.socket.send(.pageRequest(run))
+        try served.urgent.stream.send(.pageRequest(run))
         let loss = try #require(served.events.loss())
         #expect(loss.lane == .urgent)
         #expect(loss.reason.contains("region \(run.region)"))
@@ -70,7 +70,7 @@ struct HostileDestinationTests {
         let served = try Served()
         defer { served.source.detach() }
         served.source.freeze()
-        try served.urgent.socket.send(frame, body: [UInt8](repeating: 0, count: Int(frame.bodyByteCount)))
+        try served.urgent.stream.send(frame, body: [UInt8](repeating: 0, count: Int(frame.bodyByteCount)))
         #expect(try #require(served.events.loss()).reason.contains("which a destination never sends"))
     }
 
@@ -78,9 +78,9 @@ struct HostileDestinationTests {
         let served = try Served()
         defer { served.source.detach() }
         served.source.freeze()
-        try served.urgent.socket.send((0..<999).map { UInt8(truncatingIfNeeded: $0 &* 83 &+ 17) })
+        try served.urgent.stream.send((0..<999).map { UInt8(truncatingIfNeeded: $0 &* 83 &+ 17) })
         #expect(served.events.loss()?.lane == .urgent)
-        #expect(try served.urgent.socket.receiveFrame() == nil)
+        #expect(try served.urgent.stream.receiveFrame() == nil)
     }
 
     @Test func `a request in two halves is answered as one`() throws {
@@ -94,15 +94,15 @@ struct HostileDestinationTests {
             LaneFrame.pageRequest(PageRun(region: 0, count: 2, first: 6))
                 .encode(into: base + LaneFrame.encodedByteCount)
         }
-        try served.urgent.socket.send(Array(bytes.prefix(31)))
-        #expect(try served.urgent.socket.receiveFrame() == .probeReply)
+        try served.urgent.stream.send(Array(bytes.prefix(31)))
+        #expect(try served.urgent.stream.receiveFrame() == .probeReply)
         var body = [UInt8](repeating: 9, count: 4096)
-        #expect(try body.withUnsafeMutableBytes { try served.urgent.socket.receive(exactly: $0) } == 4096)
-        try served.urgent.socket.send(Array(bytes.dropFirst(31)))
+        #expect(try body.withUnsafeMutableBytes { try served.urgent.stream.receive(exactly: $0) } == 4096)
+        try served.urgent.stream.send(Array(bytes.dropFirst(31)))
         #expect(
-            try served.urgent.socket.receiveFrame() == .pages(PageRun(region: 0, count: 2, first: 6), pageSize: 4096)
+            try served.urgent.stream.receiveFrame() == .pages(PageRun(region: 0, count: 2, first: 6), pageSize: 4096)
         )
-        #expect(try body.withUnsafeMutableBytes { try served.urgent.socket.receive(exactly: $0) } == 4096)
+        #expect(try body.withUnsafeMutableBytes { try served.urgent.stream.receive(exactly: $0) } == 4096)
         #expect(body[0] == 7)
     }
 
@@ -112,7 +112,7 @@ struct HostileDestinationTests {
         try served.source.startPush()
         // Far more than the sockets' buffers take: the answering thread blocks.
         let asker = try JoinedThread(name: "ask") {
-            while (try? served.urgent.socket.send(.pageRequest(PageRun(region: 0, count: 200, first: 0)))) != nil {}
+            while (try? served.urgent.stream.send(.pageRequest(PageRun(region: 0, count: 200, first: 0)))) != nil {}
         }
         served.source.detach()
         asker.join()

@@ -75,12 +75,12 @@ struct HostileSourceTests {
         do {
             let peer = try ferry.connectToTest()
             // The fault is asked for first, so that it is known to wait.
-            let request = try #require(try peer.urgent.socket.receiveFrame())
+            let request = try #require(try peer.urgent.stream.receiveFrame())
             #expect(request.kind == .pageRequest)
             #expect(request.run == PageRun(region: 0, count: 1, first: 5))
             let attacked = lane == .urgent ? peer.urgent : peer.bulk
-            try attacked.socket.send(attack.bytes)
-            if attack == .truncatedHeader || attack == .truncatedPage { attacked.socket.shutdown() }
+            try attacked.stream.send(attack.bytes)
+            if attack == .truncatedHeader || attack == .truncatedPage { attacked.stream.shutdown() }
             let loss = try #require(ferry.lossAtDestination())
             #expect(loss.lane == lane)
             #expect(loss.reason.contains(attack.reason))
@@ -109,7 +109,7 @@ struct HostileSourceTests {
         do {
             let peer = try ferry.connectToTest()
             let run = PageRun(region: 0, count: 1, first: 7)
-            try peer.urgent.socket.send(.pages(run, pageSize: 4096), body: [UInt8](repeating: 0xaa, count: 4096))
+            try peer.urgent.stream.send(.pages(run, pageSize: 4096), body: [UInt8](repeating: 0xaa, count: 4096))
             let loss = try #require(ferry.lossAtDestination())
             #expect(loss.lane == .urgent)
             #expect(loss.reason == "the peer sent a \(run), which nobody asked for")
@@ -125,8 +125,8 @@ struct HostileSourceTests {
         try ferry.touch(region: 0, [5])
         do {
             let peer = try ferry.connectToTest()
-            _ = try peer.urgent.socket.receiveFrame()
-            try peer.urgent.socket.send(.zeroes(PageRun(region: 0, count: 2, first: 5)))
+            _ = try peer.urgent.stream.receiveFrame()
+            try peer.urgent.stream.send(.zeroes(PageRun(region: 0, count: 2, first: 5)))
             #expect(ferry.lossAtDestination()?.lane == .urgent)
         }
         ferry.destination.detach()
@@ -139,9 +139,9 @@ struct HostileSourceTests {
         let peer = try ferry.connectToTest()
         let run = PageRun(region: 0, count: 2, first: 1)
         for byte in [UInt8(1), 2, 3] {
-            try peer.bulk.socket.send(.pages(run, pageSize: 4096), body: [UInt8](repeating: byte, count: 8192))
+            try peer.bulk.stream.send(.pages(run, pageSize: 4096), body: [UInt8](repeating: byte, count: 8192))
         }
-        try peer.bulk.socket.send(.zeroes(PageRun(region: 0, count: 8, first: 0)))
+        try peer.bulk.stream.send(.zeroes(PageRun(region: 0, count: 8, first: 0)))
         #expect(ferry.waitUntilResident())
         #expect(ferry.arriving[0].page(1).load(as: UInt8.self) == 1)
         #expect(ferry.arriving[0].page(2).load(as: UInt8.self) == 1)

@@ -47,8 +47,8 @@ struct InThreadTests {
         source.freeze()
         // A connection on which nobody answers, and which breaks.
         let (urgent, bulk) = try ferry.connectToTest()
-        #expect(try urgent.socket.receiveFrame()?.kind == .pageRequest)
-        urgent.socket.shutdown()
+        #expect(try urgent.stream.receiveFrame()?.kind == .pageRequest)
+        urgent.stream.shutdown()
         #expect(ferry.lossAtDestination()?.lane == .urgent)
         withExtendedLifetime(bulk) {}
         ferry.destination.detach()
@@ -72,8 +72,8 @@ struct InThreadTests {
         let (urgent, bulk) = try ferry.connectToTest()
         try ferry.touch(region: 0, [5, 6])
         for page in [5, 6] as [UInt64] {
-            #expect(try urgent.socket.receiveFrame() == .pageRequest(PageRun(region: 0, count: 1, first: page)))
-            try bulk.socket.send(.zeroes(PageRun(region: 0, count: 1, first: page)))
+            #expect(try urgent.stream.receiveFrame() == .pageRequest(PageRun(region: 0, count: 1, first: page)))
+            try bulk.stream.send(.zeroes(PageRun(region: 0, count: 1, first: page)))
         }
         ferry.waitForReaders()
         #expect(ferry.destination.progress.zero == 2)
@@ -99,9 +99,9 @@ struct InThreadTests {
         defer { ferry.end() }
         let (urgent, bulk) = try ferry.connectToTest()
         try ferry.touch(region: 0, [5])
-        #expect(try urgent.socket.receiveFrame() == .pageRequest(PageRun(region: 0, count: 1, first: 5)))
+        #expect(try urgent.stream.receiveFrame() == .pageRequest(PageRun(region: 0, count: 1, first: 5)))
         let wrong = PageRun(region: 0, count: 1, first: 6)
-        try urgent.socket.send(.pages(wrong, pageSize: 4096), body: [UInt8](repeating: 7, count: 4096))
+        try urgent.stream.send(.pages(wrong, pageSize: 4096), body: [UInt8](repeating: 7, count: 4096))
         #expect(ferry.lossAtDestination()?.reason.contains("nobody asked for") == true)
         #expect(ferry.destination.progress.pagesResident == 0)
         withExtendedLifetime(bulk) {}

@@ -17,8 +17,8 @@ struct MemoryReleaseTests {
         let region: MemoryRegion
         let source: SourceAgent
         let events: EventLog<SourceAgent.Event>
-        let urgent: Peer
-        let bulk: Peer
+        let urgent: SharedSocket
+        let bulk: SharedSocket
 
         init(pageCount: Int) throws {
             region = try MemoryRegion(name: "ram", pageCount: pageCount)
@@ -30,19 +30,19 @@ struct MemoryReleaseTests {
                 log.add($0)
             }
             let connection = try Connection()
-            try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
-            urgent = Peer(try connection.destination.urgent.taken())
-            bulk = Peer(try connection.destination.bulk.taken())
+            try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+            urgent = connection.destination.urgent[0]
+            bulk = connection.destination.bulk
             source.freeze()
         }
 
         /// Reads all that the push sends.
         func drain() throws {
             var left = region.pageCount
-            while left > 0, let frame = try bulk.socket.receiveFrame() {
+            while left > 0, let frame = try bulk.stream.receiveFrame() {
                 left -= Int(frame.run.count)
                 var body = [UInt8](repeating: 0, count: Int(frame.bodyByteCount))
-                _ = try body.withUnsafeMutableBytes { try bulk.socket.receive(exactly: $0) }
+                _ = try body.withUnsafeMutableBytes { try bulk.stream.receive(exactly: $0) }
             }
         }
     }
@@ -66,9 +66,9 @@ struct MemoryReleaseTests {
         try served.drain()
         #expect(served.events.waitUntilSent())
         #expect(presentPages(served.region) == 0)
-        try served.urgent.socket.send(.pageRequest(PageRun(region: 0, count: 3, first: 5)))
-        try served.urgent.socket.send(.probe)
-        #expect(try served.urgent.socket.receiveFrame()?.kind == .probeReply)
+        try served.urgent.stream.send(.pageRequest(PageRun(region: 0, count: 3, first: 5)))
+        try served.urgent.stream.send(.probe)
+        #expect(try served.urgent.stream.receiveFrame()?.kind == .probeReply)
     }
 
     @Test func `faults and a push that gives memory back bring every page as it was`() throws {

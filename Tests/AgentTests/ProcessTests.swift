@@ -32,9 +32,10 @@ struct ProcessTests {
         let log = try EventLog<SourceAgent.Event>()
         let source = try SourceAgent(regions: [region], table: RegionTable([shape])) { log.add($0) }
         let address = SocketAddress.tcp(host: "127.0.0.1", port: port)
-        let urgent = try StreamSocket(connectingTo: address)
+        let urgent = SharedSocket(try StreamSocket(connectingTo: address))
+        let bulk = SharedSocket(try StreamSocket(connectingTo: address))
         source.freeze()
-        try source.attach(urgent: urgent, bulk: StreamSocket(connectingTo: address))
+        try source.attach(urgent: [urgent], bulk: bulk)
         guard log.waitUntilSent(), log.loss() != nil else { throw Missing(what: "the destination's end") }
         source.detach()
     }
@@ -55,7 +56,7 @@ struct ProcessTests {
         defer { destination.stop() }
         let urgent = try Connection.accept(from: shared.listener)
         let bulk = try Connection.accept(from: shared.listener)
-        try destination.attach(urgent: urgent.taken(), bulk: bulk.taken())
+        try destination.attach(urgent: [urgent], bulk: bulk)
         return region.page(0).load(fromByteOffset: 4095, as: UInt8.self)
     }
 

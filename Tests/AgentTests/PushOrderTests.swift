@@ -20,8 +20,8 @@ struct PushOrderTests {
         let source: SourceAgent
         let events: EventLog<SourceAgent.Event>
         let regions: [MemoryRegion]
-        var urgent: Peer
-        var bulk: Peer
+        var urgent: SharedSocket
+        var bulk: SharedSocket
 
         init(pageCounts: [Int], zeroEvery: Int = 1_000_000) throws {
             var regions: [MemoryRegion] = []
@@ -50,11 +50,11 @@ struct PushOrderTests {
             source.freeze()
         }
 
-        private static func join(_ source: SourceAgent) throws -> (Peer, Peer) {
+        private static func join(_ source: SourceAgent) throws -> (SharedSocket, SharedSocket) {
             let connection = try Connection()
-            try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
+            try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
             return (
-                Peer(try connection.destination.urgent.taken()), Peer(try connection.destination.bulk.taken())
+                connection.destination.urgent[0], connection.destination.bulk
             )
         }
 
@@ -73,19 +73,19 @@ struct PushOrderTests {
         /// Asks for a page and waits for it.
         func request(_ place: Place) throws {
             let run = PageRun(region: UInt32(place.region), count: 1, first: UInt64(place.page))
-            try urgent.socket.send(.pageRequest(run))
+            try urgent.stream.send(.pageRequest(run))
             guard try next(on: urgent) == [place] else { throw Missing(what: "page \(place)") }
             // Once a probe behind it is answered, all that followed from the request is done.
-            try urgent.socket.send(.probe)
+            try urgent.stream.send(.probe)
             _ = try next(on: urgent)
         }
 
         /// The pages of the next frame on a lane.
-        func next(on lane: Peer) throws -> [Place] {
-            guard let frame = try lane.socket.receiveFrame() else { throw Missing(what: "a frame") }
+        func next(on lane: SharedSocket) throws -> [Place] {
+            guard let frame = try lane.stream.receiveFrame() else { throw Missing(what: "a frame") }
             let body = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(frame.bodyByteCount), alignment: 8)
             defer { body.deallocate() }
-            guard try lane.socket.receive(exactly: body) == body.count else { throw Missing(what: "pages") }
+            guard try lane.stream.receive(exactly: body) == body.count else { throw Missing(what: "pages") }
             let first = Int(frame.run.first)
             if frame.kind == .pages {
                 for index in 0..<Int(frame.run.count) {
@@ -189,7 +189,7 @@ struct PushOrderTests {
     @Test func `what was asked for ahead is not followed`() throws {
         let pushing = try Pushing(pageCounts: [1000])
         defer { pushing.source.detach() }
-        try pushing.urgent.socket.send(.pageRequest(PageRun(region: 0, count: 16, first: 500)))
+        try pushing.urgent.stream.send(.pageRequest(PageRun(region: 0, count: 16, first: 500)))
         #expect(try pushing.next(on: pushing.urgent) == places(0, 500..<516))
         try pushing.source.startPush()
         #expect(try pushing.pushed(984) == places(0, 0..<500) + places(0, 516..<1000))

@@ -38,11 +38,8 @@ struct SharedMemoryTests {
         let source = try SourceAgent(regions: [region], table: table) { _ in }
         defer { source.detach() }
         let connection = try Connection()
-        try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
-        try destination.attach(
-            urgent: connection.destination.urgent.taken(),
-            bulk: connection.destination.bulk.taken()
-        )
+        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+        try destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
         source.freeze()
         #expect((guest.base + 7 * 4096).load(as: Int.self) == 7)
         #expect((guest.base + 8 * 4096).load(as: Int.self) == 0)

@@ -174,12 +174,12 @@ struct TransferTests {
         let (source, _) = try ferry.makeSource()
         defer { source.detach() }
         let connection = try Connection()
-        try source.attach(urgent: connection.source.urgent.taken(), bulk: connection.source.bulk.taken())
-        let urgent = try connection.destination.urgent.taken()
+        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+        let urgent = connection.destination.urgent
         // Probes are answered while the workload still runs on the source.
-        #expect(try Floor.roundTrip(on: urgent) > 0)
+        #expect(try Floor.roundTrip(on: urgent[0].stream) > 0)
         #expect(try Floor.localFault() > 0)
-        try ferry.destination.attach(urgent: urgent, bulk: connection.destination.bulk.taken())
+        try ferry.destination.attach(urgent: urgent, bulk: connection.destination.bulk)
         source.freeze()
         try ferry.touch(region: 0, Array(0..<8))
         ferry.waitForReaders()
@@ -229,19 +229,19 @@ struct TransferTests {
 
     @Test func `a source that trickles does not put the end of the floor's measurement off`() throws {
         let connection = try Connection()
-        let peer = Peer(try connection.source.urgent.taken())
+        let peer = connection.source.urgent[0]
         let trickle = try JoinedThread(name: "trickle") {
             // The pause is what the peer does, not what the test waits for.
-            while (try? peer.socket.send([0])) != nil { usleep(10_000) }
+            while (try? peer.stream.send([0])) != nil { usleep(10_000) }
         }
-        let urgent = try connection.destination.urgent.taken()
+        let urgent = connection.destination.urgent
         let begin = MonotonicClock.now()
         let error = try #require(throws: SystemError.self) {
-            _ = try Floor.roundTrip(on: urgent, within: 200_000_000)
+            _ = try Floor.roundTrip(on: urgent[0].stream, within: 200_000_000)
         }
         #expect("\(error)".contains("timed out"))
         #expect(MonotonicClock.now() - begin < 5_000_000_000)
-        urgent.shutdown()
+        urgent[0].stream.shutdown()
         trickle.join()
     }
 }

@@ -31,7 +31,8 @@ struct BadInputTests {
             ["destination", "--qmp", "/tmp/b.sock", "--prefetch", "all"],
             ["destination", "--qmp", "/tmp/b.sock", "--prefetch-window", "0"],
             ["demo", "--prefetch-window", "1025"], ["demo", "--prefetch", "fault-around", "--prefetch-window", "-1"],
-            ["demo", "--prefetch", "none", "--prefetch-window", "16"],
+            ["demo", "--prefetch", "none", "--prefetch-window", "16"], ["demo", "--fault-threads", "0"],
+            ["demo", "--fault-threads", "17"], ["demo", "--fault-threads", "2", "--in-thread"],
             ["destination", "--qmp", "/tmp/b.sock", "--attach", "/" + String(repeating: "x", count: 107)],
             ["migrate", "--source", "/tmp/a.sock", "--destination", "/tmp/b.sock", "--uri", "unix:/tmp/b"],
         ]

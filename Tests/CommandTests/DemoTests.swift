@@ -153,6 +153,18 @@ struct DemoTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
+    @Test("serves faults by as many threads as it is told", .timeLimit(.minutes(2)))
+    func faultThreads() throws {
+        let finished = try Executable.run(
+            Executable.pageferry,
+            ["demo", "--memory", "16MiB", "--threads", "8", "--no-push", "--fault-threads", "3", "--json"]
+        )
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "completed")
+        #expect(try report.number("verify", "corrupt") == 0)
+    }
+
     @Test(
         "gives the workload back to the source when a device fails",
         .timeLimit(.minutes(2)),

@@ -85,7 +85,10 @@ struct BadInputTests {
     }
 
     /// Sources that break the protocol before they are taken.
-    @Test(arguments: ["gone after HELLO", "gone after REGIONS", "REGIONS twice", "silent lane", "gone between lanes"])
+    @Test(arguments: [
+        "gone after HELLO", "gone after REGIONS", "REGIONS twice", "silent lane", "gone between lanes",
+        "a lane too many",
+    ])
     func `a source that breaks off before READY leaves the place to the next`(what: String) async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
@@ -110,6 +113,11 @@ struct BadInputTests {
             // The probe of the urgent lane is not answered; after seconds the destination gives up.
             let told = await raw.untilHangUp()
             #expect(told?.isEmpty == false)
+        case "a lane too many":
+            let lane = try RawSource.join(.urgent, index: 1, raw.migration, nonce, at: ferrying.address)
+            let told = try await onThread("lane") { try ControlLane.receive(from: lane.socket) }
+            #expect(told == .refused(reason: "no migration of that id and nonce waits for a urgent lane"))
+            raw.socket.shutdown()
         default:
             try raw.sendRegions()
             lanes.append(try RawSource.join(.urgent, raw.migration, nonce, at: ferrying.address))

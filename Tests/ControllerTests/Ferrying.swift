@@ -29,6 +29,7 @@ final class Ferrying: Sendable {
         lease: (any RunLeaseStore)? = nil,
         pushes: Bool = true,
         releasesMemory: Bool = false,
+        faultThreads: Int = 1,
         arriving: @escaping @Sendable (TestWorkload) -> Void = { _ in }
     ) async throws {
         workload = try TestWorkload.filled(journal: journal)
@@ -40,6 +41,7 @@ final class Ferrying: Sendable {
         configuration.afterStartRefusal = refusal
         configuration.pushes = pushes
         configuration.releasesMemory = releasesMemory
+        configuration.faultThreads = faultThreads
         if let lease { configuration.lease = (lease, "test") }
         source = Host(workload: workload, configuration: configuration, log: log)
         destination = Host(landing: landing, configuration: configuration, log: log)

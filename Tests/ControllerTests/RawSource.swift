@@ -54,10 +54,16 @@ final class RawSource: Sendable {
     }
 
     /// Another connection, joined as a lane.
-    static func join(_ lane: Lane, _ migration: MigrationID, _ nonce: Nonce, at address: SocketAddress) throws -> Held {
+    static func join(
+        _ lane: Lane,
+        index: Int = 0,
+        _ migration: MigrationID,
+        _ nonce: Nonce,
+        at address: SocketAddress
+    ) throws -> Held {
         let socket = try StreamSocket(connectingTo: address)
         try socket.setReceiveTimeout(seconds: 30)
-        try socket.send(Join(lane: lane, migration: migration, nonce: nonce).encode())
+        try socket.send(Join(lane: lane, index: index, migration: migration, nonce: nonce).encode())
         return Held(socket)
     }
 

@@ -16,8 +16,9 @@ struct RecoveryTests {
         #expect(ferrying.source.passed.contains("postcopy-recover"))
     }
 
-    @Test func `loses no page, however often the link breaks`() async throws {
-        let ferrying = try await Ferrying(recovering: .seconds(60), pushes: false)
+    @Test(arguments: [1, 3])
+    func `loses no page, however often the link breaks`(faultThreads: Int) async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60), pushes: false, faultThreads: faultThreads)
         defer { ferrying.end() }
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "postcopy-active")

@@ -10,8 +10,8 @@ import Testing
 
     @Test func anAcceptedConnectionSaysWhichOneItIs() throws {
         #expect(try decodeOpening(.hello, payload(Samples.hello)) == .hello(Samples.hello))
-        for lane in Lane.allCases {
-            let join = Join(lane: lane, migration: Samples.migration, nonce: Samples.nonce)
+        for (lane, index) in [(Lane.urgent, 0), (.urgent, 15), (.bulk, 0)] {
+            let join = Join(lane: lane, index: index, migration: Samples.migration, nonce: Samples.nonce)
             let frame = join.encode()
             #expect(frame.count == 48)
             let (kind, length) = try OpeningFrame.decodeHeader(frame.span.extracting(0..<8).bytes)
@@ -66,6 +66,7 @@ import Testing
         (6, 0, ProtocolError.unknownValue(frame: .hello, field: "role", found: 0)),
         (6, 3, .unknownValue(frame: .hello, field: "role", found: 3)),
         (7, 2, .outOfBounds(frame: .hello, field: "flags", found: 2, allowed: 0...1)),
+        (7, 0xf4, .outOfBounds(frame: .hello, field: "flags", found: 4, allowed: 0...1)),
         (64, 2, .unknownValue(frame: .hello, field: "lease kind", found: 2)),
     ])
     func aFieldOfHelloThatMeansNothingIsRefused(offset: Int, value: UInt8, error: ProtocolError) throws {
@@ -77,12 +78,20 @@ import Testing
     @Test(arguments: [
         (6, 0, ProtocolError.unknownValue(frame: .join, field: "lane", found: 0)),
         (6, 3, .unknownValue(frame: .join, field: "lane", found: 3)),
-        (7, 1, .reservedNotZero(frame: .join, found: 1)),
+        (7, 1, .outOfBounds(frame: .join, field: "lane index", found: 1, allowed: 0...0)),
     ])
     func aFieldOfJoinThatMeansNothingIsRefused(offset: Int, value: UInt8, error: ProtocolError) {
         var bad = Array(join.encode().dropFirst(8))
         bad[offset] = value
         #expect(throws: error) { try decodeOpening(.join, bad) }
+    }
+
+    @Test func ofUrgentLanesThereAreSixteen() {
+        var bad = Array(Join(lane: .urgent, migration: Samples.migration, nonce: Samples.nonce).encode().dropFirst(8))
+        bad[7] = 16
+        #expect(throws: ProtocolError.outOfBounds(frame: .join, field: "lane index", found: 16, allowed: 0...15)) {
+            try decodeOpening(.join, bad)
+        }
     }
 
     @Test func withoutALeaseItsFieldsAreEmpty() throws {

@@ -24,6 +24,17 @@ enum Samples {
         lease: .absent
     )
 
+    static let manyLanes = Hello(
+        role: .destination,
+        rejoins: true,
+        urgentLanes: 16,
+        capabilities: .startResult,
+        migration: migration,
+        instance: instance,
+        nonce: nonce,
+        lease: .absent
+    )
+
     static let ram = RegionShape(name: "ram", guestAddress: 0, pageSize: 4096, pageCount: 32768)
     static let high = RegionShape(name: "high", guestAddress: 1 << 32, pageSize: 2 << 20, pageCount: 3)
 
@@ -45,6 +56,7 @@ enum Samples {
     static let messages: [ControlMessage] = [
         .hello(hello),
         .hello(dialersHello),
+        .hello(manyLanes),
         .refused(reason: "64 MiB free, the guest has 128 MiB"),
         .regions(guest: guest),
         .regions(guest: largestGuest),

@@ -15,6 +15,7 @@ struct TorturePlan: CustomStringConvertible {
     let seed: UInt64
     let mebibytes: Int
     let threads: Int
+    let faultThreads: Int
     let usesLease: Bool
     let waitsAfterRefusal: Bool
     /// In MiB/s; 0 for as fast as it goes.
@@ -29,6 +30,7 @@ struct TorturePlan: CustomStringConvertible {
         self.seed = seed
         mebibytes = [8, 16].randomElement(using: &random) ?? 8
         threads = Int.random(in: 1...2, using: &random)
+        faultThreads = Int.random(in: 1...3, using: &random)
         usesLease = Int.random(in: 0..<4, using: &random) > 0
         waitsAfterRefusal = Bool.random(using: &random)
         pushLimit = [0, 0, 50, 200].randomElement(using: &random) ?? 0
@@ -58,7 +60,8 @@ struct TorturePlan: CustomStringConvertible {
 
     var description: String {
         let blows = blows.map { "\($0.fault) at \($0.at) for \($0.lasts) ms" }.joined(separator: ", ")
-        return "seed \(seed): \(mebibytes) MiB, \(threads) threads, \(usesLease ? "lease" : "no lease"), "
+        return
+            "seed \(seed): \(mebibytes) MiB, \(threads) threads, \(faultThreads) for faults, \(usesLease ? "lease" : "no lease"), "
             + "\(waitsAfterRefusal ? "wait" : "resume"), push \(pushLimit), devices \(devices), "
             + "disk \(diskIsTaken ? "taken" : "free"), \(blows)"
     }

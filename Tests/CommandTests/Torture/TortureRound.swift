@@ -57,6 +57,7 @@ final class TortureRound {
             hosts.destination,
             "destination",
             ["destination", "--qmp", workspace.file("destination"), "--insecure"]
+                + ["--fault-threads", "\(plan.faultThreads)"]
                 + ["--listen", "\(TwoHosts.destinationAddress):\(TortureRound.port)"]
         )
         // Replaced below: a process that ends at once.

@@ -1,0 +1,87 @@
+import Glibc
+import LinuxSystem
+import PageProtocol
+import SourceAgent
+import Synchronization
+import Testing
+
+@testable import DestinationAgent
+
+/// Several threads that serve faults, each on a lane of its own.
+@Suite(.timeLimit(.minutes(1)))
+struct FaultThreadsTests {
+    @Test(arguments: [Prefetch.none, .streams()])
+    func `bring every page to many readers, beside the push`(prefetch: Prefetch) throws {
+        let ferry = try Ferry(pageCounts: [3000, 1000], prefetch: prefetch, faultThreads: 3)
+        defer { ferry.end() }
+        let (source, _) = try ferry.serve()
+        defer { source.detach() }
+        for reader in 0..<8 {
+            try ferry.touch(region: 0, Array(stride(from: reader, to: 3000, by: 8)).shuffled())
+            try ferry.touch(region: 1, Array(0..<1000).shuffled())
+        }
+        try source.startPush()
+        ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
+        #expect(ferry.wrongPages() == [])
+        let progress = ferry.destination.progress
+        #expect(progress.waiting == 0)
+        #expect(progress.demand + progress.prefetched + progress.pushed + progress.zero == ferry.pagesTotal)
+    }
+
+    @Test func `ask for each page once, on the lane of the thread that read its fault`() throws {
+        let ferry = try Ferry(pageCounts: [4000], zeroEvery: 1, faultThreads: 2)
+        defer { ferry.end() }
+        let connection = try Connection(urgentLanes: 2)
+        try ferry.destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
+        let asked = Asked()
+        var answering: [Handover<JoinedThread>] = []
+        for lane in 0..<2 {
+            let socket = connection.source.urgent[lane]
+            let thread = try JoinedThread(name: "answer") { Self.answer(on: socket, lane, asked) }
+            answering.append(Handover(thread))
+        }
+        for reader in 0..<16 { try ferry.touch(region: 0, Array(stride(from: reader, to: 4000, by: 16))) }
+        ferry.waitForReaders()
+        for socket in connection.source.urgent { socket.stream.shutdown() }
+        for thread in answering { thread.take()?.join() }
+        let pages = asked.pages.withLock { $0 }
+        #expect(pages[0].count + pages[1].count == 4000)
+        #expect(Set(pages[0]).union(pages[1]).count == 4000)
+        #expect(!pages[0].isEmpty && !pages[1].isEmpty)
+    }
+
+    private final class Asked: Sendable {
+        let pages = Mutex<[[UInt64]]>([[], []])
+    }
+
+    private static func answer(on socket: SharedSocket, _ lane: Int, _ asked: Asked) {
+        while let frame = try? socket.stream.receiveFrame() {
+            asked.pages.withLock { $0[lane].append(frame.run.first) }
+            try? socket.stream.send(.zeroes(frame.run))
+        }
+    }
+
+    @Test func `ask again for all that is waited for when the lanes are new, whoever read its fault`() throws {
+        let ferry = try Ferry(pageCounts: [600], faultThreads: 3)
+        defer { ferry.end() }
+        // Faults that are read without lanes, by whichever thread is free.
+        for reader in 0..<12 { try ferry.touch(region: 0, Array(stride(from: reader, to: 300, by: 12))) }
+        while ferry.destination.progress.waiting < 12 { usleep(1000) }
+        let lost = try Connection(urgentLanes: 3)
+        try ferry.destination.attach(urgent: lost.destination.urgent, bulk: lost.destination.bulk)
+        // More of them, asked for on lanes that nobody answers.
+        for reader in 0..<12 { try ferry.touch(region: 0, Array(stride(from: 300 + reader, to: 600, by: 12))) }
+        while ferry.destination.progress.waiting < 24 { usleep(1000) }
+        lost.source.urgent[2].stream.shutdown()
+        #expect(ferry.lossAtDestination()?.lane == .urgent)
+        ferry.destination.detach()
+        let (source, _) = try ferry.makeSource()
+        defer { source.detach() }
+        source.freeze()
+        try ferry.connect(source)
+        ferry.waitForReaders()
+        #expect(ferry.destination.progress.pagesResident == 600)
+        #expect(ferry.wrongPages() == [])
+    }
+}
