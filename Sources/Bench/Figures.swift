@@ -1,5 +1,5 @@
 public import Histogram
-import Telemetry
+public import Telemetry
 
 /// What one round of a case, or the median of several, has measured.
 public struct Figures: Codable, Hashable, Sendable {
@@ -15,6 +15,10 @@ public struct Figures: Codable, Hashable, Sendable {
     public var mebibytesPerSecond: Double?
     /// Seconds of processors that both ends used for each GiB.
     public var cpuSecondsPerGiB: Double?
+    /// How long nothing ran, in milliseconds.
+    public var milliseconds: Double?
+    /// Memory held.
+    public var mebibytes: Double?
 
     /// Nothing measured.
     public init() {}
@@ -27,7 +31,7 @@ public struct Figures: Codable, Hashable, Sendable {
     /// Every figure.
     static let paths: [(name: String, path: any WritableKeyPath<Figures, Double?> & Sendable)] = [
         ("p50", \.p50), ("p99", \.p99), ("p999", \.p999), ("seconds", \.seconds), ("MiB/s", \.mebibytesPerSecond),
-        ("CPU s/GiB", \.cpuSecondsPerGiB),
+        ("CPU s/GiB", \.cpuSecondsPerGiB), ("ms", \.milliseconds), ("MiB", \.mebibytes),
     ]
 
     /// The median of each figure.
@@ -53,7 +57,7 @@ public struct Figures: Codable, Hashable, Sendable {
 
     enum CodingKeys: String, CodingKey {
         case p50 = "p50_us", p99 = "p99_us", p999 = "p999_us", seconds, mebibytesPerSecond = "mib_s"
-        case cpuSecondsPerGiB = "cpu_s_per_gib"
+        case cpuSecondsPerGiB = "cpu_s_per_gib", milliseconds = "ms", mebibytes = "mib"
     }
 }
 
@@ -75,10 +79,15 @@ public struct Comparison: Sendable {
     /// What ours waited for absent pages in all rounds, in nanoseconds; nil where nobody waited.
     public let stalls: Histogram<UInt64>?
 
-    init(
+    /// Makes one out of its rounds.
+    ///
+    /// - Parameters:
+    ///   - rounds: ours and what it is held against, each pair measured one after the other.
+    ///   - stalls: what ours waited for absent pages.
+    public init(
         _ name: String,
         against: String,
-        _ rounds: Rounds,
+        _ rounds: [(ours: Figures, other: Figures)],
         stalls recorders: [LatencyRecorder] = []
     ) {
         self.name = name

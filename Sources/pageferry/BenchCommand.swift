@@ -38,6 +38,15 @@ struct BenchCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Memory that is pushed in a round, such as 256MiB.", valueName: "size"))
     var memory = ByteCount(bytes: 256 << 20)
 
+    @Option(
+        help: ArgumentHelp(
+            "Memory whose downtime is held against that of --memory, where both ends are on this host (default: 4 times "
+                + "--memory).",
+            valueName: "size"
+        )
+    )
+    var large: ByteCount?
+
     @Option(help: "Pages that are touched in a round where nothing is pushed.")
     var faults = 4000
 
@@ -56,11 +65,16 @@ struct BenchCommand: AsyncParsableCommand {
     @Flag(help: .hidden)
     var endWithInput = false
 
+    private var largeBytes: Int { large?.bytes ?? memory.bytes * 4 }
+
     func validate() throws {
         guard listen == nil || connect == nil else { throw ValidationError("give --listen or --connect, not both") }
         guard (1...1000).contains(rounds) else { throw ValidationError("--rounds is 1 to 1000") }
         guard (16...1 << 20).contains(faults) else { throw ValidationError("--faults is 16 to 1048576") }
         guard (1 << 20...1 << 36).contains(memory.bytes) else { throw ValidationError("--memory is 1MiB to 64GiB") }
+        guard (memory.bytes + 1...1 << 40).contains(largeBytes) else {
+            throw ValidationError("--large is more than --memory, and at most 1TiB")
+        }
         if let listen, !listen.isLocal, !insecure {
             throw ValidationError("\(listen) can be reached from other hosts; use 127.0.0.1, or say --insecure")
         }
@@ -68,10 +82,16 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         if let listen { return try serve(at: listen) }
-        if let connect { return try measure(at: connect) }
+        if let connect { return try report(measure(at: connect)) }
         let far = try FarProcess()
         defer { far.end() }
-        try measure(at: far.address)
+        let cases = try measure(at: far.address)
+        let switchover = SwitchoverBench(rounds: rounds, small: memory.bytes, large: largeBytes)
+        try report(cases + (await switchover.run(tell)))
+    }
+
+    private func tell(_ text: String) {
+        FileHandle.standardError.write(Data("pageferry bench: \(text)\n".utf8))
     }
 
     private func serve(at address: SocketAddress) throws {
@@ -79,18 +99,18 @@ struct BenchCommand: AsyncParsableCommand {
         let far = try FarEnd(at: address)
         // Not by print, which keeps lines back when nobody sees them on a terminal.
         FileHandle.standardOutput.write(Data("ready \(far.address)\n".utf8))
-        try far.run { FileHandle.standardError.write(Data("pageferry bench: \($0)\n".utf8)) }
+        try far.run(tell)
     }
 
-    private func measure(at address: SocketAddress) throws {
+    private func measure(at address: SocketAddress) throws -> [Comparison] {
         var size = Bench.Size()
         size.rounds = rounds
         size.faults = faults
         size.pushedPages = memory.bytes / 4096
-        let bench = try Bench(to: address, size: size) {
-            FileHandle.standardError.write(Data("pageferry bench: \($0)\n".utf8))
-        }
-        let cases = try bench.run()
+        return try Bench(to: address, size: size, onProgress: tell).run()
+    }
+
+    private func report(_ cases: [Comparison]) throws {
         if let hgrm { try write(cases, to: hgrm) }
         print(try json ? BenchTable(cases).json() : BenchTable(cases).text)
     }

@@ -50,6 +50,23 @@ final class ChildAgent: Sendable {
         return try await AgentClient(address)
     }
 
+    /// Bytes that the process holds, shared ones in part, but for those in mappings of at least this size: the workload's
+    /// memory.
+    func memory(withoutMappingsOf size: Int) throws -> Int {
+        guard let maps = ProcessFile.text("/proc/\(process.processIdentifier)/smaps") else {
+            throw Failure("the \(name) agent has ended")
+        }
+        var total = 0
+        var isWorkload = false
+        for line in maps.split(separator: "\n") {
+            let words = line.split(separator: " ")
+            guard words.count == 3, let kibibytes = Int(words[1]) else { continue }
+            if words[0] == "Size:" { isWorkload = kibibytes << 10 >= size }
+            if words[0] == "Pss:", !isWorkload { total += kibibytes << 10 }
+        }
+        return total
+    }
+
     /// Lets the agent end, and waits for it.
     func end() {
         // The agent sees the end of its standard input.
