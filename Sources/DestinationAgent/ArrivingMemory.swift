@@ -33,7 +33,12 @@ final class ArrivingMemory: Sendable {
     private let prefetched = Atomic<Int>(0)
     private let zero = Atomic<Int>(0)
     let duplicate = Atomic<Int>(0)
+    private let removed = Atomic<Int>(0)
     private let residentCount = Atomic<Int>(0)
+    /// Where the process drops memory and tells so.
+    let removals: Removals?
+    /// Where it can be asked which pages are there.
+    let pageTable: PageTable?
 
     init(
         userfaultfd: consuming Userfaultfd,
@@ -41,9 +46,13 @@ final class ArrivingMemory: Sendable {
         resident: [PageBitmap],
         table: RegionTable,
         pushedWanted: PushedWanted? = nil,
+        removals: Removals? = nil,
+        pageTable: PageTable? = nil,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
     ) throws(SystemError) {
         self.pushedWanted = pushedWanted
+        self.removals = removals
+        self.pageTable = pageTable
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident
@@ -89,6 +98,7 @@ final class ArrivingMemory: Sendable {
     func place(_ run: PageRun, from source: UnsafeRawPointer?, origin: Origin) throws(PlacementFailure) {
         let region = Int(run.region)
         let range = ranges[region]
+        if let removals { return try place(run, from: source, origin: origin, besides: removals) }
         if range.isHuge { return try placeHuge(run, from: source, origin: origin) }
         let first = Int(run.first)
         let end = first + Int(run.count)
@@ -161,6 +171,21 @@ final class ArrivingMemory: Sendable {
         case (.push, true): zero.add(added, ordering: .relaxed)
         case (.push, false): pushed.add(added, ordering: .relaxed)
         }
+        noteResident(added)
+    }
+
+    /// Notes that pages were dropped: those that were missing are never placed.
+    func noteRemoved(_ pages: Range<Int>, region: Int) {
+        let added = resident[region].insert(run: pages)
+        InFlightFaults.fence()
+        if inFlight.count > 0 { for page in pages { _ = inFlight.end(region: region, page: page) } }
+        guard added > 0 else { return }
+        removed.add(added, ordering: .relaxed)
+        noteResident(added)
+    }
+
+    @inline(__always)
+    private func noteResident(_ added: Int) {
         if residentCount.add(added, ordering: .acquiringAndReleasing).newValue == pagesTotal {
             onEvent(.everyPageResident)
         }
@@ -194,6 +219,7 @@ final class ArrivingMemory: Sendable {
         progress.prefetched = prefetched.load(ordering: .relaxed)
         progress.prefetchedUnused = min(progress.prefetched, prefetchedUnused.load(ordering: .relaxed))
         progress.zero = zero.load(ordering: .relaxed)
+        progress.removed = removed.load(ordering: .relaxed)
         progress.duplicate = duplicate.load(ordering: .relaxed)
         progress.waiting = inFlight.count
         return progress

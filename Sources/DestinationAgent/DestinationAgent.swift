@@ -33,6 +33,8 @@ public final class DestinationAgent: Sendable {
         public var pushed = 0
         /// Pages placed out of the push as known zeros.
         public var zero = 0
+        /// Pages that the process dropped before they came: they read as zeros.
+        public var removed = 0
         /// Pages that came again after they had been placed.
         public var duplicate = 0
         /// Pages that somebody waits for now.
@@ -81,6 +83,8 @@ public final class DestinationAgent: Sendable {
     ///   - faultThreads: how many threads serve faults, each on an urgent lane of its own.
     ///   - resolvesInThread: whether a thread that touches an absent page fetches it itself: the memory is this
     ///     process's and the userfaultfd has the feature SIGBUS. Nothing is asked for ahead then.
+    ///   - removals: where the userfaultfd has the feature EVENT_REMOVE, what reads its events.
+    ///   - pageTable: with `removals`, the page table of the memory's process.
     ///   - onEvent: called from the agent's threads; must not block.
     public init(
         userfaultfd: consuming Userfaultfd,
@@ -90,6 +94,8 @@ public final class DestinationAgent: Sendable {
         prefetch: Prefetch = .streams(),
         faultThreads: Int = 1,
         resolvesInThread: Bool = false,
+        removals: Removals? = nil,
+        pageTable: PageTable? = nil,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         let pushed = resolvesInThread ? try PushedWanted() : nil
@@ -99,6 +105,8 @@ public final class DestinationAgent: Sendable {
             resident: resident,
             table: table,
             pushedWanted: pushed,
+            removals: removals,
+            pageTable: pageTable,
             onEvent: onEvent
         )
         if let pushed {
@@ -114,8 +122,12 @@ public final class DestinationAgent: Sendable {
         self.onEvent = onEvent
     }
 
-    /// Starts to read faults. Without lanes they wait.
+    /// Starts to read faults. Without lanes they wait. Those that an earlier process has read are raised again.
     public func start() throws(SystemError) {
+        if let removals = memory.removals {
+            removals.takeUp(memory)
+            for range in memory.ranges { memory.userfaultfd.wake(range.address, byteCount: Int(range.byteCount)) }
+        }
         switch faults {
         case .inThread(let faults): faults.start()
         case .services(let services):

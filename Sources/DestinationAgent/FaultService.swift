@@ -87,8 +87,9 @@ final class FaultService: Sendable {
 
     private func serve(_ policy: some LooksAhead) throws {
         var requests = RequestBatch(memory: memory)
-        var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
+        var reader = FaultReader(memory)
         var ready = try FaultWait(for: memory.userfaultfd, or: flag)
+        if let removals = memory.removals { try ready.watch(removals.areFaultsWaiting) }
         var receiver: LaneReceiver?
         while true {
             let found = try ready.wait()
@@ -109,11 +110,11 @@ final class FaultService: Sendable {
                 try ready.watchNoSocket()
             }
             if found.contains(.events) {
-                try memory.userfaultfd.read(into: &events)
+                try reader.read()
                 let now = MonotonicClock.now()
-                for index in 0..<events.count {
-                    guard case .fault(let address, let thread) = events[index] else { continue }
-                    try requests.add(address: address, thread: thread, now: now)
+                for index in reader.faults.indices {
+                    let fault = reader.faults[index]
+                    try requests.add(address: fault.address, thread: fault.thread, now: now)
                 }
                 policy.lookAhead(&requests)
                 requests.send()
@@ -122,6 +123,30 @@ final class FaultService: Sendable {
                 onEvent(.failed(reason: "the process whose memory is served has ended"))
                 return
             }
+        }
+    }
+}
+
+/// Reads faults, into the same memory again and again.
+private struct FaultReader: ~Copyable {
+    private let memory: ArrivingMemory
+    private var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
+    /// Those that were read last.
+    private(set) var faults: [PageFault] = []
+
+    init(_ memory: ArrivingMemory) {
+        self.memory = memory
+        faults.reserveCapacity(RequestBatch.capacity)
+    }
+
+    @inline(__always)
+    mutating func read() throws(SystemError) {
+        faults.removeAll(keepingCapacity: true)
+        if let removals = memory.removals { return try removals.takeFaults(of: memory, into: &faults) }
+        try memory.userfaultfd.read(into: &events)
+        for index in 0..<events.count {
+            guard case .fault(let address, let thread) = events[index] else { continue }
+            faults.append(PageFault(address: address, thread: thread))
         }
     }
 }

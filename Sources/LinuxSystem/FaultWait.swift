@@ -7,7 +7,7 @@ import SystemPackage
 /// Of several threads that wait for the same userfaultfd, an event wakes one.
 public struct FaultWait: ~Copyable {
     private let epoll: OwnedDescriptor
-    private var events = (epoll_event(), epoll_event(), epoll_event())
+    private var events = (epoll_event(), epoll_event(), epoll_event(), epoll_event())
     private var socket: SharedSocket?
 
     /// What can be gone on with.
@@ -53,6 +53,11 @@ public struct FaultWait: ~Copyable {
         _ = try attempt("wait for a userfaultfd") { () throws(Errno) in
             try kernel(.epollControl) { orErrno(epoll_ctl(raw, operation, descriptor, &event)) }
         }
+    }
+
+    /// From now on waits for another flag too, which says that events were read and can be had elsewhere.
+    public mutating func watch(_ flag: borrowing EventDescriptor) throws(SystemError) {
+        try FaultWait.control(epoll, EPOLL_CTL_ADD, flag.descriptor.raw, .events)
     }
 
     /// From now on waits for a socket too.

@@ -6,17 +6,32 @@ import Synchronization
 public final class PageBitmap: @unchecked Sendable {
     /// Pages the bitmap stands for.
     public let pageCount: Int
-    private let mapping: Mapping
+    private let memory: SharedMemory
     private let words: UnsafeMutablePointer<Atomic<UInt64>>
     private let setCount = Atomic<Int>(0)
 
     /// Makes a bitmap with no bit set.
-    public init(pageCount: Int) throws(SystemError) {
-        self.pageCount = pageCount
-        let wordCount = (pageCount + 63) / 64
-        mapping = try Mapping(anonymousBytes: max(4096, (wordCount * 8 + 4095) & ~4095))
-        words = mapping.base.bindMemory(to: Atomic<UInt64>.self, capacity: wordCount)
+    public convenience init(pageCount: Int) throws(SystemError) {
+        let byteCount = max(4096, (PageBitmap.byteCount(forPages: pageCount) + 4095) & ~4095)
+        self.init(pageCount: pageCount, in: try SharedMemory(anonymousBytes: byteCount), at: 0)
     }
+
+    /// Makes a bitmap of the bits that stand in a piece of memory. While it is used, nobody else changes them.
+    ///
+    /// - Parameter offset: where the piece begins, in bytes; a multiple of 64.
+    public init(pageCount: Int, in memory: SharedMemory, at offset: Int) {
+        self.pageCount = pageCount
+        self.memory = memory
+        let wordCount = (pageCount + 63) / 64
+        words = memory.piece(at: offset, byteCount: wordCount * 8)
+            .bindMemory(to: Atomic<UInt64>.self, capacity: wordCount)
+        var count = 0
+        for word in 0..<wordCount { count += words[word].load(ordering: .relaxed).nonzeroBitCount }
+        setCount.store(count, ordering: .relaxed)
+    }
+
+    /// Bytes that the bits of so many pages take.
+    public static func byteCount(forPages pageCount: Int) -> Int { (pageCount + 63) / 64 * 8 }
 
     /// How many bits are set.
     public var count: Int { setCount.load(ordering: .acquiring) }

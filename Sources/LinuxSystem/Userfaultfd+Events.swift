@@ -17,8 +17,15 @@ extension Userfaultfd {
     }
 
     /// A buffer that events are read into: made once, used again and again.
-    public struct EventBuffer: ~Copyable {
+    ///
+    /// `@unchecked Sendable`: the messages are its own, and whoever has it has it alone.
+    public struct EventBuffer: ~Copyable, @unchecked Sendable {
+        /// Bytes that an event takes.
+        public static let eventBytes = MemoryLayout<uffd_msg>.stride
+
         private let messages: UnsafeMutableBufferPointer<uffd_msg>
+        /// What the messages are a piece of; nil where they are this buffer's own.
+        private let memory: SharedMemory?
         /// Events in the buffer.
         public fileprivate(set) var count = 0
 
@@ -26,10 +33,35 @@ extension Userfaultfd {
         public init(capacity: Int) {
             messages = .allocate(capacity: capacity)
             messages.initialize(repeating: uffd_msg())
+            memory = nil
+        }
+
+        /// Makes a buffer in a piece of memory, which holds what was read into it before and not cleared.
+        ///
+        /// The kernel takes an event from the userfaultfd and writes it here in one system call, which no signal ends half
+        /// way: what was read and not cleared stands here, also when the process that read it was killed.
+        ///
+        /// - Parameter offset: where the piece begins, in bytes; a multiple of 64.
+        public init(capacity: Int, in memory: SharedMemory, at offset: Int) {
+            let first = memory.piece(at: offset, byteCount: capacity * EventBuffer.eventBytes)
+            messages = UnsafeMutableBufferPointer(
+                start: first.bindMemory(to: uffd_msg.self, capacity: capacity),
+                count: capacity
+            )
+            self.memory = memory
+            // No event has the number 0.
+            count = messages.prefix { $0.event != 0 }.count
         }
 
         deinit {
-            messages.deallocate()
+            if memory == nil { messages.deallocate() }
+        }
+
+        /// Forgets the events: all of them have been seen to.
+        public mutating func clear() {
+            // The last first: whoever finds what is left finds the beginning.
+            for index in (0..<count).reversed() { messages[index].event = 0 }
+            count = 0
         }
 
         /// The event at `index`, which is below ``count``.

@@ -23,7 +23,8 @@ final class Ferry: Sendable {
         zeroEvery: Int = 4,
         prefetch: Prefetch = .none,
         inThread: Bool = false,
-        faultThreads: Int = 1
+        faultThreads: Int = 1,
+        dropsMemory: Bool = false
     ) throws {
         self.faultThreads = faultThreads
         var regions: [MemoryRegion] = []
@@ -38,7 +39,10 @@ final class Ferry: Sendable {
             regions.append(region)
         }
         self.regions = regions
-        let userfaultfd = try inThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
+        let userfaultfd =
+            try inThread
+            ? Userfaultfd(features: .sigbus)
+            : Userfaultfd(features: dropsMemory ? .eventRemove : [], wished: .threadID)
         var arriving: [MemoryRegion] = []
         var address: UInt64 = 0
         var shapes: [RegionShape] = []
@@ -67,7 +71,9 @@ final class Ferry: Sendable {
             table: table,
             prefetch: prefetch,
             faultThreads: faultThreads,
-            resolvesInThread: inThread
+            resolvesInThread: inThread,
+            removals: dropsMemory
+                ? Removals(in: SharedMemory(anonymousBytes: (Removals.byteCount + 4095) & ~4095), at: 0) : nil
         ) { log.add($0) }
         try destination.start()
     }
