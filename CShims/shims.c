@@ -47,6 +47,7 @@ ssize_t shim_getdents64(int directory, void *entries, size_t length) { return OR
 int shim_lock_file(int descriptor, int type) { return OR_ERRNO(fcntl(descriptor, F_OFD_SETLK, &(struct flock){.l_type = type, .l_whence = SEEK_SET})); }
 int shim_pipe(int ends[2]) { return OR_ERRNO(pipe2(ends, O_CLOEXEC)); }
 int shim_pidfd_open(int process) { return OR_ERRNO((int)syscall(SYS_pidfd_open, process, 0)); }
+int shim_pidfd_send_signal(int process, int signal) { return OR_ERRNO((int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0)); }
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(actions, first); }
 char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }

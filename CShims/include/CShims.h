@@ -43,6 +43,8 @@ int shim_file_locker(int descriptor);
 int shim_pipe(int ends[2]);
 /// glibc before 2.36 lacks pidfd_open, and SYS_pidfd_open is a macro that is not imported.
 int shim_pidfd_open(int process);
+/// glibc before 2.36 lacks pidfd_send_signal, and SYS_pidfd_send_signal is a macro that is not imported.
+int shim_pidfd_send_signal(int process, int signal);
 /// si_status is a macro. Waits for a child without reaping it: returns its status, or sets `*signal` if one ended it.
 int shim_child_end(int process, int *signal);
 /// posix_spawn_file_actions_addclosefrom_np is hidden behind _GNU_SOURCE.

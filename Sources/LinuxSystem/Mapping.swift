@@ -147,4 +147,13 @@ public struct MemoryFile: ~Copyable, Sendable {
         self.descriptor = descriptor
         self.byteCount = byteCount
     }
+
+    /// Takes over a memory file that another process has made.
+    init(adopting descriptor: consuming OwnedDescriptor) throws(SystemError) {
+        let raw = descriptor.raw
+        byteCount = try attempt("see the size of a memory file") { () throws(Errno) in
+            Int(try kernel(.lseek) { orErrno(lseek(raw, 0, SEEK_END)) })
+        }
+        self.descriptor = descriptor
+    }
 }

@@ -19,10 +19,13 @@ extension StreamSocket {
 
         /// Takes the first descriptor as the userfaultfd it is said to be.
         ///
+        /// - Parameter served: features that it may have although they raise events.
         /// - Throws: ``HandedDescriptorError`` when it is missing or something else.
-        public consuming func takeUserfaultfd() throws(HandedDescriptorError) -> Userfaultfd {
+        public consuming func takeUserfaultfd(
+            serving served: Userfaultfd.Features = []
+        ) throws(HandedDescriptorError) -> Userfaultfd {
             guard let first else { throw HandedDescriptorError(reason: "no descriptor came with the message") }
-            return try Userfaultfd(handed: first)
+            return try Userfaultfd(handed: first, serving: served)
         }
     }
 
@@ -77,18 +80,21 @@ public struct HandedDescriptorError: Error, Sendable, Equatable, CustomStringCon
 }
 
 extension Userfaultfd {
-    /// Features whose events or signals a handler that was not told of them cannot serve.
+    /// Features whose events or signals a handler that was not made for them cannot serve.
     private static let unserved: Features = [.eventFork, .eventRemap, .eventRemove, .eventUnmap, .sigbus]
 
     /// Takes over a descriptor that another process says is its userfaultfd; makes it non-blocking.
-    init(handed descriptor: consuming OwnedDescriptor) throws(HandedDescriptorError) {
+    init(
+        handed descriptor: consuming OwnedDescriptor,
+        serving served: Features = []
+    ) throws(HandedDescriptorError) {
         // fs/userfaultfd.c prints "API:\t<api>:<features of this context>:<features of the kernel>", hexadecimal.
         let info = ProcessFile.text("/proc/self/fdinfo/\(descriptor.raw)") ?? ""
         guard let line = info.split(separator: "\n").first(where: { $0.hasPrefix("API:") }),
             let field = line.split(whereSeparator: { $0 == ":" || $0 == "\t" }).dropFirst(2).first,
             let bits = UInt64(field, radix: 16)
         else { throw HandedDescriptorError(reason: "the descriptor is no userfaultfd") }
-        let unserved = Features(rawValue: bits).intersection(Userfaultfd.unserved)
+        let unserved = Features(rawValue: bits).intersection(Userfaultfd.unserved.subtracting(served))
         guard unserved.isEmpty else {
             throw HandedDescriptorError(
                 reason: "the userfaultfd has the features \(unserved), which are not served; open it without them"
