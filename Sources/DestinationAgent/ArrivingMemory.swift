@@ -9,6 +9,8 @@ final class ArrivingMemory: Sendable {
     let table: RegionTable
     /// Set after a page was placed, never before.
     let resident: [PageBitmap]
+    /// Where the memory is mapped here too, one a range.
+    let aliases: [MemoryAlias?]
     /// Set when a page is asked for, and kept: a page is asked for once on each connection.
     let wanted: [PageBitmap]
     /// Set when a page was asked for before anybody touched it.
@@ -24,7 +26,7 @@ final class ArrivingMemory: Sendable {
     let onEvent: @Sendable (DestinationAgent.Event) -> Void
 
     let userfaultfd: Userfaultfd
-    /// Huge pages that a thread places or has placed.
+    /// Huge pages that a thread places or has placed, and pages of aliases while a thread writes to them.
     let claimed: [PageBitmap]
     /// What is placed for a huge page of zeros; never written, so that it takes no memory.
     let zeros: Mapping
@@ -39,6 +41,7 @@ final class ArrivingMemory: Sendable {
         userfaultfd: consuming Userfaultfd,
         ranges: [PageRange],
         resident: [PageBitmap],
+        aliases: [MemoryAlias?] = [],
         table: RegionTable,
         pushedWanted: PushedWanted? = nil,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
@@ -47,6 +50,8 @@ final class ArrivingMemory: Sendable {
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident
+        let aliases = aliases.isEmpty ? ranges.map { _ in nil } : aliases
+        self.aliases = aliases
         self.table = table
         self.onEvent = onEvent
         var wanted: [PageBitmap] = []
@@ -56,9 +61,13 @@ final class ArrivingMemory: Sendable {
         for range in ranges { expected.append(try PageBitmap(pageCount: range.pageCount)) }
         self.expected = expected
         var claimed: [PageBitmap] = []
-        for range in ranges { claimed.append(try PageBitmap(pageCount: range.isHuge ? range.pageCount : 0)) }
+        for (range, alias) in zip(ranges, aliases) {
+            claimed.append(try PageBitmap(pageCount: range.isHuge || alias != nil ? range.pageCount : 0))
+        }
         self.claimed = claimed
         zeros = try Mapping(anonymousBytes: ranges.map(\.pageSize).max() ?? 4096)
+        // A copy from memory that is not mapped needs a second huge page for a moment, which the pool may not have.
+        try zeros.advise(.populate)
         pagesTotal = ranges.reduce(0) { $0 + $1.pageCount }
         residentCount.store(resident.reduce(0) { $0 + $1.count }, ordering: .relaxed)
     }
@@ -89,6 +98,7 @@ final class ArrivingMemory: Sendable {
     func place(_ run: PageRun, from source: UnsafeRawPointer?, origin: Origin) throws(PlacementFailure) {
         let region = Int(run.region)
         let range = ranges[region]
+        if let alias = aliases[region] { return try placeZeros(run, in: alias, origin: origin) }
         if range.isHuge { return try placeHuge(run, from: source, origin: origin) }
         let first = Int(run.first)
         let end = first + Int(run.count)
@@ -132,6 +142,7 @@ final class ArrivingMemory: Sendable {
     func answerAgain(_ page: Int, region: Int) throws(PlacementFailure) {
         let range = ranges[region]
         let address = range.address(ofPage: page)
+        if aliases[region] != nil, try answerFromFile(address, byteCount: range.pageSize) { return }
         let placement =
             if range.isHuge {
                 userfaultfd.copy(to: address, from: zeros.base, byteCount: range.pageSize)

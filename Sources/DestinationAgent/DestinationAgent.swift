@@ -76,6 +76,8 @@ public final class DestinationAgent: Sendable {
     ///   - userfaultfd: where the memory is registered; kept open until ``stop()``.
     ///   - ranges: the memory, in the order of the announcement.
     ///   - resident: which pages have been placed, one bitmap a range.
+    ///   - aliases: where this process has mapped the memory too, one a range, or none at all: pages are received straight
+    ///     into it. Such a range is registered for minor faults too.
     ///   - table: the announced regions.
     ///   - prefetch: which pages are asked for before they are touched.
     ///   - resolvesInThread: whether a thread that touches an absent page fetches it itself: the memory is this
@@ -85,6 +87,7 @@ public final class DestinationAgent: Sendable {
         userfaultfd: consuming Userfaultfd,
         ranges: [PageRange],
         resident: [PageBitmap],
+        aliases: [MemoryAlias?] = [],
         table: RegionTable,
         prefetch: Prefetch = .streams(),
         resolvesInThread: Bool = false,
@@ -95,6 +98,7 @@ public final class DestinationAgent: Sendable {
             userfaultfd: userfaultfd,
             ranges: ranges,
             resident: resident,
+            aliases: aliases,
             table: table,
             pushedWanted: pushed,
             onEvent: onEvent

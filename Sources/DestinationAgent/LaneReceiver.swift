@@ -13,6 +13,9 @@ struct LaneReceiver: ~Copyable {
     private var end = 0
     /// Bytes of the frame at `start`, as far as they are known.
     private var missing = LaneFrame.encodedByteCount
+    /// A run whose bytes go straight into memory of another process, as far as they have come; meanwhile the buffer is
+    /// empty.
+    private var arriving: ArrivingRun?
 
     init(_ lane: Lane, sockets: LaneSockets, memory: ArrivingMemory) {
         self.lane = lane
@@ -21,7 +24,9 @@ struct LaneReceiver: ~Copyable {
         let largestPage = memory.ranges.map(\.pageSize).max() ?? 0
         let body = max(Int(Wire.maxRunBytes), largestPage)
         buffer = .allocate(byteCount: LaneFrame.encodedByteCount + body, alignment: 4096)
-        readAhead = LaneFrame.encodedByteCount + (lane == .urgent ? largestPage : 64 * 4096)
+        // Nothing is received ahead that may have to go elsewhere.
+        let bodyAhead = memory.hasAliases ? 0 : lane == .urgent ? largestPage : 64 * 4096
+        readAhead = LaneFrame.encodedByteCount + bodyAhead
     }
 
     deinit {
@@ -43,8 +48,8 @@ struct LaneReceiver: ~Copyable {
     @inline(__always)
     mutating func receive(_ onEvent: (DestinationAgent.Event) -> Void) throws(PlacementFailure) -> Bool {
         do {
-            try fill()
-            while let frame = try nextFrame() { try place(frame) }
+            if arriving == nil { try fill() } else { try receiveArriving(isWaiting: true) }
+            while arriving == nil, let frame = try nextFrame() { try place(frame) }
             return true
         } catch let failure as PlacementFailure {
             throw failure
@@ -63,6 +68,7 @@ struct LaneReceiver: ~Copyable {
         guard end - start >= missing, let base = buffer.baseAddress else { return nil }
         let frame = try LaneFrame.decode(base + start)
         _ = try memory.table.extent(of: frame)
+        if isAliased(frame) { return frame }
         missing = LaneFrame.encodedByteCount + Int(frame.bodyByteCount)
         return end - start >= missing ? frame : nil
     }
@@ -72,6 +78,11 @@ struct LaneReceiver: ~Copyable {
     private mutating func place(_ frame: LaneFrame) throws {
         guard let base = buffer.baseAddress else { return }
         switch frame.kind {
+        case .pages where isAliased(frame):
+            try refuseUnasked(frame.run)
+            (start, end) = (0, 0)
+            arriving = ArrivingRun(frame.run)
+            return try receiveArriving(isWaiting: false)
         case .pages:
             try refuseUnasked(frame.run)
             try memory.place(frame.run, from: base + start + LaneFrame.encodedByteCount, origin: origin)
@@ -82,6 +93,22 @@ struct LaneReceiver: ~Copyable {
             throw UnexpectedFrame(frame: frame)
         }
         start += missing
+    }
+
+    /// Whether the bytes behind a frame go straight into memory of another process.
+    @inline(__always)
+    private func isAliased(_ frame: LaneFrame) -> Bool {
+        frame.kind == .pages && memory.aliases[Int(frame.run.region)] != nil
+    }
+
+    /// Receives once into memory of another process.
+    ///
+    /// - Parameter isWaiting: whether nothing may have arrived. The urgent lane's thread has waited for that already.
+    private mutating func receiveArriving(isWaiting: Bool) throws {
+        guard var run = arriving else { return }
+        if isWaiting, lane == .bulk { try sockets.bulk.waitToReceive() }
+        try memory.receive(&run, on: lane, of: sockets, dropping: buffer, origin: origin)
+        arriving = run.isComplete(pageSize: memory.ranges[run.region].pageSize) ? nil : run
     }
 
     private var origin: ArrivingMemory.Origin {
