@@ -65,7 +65,9 @@ public final class AttachedLanding: Landing {
             throw error
         }
         let kept = Handover(attached)
-        let workload = AttachedWorkload(description: description, process: process) { [weak self] in
+        // Its memory is the agent's from then on: nothing here keeps the pages of a process that has ended.
+        let workload = AttachedWorkload(description: description, process: process, onUse: { _ = kept.take() }) {
+            [weak self] in
             if let attached = kept.take() { self?.putBack(attached) }
         }
         workload.onEnd { [logger] reason in logger.notice("\(reason)") }

@@ -10,7 +10,9 @@ final class ArrivingMemory: Sendable {
     /// Set after a page was placed, never before.
     let resident: [PageBitmap]
     /// Where the memory is mapped here too, one a range.
-    let aliases: [MemoryAlias?]
+    ///
+    /// `nonisolated(unsafe)`: changed only when all threads that place pages have ended.
+    nonisolated(unsafe) private(set) var aliases: [MemoryAlias?]
     /// Set when a page is asked for, and kept: a page is asked for once on each connection.
     let wanted: [PageBitmap]
     /// Set when a page was asked for before anybody touched it.
@@ -187,6 +189,13 @@ final class ArrivingMemory: Sendable {
             recorder.record(nanoseconds: now &- since)
             if origin == .push { pushedWanted?.flag.raise() }
         }
+    }
+
+    /// Unmaps the memory here: the pages of a process that has ended go with it. No thread places anything any more.
+    func dropAliases() {
+        // Threads that fetch their own pages never end, and have no aliases.
+        guard hasAliases else { return }
+        aliases = ranges.map { _ in nil }
     }
 
     /// Gives complete memory back to the kernel; a failure leaves it registered, which harms nobody.

@@ -160,6 +160,7 @@ public final class DestinationAgent: Sendable {
             threads.withLock { swap(&thread, &$0.faults) }
             thread = nil
         }
+        memory.dropAliases()
         if memory.isComplete {
             memory.close()
         } else {

@@ -188,6 +188,27 @@ struct AliasTests {
         }
     }
 
+    @Test(arguments: [true, false])
+    func `an agent that has stopped keeps no mapping of the memory, complete or not`(isComplete: Bool) throws {
+        let ferry = try AliasedFerry(pageCount: 6)
+        defer { ferry.end() }
+        func mappings() -> Int {
+            var status = stat()
+            fstat(ferry.file.descriptor.raw, &status)
+            let maps = ProcessFile.text("/proc/self/maps") ?? ""
+            return maps.split(separator: "\n").count { $0.contains(" \(status.st_ino) ") }
+        }
+        let source = try ferry.serve()
+        defer { source.detach() }
+        #expect(mappings() == 2)
+        if isComplete {
+            try source.startPush()
+            #expect(ferry.waitUntilResident())
+        }
+        ferry.destination.stop()
+        #expect(mappings() == 1)
+    }
+
     @Test func `a run that lies in two mappings is placed`() throws {
         let ferry = try AliasedFerry(pageCount: 96)
         defer { ferry.end() }
