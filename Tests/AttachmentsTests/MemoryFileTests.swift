@@ -44,6 +44,11 @@ struct MemoryFileTests {
         }
     }
 
+    private final class Flag: Sendable {
+        let flag: EventDescriptor
+        init(_ flag: consuming EventDescriptor) { self.flag = flag }
+    }
+
     @Test(arguments: [4096, HugePagePool.pageSize])
     func `the file behind a region is mapped where the region begins, and its pages wait until they are mapped there`(
         pageSize: Int
@@ -62,12 +67,13 @@ struct MemoryFileTests {
             let page = shared.mapping.base + Int(shared.offset) + pageSize
             let second = shared.range.address(ofPage: 1)
             let address = UInt(bitPattern: page)
+            let hasRead = Flag(try EventDescriptor())
             let reader = try JoinedThread(name: "reader") {
                 _ = UnsafeRawPointer(bitPattern: address)?.load(as: UInt8.self)
+                hasRead.flag.raise()
             }
             var events = Userfaultfd.EventBuffer(capacity: 1)
-            let flag = try EventDescriptor()
-            #expect(try prepared.userfaultfd.wait(or: flag) == .events)
+            #expect(try prepared.userfaultfd.wait(or: hasRead.flag) == .events)
             try prepared.userfaultfd.read(into: &events)
             #expect(prepared.userfaultfd.map(second, byteCount: pageSize) == .placed(bytes: pageSize))
             #expect(prepared.userfaultfd.map(second, byteCount: pageSize) == .present)
