@@ -117,7 +117,10 @@ let package = Package(
         ),
         tests(
             of: "Attachments",
-            ["Guest", "LinuxSystem", "OwnThread", logging, .product(name: "SystemPackage", package: "swift-system")]
+            [
+                "Guest", "LinuxSystem", "HugePages", "OwnThread", logging,
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
         ),
         tests(
             of: "Controller",

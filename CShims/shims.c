@@ -39,6 +39,7 @@ int shim_uffdio_register(int uffd, struct uffdio_register *reg) { return OR_ERRN
 int shim_uffdio_unregister(int uffd, struct uffdio_range *range) { return OR_ERRNO(ioctl(uffd, UFFDIO_UNREGISTER, range)); }
 int shim_uffdio_copy(int uffd, struct uffdio_copy *copy) { return OR_ERRNO(ioctl(uffd, UFFDIO_COPY, copy)); }
 int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage) { return OR_ERRNO(ioctl(uffd, UFFDIO_ZEROPAGE, zeropage)); }
+int shim_uffdio_continue(int uffd, struct uffdio_continue *request) { return OR_ERRNO(ioctl(uffd, UFFDIO_CONTINUE, request)); }
 int shim_uffdio_wake(int uffd, struct uffdio_range *range) { return OR_ERRNO(ioctl(uffd, UFFDIO_WAKE, range)); }
 
 int shim_open(const char *path, int flags) { return OR_ERRNO(open(path, flags)); }
@@ -52,7 +53,7 @@ int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { retu
 char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
 int shim_set_slice(uint64_t nanoseconds) { return sched_getscheduler(0) != SCHED_OTHER ? 0 : OR_ERRNO((int)syscall(SYS_sched_setattr, 0, &(struct sched_attributes){.size = sizeof(struct sched_attributes), .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds}, 0)); }
-int shim_memfd_create(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
+int shim_memfd_create(const char *name, unsigned log2_huge_page) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC | (log2_huge_page ? MFD_HUGETLB | log2_huge_page << MAP_HUGE_SHIFT : 0))); }
 int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int shim_set_nonblocking(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)); }
 int shim_set_close_on_exec(int descriptor) { return OR_ERRNO(fcntl(descriptor, F_SETFD, FD_CLOEXEC)); }
@@ -73,18 +74,21 @@ int shim_child_end(int process, int *signal) {
     return info.si_status;
 }
 
-ssize_t shim_send_descriptor(int socket, const void *data, size_t length, int descriptor) {
-    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control = {0};
+enum { MAX_DESCRIPTORS = 17 };
+
+ssize_t shim_send_descriptors(int socket, const void *data, size_t length, const int *descriptors, int count) {
+    if (count < 1 || count > MAX_DESCRIPTORS) return -EINVAL;
+    union { struct cmsghdr header; char space[CMSG_SPACE(MAX_DESCRIPTORS * sizeof(int))]; } control = {0};
     struct iovec bytes = {.iov_base = (void *)data, .iov_len = length};
-    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(count * sizeof(int))};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-    memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int))};
+    memcpy(CMSG_DATA(header), descriptors, count * sizeof(int));
     return OR_ERRNO(sendmsg(socket, &message, MSG_NOSIGNAL));
 }
 
 ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count) {
-    union { struct cmsghdr header; char space[CMSG_SPACE(16 * sizeof(int))]; } control;
+    union { struct cmsghdr header; char space[CMSG_SPACE(MAX_DESCRIPTORS * sizeof(int))]; } control;
     struct iovec bytes = {.iov_base = data, .iov_len = length};
     struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t received = OR_ERRNO(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));

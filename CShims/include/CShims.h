@@ -26,6 +26,8 @@ int shim_uffdio_unregister(int uffd, struct uffdio_range *range);
 int shim_uffdio_copy(int uffd, struct uffdio_copy *copy);
 /// UFFDIO_ZEROPAGE is a macro with a type argument, and ioctl is variadic.
 int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage);
+/// UFFDIO_CONTINUE is a macro with a type argument, and ioctl is variadic.
+int shim_uffdio_continue(int uffd, struct uffdio_continue *request);
 /// UFFDIO_WAKE is a macro with a type argument, and ioctl is variadic.
 int shim_uffdio_wake(int uffd, struct uffdio_range *range);
 
@@ -54,8 +56,8 @@ char **shim_environment(void);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
 int shim_set_thread_name(const char *name);
 int shim_set_slice(uint64_t nanoseconds);
-/// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec.
-int shim_memfd_create(const char *name);
+/// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec. `log2_huge_page` is 0 for small pages.
+int shim_memfd_create(const char *name, unsigned log2_huge_page);
 /// The Glibc module lacks sys/eventfd.h. The descriptor is close-on-exec and non-blocking.
 int shim_eventfd(void);
 /// fcntl is variadic. Sets O_NONBLOCK.
@@ -65,9 +67,9 @@ int shim_set_close_on_exec(int descriptor);
 /// accept4 is hidden behind _GNU_SOURCE.
 int shim_accept4(int listener, int flags);
 
-/// CMSG_FIRSTHDR and its family are macros: one descriptor travels with the bytes of `data`.
-ssize_t shim_send_descriptor(int socket, const void *data, size_t length, int descriptor);
-/// CMSG_FIRSTHDR and its family are macros: up to `capacity` descriptors are taken in, close-on-exec.
+/// CMSG_FIRSTHDR and its family are macros: up to 17 descriptors travel with the bytes of `data`.
+ssize_t shim_send_descriptors(int socket, const void *data, size_t length, const int *descriptors, int count);
+/// CMSG_FIRSTHDR and its family are macros: up to `capacity` descriptors, at most 17, are taken in, close-on-exec.
 /// `*count` becomes the number of descriptors in the message, at most `capacity`; the rest are closed.
 ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count);
 /// struct ucred is hidden behind _GNU_SOURCE.

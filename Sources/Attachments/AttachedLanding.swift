@@ -10,6 +10,7 @@ public final class AttachedLanding: Landing {
         let process: AttachedProcess
         let userfaultfd: Userfaultfd
         let ranges: [PageRange]
+        let aliases: [MemoryAlias?]
     }
 
     /// Seconds that a migration waits for a process which is just about to attach.
@@ -53,7 +54,7 @@ public final class AttachedLanding: Landing {
             throw AttachmentError("no process has attached at \(listener.address); start it first")
         }
         let process = attached.process
-        let ranges = attached.ranges
+        let (ranges, aliases) = (attached.ranges, attached.aliases)
         let userfaultfd: Userfaultfd
         let resident: [PageBitmap]
         do {
@@ -64,11 +65,19 @@ public final class AttachedLanding: Landing {
             throw error
         }
         let kept = Handover(attached)
-        let workload = AttachedWorkload(description: description, process: process) { [weak self] in
+        // Its memory is the agent's from then on: nothing here keeps the pages of a process that has ended.
+        let workload = AttachedWorkload(description: description, process: process, onUse: { _ = kept.take() }) {
+            [weak self] in
             if let attached = kept.take() { self?.putBack(attached) }
         }
         workload.onEnd { [logger] reason in logger.notice("\(reason)") }
-        return PreparedGuest(userfaultfd: userfaultfd, ranges: ranges, resident: resident, workload: workload)
+        return PreparedGuest(
+            userfaultfd: userfaultfd,
+            ranges: ranges,
+            resident: resident,
+            workload: workload,
+            aliases: aliases
+        )
     }
 
     /// Takes the process that has attached, if there is one still.
@@ -148,14 +157,26 @@ public final class AttachedLanding: Landing {
             try socket.setReceiveTimeout(seconds: AttachedLanding.handOffTimeout)
             let message = try socket.receiveDescriptors(maxBytes: HandOff.maxBytes)
             try socket.setReceiveTimeout(seconds: 0)
-            guard message.descriptorCount == 1 else {
-                throw AttachmentError("the hand-off came with \(message.descriptorCount) descriptors instead of one")
-            }
             let handOff = try HandOff(message.bytes)
+            guard message.descriptorCount == handOff.descriptorCount else {
+                let expected = handOff.descriptorCount == 1 ? "one" : "\(handOff.descriptorCount)"
+                throw AttachmentError(
+                    "the hand-off came with \(message.descriptorCount) descriptors instead of \(expected)"
+                )
+            }
+            let aliases = try zip(handOff.ranges, handOff.files).map { range, file in
+                try file.map { try message.alias(of: $0.descriptor, from: $0.offset, like: range) }
+            }
+            let userfaultfd = try message.takeUserfaultfd()
+            for (range, alias) in zip(handOff.ranges, aliases) where alias != nil {
+                // Without minor faults the process would see pages that are being received.
+                try userfaultfd.registerMinor(range)
+            }
             var next: Attached? = Attached(
                 process: AttachedProcess(socket),
-                userfaultfd: try message.takeUserfaultfd(),
-                ranges: handOff.ranges
+                userfaultfd: userfaultfd,
+                ranges: handOff.ranges,
+                aliases: aliases
             )
             attached.withLock {
                 swap(&next, &$0)

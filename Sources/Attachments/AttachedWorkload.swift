@@ -10,6 +10,8 @@ final class AttachedWorkload: Workload {
     private let process: AttachedProcess
     /// Called when it goes and its process has been told nothing: it can take another guest.
     private let onUnused: @Sendable () -> Void
+    /// Called when the process is to be told something: it takes no other guest.
+    private let onUse: @Sendable () -> Void
     private let isRunning = Atomic<Bool>(false)
     private let isUsed = Atomic<Bool>(false)
     private let end = Mutex(End())
@@ -23,10 +25,12 @@ final class AttachedWorkload: Workload {
     init(
         description: GuestDescription,
         process: AttachedProcess,
-        onUnused: @escaping @Sendable () -> Void = {}
+        onUse: @escaping @Sendable () -> Void,
+        onUnused: @escaping @Sendable () -> Void
     ) {
         self.description = description
         self.process = process
+        self.onUse = onUse
         self.onUnused = onUnused
     }
 
@@ -36,13 +40,18 @@ final class AttachedWorkload: Workload {
 
     var devices: DeviceSet {
         DeviceSet(elsewhere: { [self] saved in
-            isUsed.store(true, ordering: .releasing)
+            use()
             try process.load(saved)
         })
     }
 
-    func run(_ permit: consuming RunPermit) throws {
+    private func use() {
         isUsed.store(true, ordering: .releasing)
+        onUse()
+    }
+
+    func run(_ permit: consuming RunPermit) throws {
+        use()
         // What can fail comes before RUN: to throw is to say that nothing was executed.
         let start = try Start()
         try watch.run("attached") { [weak self, process] in

@@ -6,19 +6,37 @@ import LinuxSystem
 /// | offset | type | field |
 /// |---|---|---|
 /// | 0 | u32 | magic `PGHO`, 0x4f484750 |
-/// | 4 | u16 | version, 1 |
+/// | 4 | u16 | version, 1 or 2 |
 /// | 6 | u16 | number of regions, 1…64 |
-/// | 8 + 24 n | u64 | address of region n in the process, a multiple of its page size |
-/// | 16 + 24 n | u64 | bytes of region n, a multiple of its page size |
-/// | 24 + 24 n | u32 | page size, 4096 or 2097152 |
-/// | 28 + 24 n | u32 | reserved, 0 |
+/// | 8 + r n | u64 | address of region n in the process, a multiple of its page size |
+/// | 16 + r n | u64 | bytes of region n, a multiple of its page size |
+/// | 24 + r n | u32 | page size, 4096 or 2097152 |
+/// | 28 + r n | u32 | in version 1 reserved, 0; in version 2 the memory file behind region n, 0 for none |
+/// | 32 + r n | u64 | only in version 2: where region n begins in its memory file, a multiple of its page size |
+///
+/// A region's record has r bytes: 24 in version 1, 32 in version 2. Memory files travel behind the userfaultfd: file 1
+/// is the first of them.
 struct HandOff {
     static let magic: UInt32 = 0x4f48_4750
-    static let version: UInt16 = 1
+    static let newestVersion: UInt16 = 2
     static let maxRegions = 64
-    static let maxBytes = 8 + 24 * maxRegions
+    static let maxFiles = StreamSocket.DescriptorMessage.maxDescriptors - 1
+    static let maxBytes = 8 + 32 * maxRegions
+
+    /// A place in a memory file that came with the message.
+    struct FilePlace {
+        /// Which of the descriptors: 1 is the one behind the userfaultfd.
+        let descriptor: Int
+        /// In bytes.
+        let offset: UInt64
+    }
 
     let ranges: [PageRange]
+    /// Where the ranges are to be found in memory files, one a range.
+    let files: [FilePlace?]
+
+    /// The userfaultfd and all memory files.
+    var descriptorCount: Int { 1 + (files.lazy.compactMap { $0?.descriptor }.max() ?? 0) }
 
     init(_ bytes: [UInt8]) throws(AttachmentError) {
         func integer<Value: FixedWidthInteger>(_ offset: Int, as type: Value.Type) -> Value {
@@ -31,16 +49,18 @@ struct HandOff {
             throw AttachmentError("the hand-off does not begin with the magic PGHO")
         }
         let version = integer(4, as: UInt16.self)
-        guard version == HandOff.version else {
-            throw AttachmentError("the hand-off has version \(version), this is version \(HandOff.version)")
+        guard (1...HandOff.newestVersion).contains(version) else {
+            throw AttachmentError("the hand-off has version \(version), the newest here is \(HandOff.newestVersion)")
         }
+        let recordBytes = version == 1 ? 24 : 32
         let count = Int(integer(6, as: UInt16.self))
-        guard (1...HandOff.maxRegions).contains(count), bytes.count == 8 + 24 * count else {
+        guard (1...HandOff.maxRegions).contains(count), bytes.count == 8 + recordBytes * count else {
             throw AttachmentError("the hand-off says \(count) regions and has \(bytes.count) bytes")
         }
         var ranges: [PageRange] = []
+        var files: [FilePlace?] = []
         for region in 0..<count {
-            let offset = 8 + 24 * region
+            let offset = 8 + recordBytes * region
             let pageSize = Int(integer(offset + 16, as: UInt32.self))
             guard pageSize == 4096 || pageSize == HugePagePool.pageSize else {
                 throw AttachmentError(
@@ -53,6 +73,13 @@ struct HandOff {
                 address + size <= 1 << 56
             else { throw AttachmentError("region \(region) (address \(address), \(size) bytes) is no range of pages") }
             ranges.append(PageRange(address: address, pageSize: pageSize, pageCount: Int(size / page)))
+            let file = version == 1 ? 0 : Int(integer(offset + 20, as: UInt32.self))
+            guard file <= HandOff.maxFiles else {
+                throw AttachmentError(
+                    "region \(region) names memory file \(file); at most \(HandOff.maxFiles) can be handed over"
+                )
+            }
+            files.append(file == 0 ? nil : FilePlace(descriptor: file, offset: integer(offset + 24, as: UInt64.self)))
         }
         let ordered = ranges.sorted { $0.address < $1.address }
         for (first, second) in zip(ordered, ordered.dropFirst()) where first.address + first.byteCount > second.address
@@ -60,6 +87,7 @@ struct HandOff {
             throw AttachmentError("two regions overlap at address \(second.address)")
         }
         self.ranges = ranges
+        self.files = files
     }
 }
 

@@ -133,11 +133,13 @@ extension DestinationSession {
             let workload = guest.workload
             let ranges = guest.ranges
             let resident = guest.resident
+            let aliases = guest.aliases
             let resolvesInThread = guest.resolvesInThread
             let agent = try DestinationAgent(
                 userfaultfd: guest.takeUserfaultfd(),
                 ranges: ranges,
                 resident: resident,
+                aliases: aliases,
                 table: table,
                 prefetch: settings.prefetch,
                 faultThreads: settings.faultThreads,

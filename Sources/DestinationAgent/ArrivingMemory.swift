@@ -9,6 +9,10 @@ final class ArrivingMemory: Sendable {
     let table: RegionTable
     /// Set after a page was placed, never before.
     let resident: [PageBitmap]
+    /// Where the memory is mapped here too, one a range.
+    ///
+    /// `nonisolated(unsafe)`: changed only when all threads that place pages have ended.
+    nonisolated(unsafe) private(set) var aliases: [MemoryAlias?]
     /// Set when a page is asked for, and kept: a page is asked for once on each connection.
     let wanted: [PageBitmap]
     /// Set when a page was asked for before anybody touched it.
@@ -24,7 +28,7 @@ final class ArrivingMemory: Sendable {
     let onEvent: @Sendable (DestinationAgent.Event) -> Void
 
     let userfaultfd: Userfaultfd
-    /// Huge pages that a thread places or has placed.
+    /// Huge pages that a thread places or has placed, and pages of aliases while a thread writes to them.
     let claimed: [PageBitmap]
     /// What is placed for a huge page of zeros; never written, so that it takes no memory.
     let zeros: Mapping
@@ -44,6 +48,7 @@ final class ArrivingMemory: Sendable {
         userfaultfd: consuming Userfaultfd,
         ranges: [PageRange],
         resident: [PageBitmap],
+        aliases: [MemoryAlias?] = [],
         table: RegionTable,
         pushedWanted: PushedWanted? = nil,
         removals: Removals? = nil,
@@ -56,6 +61,8 @@ final class ArrivingMemory: Sendable {
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident
+        let aliases = aliases.isEmpty ? ranges.map { _ in nil } : aliases
+        self.aliases = aliases
         self.table = table
         self.onEvent = onEvent
         var wanted: [PageBitmap] = []
@@ -65,9 +72,13 @@ final class ArrivingMemory: Sendable {
         for range in ranges { expected.append(try PageBitmap(pageCount: range.pageCount)) }
         self.expected = expected
         var claimed: [PageBitmap] = []
-        for range in ranges { claimed.append(try PageBitmap(pageCount: range.isHuge ? range.pageCount : 0)) }
+        for (range, alias) in zip(ranges, aliases) {
+            claimed.append(try PageBitmap(pageCount: range.isHuge || alias != nil ? range.pageCount : 0))
+        }
         self.claimed = claimed
         zeros = try Mapping(anonymousBytes: ranges.map(\.pageSize).max() ?? 4096)
+        // A copy from memory that is not mapped needs a second huge page for a moment, which the pool may not have.
+        try zeros.advise(.populate)
         pagesTotal = ranges.reduce(0) { $0 + $1.pageCount }
         residentCount.store(resident.reduce(0) { $0 + $1.count }, ordering: .relaxed)
     }
@@ -99,6 +110,7 @@ final class ArrivingMemory: Sendable {
         let region = Int(run.region)
         let range = ranges[region]
         if let removals { return try place(run, from: source, origin: origin, besides: removals) }
+        if let alias = aliases[region] { return try placeZeros(run, in: alias, origin: origin) }
         if range.isHuge { return try placeHuge(run, from: source, origin: origin) }
         let first = Int(run.first)
         let end = first + Int(run.count)
@@ -142,6 +154,7 @@ final class ArrivingMemory: Sendable {
     func answerAgain(_ page: Int, region: Int) throws(PlacementFailure) {
         let range = ranges[region]
         let address = range.address(ofPage: page)
+        if aliases[region] != nil, try answerFromFile(address, byteCount: range.pageSize) { return }
         let placement =
             if range.isHuge {
                 userfaultfd.copy(to: address, from: zeros.base, byteCount: range.pageSize)
@@ -201,6 +214,13 @@ final class ArrivingMemory: Sendable {
             recorder.record(nanoseconds: now &- since)
             if origin == .push { pushedWanted?.flag.raise() }
         }
+    }
+
+    /// Unmaps the memory here: the pages of a process that has ended go with it. No thread places anything any more.
+    func dropAliases() {
+        // Threads that fetch their own pages never end, and have no aliases.
+        guard hasAliases else { return }
+        aliases = ranges.map { _ in nil }
     }
 
     /// Gives complete memory back to the kernel; a failure leaves it registered, which harms nobody.

@@ -78,6 +78,8 @@ public final class DestinationAgent: Sendable {
     ///   - userfaultfd: where the memory is registered; kept open until ``stop()``.
     ///   - ranges: the memory, in the order of the announcement.
     ///   - resident: which pages have been placed, one bitmap a range.
+    ///   - aliases: where this process has mapped the memory too, one a range, or none at all: pages are received straight
+    ///     into it. Such a range is registered for minor faults too.
     ///   - table: the announced regions.
     ///   - prefetch: which pages are asked for before they are touched.
     ///   - faultThreads: how many threads serve faults, each on an urgent lane of its own.
@@ -90,6 +92,7 @@ public final class DestinationAgent: Sendable {
         userfaultfd: consuming Userfaultfd,
         ranges: [PageRange],
         resident: [PageBitmap],
+        aliases: [MemoryAlias?] = [],
         table: RegionTable,
         prefetch: Prefetch = .streams(),
         faultThreads: Int = 1,
@@ -103,6 +106,7 @@ public final class DestinationAgent: Sendable {
             userfaultfd: userfaultfd,
             ranges: ranges,
             resident: resident,
+            aliases: aliases,
             table: table,
             pushedWanted: pushed,
             removals: removals,
@@ -174,6 +178,7 @@ public final class DestinationAgent: Sendable {
             for service in services { service.stop() }
             faultThreads.join()
         }
+        memory.dropAliases()
         if memory.isComplete {
             memory.close()
         } else {

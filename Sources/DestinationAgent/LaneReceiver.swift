@@ -12,6 +12,9 @@ struct LaneReceiver: ~Copyable {
     private var end = 0
     /// Bytes of the frame at `start`, as far as they are known.
     private var missing = LaneFrame.encodedByteCount
+    /// A run whose bytes go straight into memory of another process, as far as they have come; meanwhile the buffer is
+    /// empty.
+    private var arriving: ArrivingRun?
 
     init(_ lane: AttachedLane, memory: ArrivingMemory) {
         self.lane = lane
@@ -19,7 +22,9 @@ struct LaneReceiver: ~Copyable {
         let largestPage = memory.ranges.map(\.pageSize).max() ?? 0
         let body = max(Int(Wire.maxRunBytes), largestPage)
         buffer = .allocate(byteCount: LaneFrame.encodedByteCount + body, alignment: 4096)
-        readAhead = LaneFrame.encodedByteCount + (lane.lane == .urgent ? largestPage : 64 * 4096)
+        // Nothing is received ahead that may have to go elsewhere.
+        let bodyAhead = memory.hasAliases ? 0 : lane.lane == .urgent ? largestPage : 64 * 4096
+        readAhead = LaneFrame.encodedByteCount + bodyAhead
     }
 
     deinit {
@@ -41,8 +46,8 @@ struct LaneReceiver: ~Copyable {
     @inline(__always)
     mutating func receive(_ onEvent: (DestinationAgent.Event) -> Void) throws(PlacementFailure) -> Bool {
         do {
-            try fill()
-            while let frame = try nextFrame() { try place(frame) }
+            if arriving == nil { try fill() } else { try receiveArriving(isWaiting: true) }
+            while arriving == nil, let frame = try nextFrame() { try place(frame) }
             return true
         } catch let failure as PlacementFailure {
             throw failure
@@ -61,6 +66,7 @@ struct LaneReceiver: ~Copyable {
         guard end - start >= missing, let base = buffer.baseAddress else { return nil }
         let frame = try LaneFrame.decode(base + start)
         _ = try memory.table.extent(of: frame)
+        if isAliased(frame) { return frame }
         missing = LaneFrame.encodedByteCount + Int(frame.bodyByteCount)
         return end - start >= missing ? frame : nil
     }
@@ -70,6 +76,11 @@ struct LaneReceiver: ~Copyable {
     private mutating func place(_ frame: LaneFrame) throws {
         guard let base = buffer.baseAddress else { return }
         switch frame.kind {
+        case .pages where isAliased(frame):
+            try refuseUnasked(frame.run)
+            (start, end) = (0, 0)
+            arriving = ArrivingRun(frame.run)
+            return try receiveArriving(isWaiting: false)
         case .pages:
             try refuseUnasked(frame.run)
             try memory.place(frame.run, from: base + start + LaneFrame.encodedByteCount, origin: origin)
@@ -80,6 +91,22 @@ struct LaneReceiver: ~Copyable {
             throw UnexpectedFrame(frame: frame)
         }
         start += missing
+    }
+
+    /// Whether the bytes behind a frame go straight into memory of another process.
+    @inline(__always)
+    private func isAliased(_ frame: LaneFrame) -> Bool {
+        frame.kind == .pages && memory.aliases[Int(frame.run.region)] != nil
+    }
+
+    /// Receives once into memory of another process.
+    ///
+    /// - Parameter isWaiting: whether nothing may have arrived. The urgent lane's thread has waited for that already.
+    private mutating func receiveArriving(isWaiting: Bool) throws {
+        guard var run = arriving else { return }
+        if isWaiting, lane.lane == .bulk { try lane.socket.stream.waitToReceive() }
+        try memory.receive(&run, on: lane.socket.stream, dropping: buffer, origin: origin)
+        arriving = run.isComplete(pageSize: memory.ranges[run.region].pageSize) ? nil : run
     }
 
     private var origin: ArrivingMemory.Origin {

@@ -16,6 +16,8 @@ public struct PreparedGuest: ~Copyable, Sendable {
     public let userfaultfd: Userfaultfd
     /// The memory, registered, in the order of the description's regions.
     public let ranges: [PageRange]
+    /// Where this process has mapped the memory too, to receive pages straight into it: one a range, or none at all.
+    public let aliases: [MemoryAlias?]
     /// Which pages have arrived, one bitmap a region.
     public let resident: [PageBitmap]
     /// The guest itself.
@@ -29,11 +31,13 @@ public struct PreparedGuest: ~Copyable, Sendable {
         ranges: [PageRange],
         resident: [PageBitmap],
         workload: any Workload,
-        resolvesInThread: Bool = false
+        resolvesInThread: Bool = false,
+        aliases: [MemoryAlias?] = []
     ) {
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident
+        self.aliases = aliases
         self.workload = workload
         self.resolvesInThread = resolvesInThread
     }

@@ -39,6 +39,11 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         self = try Mapping.map(file.byteCount, flags: MAP_SHARED, descriptor: file.descriptor.raw)
     }
 
+    /// Maps a part of a memory file, shared with whoever else maps it.
+    init(sharing descriptor: borrowing OwnedDescriptor, from offset: UInt64, byteCount: Int) throws(SystemError) {
+        self = try Mapping.map(byteCount, flags: MAP_SHARED, descriptor: descriptor.raw, offset: off_t(offset))
+    }
+
     /// Maps an existing file from its beginning, shared with whoever else maps it: what is written outlives the process.
     ///
     /// - Parameter path: a regular file whose size is a multiple of the page size, and not 0.
@@ -59,6 +64,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         _ byteCount: Int,
         flags: CInt,
         descriptor: CInt,
+        offset: off_t = 0,
         what: @autoclosure () -> String? = nil,
         advice: @autoclosure () -> String? = nil
     ) throws(SystemError) -> Mapping {
@@ -68,7 +74,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
             advice: advice() ?? "free memory or ask for less"
         ) { () throws(Errno) in
             try kernel(.mmap) {
-                let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0)
+                let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, offset)
                 return orErrno(Int(bitPattern: address))
             }
         }
@@ -91,12 +97,16 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         case hugePages
         /// The contents are dropped; the next read sees zeros.
         case dontNeed
+        /// All pages are mapped, as if they had been read: of anonymous memory the kernel's page of zeros.
+        case populate
 
         fileprivate var raw: CInt {
             switch self {
             case .noHugePages: MADV_NOHUGEPAGE
             case .hugePages: MADV_HUGEPAGE
             case .dontNeed: MADV_DONTNEED
+            // MADV_POPULATE_READ, absent from older headers.
+            case .populate: 22
             }
         }
     }
@@ -136,9 +146,11 @@ public struct MemoryFile: ~Copyable, Sendable {
     /// - Parameters:
     ///   - name: shown in /proc/PID/maps as `memfd:name`.
     ///   - byteCount: a multiple of the page size.
-    public init(name: String, byteCount: Int) throws(SystemError) {
+    ///   - pageSize: 4096, or that of ``HugePagePool``, whose pages are reserved when the file is mapped.
+    public init(name: String, byteCount: Int, pageSize: Int = 4096) throws(SystemError) {
+        let log2HugePage = pageSize == HugePagePool.pageSize ? UInt32(pageSize.trailingZeroBitCount) : 0
         let descriptor = try attempt("make a memory file") { () throws(Errno) in
-            OwnedDescriptor(try kernel(.memfdCreate) { shim_memfd_create(name) })
+            OwnedDescriptor(try kernel(.memfdCreate) { shim_memfd_create(name, log2HugePage) })
         }
         let raw = descriptor.raw
         _ = try attempt("size a memory file to \(byteCount) bytes") { () throws(Errno) in

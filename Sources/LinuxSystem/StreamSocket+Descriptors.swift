@@ -7,14 +7,44 @@ extension StreamSocket {
     public struct DescriptorMessage: ~Copyable, Sendable {
         /// What was said.
         public let bytes: [UInt8]
-        /// How many descriptors came with it; all but the first are closed.
-        public let descriptorCount: Int
         private let first: OwnedDescriptor?
+        private let others: [Handed]
 
-        init(bytes: [UInt8], descriptorCount: Int, first: consuming OwnedDescriptor?) {
+        /// A descriptor in an array, which takes no values that cannot be copied.
+        fileprivate final class Handed: Sendable {
+            let descriptor: OwnedDescriptor
+            init(_ raw: CInt) { descriptor = OwnedDescriptor(raw) }
+        }
+
+        fileprivate init(bytes: [UInt8], first: consuming OwnedDescriptor?, others: [Handed]) {
             self.bytes = bytes
-            self.descriptorCount = descriptorCount
             self.first = first
+            self.others = others
+        }
+
+        /// How many descriptors came with it; of more than ``maxDescriptors`` one more than that is counted. Those that
+        /// are not taken are closed with the message.
+        public var descriptorCount: Int { first == nil ? 0 : 1 + others.count }
+
+        /// Descriptors that one message can bring.
+        public static let maxDescriptors = 16
+
+        /// Maps pages of a memory file that came behind the first descriptor.
+        ///
+        /// - Parameters:
+        ///   - number: which of the descriptors it is, counted from the first, which is 0.
+        ///   - offset: where in the file the pages begin, in bytes; a multiple of their size.
+        ///   - range: how many pages of which size.
+        /// - Throws: ``HandedDescriptorError`` when it is missing, something else, or does not hold these pages.
+        public func alias(
+            of number: Int,
+            from offset: UInt64,
+            like range: PageRange
+        ) throws(HandedDescriptorError) -> MemoryAlias {
+            guard number > 0, number <= others.count else {
+                throw HandedDescriptorError(reason: "no descriptor \(number) came with the message")
+            }
+            return try MemoryAlias(of: others[number - 1].descriptor, number: number, from: offset, like: range)
         }
 
         /// Takes the first descriptor as the userfaultfd it is said to be.
@@ -32,7 +62,7 @@ extension StreamSocket {
     /// Receives a message of at most `maxBytes` and the descriptors that came with it, over a Unix socket.
     public func receiveDescriptors(maxBytes: Int) throws(SystemError) -> DescriptorMessage {
         var bytes = [UInt8](repeating: 0, count: maxBytes)
-        var descriptors = [CInt](repeating: -1, count: 16)
+        var descriptors = [CInt](repeating: -1, count: DescriptorMessage.maxDescriptors + 1)
         var count: CInt = 0
         let received: Int
         do throws(Errno) {
@@ -51,19 +81,32 @@ extension StreamSocket {
         } catch {
             throw SystemError("receive a descriptor from \(peer)", error)
         }
-        for extra in descriptors[..<Int(count)].dropFirst() { _ = OwnedDescriptor(extra) }
         return DescriptorMessage(
             bytes: Array(bytes[..<received]),
-            descriptorCount: Int(count),
-            first: count > 0 ? OwnedDescriptor(descriptors[0]) : nil
+            first: count > 0 ? OwnedDescriptor(descriptors[0]) : nil,
+            others: descriptors[..<Int(count)].dropFirst().map { DescriptorMessage.Handed($0) }
         )
     }
 
     /// Sends a message and a copy of a userfaultfd, over a Unix socket.
     public func send(_ bytes: [UInt8], with userfaultfd: borrowing Userfaultfd) throws(SystemError) {
-        let handed = userfaultfd.descriptor.raw
+        try send(bytes, [userfaultfd.descriptor.raw])
+    }
+
+    /// Sends a message and copies of a userfaultfd and a memory file, over a Unix socket.
+    public func send(
+        _ bytes: [UInt8],
+        with userfaultfd: borrowing Userfaultfd,
+        _ file: borrowing MemoryFile
+    ) throws(SystemError) {
+        try send(bytes, [userfaultfd.descriptor.raw, file.descriptor.raw])
+    }
+
+    private func send(_ bytes: [UInt8], _ handed: [CInt]) throws(SystemError) {
         do throws(Errno) {
-            _ = try kernel(.sendmsg) { shim_send_descriptor(descriptor.raw, bytes, bytes.count, handed) }
+            _ = try kernel(.sendmsg) {
+                shim_send_descriptors(descriptor.raw, bytes, bytes.count, handed, CInt(handed.count))
+            }
         } catch {
             throw SystemError("send a userfaultfd to \(peer)", error)
         }

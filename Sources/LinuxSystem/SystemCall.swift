@@ -13,16 +13,20 @@ package enum SystemCall: String, Sendable, Hashable {
     case setsockopt, shutdown, socket, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
     case uffdioCopy = "UFFDIO_COPY", uffdioZeropage = "UFFDIO_ZEROPAGE", uffdioWake = "UFFDIO_WAKE"
+    case uffdioContinue = "UFFDIO_CONTINUE"
 }
 
 /// Enters the kernel: every call of this module passes here and nowhere else.
 ///
 /// EINTR is retried. EBADF and EFAULT on our own objects are bugs of this program and trap.
 ///
-/// - Parameter body: makes the call and returns its result, or `-errno`.
+/// - Parameters:
+///   - isForeign: whether the call reaches memory that another process can take away: there EFAULT is an outcome.
+///   - body: makes the call and returns its result, or `-errno`.
 @inline(__always)
 func kernel<Result: FixedWidthInteger & SignedInteger>(
     _ call: SystemCall,
+    isForeign: Bool = false,
     _ body: () -> Result
 ) throws(Errno) -> Result {
     while true {
@@ -34,7 +38,10 @@ func kernel<Result: FixedWidthInteger & SignedInteger>(
         if result >= 0 { return result }
         let errno = Errno(rawValue: CInt(-result))
         if errno == .interrupted { continue }
-        precondition(errno != .badFileDescriptor && errno != .badAddress, "\(call.rawValue): \(errno)")
+        precondition(
+            errno != .badFileDescriptor && (isForeign || errno != .badAddress),
+            "\(call.rawValue): \(errno)"
+        )
         throw errno
     }
 }

@@ -133,7 +133,8 @@ public struct Userfaultfd: ~Copyable, Sendable {
         request.src = UInt64(UInt(bitPattern: source))
         request.len = UInt64(byteCount)
         do throws(Errno) {
-            _ = try kernel(.uffdioCopy) { shim_uffdio_copy(descriptor.raw, &request) }
+            // EFAULT is said of memory behind the end of its file, which its process may have truncated.
+            _ = try kernel(.uffdioCopy, isForeign: true) { shim_uffdio_copy(descriptor.raw, &request) }
             return .placed(bytes: byteCount)
         } catch {
             return request.copy > 0 ? .placed(bytes: Int(request.copy)) : Placement(error)
@@ -146,7 +147,7 @@ public struct Userfaultfd: ~Copyable, Sendable {
         var request = uffdio_zeropage()
         request.range = uffdio_range(start: address, len: UInt64(byteCount))
         do throws(Errno) {
-            _ = try kernel(.uffdioZeropage) { shim_uffdio_zeropage(descriptor.raw, &request) }
+            _ = try kernel(.uffdioZeropage, isForeign: true) { shim_uffdio_zeropage(descriptor.raw, &request) }
             return .placed(bytes: byteCount)
         } catch {
             return request.zeropage > 0 ? .placed(bytes: Int(request.zeropage)) : Placement(error)

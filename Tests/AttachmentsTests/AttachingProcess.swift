@@ -47,6 +47,23 @@ final class AttachingProcess: Sendable {
         return bytes
     }
 
+    /// Version 2: each region with the memory file behind it, and where in that it begins.
+    static func handOff(
+        pageSize: UInt32 = 4096,
+        inFiles regions: [(address: UInt64, byteCount: UInt64, file: UInt32, offset: UInt64)]
+    ) -> [UInt8] {
+        var bytes = handOff(version: 2, [])
+        bytes[6] = UInt8(regions.count)
+        for region in regions {
+            append(region.address, to: &bytes)
+            append(region.byteCount, to: &bytes)
+            append(pageSize, to: &bytes)
+            append(region.file, to: &bytes)
+            append(region.offset, to: &bytes)
+        }
+        return bytes
+    }
+
     static func append(_ value: some FixedWidthInteger, to bytes: inout [UInt8]) {
         withUnsafeBytes(of: value.littleEndian) { bytes += $0 }
     }

@@ -54,7 +54,16 @@ struct HandOffTests {
 
     @Test(arguments: [
         Refused("magic PGHO", AttachingProcess.handOff(magic: 0x5047_484f, [region])),
-        Refused("has version 2, this is version 1", AttachingProcess.handOff(version: 2, [region])),
+        Refused("has version 3, the newest here is 2", AttachingProcess.handOff(version: 3, [region])),
+        Refused("says 1 regions and has 32 bytes", AttachingProcess.handOff(version: 2, [region])),
+        Refused(
+            "region 0 names memory file 16; at most 15",
+            AttachingProcess.handOff(inFiles: [(address: 0x10000, byteCount: 0x4000, file: 16, offset: 0)])
+        ),
+        Refused(
+            "came with 1 descriptors instead of 3",
+            AttachingProcess.handOff(inFiles: [(address: 0x10000, byteCount: 0x4000, file: 2, offset: 0)])
+        ),
         Refused("says 0 regions", AttachingProcess.handOff([])),
         Refused(
             "says 65 regions",

@@ -52,6 +52,29 @@ struct AttachTests {
         #expect(stall < service * 1.5 + 3 * localFault, "stall \(stall), service \(service), local fault \(localFault)")
     }
 
+    @Test("that hands its memory file over finds each page right, and what it has written", .timeLimit(.minutes(2)))
+    func handsItsFileOver() throws {
+        let workspace = try Workspace()
+        let client = try workspace.compile("attach_file")
+        let source = try AgentProcess.source(in: workspace, "--memory", "48MiB", "--seed", "7", "--threads", "2")
+        defer { source.end() }
+        let destination = try AgentProcess.destination(
+            in: workspace,
+            "--listen",
+            "127.0.0.1:0",
+            "--attach",
+            workspace.file("attach.sock")
+        )
+        defer { destination.end() }
+        let attached = try Running(client, [workspace.file("attach.sock"), "7", String(48 << 20)])
+        defer { attached.end() }
+        let migrated = try Executable.migrate(source, destination, "--json")
+        #expect(migrated.status == 0, "\(migrated)")
+        let finished = try attached.finish()
+        #expect(finished.status == 0, "\(finished)")
+        #expect(finished.output == "{\"pages\":12288,\"wrong\":0}\n")
+    }
+
     @Test("that does not fit a workload waits for one that does, and the source runs on", .timeLimit(.minutes(2)))
     func doesNotFit() throws {
         let workspace = try Workspace()

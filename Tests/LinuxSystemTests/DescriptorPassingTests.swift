@@ -58,7 +58,7 @@ struct DescriptorPassingTests {
             let socket = try SocketPair.accept(from: listener)
             do {
                 let message = try socket.socket.receiveDescriptors(maxBytes: 100)
-                #expect(message.descriptorCount == min(count, 16))
+                #expect(message.descriptorCount == min(count, 17))
             }
             #expect(!openFiles().contains(output))
         }
