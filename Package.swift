@@ -22,8 +22,8 @@ func tests(of name: String, _ dependencies: [Target.Dependency] = [], exclude: [
     )
 }
 
-/// The walk over every interleaving takes minutes unless it is optimized.
-let walked = settings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+/// The walk over every interleaving takes minutes unless it is optimized, and a record of millions of pages many seconds.
+let optimized = settings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
 
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 
@@ -46,9 +46,10 @@ let package = Package(
 
         // Values: no sockets, no threads.
         room("PageProtocol"),
-        .target(name: "Switchover", swiftSettings: walked),
+        .target(name: "Switchover", swiftSettings: optimized),
         room("Telemetry", [.product(name: "Histogram", package: "hdrhistogram-swift")]),
         room("Guest", ["LinuxSystem", "Telemetry"]),
+        .target(name: "WorkingSet", dependencies: ["LinuxSystem"], swiftSettings: optimized),
         room(
             "QMP",
             [
@@ -89,7 +90,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "Guest", "LinuxSystem", "Orchestration",
-                "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "Workloads", logging,
+                "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
@@ -108,7 +109,8 @@ let package = Package(
             ["LinuxSystem", "OwnThread", "PrivateMount", .product(name: "SystemPackage", package: "swift-system")]
         ),
         tests(of: "PageProtocol"),
-        .testTarget(name: "SwitchoverTests", dependencies: ["Switchover"], swiftSettings: walked),
+        tests(of: "WorkingSet", ["LinuxSystem"]),
+        .testTarget(name: "SwitchoverTests", dependencies: ["Switchover"], swiftSettings: optimized),
         tests(of: "QMP", ["LinuxSystem"]),
         .testTarget(
             name: "AgentTests",
@@ -131,7 +133,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["pageferry", "LinuxSystem", "PageProtocol", "HugePages"],
+            dependencies: ["pageferry", "LinuxSystem", "PageProtocol", "HugePages", "WorkingSet"],
             swiftSettings: settings
         ),
     ]

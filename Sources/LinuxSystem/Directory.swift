@@ -122,18 +122,7 @@ public struct Directory: ~Copyable, Sendable {
         by temporary: String
     ) throws(SystemError) -> Publication {
         defer { _ = try? kernel(.unlinkat) { orErrno(unlinkat(descriptor.raw, temporary, 0)) } }
-        try attempt("write \(path)/\(temporary)") { () throws(Errno) in
-            let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
-            let file = OwnedDescriptor(try kernel(.openat) { shim_openat(descriptor.raw, temporary, flags, 0o644) })
-            var rest = bytes[...]
-            while !rest.isEmpty {
-                let count = try kernel(.write) {
-                    rest.withUnsafeBytes { orErrno(write(file.raw, $0.baseAddress, $0.count)) }
-                }
-                rest = rest.dropFirst(count)
-            }
-            _ = try kernel(.fsync) { orErrno(fsync(file.raw)) }
-        }
+        try attempt("write \(path)/\(temporary)") { () throws(Errno) in try write(bytes, to: temporary) }
         do throws(Errno) {
             _ = try kernel(.linkat) { orErrno(linkat(descriptor.raw, temporary, descriptor.raw, name, 0)) }
             return .made
@@ -143,6 +132,48 @@ public struct Directory: ~Copyable, Sendable {
             let told = SystemError("make \(path)/\(name)", error)
             return Directory.isRefusal(error) ? .refused(told) : .unknown(told)
         }
+    }
+
+    /// Puts a file with these bytes in the place of the one of that name, or makes it: whoever opens the name finds all of
+    /// the old or all of the new. The bytes are durable before the name; the name is when ``sync()`` returns.
+    ///
+    /// - Parameter temporary: as in ``publish(_:as:by:)``.
+    /// - Throws: what failed; also where the name is that of a link, a device or another thing that is no regular file.
+    public func replace(_ name: String, with bytes: [UInt8], by temporary: String) throws(SystemError) {
+        try requireFile(orNothingAt: name)
+        defer { _ = try? kernel(.unlinkat) { orErrno(unlinkat(descriptor.raw, temporary, 0)) } }
+        try attempt("write \(path)/\(name)") { () throws(Errno) in
+            try write(bytes, to: temporary)
+            _ = try kernel(.renameat) { orErrno(renameat(descriptor.raw, temporary, descriptor.raw, name)) }
+        }
+    }
+
+    private func requireFile(orNothingAt name: String) throws(SystemError) {
+        var status = stat()
+        do throws(Errno) {
+            _ = try kernel(.fstatat) { orErrno(fstatat(descriptor.raw, name, &status, AT_SYMLINK_NOFOLLOW)) }
+        } catch .noSuchFileOrDirectory {
+            return
+        } catch {
+            throw SystemError("look at \(path)/\(name)", error)
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw SystemError("write \(path)/\(name)", .invalidArgument, advice: "give a regular file or a new name")
+        }
+    }
+
+    /// Makes a file that was not there, durable but for its name. Who can read it is what the umask leaves of 0644.
+    private func write(_ bytes: [UInt8], to name: String) throws(Errno) {
+        let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
+        let file = OwnedDescriptor(try kernel(.openat) { shim_openat(descriptor.raw, name, flags, 0o644) })
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = try kernel(.write) {
+                rest.withUnsafeBytes { orErrno(Glibc.write(file.raw, $0.baseAddress, $0.count)) }
+            }
+            rest = rest.dropFirst(count)
+        }
+        _ = try kernel(.fsync) { orErrno(fsync(file.raw)) }
     }
 
     /// Whether link(2) gives this error only as an answer. Others, such as EIO and ETIMEDOUT, a network file system

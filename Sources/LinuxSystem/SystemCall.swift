@@ -4,12 +4,12 @@ import SystemPackage
 /// The kernel calls this module makes. Errors name them, and tests inject failures by them.
 package enum SystemCall: String, Sendable, Hashable {
     case accept4, bind, connect
-    case epollControl = "epoll_ctl", epollCreate = "epoll_create1", epollWait = "epoll_wait", eventfd, fchmod, fcntl,
-        fstat, fsync, ftruncate, getdents64, getpeername, getsockname
+    case epollControl = "epoll_ctl", epollCreate = "epoll_create1", epollWait = "epoll_wait", eventfd
+    case fchmod, fcntl, fstat, fstatat, fsync, ftruncate, getdents64, getpeername, getsockname
     case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mkdirat, mmap, munmap, open, openat
-    case pidfdSendSignal = "pidfd_send_signal"
-    case pidfdOpen = "pidfd_open", pipe2, poll, posixSpawn = "posix_spawn", pread, read, recv, recvmsg, send, sendmsg
+    case pidfdOpen = "pidfd_open", pidfdSendSignal = "pidfd_send_signal", pipe2, poll, posixSpawn = "posix_spawn", pread
+    case read, recv, recvmsg, renameat, send, sendmsg
     case setsockopt, shutdown, socket, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
     case uffdioCopy = "UFFDIO_COPY", uffdioZeropage = "UFFDIO_ZEROPAGE", uffdioWake = "UFFDIO_WAKE"

@@ -43,4 +43,28 @@ struct DirectoryTests {
             _ = try directory.directory("folder")
         }
     }
+
+    @Test func `a file is replaced whole, or stays as it was`() throws {
+        defer { remove() }
+        let file = "\(path)/file"
+        try WholeFile.replace(file, with: [1, 2, 3])
+        try WholeFile.replace(file, with: [4])
+        #expect(try WholeFile.read(file, atMost: 1) == [4])
+        for call in [SystemCall.openat, .write, .fsync, .renameat] {
+            #expect(throws: SystemError("write \(path)/file", .ioError)) {
+                try ForcedErrno.with([call: [.ioError]]) { try WholeFile.replace(file, with: [5, 6]) }
+            }
+            #expect(try WholeFile.read(file, atMost: 10) == [4])
+        }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: path) == ["file"])
+    }
+
+    @Test func `a file that is longer than the limit is not read`() throws {
+        defer { remove() }
+        try WholeFile.replace("\(path)/file", with: [1, 2, 3])
+        let advice = "give a file of at most 2 bytes"
+        #expect(throws: SystemError("read \(path)/file", .fileTooLarge, advice: advice)) {
+            try WholeFile.read("\(path)/file", atMost: 2)
+        }
+    }
 }

@@ -1,0 +1,48 @@
+import Glibc
+import SystemPackage
+
+/// A file that is read and written as a whole.
+public enum WholeFile {
+    /// All bytes of a regular file.
+    ///
+    /// - Parameter limit: a longer file is refused before anything is allocated for it.
+    public static func read(_ path: String, atMost limit: Int) throws(SystemError) -> [UInt8] {
+        let file = try RegularFile(path, to: "read", access: O_RDONLY)
+        guard file.byteCount <= limit else {
+            throw SystemError("read \(path)", .fileTooLarge, advice: "give a file of at most \(limit) bytes")
+        }
+        let raw = file.descriptor.raw
+        var bytes = [UInt8](repeating: 0, count: file.byteCount)
+        var filled = 0
+        while filled < bytes.count {
+            let count = try attempt("read \(path)") { () throws(Errno) in
+                try kernel(.read) {
+                    bytes.withUnsafeMutableBytes { bytes in
+                        orErrno(Glibc.read(raw, bytes.baseAddress?.advanced(by: filled), bytes.count - filled))
+                    }
+                }
+            }
+            // It was cut while it was read.
+            if count == 0 { break }
+            filled += count
+        }
+        bytes.removeLast(bytes.count - filled)
+        return bytes
+    }
+
+    /// Puts a file with these bytes in the place of the one of that name, or makes it, and returns when that is durable:
+    /// nobody ever sees a part. Who can read it is what the umask leaves of 0644.
+    ///
+    /// - Parameter path: names a regular file or nothing; a link is not followed but refused.
+    public static func replace(_ path: String, with bytes: [UInt8]) throws(SystemError) {
+        let file = FilePath(path)
+        guard let name = file.lastComponent, name.kind == .regular else {
+            throw SystemError("write '\(path)'", .invalidArgument, advice: "give the name of a file")
+        }
+        let folder = file.removingLastComponent()
+        let directory = try Directory(folder.isEmpty ? "." : folder.string)
+        let temporary = ".pageferry-\(String(UInt64.random(in: 0...UInt64.max), radix: 16))"
+        try directory.replace(name.string, with: bytes, by: temporary)
+        try directory.sync()
+    }
+}
