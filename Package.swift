@@ -60,6 +60,9 @@ let package = Package(
             ]
         ),
 
+        // Who is there.
+        room("Connections", ["PageProtocol", "LinuxSystem", logging]),
+
         // Memory moves.
         room("SourceAgent", ["PageProtocol", "LinuxSystem"]),
         room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
@@ -81,8 +84,8 @@ let package = Package(
         room(
             "Controller",
             [
-                "SourceAgent", "DestinationAgent", "Switchover", "RunLease", "QMP", "Guest", "PageProtocol",
-                "LinuxSystem", "Telemetry", logging,
+                "Connections", "SourceAgent", "DestinationAgent", "Switchover", "RunLease", "QMP", "Guest",
+                "PageProtocol", "LinuxSystem", "Telemetry", logging,
             ]
         ),
         room("Orchestration", ["LinuxSystem", "QMP", "Telemetry"]),
@@ -127,8 +130,8 @@ let package = Package(
         tests(
             of: "Controller",
             [
-                "Guest", "LinuxSystem", "OwnThread", "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry",
-                logging,
+                "Connections", "Guest", "LinuxSystem", "OwnThread", "PageProtocol", "QMP", "RunLease", "Switchover",
+                "Telemetry", logging,
             ]
         ),
         .testTarget(

@@ -1,3 +1,4 @@
+import Connections
 import DestinationAgent
 import Guest
 import LinuxSystem
@@ -199,7 +200,7 @@ extension DestinationSession {
         case .bye: perform(machine.bye())
         case .failure(let reason), .refused(let reason): lose("the source says: \(reason)")
         case .hello, .ready, .pong, .devicesFailed, .running, .startFailed, .startRequest, .cancelled,
-            .received, .completeAck:
+            .received, .completeAck, .slices, .snapshot:
             lose("the source sent \(message.kind), which it never sends here")
         }
     }

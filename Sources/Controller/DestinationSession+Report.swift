@@ -1,3 +1,4 @@
+import Connections
 import DestinationAgent
 import Guest
 import LinuxSystem

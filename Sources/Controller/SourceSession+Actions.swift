@@ -1,3 +1,4 @@
+import Connections
 import Guest
 import LinuxSystem
 import Logging

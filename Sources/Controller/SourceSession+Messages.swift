@@ -1,3 +1,4 @@
+import Connections
 import LinuxSystem
 import PageProtocol
 import SourceAgent
@@ -66,7 +67,8 @@ extension SourceSession {
         case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
         case .completeAck: perform(machine.completeAcknowledged())
         case .failure(let reason): lose("the destination says: \(reason)")
-        case .hello, .refused, .regions, .listen, .devices, .deviceData, .ping, .run, .cancel, .complete, .bye:
+        case .hello, .refused, .regions, .listen, .devices, .deviceData, .ping, .run, .cancel, .complete, .bye, .slices,
+            .snapshot:
             refuse("the destination sent \(message.kind), which it never sends here")
         }
     }

@@ -1,3 +1,4 @@
+import Connections
 import LinuxSystem
 import Logging
 import PageProtocol

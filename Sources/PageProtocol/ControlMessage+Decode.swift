@@ -44,6 +44,8 @@ extension ControlMessage {
         case .completeAck: self = .completeAck
         case .bye: self = .bye
         case .failure: self = .failure(reason: try reader.readReason())
+        case .slices: self = .slices(try SnapshotSlice.readList(from: &reader))
+        case .snapshot: self = .snapshot(try SnapshotIdentity(from: &reader))
         case .join, .pageRequest, .pages, .zeroes, .probe, .probeReply:
             throw .wrongConnection(frame: kind, control: true)
         }

@@ -5,7 +5,7 @@ extension ControlMessage {
     /// off before a character. Everything else is held to the bounds that the decoder applies.
     ///
     /// - Throws: what a receiver would refuse: `outOfBounds`, `controlCharacter`, `duplicateName`, or an error of the
-    ///   region table. Messages without names, regions, devices or chunks never throw.
+    ///   region table or the slices. Messages without names, regions, slices, devices or chunks never throw.
     public func encode() throws(ProtocolError) -> [UInt8] {
         var writer = WireWriter(kind)
         switch self {
@@ -35,6 +35,10 @@ extension ControlMessage {
         case .startFailed(let token, let reason):
             writer.append(token)
             writer.append(reason: reason)
+        case .slices(let slices):
+            try SnapshotSlice.write(slices, to: &writer)
+        case .snapshot(let identity):
+            identity.write(to: &writer)
         case .ready, .listen, .startRequest, .complete, .completeAck, .bye:
             break
         }

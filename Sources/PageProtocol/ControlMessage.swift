@@ -4,7 +4,7 @@
 public enum ControlMessage: Hashable, Sendable {
     /// Both sides, first: who is there.
     case hello(Hello)
-    /// Either side: no to the peer's HELLO or REGIONS; the sender closes after it.
+    /// Either side: no to the peer's HELLO, REGIONS or SLICES; the sender closes after it.
     case refused(reason: String)
     /// Source: the guest that is to move.
     case regions(guest: GuestAnnouncement)
@@ -44,6 +44,10 @@ public enum ControlMessage: Hashable, Sendable {
     case bye
     /// Either side: why the sender hangs up.
     case failure(reason: String)
+    /// Destination, to a snapshot's server: where the guest's regions lie in the file; a frame names one by its index here.
+    case slices([SnapshotSlice])
+    /// Snapshot's server: it serves the slices of this file.
+    case snapshot(SnapshotIdentity)
 
     /// The message's kind on the wire.
     public var kind: FrameKind {
@@ -69,6 +73,8 @@ public enum ControlMessage: Hashable, Sendable {
         case .completeAck: .completeAck
         case .bye: .bye
         case .failure: .failure
+        case .slices: .slices
+        case .snapshot: .snapshot
         }
     }
 }

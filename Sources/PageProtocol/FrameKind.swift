@@ -4,7 +4,7 @@
 public enum FrameKind: UInt16, CaseIterable, Hashable, Sendable {
     /// The first frame of each side on the control connection.
     case hello = 0x01
-    /// No to the peer's HELLO or REGIONS, with the reason; the sender closes after it.
+    /// No to the peer's HELLO, REGIONS or SLICES, with the reason; the sender closes after it.
     case refused = 0x02
     /// The guest's kind, configuration and memory regions.
     case regions = 0x03
@@ -44,6 +44,10 @@ public enum FrameKind: UInt16, CaseIterable, Hashable, Sendable {
     case bye = 0x14
     /// Why the sender hangs up.
     case failure = 0x15
+    /// Where the guest's regions lie in the file that a snapshot's server has.
+    case slices = 0x16
+    /// Which file that is: the server serves the slices from here on.
+    case snapshot = 0x17
 
     /// The first frame on an urgent or bulk connection, from its dialer.
     case join = 0x40
@@ -86,10 +90,12 @@ public enum FrameKind: UInt16, CaseIterable, Hashable, Sendable {
             return 13...UInt32(12 + Wire.maxReceivedBytes)
         case .devicesFailed:
             return 4...(name + reason)
-        case .run:
+        case .run, .snapshot:
             return 16...16
         case .startFailed:
             return 10...(8 + reason)
+        case .slices:
+            return 22...(2 + 20 * UInt32(Wire.maxRegions))
         case .pageRequest, .zeroes, .probe:
             return 16...16
         case .probeReply:
@@ -125,6 +131,8 @@ extension FrameKind: CustomStringConvertible {
         case .completeAck: "COMPLETE_ACK"
         case .bye: "BYE"
         case .failure: "FAILURE"
+        case .slices: "SLICES"
+        case .snapshot: "SNAPSHOT"
         case .join: "JOIN"
         case .pageRequest: "PAGE_REQUEST"
         case .pages: "PAGES"

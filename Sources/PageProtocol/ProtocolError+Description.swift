@@ -43,6 +43,13 @@ extension ProtocolError: CustomStringConvertible {
             return "REGIONS: regions \"\(first)\" and \"\(second)\" overlap"
         case .memoryTooLarge(let region):
             return "REGIONS: with region \"\(region)\" the memory exceeds \(Wire.maxMemoryBytes) bytes"
+        case .sliceOffset(let slice, let found):
+            return "SLICES: offset of slice \(slice) is \(found), allowed are multiples of \(Wire.minPageSize)"
+        case .slicePageSize(let slice, let found):
+            return "SLICES: page size of slice \(slice) is \(found), "
+                + "allowed are powers of two in \(Wire.minPageSize)...\(Wire.maxPageSize)"
+        case .slicesOverlap(let first, let second):
+            return "SLICES: slices \(first) and \(second) share bytes of the file"
         case .unknownRegion(let run, let regionCount):
             return "\(run): there is no such region, allowed 0...\(regionCount - 1)"
         case .runOutOfRange(let run, let pageCount):

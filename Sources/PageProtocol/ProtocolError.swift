@@ -41,6 +41,12 @@ public enum ProtocolError: Error, Hashable, Sendable {
     case regionsOverlap(String, String)
     /// The regions hold more than 2^46 bytes together; `region` is the one that goes beyond.
     case memoryTooLarge(region: String)
+    /// A slice of a file does not begin at a multiple of 4096.
+    case sliceOffset(slice: Int, found: UInt64)
+    /// A slice's page size is not a power of two between 4096 and 1 GiB.
+    case slicePageSize(slice: Int, found: UInt32)
+    /// Two slices share bytes of the file.
+    case slicesOverlap(Int, Int)
     /// A run names a region that was not announced.
     case unknownRegion(run: PageRun, regionCount: Int)
     /// A run is empty or not inside its region, which has `pageCount` pages.

@@ -21,6 +21,8 @@ import Testing
             try ControlMessage.run(token: Self.token, epoch: 3).encode(),
             try ControlMessage.startFailed(token: Self.token, reason: "disk lock held").encode(),
             try ControlMessage.complete.encode(),
+            try ControlMessage.slices(Samples.slices).encode(),
+            try ControlMessage.snapshot(Samples.identity).encode(),
             encoded(.pageRequest(Self.requested)),
             encoded(.pages(Self.pushed, pageSize: 4096)),
             encoded(.zeroes(Self.zeros)),

@@ -48,6 +48,15 @@ import Testing
         (.regionsOverlap("a", "b"), "REGIONS: regions \"a\" and \"b\" overlap"),
         (.memoryTooLarge(region: "b"), "REGIONS: with region \"b\" the memory exceeds 70368744177664 bytes"),
         (
+            .sliceOffset(slice: 1, found: 512),
+            "SLICES: offset of slice 1 is 512, allowed are multiples of 4096"
+        ),
+        (
+            .slicePageSize(slice: 1, found: 3),
+            "SLICES: page size of slice 1 is 3, allowed are powers of two in 4096...1073741824"
+        ),
+        (.slicesOverlap(0, 2), "SLICES: slices 0 and 2 share bytes of the file"),
+        (
             .unknownRegion(run: run, regionCount: 2),
             "run of 3 pages from page 9 of region 2: there is no such region, allowed 0...1"
         ),

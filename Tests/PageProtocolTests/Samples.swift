@@ -53,6 +53,13 @@ enum Samples {
         }
     )
 
+    static let slices = [
+        SnapshotSlice(offset: 0, pageSize: 4096, pageCount: 32768),
+        SnapshotSlice(offset: 128 << 20, pageSize: 2 << 20, pageCount: 3),
+    ]
+
+    static let identity = SnapshotIdentity(byteCount: 134 << 20, modified: 1_000_000_000_000_000_000)
+
     static let messages: [ControlMessage] = [
         .hello(hello),
         .hello(dialersHello),
@@ -81,6 +88,8 @@ enum Samples {
         .completeAck,
         .bye,
         .failure(reason: name(1024)),
+        .slices(slices),
+        .snapshot(identity),
     ]
 
     /// Those whose every bit a test can flip.

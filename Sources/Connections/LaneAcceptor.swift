@@ -1,19 +1,18 @@
 import Glibc
-import LinuxSystem
-import Logging
-import PageProtocol
+public import LinuxSystem
+public import Logging
+public import PageProtocol
 import Synchronization
 
-/// Accepts the connections of a migration: reads the first frame of each, which says which of the three it is.
-final class LaneAcceptor: Sendable {
+/// Accepts connections: reads the first frame of each, which says which of the three it is.
+public final class LaneAcceptor: Sendable {
     /// Seconds for a connection to say what it is.
     private static let openingTimeout: UInt64 = 5
-    /// Connections that have not said it yet; further ones are refused.
-    private static let openingLimit = 32
     /// Microseconds until a connection is tried again that could not be accepted for want of descriptors or memory.
     private static let shortagePause: UInt32 = 100_000
 
     private let listener: Listener
+    private let openingLimit: Int
     private let logger: Logger
     private let onArrival: @Sendable (Handover<StreamSocket>, OpeningFrame) -> Void
     private let openings = ThreadGroup()
@@ -21,13 +20,17 @@ final class LaneAcceptor: Sendable {
 
     /// Listens at an address.
     ///
-    /// - Parameter onArrival: called with each connection that has said what it is; must not block.
-    init(
+    /// - Parameters:
+    ///   - openingLimit: connections that have not said yet what they are; further ones are refused.
+    ///   - onArrival: called with each connection that has said what it is; must not block.
+    public init(
         at address: SocketAddress,
+        openingLimit: Int = 32,
         logger: Logger,
         onArrival: @escaping @Sendable (Handover<StreamSocket>, OpeningFrame) -> Void
     ) throws(SystemError) {
         listener = try Listener(at: address)
+        self.openingLimit = openingLimit
         self.logger = logger
         self.onArrival = onArrival
         var thread: JoinedThread? = try JoinedThread(name: "accept") { [self] in run() }
@@ -35,16 +38,16 @@ final class LaneAcceptor: Sendable {
     }
 
     /// Where it listens, with the port the kernel chose.
-    var address: SocketAddress { listener.address }
+    public var address: SocketAddress { listener.address }
 
     /// Ends the listening.
-    func close() {
+    public func close() {
         listener.shutdown()
         listener.file?.remove()
     }
 
     /// Ends the listening and waits for its threads, seconds where somebody has connected and says nothing.
-    func stop() {
+    public func stop() {
         close()
         var thread: JoinedThread? = nil
         self.thread.withLock { swap(&thread, &$0) }
@@ -74,10 +77,10 @@ final class LaneAcceptor: Sendable {
     }
 
     private func take(_ socket: consuming StreamSocket) {
-        let refusal = "refused a connection from \(socket.peer)"
-        guard openings.count < LaneAcceptor.openingLimit else {
-            return logger.warning("\(refusal): too many wait to say what they are")
+        guard openings.count < openingLimit else {
+            return refuse(socket, reason: "too many wait to say what they are")
         }
+        let refusal = "refused a connection from \(socket.peer)"
         take(Handover(socket), refusal: refusal)
     }
 
@@ -102,7 +105,7 @@ final class LaneAcceptor: Sendable {
     }
 
     /// Tells a peer that means to speak the protocol why it is not wanted, if it is still there, and hangs up.
-    func refuse(_ socket: consuming StreamSocket, reason: String) {
+    public func refuse(_ socket: consuming StreamSocket, reason: String) {
         logger.warning("refused a connection from \(socket.peer): \(reason)")
         guard let frame = try? ControlMessage.refused(reason: reason).encode() else { return }
         try? socket.send(frame)

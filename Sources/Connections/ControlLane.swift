@@ -1,11 +1,12 @@
-import LinuxSystem
-import PageProtocol
+public import LinuxSystem
+public import PageProtocol
 import Synchronization
 
 /// The control connection: a thread that reads its messages, and one that writes what is put into it.
-final class ControlLane: Sendable {
+public final class ControlLane: Sendable {
     /// What the connection tells, in order, from a thread of its own.
-    enum Event: Sendable {
+    public enum Event: Sendable {
+        /// What the peer says.
         case message(ControlMessage)
         /// The connection ended, or is to be ended; nothing that follows counts.
         case lost(reason: String)
@@ -17,10 +18,10 @@ final class ControlLane: Sendable {
     }
 
     /// How long the control connection may still bring a reason after a page lane has broken.
-    static let lastWordTime = Duration.milliseconds(200)
+    public static let lastWordTime = Duration.milliseconds(200)
 
     /// A PING with this number asks whether anybody is there.
-    static let anybody: UInt64 = 0
+    public static let anybody: UInt64 = 0
 
     private let connection: Connection
     private let patience: Task<Void, any Error>
@@ -33,7 +34,7 @@ final class ControlLane: Sendable {
     ///     that: until ``allowSilence()``.
     ///   - peerTimeout: the longest time without anything from the peer, which is asked each second whether it is there.
     ///   - onEvent: called from threads; must not block.
-    init(
+    public init(
         _ socket: consuming StreamSocket,
         setupTime: Duration = .seconds(10),
         peerTimeout: Duration,
@@ -66,25 +67,25 @@ final class ControlLane: Sendable {
     }
 
     /// Who is at the other end.
-    var peer: String { connection.socket.peer }
+    public var peer: String { connection.socket.peer }
 
     /// Puts a message into the connection; a broken one swallows it.
-    func send(_ message: ControlMessage) throws(ProtocolError) {
+    public func send(_ message: ControlMessage) throws(ProtocolError) {
         connection.put(try message.encode())
     }
 
     /// Puts an encoded frame into the connection; a broken one swallows it.
-    func send(frame: [UInt8]) {
+    public func send(frame: [UInt8]) {
         connection.put(frame)
     }
 
     /// From now on the peer may let the operator wait as long as it likes.
-    func allowSilence() {
+    public func allowSilence() {
         patience.cancel()
     }
 
     /// Ends the connection after what was put into it has left, and waits for that.
-    func finish() {
+    public func finish() {
         patience.cancel()
         connection.close()
         var ended = Threads()
@@ -190,7 +191,7 @@ extension ControlLane {
     }
 
     /// Receives one message, or nil when the peer has closed the connection between two.
-    static func receive(from socket: borrowing StreamSocket) throws -> ControlMessage? {
+    public static func receive(from socket: borrowing StreamSocket) throws -> ControlMessage? {
         guard let header = try receive(ControlFrame.headerByteCount, from: socket, mayEnd: true) else { return nil }
         let (kind, length) = try ControlFrame.decodeHeader(header.span.bytes)
         let payload = try receive(length, from: socket, mayEnd: false) ?? []
