@@ -78,6 +78,12 @@ let package = Package(
         // What can be moved.
         room("Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
+        room(
+            "FaultHandler",
+            [
+                "Attachments", "Connections", "DestinationAgent", "PageProtocol", "LinuxSystem", "Telemetry", logging,
+            ]
+        ),
 
         // Who runs.
         room("RunLease", ["LinuxSystem"]),
@@ -92,8 +98,8 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Controller", "DestinationAgent", "Guest", "LinuxSystem", "Orchestration",
-                "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "WorkingSet", "Workloads", logging,
+                "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "LinuxSystem",
+                "Orchestration", "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],

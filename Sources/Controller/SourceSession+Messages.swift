@@ -88,7 +88,7 @@ extension SourceSession {
     private func joinLanes(as hello: Hello) {
         start("join-lanes") { [destination, events, number = lastControl] in
             do throws(SystemError) {
-                events.yield(.lanesJoined(try Lanes(to: destination, as: hello)))
+                events.yield(.lanesJoined(try Lanes(to: destination, as: hello, urgentLanes: hello.urgentLanes)))
             } catch {
                 events.yield(.control(number, .lost(reason: "\(error)")))
             }

@@ -187,6 +187,19 @@ public final class DestinationAgent: Sendable {
         }
     }
 
+    /// Gives complete memory back to the kernel: nothing in it faults any more. Events of dropped memory that are under way
+    /// are read all the same.
+    public func giveBack() {
+        precondition(memory.isComplete, "missing pages would read as zeros")
+        memory.close()
+    }
+
+    /// Whether every page has been placed or dropped.
+    public var isComplete: Bool { memory.isComplete }
+
+    /// A page that somebody waits for, the one that has been waited for longest; nil if there is none.
+    public var longestWaited: (region: Int, page: Int)? { memory.inFlight.oldest }
+
     /// Which pages have been placed: a bit a page for each region.
     public var received: [[UInt8]] { memory.resident.map { $0.bytes(of: 0..<$0.pageCount) } }
 

@@ -77,6 +77,19 @@ final class InFlightFaults: @unchecked Sendable {
         atomicMemoryFence(ordering: .sequentiallyConsistent)
     }
 
+    /// The page of the fault that was read first; nil if there is none. For people: what changes meanwhile may be missed.
+    var oldest: (region: Int, page: Int)? {
+        var oldest: (key: UInt64, since: UInt64)?
+        for index in 0..<InFlightFaults.slotCount {
+            let key = slots[index].key.load(ordering: .acquiring)
+            guard key != 0, key != InFlightFaults.beginning else { continue }
+            let since = slots[index].since.load(ordering: .relaxed)
+            if since < oldest?.since ?? .max { oldest = (key, since) }
+        }
+        guard let key = oldest?.key else { return nil }
+        return (Int((key - 1) >> 40), Int((key - 1) & (1 << 40 - 1)))
+    }
+
     /// Takes a fault out of the table.
     ///
     /// - Returns: when it was read, or nil if it is not in the table.

@@ -1,0 +1,209 @@
+import Connections
+import DestinationAgent
+public import LinuxSystem
+public import Logging
+import PageProtocol
+import Synchronization
+import Telemetry
+
+/// Serves the faults of one guest until it has ended: a worker's work.
+///
+/// It may be killed at any moment; another begins where it was.
+public final class GuestService: Sendable {
+    /// How the service ended.
+    public enum End: Int32, Sendable {
+        /// The guest has ended.
+        case done = 0
+        /// It cannot be served any more, by nobody; what is to be done then was done.
+        case lost = 3
+    }
+
+    private enum Event: Sendable {
+        case linked(SnapshotLink)
+        case lost(reason: String)
+        case unreachable(reason: String)
+        case refused(reason: String)
+        case agent(DestinationAgent.Event)
+        case guestEnded
+    }
+
+    private let task: GuestTask
+    private let logger: Logger
+    private let memory: SessionMemory
+    private let process: PeerProcess
+    private let socket: SharedSocket
+    private let agent: DestinationAgent
+    private let events: Mailbox<Event>
+    private let stopping: EventDescriptor
+    /// Raised when the lanes of a lost link have been left.
+    private let left: EventDescriptor
+    private let threads = ThreadGroup()
+
+    /// Takes a guest over.
+    public init(_ task: GuestTask, _ inherited: consuming Inherited, logger: Logger) throws {
+        self.task = task
+        self.logger = logger
+        let userfaultfd = try inherited.userfaultfd()
+        let file = try inherited.memoryFile()
+        process = try inherited.process(task.process)
+        socket = SharedSocket(try inherited.socket(to: task.name))
+        memory = try SessionMemory(file, of: task)
+        stopping = try EventDescriptor()
+        left = try EventDescriptor()
+        let events = try Mailbox<Event>()
+        self.events = events
+        let isHuge = task.regions.contains { $0.range.isHuge }
+        agent = try DestinationAgent(
+            userfaultfd: userfaultfd,
+            ranges: task.regions.map(\.range),
+            resident: memory.resident,
+            table: RegionTable(
+                task.regions.enumerated().map { index, region in
+                    RegionShape(
+                        name: "region\(index)",
+                        guestAddress: region.offset,
+                        pageSize: UInt32(region.pageSize),
+                        pageCount: UInt64(region.pageCount)
+                    )
+                }
+            ),
+            faultThreads: task.settings.faultThreads,
+            removals: memory.removals,
+            pageTable: isHuge ? PageTable(of: task.process) : nil
+        ) { events.put(.agent($0)) }
+    }
+
+    /// Serves until the guest has ended or is lost.
+    ///
+    /// - Throws: what only another worker can mend.
+    public func run() throws -> End {
+        try agent.start()
+        if agent.isComplete { agent.giveBack() } else { try threads.run("link") { [self] in keepLink() } }
+        try threads.run("guest") { [self] in
+            if process.waitForEnd(orHangUpOf: task.keepsSocketOpen ? socket : nil, or: stopping) {
+                events.put(.guestEnded)
+            }
+        }
+        defer {
+            stopping.raise()
+            left.raise()
+            agent.detach()
+        }
+        let end = try serve()
+        logger.notice("\(task.name) \(figures)")
+        return end
+    }
+
+    private func serve() throws -> End {
+        var lost: (since: UInt64, reason: String)? = (MonotonicClock.now(), "no server was reached yet")
+        var link: SnapshotLink?
+        var isHeld = false
+        while true {
+            // While nothing is lost, there is nothing to look at.
+            let event = lost == nil || isHeld ? events.next() : events.next(milliseconds: 50)
+            switch event {
+            case .linked(let next):
+                if let known = memory.snapshot, known != next.snapshot {
+                    next.close()
+                    return try lose("\(task.settings.source) serves another file than before")
+                }
+                memory.remember(next.snapshot)
+                try agent.attach(urgent: next.lanes.urgent, bulk: next.lanes.bulk)
+                link = next
+                if let lost, memory.resident.contains(where: { $0.count > 0 }) {
+                    let seconds = Double(MonotonicClock.now() - lost.since) / 1e9
+                    logger.notice("\(task.name) has pages again after \(seconds) s")
+                }
+                lost = nil
+                if isHeld {
+                    try process.send(.goOn)
+                    isHeld = false
+                    logger.notice("\(task.name) goes on")
+                }
+            case .lost(let reason):
+                agent.detach()
+                link = nil
+                left.raise()
+                guard !agent.isComplete else { continue }
+                logger.warning("\(task.name) has no pages from \(task.settings.source) for now: \(reason)")
+                lost = (MonotonicClock.now(), reason)
+            case .unreachable(let reason): lost?.reason = reason
+            case .refused(let reason): return try lose(reason)
+            case .agent(.everyPageResident):
+                agent.giveBack()
+                logger.notice("\(task.name) has all of its pages: \(figures)")
+                link?.close()
+            case .agent(.laneLost(let lane, let reason)):
+                logger.info("\(task.name): the \(lane) lane: \(reason)")
+                link?.close()
+            case .agent(.failed(let reason)):
+                if process.hasEnded { return .done }
+                throw ServiceFailure(description: "\(task.name) cannot be served: \(reason)")
+            case .guestEnded: return .done
+            case nil: break
+            }
+            guard let (since, reason) = lost, !isHeld, agent.longestWaited != nil,
+                Double(MonotonicClock.now() - since) / 1e9 >= task.settings.giveUpSeconds
+            else { continue }
+            let why = "\(task.settings.source) has been gone for \(task.settings.giveUpSeconds) s: \(reason)"
+            if try lose(why) == .lost, task.settings.onLost == .kill { return .lost }
+            isHeld = true
+        }
+    }
+
+    /// Does to the guest what is to be done when it cannot be served.
+    private func lose(_ reason: String) throws -> End {
+        let page = agent.longestWaited.map { "the page at byte \(task.offset(ofPage: $0.page, region: $0.region))" }
+        let what = "\(task.name) cannot have \(page ?? "its pages"): \(reason)"
+        switch task.settings.onLost {
+        case .kill:
+            logger.error("\(what); it is killed")
+            try process.send(.kill)
+        case .hold:
+            logger.error("\(what); it is stopped")
+            try process.send(.stop)
+        }
+        return .lost
+    }
+
+    /// Keeps a link to the server for as long as pages are missing.
+    private func keepLink() {
+        let settings = task.settings
+        var pause = 0.02
+        while !stopping.isRaised, !agent.isComplete {
+            do {
+                let link = try SnapshotLink(
+                    to: SocketAddress("tcp:\(settings.source)"),
+                    slices: task.regions.map(\.slice),
+                    urgentLanes: settings.faultThreads,
+                    peerTimeout: .seconds(settings.peerTimeoutSeconds)
+                )
+                pause = 0.02
+                left.clear()
+                events.put(.linked(link))
+                events.put(.lost(reason: link.waitForLoss()))
+                left.wait()
+            } catch let refusal as SnapshotRefused {
+                return events.put(.refused(reason: "\(refusal)"))
+            } catch {
+                events.put(.unreachable(reason: "\(error)"))
+            }
+            if stopping.wait(seconds: pause) { return }
+            pause = min(1, pause * 2)
+        }
+    }
+
+    private var figures: String {
+        let progress = agent.progress
+        let service = LatencySummary(agent.service)
+        return
+            "\(progress.pagesResident) of \(progress.pagesTotal) pages came: \(progress.demand) on demand, "
+            + "\(progress.prefetched) ahead, \(progress.removed) dropped before; a fault took "
+            + "\(Int(service.p50)) µs at the median, \(Int(service.p99)) µs at 99 of 100"
+    }
+}
+
+/// What ends a worker, so that another one tries.
+struct ServiceFailure: Error, CustomStringConvertible {
+    let description: String
+}

@@ -1,0 +1,82 @@
+import Attachments
+import LinuxSystem
+import PageProtocol
+
+/// What is to be done when a guest cannot be served any more.
+public enum LostPolicy: String, Codable, CaseIterable, Sendable {
+    /// Its process is killed.
+    case kill
+    /// Its process is stopped, and goes on when its pages can be had again.
+    case hold
+}
+
+/// How guests are served.
+public struct HandlerSettings: Codable, Sendable {
+    /// Where the snapshot's server listens: `HOST:PORT`.
+    public var source: String
+    /// Seconds without a server after which a guest that needs a page is lost.
+    public var giveUpSeconds: Double
+    /// What is done to a guest that is lost.
+    public var onLost: LostPolicy
+    /// The longest silence of the server, in seconds.
+    public var peerTimeoutSeconds: Double
+    /// Threads that serve the faults of a guest.
+    public var faultThreads: Int
+
+    /// Settings.
+    public init(
+        source: String,
+        giveUpSeconds: Double,
+        onLost: LostPolicy,
+        peerTimeoutSeconds: Double,
+        faultThreads: Int
+    ) {
+        self.source = source
+        self.giveUpSeconds = giveUpSeconds
+        self.onLost = onLost
+        self.peerTimeoutSeconds = peerTimeoutSeconds
+        self.faultThreads = faultThreads
+    }
+}
+
+/// What a worker is told of the guest that it is to serve.
+public struct GuestTask: Codable, Sendable {
+    struct Region: Codable, Sendable {
+        let address: UInt64
+        let pageSize: Int
+        let pageCount: Int
+        let offset: UInt64
+
+        var range: PageRange { PageRange(address: address, pageSize: pageSize, pageCount: pageCount) }
+        var slice: SnapshotSlice {
+            SnapshotSlice(offset: offset, pageSize: UInt32(pageSize), pageCount: UInt64(pageCount))
+        }
+    }
+
+    let process: Int32
+    let regions: [Region]
+    let keepsSocketOpen: Bool
+    let settings: HandlerSettings
+
+    /// How it is called in messages.
+    public var name: String { "process \(process)" }
+
+    init(_ guest: borrowing FirecrackerGuest, _ settings: HandlerSettings) {
+        process = guest.process.id
+        regions = guest.handOff.regions.map {
+            Region(
+                address: $0.range.address,
+                pageSize: $0.range.pageSize,
+                pageCount: $0.range.pageCount,
+                offset: $0.offset
+            )
+        }
+        keepsSocketOpen = guest.handOff.keepsSocketOpen
+        self.settings = settings
+    }
+
+    /// Where a page is in the snapshot's file, in bytes.
+    func offset(ofPage page: Int, region: Int) -> UInt64 {
+        regions[region].offset + UInt64(page) * UInt64(regions[region].pageSize)
+    }
+}

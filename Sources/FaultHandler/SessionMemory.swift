@@ -1,0 +1,60 @@
+import DestinationAgent
+import LinuxSystem
+import PageProtocol
+
+/// What must outlive the worker that serves a guest, in a memory file: which pages have been placed or dropped, the events
+/// that were read, and which snapshot they came from.
+///
+/// | offset | what |
+/// |---|---|
+/// | 0 | three words of 8 bytes: 1 once the snapshot is known, its bytes, its modification time |
+/// | 4096 | the events, as ``Removals`` keeps them |
+/// | 8192 | a bit a page for each region, each bitmap from a multiple of 64 on |
+struct SessionMemory: Sendable {
+    private static let eventsOffset = 4096
+    private static let bitmapsOffset = 8192
+
+    let removals: Removals
+    let resident: [PageBitmap]
+    private let memory: SharedMemory
+
+    /// Bytes that a guest's session takes.
+    static func byteCount(for task: GuestTask) -> Int {
+        let bits = task.regions.reduce(bitmapsOffset) { $0 + bitmapBytes($1) }
+        return (bits + 4095) & ~4095
+    }
+
+    private static func bitmapBytes(_ region: GuestTask.Region) -> Int {
+        (PageBitmap.byteCount(forPages: region.pageCount) + 63) & ~63
+    }
+
+    init(_ file: borrowing MemoryFile, of task: GuestTask) throws(SystemError) {
+        let memory = try SharedMemory(file)
+        removals = try Removals(in: memory, at: SessionMemory.eventsOffset)
+        var offset = SessionMemory.bitmapsOffset
+        var resident: [PageBitmap] = []
+        for region in task.regions {
+            resident.append(PageBitmap(pageCount: region.pageCount, in: memory, at: offset))
+            offset += SessionMemory.bitmapBytes(region)
+        }
+        self.resident = resident
+        self.memory = memory
+    }
+
+    private var words: UnsafeMutablePointer<Int64> {
+        memory.piece(at: 0, byteCount: 24).bindMemory(to: Int64.self, capacity: 3)
+    }
+
+    /// The snapshot that pages have come from; nil before the first. Used by one thread.
+    var snapshot: SnapshotIdentity? {
+        guard words[0] == 1 else { return nil }
+        return SnapshotIdentity(byteCount: UInt64(bitPattern: words[1]), modified: words[2])
+    }
+
+    func remember(_ snapshot: SnapshotIdentity) {
+        words[1] = Int64(bitPattern: snapshot.byteCount)
+        words[2] = snapshot.modified
+        // The last: what is half written counts as nothing.
+        words[0] = 1
+    }
+}

@@ -1,0 +1,112 @@
+import ArgumentParser
+import Dispatch
+import FaultHandler
+import Foundation
+import LinuxSystem
+import Logging
+
+/// Serves the faults of guests that are restored from a snapshot elsewhere.
+struct AttachCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "attach",
+        abstract: "Serve microVMs that restore a snapshot from another host: a page fault handler for Firecracker.",
+        discussion: """
+            Give Firecracker the socket as its memory backend of type Uffd. Example:
+
+              pageferry attach --socket /run/pageferry-uffd.sock --from 10.0.0.1:7200
+            """
+    )
+
+    @Option(help: ArgumentHelp("The Unix socket at which microVMs hand their userfaultfd over.", valueName: "path"))
+    var socket: String
+
+    @Option(
+        help: ArgumentHelp("Where `pageferry serve` has the snapshot.", valueName: "host:port"),
+        transform: readAddress
+    )
+    var from: SocketAddress
+
+    @Option(
+        help: ArgumentHelp("How long a guest that needs a page waits for a server that is gone.", valueName: "time")
+    )
+    var giveUp = TimeSpan(nanoseconds: 60_000_000_000)
+
+    @Option(
+        help: ArgumentHelp(
+            "What to do with it then: kill its process, or hold it stopped until its pages can be had.",
+            valueName: "kill|hold"
+        ),
+        transform: { text in
+            guard let policy = LostPolicy(rawValue: text) else { throw ValidationError("it is kill or hold") }
+            return policy
+        }
+    )
+    var onLost = LostPolicy.hold
+
+    @Option(
+        help: ArgumentHelp(
+            "The longest silence of the server before its connection counts as broken.",
+            valueName: "time"
+        )
+    )
+    var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
+
+    @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
+    var logLevel = Logger.Level.notice
+
+    func validate() throws {
+        guard case .tcp = from else { throw ValidationError("a snapshot is served by TCP only, not at \(from)") }
+        do {
+            _ = try SocketAddress("unix:\(socket)")
+        } catch {
+            throw ValidationError("--socket: \(error.reason)")
+        }
+    }
+
+    func run() async throws {
+        let logger = Logger(label: "pageferry") { [logLevel] _ in LineLog(command: "attach", logLevel: logLevel) }
+        let settings = HandlerSettings(
+            source: String(from.description.dropFirst("tcp:".count)),
+            giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,
+            onLost: onLost,
+            peerTimeoutSeconds: Double(peerTimeout.nanoseconds) / 1e9,
+            faultThreads: min(4, max(1, Processors.online / 4))
+        )
+        let listener = try GuestListener(at: socket, settings: settings, logger: logger)
+        let signals = [SIGTERM, SIGINT].map { number in
+            // The source sees it all the same.
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler {
+                logger.notice("no more guests are taken; those that are here are served on")
+                listener.close()
+            }
+            source.resume()
+            return source
+        }
+        // Not by print, which keeps lines back when nobody sees them on a terminal.
+        FileHandle.standardOutput.write(Data("ready \(listener.address)\n".utf8))
+        try listener.run()
+        withExtendedLifetime(signals) {}
+    }
+}
+
+/// Serves one guest, in a process that `pageferry attach` starts.
+struct AttachWorkerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "attach-worker", shouldDisplay: false)
+
+    @Option
+    var logLevel = Logger.Level.notice
+
+    @Argument
+    var task: String
+
+    func run() async throws {
+        let inherited = Inherited()
+        let logger = Logger(label: "pageferry") { [logLevel] _ in LineLog(command: "attach", logLevel: logLevel) }
+        let task = try JSONDecoder().decode(GuestTask.self, from: Data(task.utf8))
+        let end = try GuestService(task, inherited, logger: logger).run()
+        // Without waiting for threads: the kernel ends them, and nothing is left to be kept.
+        Foundation.exit(end.rawValue)
+    }
+}
