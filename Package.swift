@@ -79,6 +79,17 @@ let package = Package(
         room("Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
 
+        room(
+            "Firecracker",
+            [
+                "LinuxSystem",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
+
         // Who runs.
         room("RunLease", ["LinuxSystem"]),
         room(
@@ -102,6 +113,7 @@ let package = Package(
 
         .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
         .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
+        tests(of: "Firecracker", ["LinuxSystem", "OwnThread"]),
         tests(of: "LinuxSystem", ["HugePages", "OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
         tests(of: "Guest"),
         tests(of: "Telemetry"),
