@@ -113,7 +113,13 @@ let package = Package(
 
         .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
         .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
-        tests(of: "Firecracker", ["LinuxSystem", "OwnThread"]),
+        .target(
+            name: "FirecrackerRig",
+            dependencies: ["Firecracker", "LinuxSystem"],
+            path: "Tests/FirecrackerRig",
+            swiftSettings: settings
+        ),
+        tests(of: "Firecracker", ["FirecrackerRig", "HugePages", "LinuxSystem", "OwnThread"]),
         tests(of: "LinuxSystem", ["HugePages", "OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
         tests(of: "Guest"),
         tests(of: "Telemetry"),
