@@ -85,6 +85,17 @@ let package = Package(
             ]
         ),
 
+        room(
+            "Firecracker",
+            [
+                "LinuxSystem",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
+
         // Who runs.
         room("RunLease", ["LinuxSystem"]),
         room(
@@ -108,6 +119,13 @@ let package = Package(
 
         .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
         .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
+        .target(
+            name: "FirecrackerRig",
+            dependencies: ["Firecracker", "LinuxSystem"],
+            path: "Tests/FirecrackerRig",
+            swiftSettings: settings
+        ),
+        tests(of: "Firecracker", ["FirecrackerRig", "HugePages", "LinuxSystem", "OwnThread"]),
         tests(of: "LinuxSystem", ["HugePages", "OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
         tests(of: "Guest"),
         tests(of: "Telemetry"),
