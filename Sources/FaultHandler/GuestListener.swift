@@ -73,11 +73,11 @@ public final class GuestListener: Sendable {
 
     /// Has a guest served until it has ended.
     private func keep(_ guest: consuming FirecrackerGuest) throws {
-        let task = GuestTask(guest, settings)
+        let task = GuestTask(guest, at: "\(address)", settings)
         let file = try MemoryFile(name: "pageferry-session", byteCount: SessionMemory.byteCount(for: task))
         let argument = String(decoding: try JSONEncoder().encode(task), as: UTF8.self)
         let bytes = task.regions.reduce(0) { $0 + $1.range.byteCount }
-        logger.notice("\(task.name) has attached at \(address) with \(bytes) bytes, served by \(settings.source)")
+        logger.notice("\(task.name) has attached with \(bytes) bytes, served by \(settings.source)")
         var failingSince: UInt64?
         while true {
             var gifts = WorkerProcess.Gifts()

@@ -90,17 +90,19 @@ public final class GuestService: Sendable {
             agent.detach()
         }
         let end = try serve()
-        logger.notice("\(task.name) \(figures)")
+        logger.notice("\(task.name) is served no longer: \(figures)")
         return end
     }
 
     private func serve() throws -> End {
-        var lost: (since: UInt64, reason: String)? = (MonotonicClock.now(), "no server was reached yet")
+        // Nobody has been reached yet, maybe since before this worker began.
+        if memory.lostSince == nil { memory.lostSince = MonotonicClock.now() }
+        var reason = "no server was reached yet"
+        var wasLinked = false
         var link: SnapshotLink?
-        var isHeld = false
         while true {
             // While nothing is lost, there is nothing to look at.
-            let event = lost == nil || isHeld ? events.next() : events.next(milliseconds: 50)
+            let event = memory.lostSince == nil || memory.isHeld ? events.next() : events.next(milliseconds: 50)
             switch event {
             case .linked(let next):
                 if let known = memory.snapshot, known != next.snapshot {
@@ -110,25 +112,27 @@ public final class GuestService: Sendable {
                 memory.remember(next.snapshot)
                 try agent.attach(urgent: next.lanes.urgent, bulk: next.lanes.bulk)
                 link = next
-                if let lost, memory.resident.contains(where: { $0.count > 0 }) {
-                    let seconds = Double(MonotonicClock.now() - lost.since) / 1e9
-                    logger.notice("\(task.name) has pages again after \(seconds) s")
+                if let since = memory.lostSince, wasLinked {
+                    let seconds = Double(MonotonicClock.now() - since) / 1e9
+                    logger.notice("\(task.name) can have pages again, after \((seconds * 1000).rounded() / 1000) s")
                 }
-                lost = nil
-                if isHeld {
+                memory.lostSince = nil
+                wasLinked = true
+                if memory.isHeld {
                     try process.send(.goOn)
-                    isHeld = false
+                    memory.isHeld = false
                     logger.notice("\(task.name) goes on")
                 }
-            case .lost(let reason):
+            case .lost(let why):
                 agent.detach()
                 link = nil
                 left.raise()
                 guard !agent.isComplete else { continue }
-                logger.warning("\(task.name) has no pages from \(task.settings.source) for now: \(reason)")
-                lost = (MonotonicClock.now(), reason)
-            case .unreachable(let reason): lost?.reason = reason
-            case .refused(let reason): return try lose(reason)
+                logger.warning("\(task.name) has no pages from \(task.settings.source) for now: \(why)")
+                reason = why
+                memory.lostSince = MonotonicClock.now()
+            case .unreachable(let why): reason = why
+            case .refused(let why): return try lose(why)
             case .agent(.everyPageResident):
                 agent.giveBack()
                 logger.notice("\(task.name) has all of its pages: \(figures)")
@@ -142,12 +146,11 @@ public final class GuestService: Sendable {
             case .guestEnded: return .done
             case nil: break
             }
-            guard let (since, reason) = lost, !isHeld, agent.longestWaited != nil,
+            guard let since = memory.lostSince, !memory.isHeld, agent.longestWaited != nil,
                 Double(MonotonicClock.now() - since) / 1e9 >= task.settings.giveUpSeconds
             else { continue }
             let why = "\(task.settings.source) has been gone for \(task.settings.giveUpSeconds) s: \(reason)"
             if try lose(why) == .lost, task.settings.onLost == .kill { return .lost }
-            isHeld = true
         }
     }
 
@@ -161,6 +164,7 @@ public final class GuestService: Sendable {
             try process.send(.kill)
         case .hold:
             logger.error("\(what); it is stopped")
+            memory.isHeld = true
             try process.send(.stop)
         }
         return .lost

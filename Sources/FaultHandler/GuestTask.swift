@@ -54,14 +54,17 @@ public struct GuestTask: Codable, Sendable {
     }
 
     let process: Int32
+    /// Where it came.
+    let socket: String
     let regions: [Region]
     let keepsSocketOpen: Bool
     let settings: HandlerSettings
 
     /// How it is called in messages.
-    public var name: String { "process \(process)" }
+    public var name: String { "process \(process) at \(socket)" }
 
-    init(_ guest: borrowing FirecrackerGuest, _ settings: HandlerSettings) {
+    init(_ guest: borrowing FirecrackerGuest, at socket: String, _ settings: HandlerSettings) {
+        self.socket = socket
         process = guest.process.id
         regions = guest.handOff.regions.map {
             Region(

@@ -7,7 +7,9 @@ import PageProtocol
 ///
 /// | offset | what |
 /// |---|---|
-/// | 0 | three words of 8 bytes: 1 once the snapshot is known, its bytes, its modification time |
+/// | 0 | words of 8 bytes: 1 once the snapshot is known, its bytes, its modification time |
+/// | 24 | since when no server is there, in nanoseconds of the monotonic clock, 0 while there is one |
+/// | 32 | 1 while the guest's process is held stopped |
 /// | 4096 | the events, as ``Removals`` keeps them |
 /// | 8192 | a bit a page for each region, each bitmap from a multiple of 64 on |
 struct SessionMemory: Sendable {
@@ -42,13 +44,25 @@ struct SessionMemory: Sendable {
     }
 
     private var words: UnsafeMutablePointer<Int64> {
-        memory.piece(at: 0, byteCount: 24).bindMemory(to: Int64.self, capacity: 3)
+        memory.piece(at: 0, byteCount: 40).bindMemory(to: Int64.self, capacity: 5)
     }
 
     /// The snapshot that pages have come from; nil before the first. Used by one thread.
     var snapshot: SnapshotIdentity? {
         guard words[0] == 1 else { return nil }
         return SnapshotIdentity(byteCount: UInt64(bitPattern: words[1]), modified: words[2])
+    }
+
+    /// Since when no server is there, in nanoseconds of ``MonotonicClock``; nil while there is one.
+    var lostSince: UInt64? {
+        get { words[3] == 0 ? nil : UInt64(bitPattern: words[3]) }
+        nonmutating set { words[3] = Int64(bitPattern: newValue ?? 0) }
+    }
+
+    /// Whether the guest's process is held stopped.
+    var isHeld: Bool {
+        get { words[4] == 1 }
+        nonmutating set { words[4] = newValue ? 1 : 0 }
     }
 
     func remember(_ snapshot: SnapshotIdentity) {
