@@ -66,6 +66,8 @@ let package = Package(
         room("SourceAgent", ["PageProtocol", "LinuxSystem"]),
         room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
 
+        room("Snapshots", ["SourceAgent", "Connections", "PageProtocol", "LinuxSystem", logging]),
+
         room(
             "Bench",
             [
@@ -92,7 +94,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "Guest", "LinuxSystem", "Orchestration",
-                "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "Workloads", logging,
+                "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover", "Telemetry", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
@@ -118,6 +120,16 @@ let package = Package(
             dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "HugePages", "OwnThread"],
             swiftSettings: settings
         ),
+        .target(
+            name: "SnapshotClient",
+            dependencies: ["Connections", "LinuxSystem", "PageProtocol"],
+            path: "Tests/SnapshotClient",
+            swiftSettings: settings
+        ),
+        tests(
+            of: "Snapshots",
+            ["DestinationAgent", "LinuxSystem", "OwnThread", "PageProtocol", "SnapshotClient", logging]
+        ),
         tests(
             of: "Attachments",
             ["Guest", "LinuxSystem", "OwnThread", logging, .product(name: "SystemPackage", package: "swift-system")]
@@ -131,7 +143,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["pageferry", "LinuxSystem", "PageProtocol", "HugePages"],
+            dependencies: ["pageferry", "LinuxSystem", "PageProtocol", "SnapshotClient", "HugePages"],
             swiftSettings: settings
         ),
     ]

@@ -50,6 +50,11 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         self = try Mapping.map(file.byteCount, flags: MAP_SHARED, descriptor: file.descriptor.raw)
     }
 
+    /// Maps the beginning of a file to be read, shared with whoever else maps it.
+    init(reading file: borrowing OwnedDescriptor, byteCount: Int) throws(SystemError) {
+        self = try Mapping.map(byteCount, flags: MAP_SHARED, descriptor: file.raw, protection: PROT_READ)
+    }
+
     private init(base: UnsafeMutableRawPointer, byteCount: Int) {
         self.base = base
         self.byteCount = byteCount
@@ -59,6 +64,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         _ byteCount: Int,
         flags: CInt,
         descriptor: CInt,
+        protection: CInt = PROT_READ | PROT_WRITE,
         what: @autoclosure () -> String? = nil,
         advice: @autoclosure () -> String? = nil
     ) throws(SystemError) -> Mapping {
@@ -68,7 +74,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
             advice: advice() ?? "free memory or ask for less"
         ) { () throws(Errno) in
             try kernel(.mmap) {
-                let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0)
+                let address = mmap(nil, byteCount, protection, flags, descriptor, 0)
                 return orErrno(Int(bitPattern: address))
             }
         }
@@ -91,12 +97,15 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         case hugePages
         /// The contents are dropped; the next read sees zeros.
         case dontNeed
+        /// Pages are touched in no order: none is read ahead of its first touch.
+        case random
 
         fileprivate var raw: CInt {
             switch self {
             case .noHugePages: MADV_NOHUGEPAGE
             case .hugePages: MADV_HUGEPAGE
             case .dontNeed: MADV_DONTNEED
+            case .random: MADV_RANDOM
             }
         }
     }

@@ -2,18 +2,21 @@ import CShims
 import Glibc
 import SystemPackage
 
-/// A regular file, open to be read and written, close-on-exec.
+/// A regular file that is open, close-on-exec.
 struct RegularFile: ~Copyable {
     let descriptor: OwnedDescriptor
     let byteCount: Int
 
     /// Opens a file that exists.
     ///
-    /// - Parameter action: what it is opened for, such as "lock", told where it is no regular file.
-    init(_ path: String, to action: String) throws(SystemError) {
+    /// - Parameters:
+    ///   - action: what it is opened for, such as "lock", told where it is no regular file.
+    ///   - isReadOnly: whether it is opened to be read only, or to be written too.
+    init(_ path: String, to action: String, isReadOnly: Bool = false) throws(SystemError) {
+        let access = isReadOnly ? O_RDONLY : O_RDWR
         let descriptor = try attempt("open \(path)") { () throws(Errno) in
             // Without O_NONBLOCK a pipe or a device may block.
-            OwnedDescriptor(try kernel(.open) { shim_open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC) })
+            OwnedDescriptor(try kernel(.open) { shim_open(path, access | O_NONBLOCK | O_CLOEXEC) })
         }
         let raw = descriptor.raw
         var status = stat()

@@ -8,7 +8,8 @@ package enum SystemCall: String, Sendable, Hashable {
         fstat, fsync, ftruncate, getdents64, getpeername, getsockname
     case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mkdirat, mmap, munmap, open, openat
-    case pidfdOpen = "pidfd_open", pipe2, poll, posixSpawn = "posix_spawn", pread, read, recv, recvmsg, send, sendmsg
+    case pidfdOpen = "pidfd_open", pipe2, poll, posixFadvise = "posix_fadvise",
+        posixSpawn = "posix_spawn", pread, read, recv, recvmsg, send, sendmsg
     case setsockopt, shutdown, socket, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
     case uffdioCopy = "UFFDIO_COPY", uffdioZeropage = "UFFDIO_ZEROPAGE", uffdioWake = "UFFDIO_WAKE"

@@ -9,7 +9,8 @@ struct Pageferry: AsyncParsableCommand {
         abstract: "Move a running workload to another host before its memory.",
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
-            RecoverCommand.self, ContCommand.self, StatusCommand.self, BenchCommand.self, ProbeCommand.self,
+            RecoverCommand.self, ContCommand.self, StatusCommand.self, ServeCommand.self, BenchCommand.self,
+            ProbeCommand.self,
         ]
     )
 
