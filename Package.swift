@@ -67,6 +67,8 @@ let package = Package(
         room("SourceAgent", ["PageProtocol", "LinuxSystem"]),
         room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
 
+        room("Snapshots", ["SourceAgent", "Connections", "PageProtocol", "LinuxSystem", logging]),
+
         room(
             "Bench",
             [
@@ -110,7 +112,8 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "LinuxSystem",
-                "Orchestration", "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "WorkingSet", "Workloads", logging,
+                "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover", "Telemetry",
+                "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
@@ -144,6 +147,16 @@ let package = Package(
             dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "HugePages", "OwnThread"],
             swiftSettings: settings
         ),
+        .target(
+            name: "SnapshotClient",
+            dependencies: ["Connections", "LinuxSystem", "PageProtocol"],
+            path: "Tests/SnapshotClient",
+            swiftSettings: settings
+        ),
+        tests(
+            of: "Snapshots",
+            ["DestinationAgent", "LinuxSystem", "OwnThread", "PageProtocol", "SnapshotClient", logging]
+        ),
         tests(
             of: "Attachments",
             [
@@ -160,7 +173,10 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["pageferry", "LinuxSystem", "PageProtocol", "HugePages", "WorkingSet"],
+            dependencies: [
+                "pageferry", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol", "SnapshotClient",
+                "HugePages", "WorkingSet",
+            ],
             swiftSettings: settings
         ),
     ]

@@ -2,17 +2,17 @@ import Glibc
 import Synchronization
 
 /// Who resolves faults of its own memory on the thread that raised them: a userfaultfd with the feature SIGBUS raises
-/// that signal instead of an event.
+/// that signal instead of an event, and so does a page of a mapped file that the file has no longer.
 public protocol BusFaultResolver: AnyObject, Sendable {
     /// Whether an address lies in its memory. Called on any thread, in a signal handler.
     func owns(_ address: UInt64) -> Bool
 
     /// Returns once the page that holds an address is there. Called on the thread that touched it, in a signal handler:
-    /// that thread holds no lock but those of whoever touches guest memory.
+    /// that thread holds no lock but those of whoever touches such memory.
     func resolve(_ address: UInt64)
 }
 
-/// Those of this process. A thread that takes the lock touches no guest memory while it holds it, so that its handler
+/// Those of this process. A thread that takes the lock touches no such memory while it holds it, so that its handler
 /// never waits for itself.
 private let resolvers = Mutex<[any BusFaultResolver]>([])
 

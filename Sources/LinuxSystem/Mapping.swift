@@ -55,6 +55,11 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         self = try Mapping.map(file.byteCount, flags: MAP_SHARED, descriptor: file.descriptor.raw)
     }
 
+    /// Maps the beginning of a file to be read, shared with whoever else maps it.
+    init(reading file: borrowing OwnedDescriptor, byteCount: Int) throws(SystemError) {
+        self = try Mapping.map(byteCount, flags: MAP_SHARED, descriptor: file.raw, protection: PROT_READ)
+    }
+
     private init(base: UnsafeMutableRawPointer, byteCount: Int) {
         self.base = base
         self.byteCount = byteCount
@@ -65,6 +70,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         flags: CInt,
         descriptor: CInt,
         offset: off_t = 0,
+        protection: CInt = PROT_READ | PROT_WRITE,
         what: @autoclosure () -> String? = nil,
         advice: @autoclosure () -> String? = nil
     ) throws(SystemError) -> Mapping {
@@ -74,7 +80,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
             advice: advice() ?? "free memory or ask for less"
         ) { () throws(Errno) in
             try kernel(.mmap) {
-                let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, offset)
+                let address = mmap(nil, byteCount, protection, flags, descriptor, offset)
                 return orErrno(Int(bitPattern: address))
             }
         }
@@ -99,6 +105,8 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         case dontNeed
         /// All pages are mapped, as if they had been read: of anonymous memory the kernel's page of zeros.
         case populate
+        /// Pages are touched in no order: none is read ahead of its first touch.
+        case random
 
         fileprivate var raw: CInt {
             switch self {
@@ -107,6 +115,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
             case .dontNeed: MADV_DONTNEED
             // MADV_POPULATE_READ, absent from older headers.
             case .populate: 22
+            case .random: MADV_RANDOM
             }
         }
     }

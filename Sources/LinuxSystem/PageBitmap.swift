@@ -82,6 +82,19 @@ public final class PageBitmap: @unchecked Sendable {
         return added
     }
 
+    /// Whether no bit of a run is set.
+    @inline(__always)
+    public func isClear(_ run: Range<Int>) -> Bool {
+        var page = run.lowerBound
+        while page < run.upperBound {
+            let bits = min(64 - page & 63, run.upperBound - page)
+            let mask: UInt64 = (bits == 64 ? .max : (1 << UInt64(bits)) - 1) << UInt64(page & 63)
+            guard words[page >> 6].load(ordering: .acquiring) & mask == 0 else { return false }
+            page += bits
+        }
+        return true
+    }
+
     /// The first page at or after `page` whose bit is clear, or nil.
     public func firstClear(from page: Int) -> Int? {
         var page = page

@@ -8,7 +8,8 @@ package enum SystemCall: String, Sendable, Hashable {
     case fchmod, fcntl, fstat, fstatat, fsync, ftruncate, getdents64, getpeername, getsockname
     case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mkdirat, mmap, munmap, open, openat
-    case pidfdOpen = "pidfd_open", pidfdSendSignal = "pidfd_send_signal", pipe2, poll, posixSpawn = "posix_spawn", pread
+    case pidfdOpen = "pidfd_open", pidfdSendSignal = "pidfd_send_signal", pipe2, poll
+    case posixFadvise = "posix_fadvise", posixSpawn = "posix_spawn", pread
     case read, recv, recvmsg, renameat, send, sendmsg
     case setsockopt, shutdown, socket, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"

@@ -1,24 +1,31 @@
 import LinuxSystem
 import PageProtocol
 
-/// Frames on their way into one gathered send: headers kept here, pages left where they are.
+/// Frames on their way into one gathered send: headers kept here, pages left where they are or copied.
 struct FrameGather: ~Copyable {
     private static let capacity = 64
     private let headers: UnsafeMutableRawPointer
     private var pieces = GatherBuffer(capacity: 2 * capacity)
     private var frames = 0
+    /// Bytes of pages that are copied before a send, so few that they stay in the processor's cache.
+    private static let copyCapacity = 64 * 4096
+    /// Where pages are copied to; nil where they are left in place.
+    private let copies: UnsafeMutableRawPointer?
+    private var copied = 0
     /// Bytes of pages gathered since the last flush.
     private(set) var bodyBytes = 0
 
-    init() {
+    init(copies: Bool = false) {
+        self.copies = copies ? .allocate(byteCount: FrameGather.copyCapacity, alignment: 4096) : nil
         headers = .allocate(byteCount: FrameGather.capacity * LaneFrame.encodedByteCount, alignment: 8)
     }
 
     deinit {
         headers.deallocate()
+        copies?.deallocate()
     }
 
-    var isFull: Bool { frames == FrameGather.capacity }
+    var isFull: Bool { frames == FrameGather.capacity || copied == FrameGather.copyCapacity }
 
     /// Adds a frame; `body` stays in place until it has been sent.
     @inline(__always)
@@ -32,14 +39,29 @@ struct FrameGather: ~Copyable {
         if frame.kind == .pages { bodyBytes += Int(frame.bodyByteCount) }
     }
 
+    /// Adds a copy of what follows the newest frame, as much of it as there is room for before the next send.
+    ///
+    /// - Returns: bytes copied; not 0 unless it is full.
+    @inline(__always)
+    mutating func copy(_ body: UnsafeRawPointer, atMost byteCount: Int) -> Int {
+        guard let copies else { preconditionFailure("a gather that leaves pages in place copies none") }
+        let count = min(byteCount, FrameGather.copyCapacity - copied)
+        (copies + copied).copyMemory(from: body, byteCount: count)
+        pieces.append(copies + copied, byteCount: count)
+        copied += count
+        bodyBytes += count
+        return count
+    }
+
     /// Sends what was gathered.
     ///
     /// - Returns: bytes of pages sent.
     @inline(__always)
     mutating func flush(to socket: borrowing StreamSocket) throws(SystemError) -> Int {
-        guard frames > 0 else { return 0 }
+        guard frames > 0 || copied > 0 else { return 0 }
         defer {
             frames = 0
+            copied = 0
             bodyBytes = 0
         }
         try socket.send(&pieces)

@@ -44,9 +44,8 @@ final class SentMemory: Sendable {
         return PagePlace(region: Int(place >> 40), page: Int(place & (1 << 40 - 1)))
     }
 
-    /// Notes what was asked for last.
     @inline(__always)
-    func noteRequest(_ run: PageRun) {
+    func noteNewest(_ run: PageRun) {
         var region = Int(run.region)
         var page = Int(run.first) + Int(run.count)
         if page == regions[region].pageCount { (region, page) = ((region + 1) % regions.count, 0) }
@@ -68,7 +67,6 @@ final class SentMemory: Sendable {
         return nil
     }
 
-    /// Notes that a run is being sent.
     @inline(__always)
     func claim(_ pages: Range<Int>, region: Int, isZero: Bool) {
         let added = sent[region].insert(run: pages)
@@ -84,12 +82,59 @@ final class SentMemory: Sendable {
         release?.resetPush()
     }
 
-    /// True once: for the caller that finds every page sent first.
     @inline(__always)
     func completesNow() -> Bool {
         guard pagesLeft.load(ordering: .acquiring) == 0, !completed.load(ordering: .relaxed) else { return false }
         return !completed.exchange(true, ordering: .acquiringAndReleasing)
     }
+}
+
+extension SentMemory: RequestedMemory {
+    /// The workload has stopped, and changes nothing.
+    static var isCopied: Bool { false }
+
+    @inline(__always)
+    func requireUnchanged() {}
+
+    @inline(__always)
+    func answering<Failure>(_ body: () throws(Failure) -> Void) throws(Failure) {
+        if let release {
+            try release.withMemoryKept(body)
+        } else {
+            try body()
+        }
+    }
+
+    @inline(__always)
+    func admit(_ run: PageRun) throws {
+        guard isFrozen.load(ordering: .acquiring) else { throw RequestBeforeSwitchover(run: run) }
+    }
+
+    @inline(__always)
+    func isReleased(_ page: Int, region: Int) -> Bool {
+        release?.isReleased(page, region: region) ?? false
+    }
+
+    @inline(__always)
+    func isZero(_ page: Int, region: Int) -> Bool {
+        let region = regions[region]
+        return ZeroScan.isZero(region.page(page), byteCount: region.pageSize)
+    }
+
+    @inline(__always)
+    func address(of page: Int, region: Int) -> UnsafeMutableRawPointer { regions[region].page(page) }
+
+    @inline(__always)
+    func noteAnswer() { requests.add(1, ordering: .relaxed) }
+
+    @inline(__always)
+    func noteSent(bytes: Int) { bytesSent.add(bytes, ordering: .relaxed) }
+}
+
+/// A peer asked for memory that still changes.
+struct RequestBeforeSwitchover: Error, CustomStringConvertible {
+    let run: PageRun
+    var description: String { "the peer asked for a \(run) before the workload was stopped" }
 }
 
 /// A page of a region; after a run, where it ends.

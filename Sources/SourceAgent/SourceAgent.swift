@@ -75,8 +75,14 @@ public final class SourceAgent: Sendable {
         do throws(SystemError) {
             for socket in urgent {
                 try running.threads.run("urgent-serve", pace: .urgent) { [memory, onEvent] in
-                    var service = UrgentService(socket, of: sockets, memory: memory, onEvent: onEvent)
-                    service.run()
+                    do {
+                        var service = RequestService(socket, memory: memory)
+                        try service.run { onEvent(.everyPageSent) }
+                    } catch {
+                        // Told before the other lane ends because of it: the first reason is the true one.
+                        onEvent(.laneLost(.urgent, reason: "\(error)"))
+                        sockets.shutdown()
+                    }
                 }
             }
         } catch {

@@ -9,8 +9,8 @@ struct Pageferry: AsyncParsableCommand {
         abstract: "Move a running workload to another host before its memory.",
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
-            RecoverCommand.self, ContCommand.self, StatusCommand.self, AttachCommand.self, AttachWorkerCommand.self,
-            WorkingSetCommand.self, BenchCommand.self,
+            RecoverCommand.self, ContCommand.self, StatusCommand.self, ServeCommand.self, AttachCommand.self,
+            AttachWorkerCommand.self, WorkingSetCommand.self, BenchCommand.self,
             ProbeCommand.self,
         ]
     )

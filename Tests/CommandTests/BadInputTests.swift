@@ -35,6 +35,9 @@ struct BadInputTests {
             ["demo", "--fault-threads", "17"], ["demo", "--fault-threads", "2", "--in-thread"],
             ["destination", "--qmp", "/tmp/b.sock", "--attach", "/" + String(repeating: "x", count: 107)],
             ["migrate", "--source", "/tmp/a.sock", "--destination", "/tmp/b.sock", "--uri", "unix:/tmp/b"],
+            ["serve", "--listen", "127.0.0.1:0"], ["serve", "--snapshot", "/tmp/vm.mem"],
+            ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "0.0.0.0:0"],
+            ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "unix:/tmp/serve.sock"],
         ]
     )
     func usage(arguments: [String]) throws {

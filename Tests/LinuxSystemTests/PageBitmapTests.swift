@@ -64,4 +64,19 @@ struct PageBitmapTests {
         #expect(bitmap.count == pageCount)
         #expect(bitmap.isFull)
     }
+
+    @Test func `a run is clear where none of its bits is set`() throws {
+        let bitmap = try PageBitmap(pageCount: 300)
+        #expect(bitmap.isClear(0..<300))
+        for page in [63, 64, 130, 299] {
+            bitmap.insert(page)
+            for first in 0...page {
+                #expect(bitmap.isClear(first..<page), "\(first) to \(page)")
+                #expect(!bitmap.isClear(first..<page + 1), "\(first) to and with \(page)")
+            }
+            #expect(bitmap.isClear(page + 1..<300))
+            bitmap.remove(page)
+        }
+        #expect(bitmap.isClear(5..<5))
+    }
 }

@@ -3,12 +3,10 @@ import PageProtocol
 import Synchronization
 
 /// A thread that answers page requests on one lane: reads what has arrived, answers all of it by one send.
-struct UrgentService: ~Copyable {
-    private let memory: SentMemory
+struct RequestService<Memory: RequestedMemory>: ~Copyable {
+    private let memory: Memory
     private let socket: SharedSocket
-    private let sockets: LaneSockets
-    private let onEvent: @Sendable (SourceAgent.Event) -> Void
-    private var gather = FrameGather()
+    private var gather = FrameGather(copies: Memory.isCopied)
     private let buffer = UnsafeMutableRawBufferPointer.allocate(
         byteCount: 64 * LaneFrame.encodedByteCount,
         alignment: 8
@@ -17,17 +15,10 @@ struct UrgentService: ~Copyable {
     /// The newest request for a single page among those that are being answered.
     private var newest: PageRun?
 
-    /// Makes one for one of the urgent lanes.
-    init(
-        _ socket: SharedSocket,
-        of sockets: LaneSockets,
-        memory: SentMemory,
-        onEvent: @escaping @Sendable (SourceAgent.Event) -> Void
-    ) {
+    /// Makes one for one lane.
+    init(_ socket: SharedSocket, memory: Memory) {
         self.socket = socket
         self.memory = memory
-        self.sockets = sockets
-        self.onEvent = onEvent
         probeBody = .allocate(byteCount: Int(Wire.probeReplyBytes), alignment: 64)
         probeBody.initializeMemory(as: UInt8.self, repeating: 0, count: Int(Wire.probeReplyBytes))
     }
@@ -37,17 +28,11 @@ struct UrgentService: ~Copyable {
         probeBody.deallocate()
     }
 
-    mutating func run() {
-        do {
-            try serve()
-        } catch {
-            // Told before the other lane ends because of it: the first reason is the true one.
-            onEvent(.laneLost(.urgent, reason: "\(error)"))
-            sockets.shutdown()
-        }
-    }
-
-    private mutating func serve() throws {
+    /// Answers until the lane ends, or is ended.
+    ///
+    /// - Parameter onComplete: called when every page has been sent at least once.
+    /// - Throws: why it ended.
+    mutating func run(onComplete: () -> Void) throws {
         var filled = 0
         while true {
             let received = try socket.stream.receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
@@ -56,14 +41,10 @@ struct UrgentService: ~Copyable {
             guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
             let offset = filled / LaneFrame.encodedByteCount * LaneFrame.encodedByteCount
             let frames = UnsafeRawBufferPointer(start: base, count: offset)
-            if let release = memory.release {
-                try release.withMemoryKept { try answer(frames) }
-            } else {
-                try answer(frames)
-            }
-            if memory.completesNow() { onEvent(.everyPageSent) }
+            try memory.answering { try answer(frames) }
+            if memory.completesNow() { onComplete() }
             // Once everything was answered: what was asked for ahead together with the page is not pushed too.
-            if let newest { memory.noteRequest(newest) }
+            if let newest { memory.noteNewest(newest) }
             newest = nil
             // Part of a request may be left; it begins the next round.
             base.copyMemory(from: base + offset, byteCount: filled - offset)
@@ -84,11 +65,11 @@ struct UrgentService: ~Copyable {
         switch frame.kind {
         case .pageRequest:
             _ = try memory.table.extent(of: frame)
-            guard memory.isFrozen.load(ordering: .acquiring) else { throw RequestBeforeSwitchover(run: frame.run) }
+            try memory.admit(frame.run)
             // Several are asked for ahead of a reader who is served then: nothing to follow.
             if frame.run.count == 1 { newest = frame.run }
             try answer(run: frame.run)
-            memory.requests.add(1, ordering: .relaxed)
+            memory.noteAnswer()
         case .probe:
             gather.add(.probeReply, body: probeBody)
             if gather.isFull { try flush() }
@@ -101,42 +82,48 @@ struct UrgentService: ~Copyable {
     @inline(__always)
     private mutating func answer(run: PageRun) throws {
         let index = Int(run.region)
-        let region = memory.regions[index]
         let end = Int(run.first) + Int(run.count)
         var first = Int(run.first)
         while first < end {
-            if isReleased(first, index) {
+            if memory.isReleased(first, region: index) {
                 first += 1
                 continue
             }
-            let isZero = ZeroScan.isZero(region.page(first), byteCount: region.pageSize)
+            let isZero = memory.isZero(first, region: index)
             var next = first + 1
-            while next < end, !isReleased(next, index),
-                ZeroScan.isZero(region.page(next), byteCount: region.pageSize) == isZero
+            while next < end, !memory.isReleased(next, region: index),
+                memory.isZero(next, region: index) == isZero
             {
                 next += 1
             }
             let part = PageRun(region: run.region, count: UInt32(next - first), first: UInt64(first))
+            memory.claim(first..<next, region: index, isZero: isZero)
             if isZero {
                 gather.add(.zeroes(part))
             } else {
-                gather.add(.pages(part, pageSize: UInt32(region.pageSize)), body: region.page(first))
+                let frame = LaneFrame.pages(part, pageSize: memory.table.pageSize(ofRegion: index))
+                try add(frame, memory.address(of: first, region: index))
             }
-            memory.claim(first..<next, region: index, isZero: isZero)
             if gather.isFull { try flush() }
             first = next
         }
     }
 
     @inline(__always)
-    private func isReleased(_ page: Int, _ region: Int) -> Bool {
-        memory.release?.isReleased(page, region: region) ?? false
+    private mutating func add(_ frame: LaneFrame, _ body: UnsafeMutableRawPointer) throws {
+        guard Memory.isCopied else { return gather.add(frame, body: body) }
+        gather.add(frame)
+        var offset = 0
+        while offset < frame.bodyByteCount {
+            offset += gather.copy(body + offset, atMost: Int(frame.bodyByteCount) - offset)
+            if gather.isFull { try flush() }
+        }
     }
 
     @inline(__always)
-    private mutating func flush() throws(SystemError) {
-        let bytes = try gather.flush(to: socket.stream)
-        memory.bytesSent.add(bytes, ordering: .relaxed)
+    private mutating func flush() throws {
+        try memory.requireUnchanged()
+        memory.noteSent(bytes: try gather.flush(to: socket.stream))
     }
 }
 
@@ -144,12 +131,6 @@ struct UrgentService: ~Copyable {
 struct LaneClosed: Error, CustomStringConvertible {
     let peer: String
     var description: String { "\(peer) closed the connection" }
-}
-
-/// A peer asked for memory that still changes.
-struct RequestBeforeSwitchover: Error, CustomStringConvertible {
-    let run: PageRun
-    var description: String { "the peer asked for a \(run) before the workload was stopped" }
 }
 
 /// A frame that this side never receives.

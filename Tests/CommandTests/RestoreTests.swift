@@ -1,0 +1,279 @@
+import FirecrackerRig
+import Foundation
+import HugePages
+import LinuxSystem
+import OwnThread
+import Testing
+
+/// Guests whose snapshot is on another host: Firecracker where it can be had, and what stands in for it.
+@Suite("A restored guest", .ownThread, .timeLimit(.minutes(2)))
+struct RestoreTests {
+    @Test("finds every page right across two hosts", arguments: GuestKind.available)
+    func twoHosts(kind: GuestKind) throws {
+        let hosts = try TwoHosts(rate: "1gbit")
+        let workspace = try Workspace()
+        let snapshot = try kind.snapshot(in: workspace.folder)
+        let server = try hosts.run(
+            on: hosts.source,
+            Executable.pageferry,
+            ["serve", "--snapshot", snapshot.memory, "--listen", "\(TwoHosts.sourceAddress):7200", "--insecure"]
+        )
+        defer { server.end() }
+        _ = try server.line(holding: "ready")
+        let socket = workspace.file("uffd.sock")
+        let handler = try hosts.run(
+            on: hosts.destination,
+            Executable.pageferry,
+            ["attach", "--socket", socket, "--from", "\(TwoHosts.sourceAddress):7200"]
+        )
+        defer { handler.end() }
+        _ = try handler.line(holding: "ready")
+        let guest = try kind.restore(snapshot, with: socket, in: workspace.folder)
+        defer { guest.end() }
+        guest.send(.dispersed)
+        #expect(try guest.perform(.workingSet) == 1)
+        #expect(try guest.perform(.pass) == 1)
+        #expect(try guest.perform(.pass) == 2)
+    }
+
+    @Test("is one of ten of the same snapshot at the same time", arguments: GuestKind.available)
+    func clones(kind: GuestKind) throws {
+        let site = try RestoreSite(kind)
+        defer { site.end() }
+        let guests = try (0..<10).map { _ in try site.restore() }
+        defer { for guest in guests { guest.end() } }
+        for guest in guests { guest.send(.pass) }
+        for guest in guests { #expect(try guest.wait(for: "pass") == 1) }
+        for guest in guests { #expect(try guest.perform(.pass) == 2) }
+    }
+
+    @Test("only sees a slow fault when the worker that serves it is killed", arguments: GuestKind.available)
+    func workerKilled(kind: GuestKind) throws {
+        let site = try RestoreSite(kind, memoryMiB: 64)
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        guest.send(.dispersed)
+        guest.send(.pass)
+        for number in 1...5 {
+            let worker = try site.worker(number)
+            // At once, and while it serves.
+            if number > 1 { usleep(UInt32(number) * 20_000) }
+            kill(worker, SIGKILL)
+            _ = try site.handler.errorLine(holding: "worker \(worker) of process \(guest.pid)")
+        }
+        #expect(try guest.wait(for: "pass", seconds: 60) == 1)
+        #expect(try guest.perform(.pass) == 2)
+    }
+
+    @Test("gets no page back that its balloon took, whoever serves it then", arguments: GuestKind.available)
+    func balloon(kind: GuestKind) throws {
+        let site = try RestoreSite(kind)
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        #expect(try guest.perform(.inflate) == 256)
+        kill(try site.worker(1), SIGKILL)
+        #expect(try guest.perform(.pass) == 1)
+        #expect(try guest.perform(.inflate) == 512)
+        #expect(try guest.perform(.pass) == 2)
+    }
+
+    @Test("is served while pages are dropped beside faults, and in regions apart")
+    func dropsBesideFaults() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let guest = try StandIn.restore([6 << 20, 10 << 20], with: site.socket, in: site.workspace.folder)
+        defer { guest.end() }
+        for _ in 0..<4 { try guest.perform(.inflateBesideFaults) }
+        #expect(try guest.perform(.pass) == 1)
+    }
+
+    @Test("of huge pages has them, also when its worker is killed")
+    func hugePages() throws {
+        try HugePages.with(free: 8) {
+            let site = try RestoreSite(.standIn)
+            defer { site.end() }
+            let guest = try StandIn.restore(
+                [4 << 20, 12 << 20],
+                pageSize: 2 << 20,
+                with: site.socket,
+                in: site.workspace.folder
+            )
+            defer { guest.end() }
+            #expect(try guest.perform(.inflate) == 512)
+            kill(try site.worker(1), SIGKILL)
+            #expect(try guest.perform(.pass) == 1)
+            guest.end()
+        }
+    }
+
+    @Test("waits while the server is away, and goes on when it is back", arguments: GuestKind.available)
+    func serverReturns(kind: GuestKind) throws {
+        let site = try RestoreSite(kind, memoryMiB: 64)
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        guest.send(.dispersed)
+        guest.send(.pass)
+        _ = try site.worker(1)
+        site.endServer()
+        _ = try site.handler.errorLine(holding: "has no pages from")
+        try site.startServer()
+        #expect(try guest.wait(for: "pass", seconds: 60) == 1)
+        _ = try site.handler.errorLine(holding: "can have pages again")
+    }
+
+    @Test("is killed when the server is gone for good, and the line says which page", arguments: GuestKind.available)
+    func killed(kind: GuestKind) throws {
+        let site = try RestoreSite(kind, "--give-up", "1s", "--on-lost", "kill")
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        _ = try guest.perform(.workingSet)
+        site.endServer()
+        guest.send(.pass)
+        let line = try site.handler.errorLine(holding: "it is killed")
+        #expect(line.contains("process \(guest.pid) at unix:\(site.socket) cannot have the page at byte "), "\(line)")
+        #expect(line.contains("has been gone for 1.0 s"), "\(line)")
+        #expect(try guest.waitForEnd() == SIGKILL)
+    }
+
+    @Test("is held while the server is gone, and goes on afterwards", arguments: GuestKind.available)
+    func held(kind: GuestKind) throws {
+        let site = try RestoreSite(kind, "--give-up", "1s", "--on-lost", "hold")
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        _ = try guest.perform(.workingSet)
+        site.endServer()
+        guest.send(.pass)
+        _ = try site.handler.errorLine(holding: "it is stopped")
+        #expect(try state(of: guest.pid) == "T")
+        // The next worker knows that it is held.
+        kill(try site.worker(1), SIGKILL)
+        _ = try site.worker(2)
+        try site.startServer()
+        #expect(try guest.wait(for: "pass", seconds: 60) == 1)
+    }
+
+    private func state(of pid: Int32) throws -> String {
+        let line = try String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)
+        guard let end = line.lastIndex(of: ")") else { throw TestFailure(line) }
+        return String(line[line.index(end, offsetBy: 2)])
+    }
+
+    @Test("is not served by a snapshot that is shorter than its memory")
+    func shortSnapshot() throws {
+        let site = try RestoreSite(.standIn, "--on-lost", "kill")
+        defer { site.end() }
+        let guest = try StandIn.restore([32 << 20], with: site.socket, in: site.workspace.folder)
+        defer { guest.end() }
+        let line = try site.handler.errorLine(holding: "it is killed")
+        #expect(line.contains("has 16777216 bytes, and the guest's regions end at 33554432"), "\(line)")
+        #expect(try guest.waitForEnd() == SIGKILL)
+    }
+
+    @Test("goes on beside those whose hand-off is refused")
+    func badHandOffs() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        let one = #"{"base_host_virt_addr":4194304,"size":8192,"offset":0,"page_size":4096}"#
+        let cases: [(message: String, descriptors: Int, reason: String)] = [
+            ("[\(one)]", 0, "0 descriptors"), ("[\(one)]", 3, "3 descriptors"), ("[\(one)]", 1, "no userfaultfd"),
+            ("[\(one.dropLast(9))", 1, "is not the JSON that Firecracker sends"), ("[]", 1, "has 0 regions"),
+            ("[\(one),\(one)]", 1, "overlap at address 4194304"),
+            (#"[{"base_host_virt_addr":4096,"size":8192,"offset":0,"page_size":3}]"#, 1, "pages of 3 bytes"),
+            (#"[{"base_host_virt_addr":18446744073709547520,"size":8192,"offset":0}]"#, 1, "is no range of pages"),
+        ]
+        for (message, descriptors, reason) in cases {
+            let sender = try Executable.run(
+                "/usr/bin/python3",
+                ["-c", Self.sender, site.socket, message, "\(descriptors)"]
+            )
+            #expect(sender.status == 0, "\(sender)")
+            let pid = sender.output.trimmingCharacters(in: .newlines)
+            let line = try site.handler.errorLine(holding: "refused process \(pid) at unix:\(site.socket)")
+            #expect(line.contains(reason), "\(line)")
+        }
+        #expect(try guest.perform(.pass) == 1)
+    }
+
+    /// Sends a message with copies of its standard input, and waits until the other end hangs up.
+    private static let sender = """
+        import array, os, socket, sys
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(sys.argv[1])
+        fds = array.array('i', [0] * int(sys.argv[3]))
+        s.sendmsg([sys.argv[2].encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else [])
+        print(os.getpid(), flush=True)
+        s.recv(1)
+        """
+}
+
+/// A snapshot, its server, and the handler that guests are restored with.
+private final class RestoreSite {
+    let workspace: Workspace
+    let socket: String
+    let handler: Running
+    private let kind: GuestKind
+    private let snapshot: GuestSnapshot
+    private let address: String
+    private var server: Running?
+
+    init(_ kind: GuestKind, memoryMiB: Int = 16, _ options: String...) throws {
+        self.kind = kind
+        workspace = try Workspace()
+        socket = workspace.file("uffd.sock")
+        snapshot = try kind.snapshot(memoryMiB: memoryMiB, in: workspace.folder)
+        let server = try Running(
+            Executable.pageferry,
+            ["serve", "--snapshot", snapshot.memory, "--listen", "127.0.0.1:0"]
+        )
+        do {
+            address = String(try server.line(holding: "ready").dropFirst("ready tcp:".count))
+            handler = try Running(
+                Executable.pageferry,
+                ["attach", "--socket", socket, "--from", address, "--log-level", "info"] + options
+            )
+            _ = try handler.line(holding: "ready")
+        } catch {
+            server.end()
+            throw error
+        }
+        self.server = server
+    }
+
+    /// The process of the worker that was started as the nth.
+    func worker(_ number: Int) throws -> Int32 {
+        for _ in 0..<3000 {
+            let lines = handler.errorText.split(separator: "\n").filter { $0.contains(" serves process ") }
+            if lines.count >= number, let pid = lines[number - 1].split(separator: " ").compactMap({ Int32($0) }).first
+            {
+                return pid
+            }
+            usleep(10_000)
+        }
+        throw TestFailure("no worker \(number): \(handler.errorText)")
+    }
+
+    func restore() throws -> GuestProcess { try kind.restore(snapshot, with: socket, in: workspace.folder) }
+
+    func endServer() {
+        server?.end()
+        server = nil
+    }
+
+    /// Starts the server again where it was.
+    func startServer() throws {
+        server = try Running(Executable.pageferry, ["serve", "--snapshot", snapshot.memory, "--listen", address])
+        _ = try server?.line(holding: "ready")
+    }
+
+    func end() {
+        handler.end()
+        endServer()
+    }
+}

@@ -1,0 +1,169 @@
+import Foundation
+import LinuxSystem
+import PageProtocol
+import SnapshotClient
+import Testing
+
+@Suite("Serving a snapshot")
+struct ServeTests {
+    /// A `pageferry serve` that has said where it listens.
+    private struct Server {
+        let running: Running
+        let address: SocketAddress
+
+        init(_ file: SparseFile, at listen: String = "127.0.0.1:0", on host: (TwoHosts, String)? = nil) throws {
+            let arguments = ["serve", "--snapshot", file.path, "--listen", listen]
+            if let (hosts, name) = host {
+                running = try hosts.run(on: name, Executable.pageferry, arguments + ["--insecure"])
+            } else {
+                running = try Running(Executable.pageferry, arguments)
+            }
+            do {
+                let line = try running.line(holding: "ready tcp:")
+                address = try SocketAddress(String(line.dropFirst(6)))
+            } catch {
+                running.end()
+                throw error
+            }
+        }
+    }
+
+    private static let pageCount = 4096
+
+    private func makeFile() throws -> SparseFile {
+        let file = try SparseFile(byteCount: Self.pageCount * 4096)
+        try file.write(pages: stride(from: 0, to: Self.pageCount, by: 2))
+        return file
+    }
+
+    private func join(_ server: Server) throws -> (client: SnapshotClient, urgent: SharedSocket, bulk: SharedSocket) {
+        let client = try SnapshotClient(to: server.address)
+        try client.take([SnapshotSlice(offset: 0, pageSize: 4096, pageCount: UInt64(Self.pageCount))])
+        return (client, try client.join(.urgent), try client.join(.bulk))
+    }
+
+    /// Everything that standard error holds is these lines' endings, each of a line of its own.
+    private func expectLastLine(_ finished: Finished, status: Int32, _ words: String) {
+        #expect(finished.status == status, "\(finished)")
+        let lines = finished.errors.split(separator: "\n")
+        #expect(lines.last?.contains(words) == true, "\(finished)")
+        #expect(lines.count { $0.hasPrefix("pageferry: ") } == (status == 0 ? 0 : 1), "\(finished)")
+    }
+
+    @Test("ends cleanly when it is told to, and says to whom it has sent what", .timeLimit(.minutes(1)))
+    func endsCleanly() throws {
+        for signal in [SIGTERM, SIGINT] {
+            let file = try makeFile()
+            let server = try Server(file)
+            defer { server.running.end() }
+            let (client, urgent, _) = try join(server)
+            let run = PageRun(region: 0, count: 10, first: 3)
+            #expect(try urgent.stream.ask(run).bytes == file.bytes(3 * 4096..<13 * 4096))
+            kill(server.running.pid, signal)
+            #expect(client.untilHangUp() == "the server of \(file.path) was told to end")
+            let finished = try server.running.finish()
+            let end = "1 requests, 10 pages, 5 of them zeros, 20480 bytes"
+            expectLastLine(
+                finished,
+                status: 0,
+                "\(file.path) no longer (the server of \(file.path) was told to end): \(end)"
+            )
+            #expect(finished.output == "ready \(server.address)\n")
+        }
+    }
+
+    @Test("a file that is changed or cut off ends it with one line and status 1", .timeLimit(.minutes(1)))
+    func fileChanges() throws {
+        let changes: [(change: (SparseFile) throws -> Void, words: String)] = [
+            ({ try $0.write(pages: [9]) }, "was modified"),
+            ({ try $0.resize(to: 4096) }, "has changed its size from 16777216 to 4096 bytes"),
+        ]
+        for (change, words) in changes {
+            let file = try makeFile()
+            let server = try Server(file)
+            defer { server.running.end() }
+            let (client, urgent, bulk) = try join(server)
+            // Both lanes serve before anything changes.
+            for lane in [urgent, bulk] {
+                #expect(try lane.stream.ask(PageRun(region: 0, count: 1, first: 8)).zeroPages == 0)
+            }
+            try change(file)
+            for lane in [urgent, bulk] {
+                try? lane.stream.send(.pageRequest(PageRun(region: 0, count: 9, first: 4000)))
+                #expect(try lane.stream.receiveFrame() == nil)
+            }
+            #expect(client.untilHangUp()?.contains(words) == true)
+            expectLastLine(try server.running.finish(), status: 1, "pageferry: \(file.path) \(words); serve a file")
+        }
+    }
+
+    @Test("ten clients cost it little more memory than one", .timeLimit(.minutes(1)))
+    func memoryOfClients() throws {
+        let file = try makeFile()
+        let server = try Server(file)
+        defer { server.running.end() }
+        var clients: [(SnapshotClient, SharedSocket, SharedSocket)] = []
+        func add(_ count: Int) throws -> Int {
+            for _ in 0..<count {
+                let (client, urgent, bulk) = try join(server)
+                clients.append((client, urgent, bulk))
+                for first in stride(from: 0, to: Self.pageCount, by: 256) {
+                    let run = PageRun(region: 0, count: 256, first: UInt64(first))
+                    _ = try (first % 512 == 0 ? urgent : bulk).stream.ask(run)
+                }
+            }
+            return try proportionalBytes(of: server.running.pid)
+        }
+        // The first one touches what is touched once.
+        let one = try add(1)
+        let ten = try add(9)
+        // Stacks of five threads, and for each lane the 256 KiB that it copies from.
+        #expect(ten - one < 9 * (1 << 20), "\(one) bytes for one, \(ten) for ten")
+        withExtendedLifetime(clients) {}
+    }
+
+    /// Memory that a process holds, what it shares in part.
+    private func proportionalBytes(of pid: Int32) throws -> Int {
+        let lines = try String(contentsOfFile: "/proc/\(pid)/smaps_rollup", encoding: .utf8).split(separator: "\n")
+        let words = lines.first { $0.hasPrefix("Pss:") }?.split(separator: " ", omittingEmptySubsequences: true)
+        guard let words, let kibibytes = Int(words[1]) else { throw TestFailure("no Pss of \(pid)") }
+        return kibibytes << 10
+    }
+
+    @Test("serves another host", .timeLimit(.minutes(1)))
+    func anotherHost() throws {
+        let hosts = try TwoHosts()
+        let file = try makeFile()
+        let server = try Server(file, at: "\(TwoHosts.sourceAddress):7200", on: (hosts, hosts.source))
+        defer { server.running.end() }
+        // The other host's client is `bash`, which says HELLO and shows the kind of the frame that answers.
+        let hello = try ControlMessage.hello(SnapshotClient.hello()).encode().map { "\\x" + String($0, radix: 16) }
+            .joined()
+        let script = """
+            exec 3<>/dev/tcp/\(TwoHosts.sourceAddress)/7200; printf '\(hello)' >&3
+            head -c 6 <&3 | od -An -tx1
+            """
+        let client = try hosts.run(on: hosts.destination, "/bin/bash", ["-c", script])
+        defer { client.end() }
+        #expect(
+            try client.finish(seconds: 20).output.trimmingCharacters(in: .whitespacesAndNewlines).hasSuffix("01 00")
+        )
+        _ = try server.running.errorLine(holding: TwoHosts.destinationAddress)
+        #expect(server.running.errorText.contains("unauthenticated"))
+    }
+
+    @Test(
+        "what is no file with a page in it is refused in one line",
+        .timeLimit(.minutes(1)),
+        arguments: [
+            ("/nowhere/vm.mem", "cannot open /nowhere/vm.mem: No such file or directory"),
+            ("/tmp", "cannot serve /tmp: Invalid argument"), ("/dev/zero", "give a regular file"),
+            ("/proc/version", "it has no whole page of 4096 bytes"),
+        ]
+    )
+    func noFile(path: String, words: String) throws {
+        let finished = try Executable.pageferry("serve", "--snapshot", path, "--listen", "127.0.0.1:0", seconds: 20)
+        #expect(finished.output.isEmpty, "\(finished)")
+        expectLastLine(finished, status: 1, words)
+    }
+}
