@@ -98,7 +98,7 @@ public final class GuestService: Sendable {
         // Nobody has been reached yet, maybe since before this worker began.
         if memory.lostSince == nil { memory.lostSince = MonotonicClock.now() }
         var reason = "no server was reached yet"
-        var wasLinked = false
+        var (wasLinked, isTold) = (false, false)
         var link: SnapshotLink?
         while true {
             // While nothing is lost, there is nothing to look at.
@@ -131,7 +131,10 @@ public final class GuestService: Sendable {
                 logger.warning("\(task.name) has no pages from \(task.settings.source) for now: \(why)")
                 reason = why
                 memory.lostSince = MonotonicClock.now()
-            case .unreachable(let why): reason = why
+            case .unreachable(let why):
+                // A link that was lost has been told of already, and whoever was never reached is told of once.
+                if !wasLinked, !isTold { logger.warning("\(task.name) has no pages yet: \(why)") }
+                (reason, isTold) = (why, true)
             case .refused(let why): return try lose(why)
             case .agent(.everyPageResident):
                 agent.giveBack()

@@ -12,7 +12,7 @@ struct RestoreTests {
     func twoHosts(kind: GuestKind) throws {
         let hosts = try TwoHosts(rate: "1gbit")
         let workspace = try Workspace()
-        let snapshot = try kind.snapshot(in: workspace.folder)
+        let snapshot = try kind.snapshot(in: workspace.path)
         let server = try hosts.run(
             on: hosts.source,
             Executable.pageferry,
@@ -28,7 +28,7 @@ struct RestoreTests {
         )
         defer { handler.end() }
         _ = try handler.line(holding: "ready")
-        let guest = try kind.restore(snapshot, with: socket, in: workspace.folder)
+        let guest = try kind.restore(snapshot, with: socket, in: workspace.path)
         defer { guest.end() }
         guest.send(.dispersed)
         #expect(try guest.perform(.workingSet) == 1)
@@ -83,7 +83,7 @@ struct RestoreTests {
     func dropsBesideFaults() throws {
         let site = try RestoreSite(.standIn)
         defer { site.end() }
-        let guest = try StandIn.restore([6 << 20, 10 << 20], with: site.socket, in: site.workspace.folder)
+        let guest = try StandIn.restore([6 << 20, 10 << 20], with: site.socket, in: site.workspace.path)
         defer { guest.end() }
         for _ in 0..<4 { try guest.perform(.inflateBesideFaults) }
         #expect(try guest.perform(.pass) == 1)
@@ -98,7 +98,7 @@ struct RestoreTests {
                 [4 << 20, 12 << 20],
                 pageSize: 2 << 20,
                 with: site.socket,
-                in: site.workspace.folder
+                in: site.workspace.path
             )
             defer { guest.end() }
             #expect(try guest.perform(.inflate) == 512)
@@ -115,9 +115,9 @@ struct RestoreTests {
         let guest = try site.restore()
         defer { guest.end() }
         guest.send(.dispersed)
-        guest.send(.pass)
-        _ = try site.worker(1)
+        _ = try guest.perform(.workingSet)
         site.endServer()
+        guest.send(.pass)
         _ = try site.handler.errorLine(holding: "has no pages from")
         try site.startServer()
         #expect(try guest.wait(for: "pass", seconds: 60) == 1)
@@ -167,7 +167,7 @@ struct RestoreTests {
     func shortSnapshot() throws {
         let site = try RestoreSite(.standIn, "--on-lost", "kill")
         defer { site.end() }
-        let guest = try StandIn.restore([32 << 20], with: site.socket, in: site.workspace.folder)
+        let guest = try StandIn.restore([32 << 20], with: site.socket, in: site.workspace.path)
         defer { guest.end() }
         let line = try site.handler.errorLine(holding: "it is killed")
         #expect(line.contains("has 16777216 bytes, and the guest's regions end at 33554432"), "\(line)")
@@ -227,7 +227,7 @@ private final class RestoreSite {
         self.kind = kind
         workspace = try Workspace()
         socket = workspace.file("uffd.sock")
-        snapshot = try kind.snapshot(memoryMiB: memoryMiB, in: workspace.folder)
+        snapshot = try kind.snapshot(memoryMiB: memoryMiB, in: workspace.path)
         let server = try Running(
             Executable.pageferry,
             ["serve", "--snapshot", snapshot.memory, "--listen", "127.0.0.1:0"]
@@ -259,7 +259,7 @@ private final class RestoreSite {
         throw TestFailure("no worker \(number): \(handler.errorText)")
     }
 
-    func restore() throws -> GuestProcess { try kind.restore(snapshot, with: socket, in: workspace.folder) }
+    func restore() throws -> GuestProcess { try kind.restore(snapshot, with: socket, in: workspace.path) }
 
     func endServer() {
         server?.end()
