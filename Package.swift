@@ -77,6 +77,8 @@ let package = Package(
 
         // What can be moved.
         room("Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        .target(name: "KVMGuestCode"),
+        room("KVMGuest", ["Guest", "KVMGuestCode", "LinuxSystem", "Telemetry"]),
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
         room(
             "FaultHandler",
@@ -109,8 +111,9 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "LinuxSystem",
-                "Orchestration", "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry", "WorkingSet", "Workloads", logging,
+                "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "KVMGuest",
+                "LinuxSystem", "Orchestration", "PageProtocol", "QMP", "RunLease", "Switchover", "Telemetry",
+                "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
@@ -130,6 +133,7 @@ let package = Package(
         tests(of: "Guest"),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        tests(of: "KVMGuest", ["Guest", "LinuxSystem"]),
         .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
         tests(
             of: "RunLease",
