@@ -178,7 +178,7 @@ public final class KVMWorkload: Workload {
             corrupt += memory.wrongPages(of: processor.index, at: registers)
         }
         // The guest may have found a register wrong, with every page right.
-        corrupt = max(corrupt, Int(clamping: serial.badMarks))
+        corrupt = max(corrupt, serial.badMarks)
         return Verification(pagesChecked: memory.region.pageCount, corrupt: corrupt)
     }
 }

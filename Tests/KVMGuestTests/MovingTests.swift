@@ -99,6 +99,7 @@ struct MovingTests {
         #expect(try guest.runToItsEnd() == "vCPU 1 has found what it did not write, at page 390")
         #expect(!guest.activity.isRunning)
         #expect(guest.corrupt == 1)
+        #expect(throws: DeviceError.self) { try guest.devices.save() }
         let error = #expect(throws: KVMGuestError.self) { try guest.run() }
         #expect("\(error, default: "")" == "the guest has ended: vCPU 1 has found what it did not write, at page 390")
     }

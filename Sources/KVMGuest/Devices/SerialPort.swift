@@ -3,7 +3,7 @@ import LinuxSystem
 import Synchronization
 
 /// The guest's serial port, on which each vCPU says that its memory is right, or that it isn't. Its state is the number of
-/// good and of bad marks that the guest has ever written, 64 bits each.
+/// good marks that the guest has ever written, 64 bits.
 final class SerialPort: Device {
     /// The port of a PC's first serial interface.
     static let address: UInt16 = 0x3f8
@@ -15,9 +15,10 @@ final class SerialPort: Device {
     private let goodMarks: ClosedRange<UInt8>
 
     private struct State {
-        /// Marks since the guest's birth.
+        /// Since the guest's birth.
         var good: UInt64 = 0
-        var bad: UInt64 = 0
+        /// In this process: the first ends the guest.
+        var bad = 0
         var activity = WorkloadActivity()
     }
 
@@ -31,8 +32,8 @@ final class SerialPort: Device {
     /// Good marks since the guest's birth.
     var marks: UInt64 { state.withLock { $0.good } }
 
-    /// Bad ones.
-    var badMarks: UInt64 { state.withLock { $0.bad } }
+    /// Bad marks.
+    var badMarks: Int { state.withLock { $0.bad } }
 
     /// The good marks in this process.
     var activity: WorkloadActivity { state.withLock { $0.activity } }
@@ -67,20 +68,19 @@ final class SerialPort: Device {
         }
     }
 
-    func save() -> [UInt8] {
-        var writer = StateWriter()
-        state.withLock { state in
-            writer.append(state.good)
-            writer.append(state.bad)
+    func save() throws -> [UInt8] {
+        guard badMarks == 0 else {
+            throw DeviceError(device: name, reason: "the guest has found its memory wrong, and runs nowhere any more")
         }
+        var writer = StateWriter()
+        writer.append(marks)
         return writer.bytes
     }
 
     func load(_ state: [UInt8]) throws {
         var reader = StateReader(state, of: name)
         let good = try reader.nextCount(of: "good marks")
-        let bad = try reader.nextCount(of: "bad marks")
         try reader.finish()
-        self.state.withLock { ($0.good, $0.bad) = (good, bad) }
+        self.state.withLock { $0.good = good }
     }
 }
