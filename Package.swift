@@ -79,6 +79,8 @@ let package = Package(
 
         // What can be moved.
         room("Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        .target(name: "KVMGuestCode"),
+        room("KVMGuest", ["Guest", "KVMGuestCode", "LinuxSystem", "Telemetry"]),
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
         room(
             "FaultHandler",
@@ -111,8 +113,9 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "LinuxSystem",
-                "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover", "Telemetry",
+                "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "KVMGuest",
+                "LinuxSystem", "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover",
+                "Telemetry",
                 "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
@@ -133,6 +136,7 @@ let package = Package(
         tests(of: "Guest"),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        tests(of: "KVMGuest", ["Guest", "LinuxSystem"]),
         .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
         tests(
             of: "RunLease",

@@ -42,6 +42,8 @@ int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage) { return OR
 int shim_uffdio_continue(int uffd, struct uffdio_continue *request) { return OR_ERRNO(ioctl(uffd, UFFDIO_CONTINUE, request)); }
 int shim_uffdio_wake(int uffd, struct uffdio_range *range) { return OR_ERRNO(ioctl(uffd, UFFDIO_WAKE, range)); }
 
+int shim_ioctl(int descriptor, unsigned long request, unsigned long argument) { return OR_ERRNO(ioctl(descriptor, request, argument)); }
+
 int shim_open(const char *path, int flags) { return OR_ERRNO(open(path, flags)); }
 int shim_openat(int directory, const char *path, int flags, mode_t mode) { return OR_ERRNO(openat(directory, path, flags, mode)); }
 ssize_t shim_getdents64(int directory, void *entries, size_t length) { return OR_ERRNO(getdents64(directory, entries, length)); }

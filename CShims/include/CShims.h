@@ -3,6 +3,7 @@
 #ifndef PAGEFERRY_CSHIMS_H
 #define PAGEFERRY_CSHIMS_H
 
+#include <linux/kvm.h>
 #include <linux/userfaultfd.h>
 #include <spawn.h>
 #include <stddef.h>
@@ -30,6 +31,53 @@ int shim_uffdio_zeropage(int uffd, struct uffdio_zeropage *zeropage);
 int shim_uffdio_continue(int uffd, struct uffdio_continue *request);
 /// UFFDIO_WAKE is a macro with a type argument, and ioctl is variadic.
 int shim_uffdio_wake(int uffd, struct uffdio_range *range);
+
+/// KVM's requests are macros with a type argument, and ioctl is variadic. `argument` is a number or an address.
+int shim_ioctl(int descriptor, unsigned long request, unsigned long argument);
+
+static const unsigned long shim_kvm_get_api_version = KVM_GET_API_VERSION;
+static const unsigned long shim_kvm_check_extension = KVM_CHECK_EXTENSION;
+static const unsigned long shim_kvm_get_vcpu_mmap_size = KVM_GET_VCPU_MMAP_SIZE;
+static const unsigned long shim_kvm_get_supported_cpuid = KVM_GET_SUPPORTED_CPUID;
+static const unsigned long shim_kvm_get_msr_index_list = KVM_GET_MSR_INDEX_LIST;
+static const unsigned long shim_kvm_create_vm = KVM_CREATE_VM;
+static const unsigned long shim_kvm_set_tss_addr = KVM_SET_TSS_ADDR;
+static const unsigned long shim_kvm_set_user_memory_region = KVM_SET_USER_MEMORY_REGION;
+static const unsigned long shim_kvm_create_irqchip = KVM_CREATE_IRQCHIP;
+static const unsigned long shim_kvm_get_irqchip = KVM_GET_IRQCHIP;
+static const unsigned long shim_kvm_set_irqchip = KVM_SET_IRQCHIP;
+static const unsigned long shim_kvm_get_clock = KVM_GET_CLOCK;
+static const unsigned long shim_kvm_set_clock = KVM_SET_CLOCK;
+static const unsigned long shim_kvm_create_vcpu = KVM_CREATE_VCPU;
+static const unsigned long shim_kvm_set_cpuid2 = KVM_SET_CPUID2;
+static const unsigned long shim_kvm_run = KVM_RUN;
+static const unsigned long shim_kvm_get_regs = KVM_GET_REGS;
+static const unsigned long shim_kvm_set_regs = KVM_SET_REGS;
+static const unsigned long shim_kvm_get_sregs = KVM_GET_SREGS;
+static const unsigned long shim_kvm_set_sregs = KVM_SET_SREGS;
+static const unsigned long shim_kvm_get_debugregs = KVM_GET_DEBUGREGS;
+static const unsigned long shim_kvm_set_debugregs = KVM_SET_DEBUGREGS;
+static const unsigned long shim_kvm_get_xsave2 = KVM_GET_XSAVE2;
+static const unsigned long shim_kvm_set_xsave = KVM_SET_XSAVE;
+static const unsigned long shim_kvm_get_xcrs = KVM_GET_XCRS;
+static const unsigned long shim_kvm_set_xcrs = KVM_SET_XCRS;
+static const unsigned long shim_kvm_get_lapic = KVM_GET_LAPIC;
+static const unsigned long shim_kvm_set_lapic = KVM_SET_LAPIC;
+static const unsigned long shim_kvm_get_vcpu_events = KVM_GET_VCPU_EVENTS;
+static const unsigned long shim_kvm_set_vcpu_events = KVM_SET_VCPU_EVENTS;
+static const unsigned long shim_kvm_get_mp_state = KVM_GET_MP_STATE;
+static const unsigned long shim_kvm_set_mp_state = KVM_SET_MP_STATE;
+static const unsigned long shim_kvm_get_msrs = KVM_GET_MSRS;
+static const unsigned long shim_kvm_set_msrs = KVM_SET_MSRS;
+
+/// A struct kvm_msrs of one entry, whose array of no fixed length is not imported.
+struct shim_kvm_msr {
+    __u32 count, padding;
+    struct kvm_msr_entry entry;
+};
+_Static_assert(offsetof(struct shim_kvm_msr, entry) == sizeof(struct kvm_msrs), "the kernel reads one as the other");
+_Static_assert(sizeof(struct kvm_cpuid2) == 8 && sizeof(struct kvm_cpuid_entry2) == 40, "read as bytes");
+_Static_assert(sizeof(struct kvm_msr_list) == 4, "read as words of 4 bytes");
 
 /// open is variadic.
 int shim_open(const char *path, int flags);

@@ -104,6 +104,10 @@ public actor Agent: QMPHandler {
     /// - Throws: why it does not run.
     public func startWorkload() async throws {
         guard let workload = ownWorkload else { return }
+        workload.onEnd { [logger, sink] reason in
+            logger.error("the workload has ended: \(reason)")
+            sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+        }
         // The control sockets may be there already: what is asked for meanwhile waits, or is refused.
         try await exclusively("the start") {
             do {

@@ -60,6 +60,11 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         self = try Mapping.map(byteCount, flags: MAP_SHARED, descriptor: file.raw, protection: PROT_READ)
     }
 
+    /// Maps what the kernel shares with this process through a descriptor, from its beginning.
+    init(sharing descriptor: borrowing OwnedDescriptor, byteCount: Int) throws(SystemError) {
+        self = try Mapping.map(byteCount, flags: MAP_SHARED, descriptor: descriptor.raw)
+    }
+
     private init(base: UnsafeMutableRawPointer, byteCount: Int) {
         self.base = base
         self.byteCount = byteCount

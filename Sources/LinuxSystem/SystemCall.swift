@@ -13,6 +13,8 @@ package enum SystemCall: String, Sendable, Hashable {
     case read, recv, recvmsg, renameat, send, sendmsg
     case setsockopt, shutdown, socket, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
+    case kvmCheckExtension = "KVM_CHECK_EXTENSION", kvmCreate = "KVM_CREATE_…", kvmGet = "KVM_GET_…"
+    case kvmSet = "KVM_SET_…", kvmRun = "KVM_RUN"
     case uffdioCopy = "UFFDIO_COPY", uffdioZeropage = "UFFDIO_ZEROPAGE", uffdioWake = "UFFDIO_WAKE"
     case uffdioContinue = "UFFDIO_CONTINUE"
 }

@@ -1,9 +1,7 @@
 public import ArgumentParser
 import LinuxSystem
 public import Logging
-public import Workloads
-
-extension AccessPattern: ExpressibleByArgument {}
+import Workloads
 
 extension Logger.Level: @retroactive ExpressibleByArgument {}
 

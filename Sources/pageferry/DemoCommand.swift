@@ -16,6 +16,7 @@ struct DemoCommand: AsyncParsableCommand {
     @OptionGroup var workloadOptions: WorkloadOptions
     @OptionGroup var pushOptions: PushOptions
     @OptionGroup var faultOptions: FaultOptions
+    @OptionGroup var serialOption: SerialOption
 
     @Flag(help: "Print the report as one JSON object.")
     var json = false
@@ -23,10 +24,17 @@ struct DemoCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Give up when the migration has not ended by then, such as 60s.", valueName: "time"))
     var timeout = TimeSpan(nanoseconds: 600_000_000_000)
 
+    func validate() throws {
+        try serialOption.validate(for: workloadOptions.workload)
+        if case .kvm = workloadOptions.workload, faultOptions.inThread {
+            throw ValidationError("--in-thread is for built-in workloads; the kernel touches memory for --workload kvm")
+        }
+    }
+
     func run() async throws {
         let migration = LocalMigration(
-            source: workloadOptions.arguments + pushOptions.arguments,
-            destination: workloadOptions.hookPermissions + faultOptions.arguments
+            source: workloadOptions.arguments + pushOptions.arguments + serialOption.arguments,
+            destination: workloadOptions.hookPermissions + faultOptions.arguments + serialOption.arguments
         )
         let report = try await withTimeout { try await migration.run() }
         print(try json ? report.json() : ReportTable(report).text)

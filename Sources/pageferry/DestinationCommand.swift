@@ -2,6 +2,7 @@ import ArgumentParser
 import Attachments
 import Controller
 import Guest
+import KVMGuest
 import LinuxSystem
 import Workloads
 
@@ -29,6 +30,7 @@ struct DestinationCommand: AsyncParsableCommand {
     var stopped = false
 
     @OptionGroup var faultOptions: FaultOptions
+    @OptionGroup var serialOption: SerialOption
 
     @Option(
         help: ArgumentHelp(
@@ -74,9 +76,13 @@ struct DestinationCommand: AsyncParsableCommand {
         defer { attached?.close() }
         let landing: any Landing =
             try attached
-            ?? BuiltInLanding(
-                allowingHooks: Set(allowHook),
-                witness: agentOptions.makeWitness(),
+            ?? HostLanding(
+                builtIn: BuiltInLanding(
+                    allowingHooks: Set(allowHook),
+                    witness: agentOptions.makeWitness(),
+                    resolvesInThread: faultOptions.inThread
+                ),
+                kvm: KVMLanding(output: serialOption.open()),
                 resolvesInThread: faultOptions.inThread
             )
         let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)

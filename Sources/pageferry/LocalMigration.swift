@@ -44,11 +44,13 @@ struct LocalMigration {
         return Report(source: sidesThen.source, destination: sidesThen.destination, verify: try await holder.verify())
     }
 
-    /// Lets the workload run for a while, and until it has done something.
+    /// Lets the workload run for a while, and until it has done something or has ended.
     private func letRun(_ agent: AgentClient) async throws {
         let before = try await agent.report().operations
+        var report: AgentReport
         repeat {
             try await Task.sleep(for: .milliseconds(LocalMigration.runTime))
-        } while try await agent.report().operations == before
+            report = try await agent.report()
+        } while report.operations == before && report.runsHere
     }
 }

@@ -145,13 +145,24 @@ struct ProbeCommand: ParsableCommand {
     }
 
     private func kvm() -> Finding {
-        let isThere = access("/dev/kvm", R_OK | W_OK) == 0
-        return Finding(
-            name: "/dev/kvm",
-            found: isThere ? "can be opened" : "cannot be opened",
-            isThere: isThere,
-            isRequired: false,
-            mend: isThere ? nil : "load the kvm module or join the group kvm, for guests of your own"
-        )
+        do throws(SystemError) {
+            let kvm = try KVM()
+            let chip = kvm.hasInterruptChip ? "an interrupt chip" : "no interrupt chip"
+            return Finding(
+                name: "/dev/kvm",
+                found: "can be opened: up to \(kvm.maxProcessors) vCPUs, \(chip)",
+                isThere: true,
+                isRequired: false,
+                mend: nil
+            )
+        } catch {
+            return Finding(
+                name: "/dev/kvm",
+                found: "\(error.errno), for --workload kvm",
+                isThere: false,
+                isRequired: false,
+                mend: error.advice
+            )
+        }
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Controller
 import Guest
+import KVMGuest
 import Workloads
 
 /// Runs a workload that can be moved away.
@@ -17,6 +18,7 @@ struct SourceCommand: AsyncParsableCommand {
 
     @OptionGroup var agentOptions: AgentOptions
     @OptionGroup var workloadOptions: WorkloadOptions
+    @OptionGroup var serialOption: SerialOption
     @OptionGroup var pushOptions: PushOptions
 
     @Option(
@@ -27,17 +29,22 @@ struct SourceCommand: AsyncParsableCommand {
     )
     var onStartFailure = StartFailureOption.resume
 
+    func validate() throws {
+        try serialOption.validate(for: workloadOptions.workload)
+    }
+
     func run() async throws {
         agentOptions.watchInput()
         let logger = agentOptions.logger("source")
         let witness = try agentOptions.makeWitness()
-        let workload = try workloadOptions.makeWorkload(witness: witness)
+        let serial = try serialOption.open()
+        let workload = try workloadOptions.makeWorkload(witness: witness, serial: serial)
         var configuration = try agentOptions.configuration()
         pushOptions.fill(&configuration)
         configuration.afterStartRefusal = onStartFailure.policy
         let agent = Agent(
-            workload: (workload, workload.regions.map(\.memory)),
-            landing: BuiltInLanding(witness: witness),
+            workload: (workload, workload.ownMemory ?? []),
+            landing: HostLanding(builtIn: BuiltInLanding(witness: witness), kvm: KVMLanding(output: serial)),
             configuration: configuration,
             logger: logger
         )

@@ -1,10 +1,15 @@
 import ArgumentParser
+import Guest
+import KVMGuest
+import LinuxSystem
 import Workloads
 
 /// What kind of workload runs, and how.
 struct WorkloadOptions: ParsableArguments {
-    @Option(help: "What the workload does: sequential, random, zipf, chase or kv.")
-    var workload = AccessPattern.random
+    @Option(
+        help: "What the workload does: sequential, random, zipf, chase or kv; kvm is a guest in a virtual machine."
+    )
+    var workload = WorkloadKind.pattern(.random)
 
     @Option(help: ArgumentHelp("Memory of the workload, such as 256MiB or 1GiB.", valueName: "size"))
     var memory = ByteCount(bytes: 256 << 20)
@@ -19,6 +24,9 @@ struct WorkloadOptions: ParsableArguments {
 
     @Option(help: "Threads that work.")
     var threads = 1
+
+    @Option(help: "For kvm: vCPUs of the guest.")
+    var vcpus = 1
 
     @Option(name: .customLong("write"), help: ArgumentHelp("Part of the operations that writes.", valueName: "0…1"))
     var writeFraction = 0.2
@@ -54,8 +62,11 @@ struct WorkloadOptions: ParsableArguments {
 
     /// The same options as the arguments of another command.
     var arguments: [String] {
+        if case .kvm = workload {
+            return ["--workload", "\(workload)", "--memory", "\(memory.bytes)", "--vcpus", "\(vcpus)"]
+        }
         var arguments = [
-            "--workload", workload.rawValue, "--memory", "\(memory.bytes)", "--page-size",
+            "--workload", "\(workload)", "--memory", "\(memory.bytes)", "--page-size",
             "\(pageSize.bytes)", "--regions", "\(regions)", "--threads", "\(threads)", "--write", "\(writeFraction)",
             "--think-time", "\(thinkTime.nanoseconds)ns",
             "--seed", "\(seed)",
@@ -74,25 +85,52 @@ struct WorkloadOptions: ParsableArguments {
     }
 
     func validate() throws {
-        // The file of --load is read when the workload is made.
-        let configuration = configuration(load: nil)
         do {
-            try configuration.validate()
+            switch workload {
+            case .pattern(let pattern):
+                // The file of --load is read when the workload is made.
+                try configuration(pattern, load: nil).validate()
+                if vcpus != 1 { throw ValidationError("--vcpus is for --workload kvm; choose --threads") }
+                if load != nil, pattern != .kv { throw ValidationError("--load fills the table of --workload kv only") }
+            case .kvm:
+                if let option = try foreignOption() { throw ValidationError("\(option) is not for --workload kvm") }
+                try KVMConfiguration(memoryBytes: memory.bytes, processors: vcpus).validate()
+            }
+        } catch let error as ValidationError {
+            throw error
         } catch {
             throw ValidationError("\(error)")
         }
-        if load != nil, workload != .kv { throw ValidationError("--load fills the table of --workload kv only") }
+    }
+
+    /// An option that was given, and that a guest in a virtual machine has no use for.
+    private func foreignOption() throws -> String? {
+        let usual = try WorkloadOptions.parse([])
+        let given = [
+            ("--page-size", pageSize.bytes != usual.pageSize.bytes), ("--regions", regions != usual.regions),
+            ("--threads", threads != usual.threads), ("--write", writeFraction != usual.writeFraction),
+            ("--think-time", thinkTime.nanoseconds != usual.thinkTime.nanoseconds), ("--seed", seed != usual.seed),
+            ("--load", load != nil), ("--device", !device.isEmpty), ("--no-ledger", noLedger),
+        ]
+        return given.first { $0.1 }?.0
     }
 
     /// Makes the workload, its memory filled.
-    func makeWorkload(witness: Witness?) throws -> BuiltInWorkload {
-        try BuiltInWorkload(new: configuration(load: load.map { try LineFile(reading: $0) }), witness: witness)
+    func makeWorkload(witness: Witness?, serial: OutputFile?) throws -> any Workload {
+        switch workload {
+        case .pattern(let pattern):
+            try BuiltInWorkload(
+                new: configuration(pattern, load: load.map { try LineFile(reading: $0) }),
+                witness: witness
+            )
+        case .kvm: try KVMWorkload(newOf: memory.bytes, processors: vcpus, output: serial)
+        }
     }
 
     /// The workload as its module knows it.
-    private func configuration(load: LineFile?) -> WorkloadConfiguration {
+    private func configuration(_ pattern: AccessPattern, load: LineFile?) -> WorkloadConfiguration {
         WorkloadConfiguration(
-            pattern: workload,
+            pattern: pattern,
             memoryBytes: memory.bytes,
             regionCount: regions,
             pageSize: pageSize.bytes,

@@ -38,6 +38,7 @@ struct BadInputTests {
             ["serve", "--listen", "127.0.0.1:0"], ["serve", "--snapshot", "/tmp/vm.mem"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "0.0.0.0:0"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "unix:/tmp/serve.sock"],
+            ["demo", "--vcpus", "2"], ["demo", "--serial", "/dev/null"],
         ]
     )
     func usage(arguments: [String]) throws {
@@ -45,6 +46,29 @@ struct BadInputTests {
         #expect(finished.status == 2, "\(finished)")
         #expect(finished.output.isEmpty, "\(finished)")
         #expect(finished.errors.contains("rror"), "\(finished)")
+    }
+
+    @Test(
+        "what a guest in a virtual machine cannot have is told in one line",
+        arguments: [
+            (["--vcpus", "0"], "a guest cannot have 0 vCPUs; give 1 to 12"),
+            (["--vcpus", "13"], "a guest cannot have 13 vCPUs; give 1 to 12"),
+            (["--memory", "1MiB"], "give 2 MiB to 3 GiB"), (["--memory", "4GiB"], "give 2 MiB to 3 GiB"),
+            (["--memory", "4097KiB"], "is not whole pages of 4096 bytes"),
+            (["--page-size", "2MiB"], "--page-size is not for --workload kvm"),
+            (["--regions", "2"], "--regions is not for --workload kvm"),
+            (["--threads", "2"], "--threads is not for --workload kvm"),
+            (["--write", "0.5"], "--write is not for --workload kvm"),
+            (["--think-time", "1us"], "--think-time is not for --workload kvm"),
+            (["--seed", "2"], "--seed is not for --workload kvm"),
+            (["--load", "README.md"], "--load is not for --workload kvm"),
+            (["--device", "broken:load"], "--device is not for --workload kvm"),
+            (["--no-ledger"], "--no-ledger is not for --workload kvm"), (["--in-thread"], "--in-thread is for"),
+        ]
+    )
+    func virtualMachine(options: [String], words: String) throws {
+        let finished = try Executable.run(Executable.pageferry, ["demo", "--workload", "kvm"] + options)
+        expectOneLine(finished, status: 2, holding: words)
     }
 
     @Test("a port in use is told in one line", .timeLimit(.minutes(1)))

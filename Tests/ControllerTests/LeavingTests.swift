@@ -10,6 +10,16 @@ import Testing
 /// Agents that end, or pause, or are asked again, while a migration is under way.
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct LeavingTests {
+    @Test func `a workload that ends by itself at its source is told of, and is not migrated`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try ferrying.workload.end("its processor burned")
+        try await ferrying.source.wait(forLine: "the workload has ended: its processor burned")
+        #expect(ferrying.source.events.last == "SHUTDOWN")
+        let refusal = await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
+        #expect(refusal == "the workload is stopped; run cont first")
+    }
+
     @Test func `a destination that quits while it waits for cont promises that nothing starts`() async throws {
         let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
         defer { ferrying.end() }

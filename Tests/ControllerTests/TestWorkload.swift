@@ -16,6 +16,7 @@ final class TestWorkload: Workload {
     private let stopping = Atomic<Bool>(false)
     private let thread = Mutex<JoinedThread?>(nil)
     private let host: String
+    private let end = Mutex<(@Sendable (String) -> Void)?>(nil)
     /// Whether a run executes nothing and says why.
     let failsToRun = Atomic<Bool>(false)
     /// Whether a run waits at its gate before it begins.
@@ -83,6 +84,14 @@ final class TestWorkload: Workload {
         thread = nil
         state.withLock { $0.isRunning = false }
         journal.end(host)
+    }
+
+    func onEnd(_ tell: @escaping @Sendable (String) -> Void) { end.withLock { $0 = tell } }
+
+    /// Ends by itself.
+    func end(_ reason: String) throws {
+        try stop()
+        end.withLock(\.self)?(reason)
     }
 
     var activity: WorkloadActivity { state.withLock(\.self) }

@@ -1,0 +1,84 @@
+@_spi(Controller) import Guest
+import LinuxSystem
+import Synchronization
+import Testing
+
+@testable import KVMGuest
+
+extension Trait where Self == ConditionTrait {
+    /// Skips a test where no virtual machine can run.
+    static var needsKVM: Self {
+        .enabled(if: KVM.unavailability == nil, "no virtual machine can run here: see `pageferry probe`")
+    }
+}
+
+extension KVMWorkload {
+    /// A new guest of a few MiB.
+    static func small(processors: Int = 1, hasInterruptChip: Bool = true) throws -> KVMWorkload {
+        try KVMWorkload(
+            new: KVMConfiguration(
+                memoryBytes: (processors + 1) << 20,
+                processors: processors,
+                hasInterruptChip: hasInterruptChip
+            )
+        )
+    }
+
+    /// Another virtual machine whose memory is a copy of this one's. Its devices have loaded nothing.
+    func twin() throws -> KVMWorkload {
+        let region = try configuration.makeMemory()
+        region.base.copyMemory(from: memory.region.base, byteCount: region.byteCount)
+        return try KVMWorkload(KVMConfiguration(description), memory: region, output: nil)
+    }
+
+    /// The same guest, arrived in another virtual machine.
+    func moved() throws -> KVMWorkload {
+        let arrived = try twin()
+        _ = try arrived.devices.load(try devices.save())
+        return arrived
+    }
+
+    func run() throws {
+        try run(RunPermit(DevicesLoaded.inPlace()))
+    }
+
+    /// Runs until the guest has written some good marks more, and stops in the midst of what it does.
+    func run(marks: UInt64) throws {
+        try run()
+        while activity.operationsSinceStart < marks, activity.isRunning { JoinedThread.yield() }
+        stop()
+    }
+
+    /// Runs until the guest ends by itself, and returns why.
+    func runToItsEnd() throws -> String {
+        let end = try End()
+        onEnd { end.tell($0) }
+        try run()
+        end.flag.wait()
+        stop()
+        return end.reason
+    }
+
+    func registers(of processor: Int) throws -> VirtualProcessor.Registers {
+        try machine.processors[processor].registers()
+    }
+
+    var corrupt: Int? { verify()?.corrupt }
+}
+
+/// The end of a guest, told.
+private final class End: Sendable {
+    let flag: EventDescriptor
+    private let told = Mutex("")
+
+    init() throws(SystemError) {
+        flag = try EventDescriptor()
+    }
+
+    func tell(_ reason: String) {
+        told.withLock { $0 = reason }
+        flag.raise()
+    }
+
+    var reason: String { told.withLock { $0 } }
+}
