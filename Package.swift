@@ -85,7 +85,8 @@ let package = Package(
         room(
             "FaultHandler",
             [
-                "Attachments", "Connections", "DestinationAgent", "PageProtocol", "LinuxSystem", "Telemetry", logging,
+                "Attachments", "Connections", "DestinationAgent", "PageProtocol", "LinuxSystem", "Telemetry",
+                "WorkingSet", logging,
             ]
         ),
 
@@ -115,8 +116,7 @@ let package = Package(
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "KVMGuest",
                 "LinuxSystem", "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover",
-                "Telemetry",
-                "WorkingSet", "Workloads", logging,
+                "Telemetry", "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],

@@ -41,6 +41,8 @@ final class ArrivingMemory: Sendable {
     private let residentCount = Atomic<Int>(0)
     /// Where the process drops memory and tells so.
     let removals: Removals?
+    /// Where the pages that are touched are noted; nil where they are not.
+    let touches: TouchLog?
     /// Where it can be asked which pages are there.
     let pageTable: PageTable?
 
@@ -53,11 +55,13 @@ final class ArrivingMemory: Sendable {
         pushedWanted: PushedWanted? = nil,
         removals: Removals? = nil,
         pageTable: PageTable? = nil,
+        touches: TouchLog? = nil,
         onEvent: @escaping @Sendable (DestinationAgent.Event) -> Void
     ) throws(SystemError) {
         self.pushedWanted = pushedWanted
         self.removals = removals
         self.pageTable = pageTable
+        self.touches = touches
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident

@@ -87,6 +87,7 @@ public final class DestinationAgent: Sendable {
     ///     process's and the userfaultfd has the feature SIGBUS. Nothing is asked for ahead then.
     ///   - removals: where the userfaultfd has the feature EVENT_REMOVE, what reads its events.
     ///   - pageTable: with `removals`, the page table of the memory's process.
+    ///   - touches: where the pages that are touched first are noted; nil for nowhere.
     ///   - onEvent: called from the agent's threads; must not block.
     public init(
         userfaultfd: consuming Userfaultfd,
@@ -99,6 +100,7 @@ public final class DestinationAgent: Sendable {
         resolvesInThread: Bool = false,
         removals: Removals? = nil,
         pageTable: PageTable? = nil,
+        touches: TouchLog? = nil,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         let pushed = resolvesInThread ? try PushedWanted() : nil
@@ -111,6 +113,7 @@ public final class DestinationAgent: Sendable {
             pushedWanted: pushed,
             removals: removals,
             pageTable: pageTable,
+            touches: touches,
             onEvent: onEvent
         )
         if let pushed {
@@ -142,11 +145,17 @@ public final class DestinationAgent: Sendable {
 
     /// Takes the lanes of a connection to the source; what is waited for is asked for again.
     ///
-    /// - Parameter urgent: one for each thread that serves faults; one where threads fetch their pages themselves.
-    public func attach(urgent: [SharedSocket], bulk: SharedSocket) throws(SystemError) {
+    /// - Parameters:
+    ///   - urgent: one for each thread that serves faults; one where threads fetch their pages themselves.
+    ///   - runs: pages to ask for on the bulk lane, in this order, which the peer answers there.
+    public func attach(
+        urgent: [SharedSocket],
+        bulk: SharedSocket,
+        fetching runs: [PageRun] = []
+    ) throws(SystemError) {
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
         let bulkThread = try JoinedThread(name: "bulk-place", pace: .background) { [memory, onEvent] in
-            var receiver = LaneReceiver(sockets.bulkLane, memory: memory)
+            var receiver = BulkReceiver(sockets.bulkLane, fetching: runs, memory: memory)
             receiver.run(onEvent)
         }
         var lanes: RunningLanes? = RunningLanes(sockets: sockets, bulk: bulkThread)

@@ -8,6 +8,8 @@ struct LaneReceiver: ~Copyable {
     private let buffer: UnsafeMutableRawBufferPointer
     /// Bytes that one receive may take beyond what a frame needs: a whole usual frame, and nothing of the next.
     private let readAhead: Int
+    /// Pages that have come whole, placed or not.
+    private(set) var pagesReceived = 0
     private var start = 0
     private var end = 0
     /// Bytes of the frame at `start`, as far as they are known.
@@ -29,15 +31,6 @@ struct LaneReceiver: ~Copyable {
 
     deinit {
         buffer.deallocate()
-    }
-
-    /// Receives until the lane ends, or pages can be placed no more.
-    mutating func run(_ onEvent: (DestinationAgent.Event) -> Void) {
-        do {
-            while try receive(onEvent) {}
-        } catch {
-            onEvent(.failed(reason: "\(error)"))
-        }
     }
 
     /// Receives once what has arrived, waiting for that, and places all frames that are whole.
@@ -90,6 +83,7 @@ struct LaneReceiver: ~Copyable {
         case .pageRequest, .probe, .probeReply:
             throw UnexpectedFrame(frame: frame)
         }
+        pagesReceived += Int(frame.run.count)
         start += missing
     }
 

@@ -40,6 +40,7 @@ struct RequestBatch: ~Copyable {
                 // Asked for ahead and on its way: from now on somebody waits for it.
                 guard memory.expected[region].remove(page) else { return }
                 faults.append(Fault(region: region, page: page, thread: thread))
+                memory.touches?.note(page, region: region, now: now)
                 return try wait(for: page, region: region, now: now)
             }
             memory.inFlight.begin(region: region, page: page, now: now)
@@ -49,6 +50,7 @@ struct RequestBatch: ~Copyable {
                 return try memory.answerAgain(page, region: region)
             }
             faults.append(Fault(region: region, page: page, thread: thread))
+            memory.touches?.note(page, region: region, now: now)
             return append(region: region, page..<page + 1)
         }
     }

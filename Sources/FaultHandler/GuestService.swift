@@ -25,11 +25,13 @@ public final class GuestService: Sendable {
         case refused(reason: String)
         case agent(DestinationAgent.Event)
         case guestEnded
+        /// The time is over in which touches are recorded.
+        case recorded
     }
 
-    private let task: GuestTask
-    private let logger: Logger
-    private let memory: SessionMemory
+    let task: GuestTask
+    let logger: Logger
+    let memory: SessionMemory
     private let process: PeerProcess
     private let socket: SharedSocket
     private let agent: DestinationAgent
@@ -67,9 +69,12 @@ public final class GuestService: Sendable {
                     )
                 }
             ),
+            // What was asked for ahead would not be seen to be touched.
+            prefetch: task.settings.record == nil ? .streams() : .none,
             faultThreads: task.settings.faultThreads,
             removals: memory.removals,
-            pageTable: isHuge ? PageTable(of: task.process) : nil
+            pageTable: isHuge ? PageTable(of: task.process) : nil,
+            touches: memory.touches
         ) { events.put(.agent($0)) }
     }
 
@@ -84,12 +89,21 @@ public final class GuestService: Sendable {
                 events.put(.guestEnded)
             }
         }
+        if task.settings.record != nil, !memory.isRecorded {
+            try threads.run("record") { [self] in
+                let end = memory.attached + UInt64(task.settings.recordMilliseconds) * 1_000_000
+                let now = MonotonicClock.now()
+                if now < end, stopping.wait(milliseconds: Int((end - now) / 1_000_000) + 1) { return }
+                events.put(.recorded)
+            }
+        }
         defer {
             stopping.raise()
             left.raise()
             agent.detach()
         }
         let end = try serve()
+        writeRecord()
         logger.notice("\(task.name) is served no longer: \(figures)")
         return end
     }
@@ -110,7 +124,8 @@ public final class GuestService: Sendable {
                     return try lose("\(task.settings.source) serves another file than before")
                 }
                 memory.remember(next.snapshot)
-                try agent.attach(urgent: next.lanes.urgent, bulk: next.lanes.bulk)
+                let runs = workingSet(of: next.snapshot)
+                try agent.attach(urgent: next.lanes.urgent, bulk: next.lanes.bulk, fetching: runs)
                 link = next
                 if let since = memory.lostSince, wasLinked {
                     let seconds = Double(MonotonicClock.now() - since) / 1e9
@@ -147,6 +162,7 @@ public final class GuestService: Sendable {
                 if process.hasEnded { return .done }
                 throw ServiceFailure(description: "\(task.name) cannot be served: \(reason)")
             case .guestEnded: return .done
+            case .recorded: writeRecord()
             case nil: break
             }
             guard let since = memory.lostSince, !memory.isHeld, agent.longestWaited != nil,
@@ -163,12 +179,13 @@ public final class GuestService: Sendable {
         let what = "\(task.name) cannot have \(page ?? "its pages"): \(reason)"
         switch task.settings.onLost {
         case .kill:
-            logger.error("\(what); it is killed")
             try process.send(.kill)
+            logger.error("\(what); it is killed")
         case .hold:
-            logger.error("\(what); it is stopped")
+            // Noted first: whoever serves next lets it go on.
             memory.isHeld = true
             try process.send(.stop)
+            logger.error("\(what); it is stopped")
         }
         return .lost
     }
@@ -205,7 +222,7 @@ public final class GuestService: Sendable {
         let service = LatencySummary(agent.service)
         return
             "\(progress.pagesResident) of \(progress.pagesTotal) pages came: \(progress.demand) on demand, "
-            + "\(progress.prefetched) ahead, \(progress.removed) dropped before; a fault took "
+            + "\(progress.prefetched + progress.pushed + progress.zero) ahead, \(progress.removed) dropped before; a fault took "
             + "\(Int(service.p50)) µs at the median, \(Int(service.p99)) µs at 99 of 100"
     }
 }

@@ -22,6 +22,12 @@ public struct HandlerSettings: Codable, Sendable {
     public var peerTimeoutSeconds: Double
     /// Threads that serve the faults of a guest.
     public var faultThreads: Int
+    /// Where the pages that a guest touches are recorded; nil for nowhere.
+    public var record: String?
+    /// For how long they are recorded after it has attached, in milliseconds.
+    public var recordMilliseconds: UInt32
+    /// The record of the pages that are fetched when a guest attaches; nil for none.
+    public var prefetch: String?
 
     /// Settings.
     public init(
@@ -29,13 +35,19 @@ public struct HandlerSettings: Codable, Sendable {
         giveUpSeconds: Double,
         onLost: LostPolicy,
         peerTimeoutSeconds: Double,
-        faultThreads: Int
+        faultThreads: Int,
+        record: String?,
+        recordMilliseconds: UInt32,
+        prefetch: String?
     ) {
         self.source = source
         self.giveUpSeconds = giveUpSeconds
         self.onLost = onLost
         self.peerTimeoutSeconds = peerTimeoutSeconds
         self.faultThreads = faultThreads
+        self.record = record
+        self.recordMilliseconds = recordMilliseconds
+        self.prefetch = prefetch
     }
 }
 

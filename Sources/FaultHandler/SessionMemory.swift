@@ -10,20 +10,31 @@ import PageProtocol
 /// | 0 | words of 8 bytes: 1 once the snapshot is known, its bytes, its modification time |
 /// | 24 | since when no server is there, in nanoseconds of the monotonic clock, 0 while there is one |
 /// | 32 | 1 while the guest's process is held stopped |
+/// | 40 | when the guest attached, in nanoseconds of the monotonic clock; 0 before |
+/// | 48 | 1 once the record of its working set was written |
 /// | 4096 | the events, as ``Removals`` keeps them |
 /// | 8192 | a bit a page for each region, each bitmap from a multiple of 64 on |
+/// | behind them | where touches are recorded, what ``TouchLog`` keeps |
 struct SessionMemory: Sendable {
     private static let eventsOffset = 4096
     private static let bitmapsOffset = 8192
 
     let removals: Removals
     let resident: [PageBitmap]
+    /// Where touches are recorded.
+    let touches: TouchLog?
     private let memory: SharedMemory
 
     /// Bytes that a guest's session takes.
     static func byteCount(for task: GuestTask) -> Int {
         let bits = task.regions.reduce(bitmapsOffset) { $0 + bitmapBytes($1) }
-        return (bits + 4095) & ~4095
+        let record = task.settings.record == nil ? 0 : TouchLog.byteCount(capacity: recordCapacity(task))
+        return (bits + record + 4095) & ~4095
+    }
+
+    /// Each page can be touched first once; more than a million are not recorded.
+    private static func recordCapacity(_ task: GuestTask) -> Int {
+        min(1 << 20, task.regions.reduce(0) { $0 + $1.pageCount })
     }
 
     private static func bitmapBytes(_ region: GuestTask.Region) -> Int {
@@ -41,10 +52,33 @@ struct SessionMemory: Sendable {
         }
         self.resident = resident
         self.memory = memory
+        let words = SessionMemory.words(of: memory)
+        if words[5] == 0 { words[5] = Int64(MonotonicClock.now()) }
+        touches =
+            task.settings.record == nil
+            ? nil
+            : TouchLog(
+                in: memory,
+                at: offset,
+                capacity: SessionMemory.recordCapacity(task),
+                firstPages: task.regions.map { UInt32($0.offset / UInt64($0.pageSize)) },
+                deadline: UInt64(words[5]) + UInt64(task.settings.recordMilliseconds) * 1_000_000
+            )
     }
 
-    private var words: UnsafeMutablePointer<Int64> {
-        memory.piece(at: 0, byteCount: 40).bindMemory(to: Int64.self, capacity: 5)
+    private var words: UnsafeMutablePointer<Int64> { SessionMemory.words(of: memory) }
+
+    private static func words(of memory: SharedMemory) -> UnsafeMutablePointer<Int64> {
+        memory.piece(at: 0, byteCount: 56).bindMemory(to: Int64.self, capacity: 7)
+    }
+
+    /// When the guest attached, in nanoseconds of ``MonotonicClock``.
+    var attached: UInt64 { UInt64(bitPattern: words[5]) }
+
+    /// Whether the record of the working set was written.
+    var isRecorded: Bool {
+        get { words[6] == 1 }
+        nonmutating set { words[6] = newValue ? 1 : 0 }
     }
 
     /// The snapshot that pages have come from; nil before the first. Used by one thread.

@@ -4,6 +4,7 @@ import FaultHandler
 import Foundation
 import LinuxSystem
 import Logging
+import WorkingSet
 
 /// Serves the faults of guests that are restored from a snapshot elsewhere.
 struct AttachCommand: AsyncParsableCommand {
@@ -45,6 +46,22 @@ struct AttachCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "Record which pages a guest touches, in order, in a file; of several guests the one that is last.",
+            valueName: "file"
+        )
+    )
+    var record: String?
+
+    @Option(help: ArgumentHelp("For how long that is recorded after it has attached.", valueName: "time"))
+    var window = TimeSpan(nanoseconds: 10_000_000_000)
+
+    @Option(
+        help: ArgumentHelp("Fetch the pages of such a record when a guest attaches, in their order.", valueName: "file")
+    )
+    var prefetch: String?
+
+    @Option(
+        help: ArgumentHelp(
             "The longest silence of the server before its connection counts as broken.",
             valueName: "time"
         )
@@ -55,6 +72,9 @@ struct AttachCommand: AsyncParsableCommand {
     var logLevel = Logger.Level.notice
 
     func validate() throws {
+        guard (1...3_600_000).contains(window.nanoseconds / 1_000_000) else {
+            throw ValidationError("--window is 1ms to 3600s")
+        }
         guard case .tcp = from else { throw ValidationError("a snapshot is served by TCP only, not at \(from)") }
         do {
             _ = try SocketAddress("unix:\(socket)")
@@ -63,14 +83,21 @@ struct AttachCommand: AsyncParsableCommand {
         }
     }
 
+    private func absolute(_ path: String) -> String { URL(fileURLWithPath: path).path }
+
     func run() async throws {
         let logger = Logger(label: "pageferry") { [logLevel] _ in LineLog(command: "attach", logLevel: logLevel) }
+        // Read now, so that a record which is none is told before anybody counts on it.
+        if let prefetch { _ = try WorkingSet(contentsOf: prefetch) }
         let settings = HandlerSettings(
             source: String(from.description.dropFirst("tcp:".count)),
             giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,
             onLost: onLost,
             peerTimeoutSeconds: Double(peerTimeout.nanoseconds) / 1e9,
-            faultThreads: min(4, max(1, Processors.online / 4))
+            faultThreads: min(4, max(1, Processors.online / 4)),
+            record: record.map(absolute),
+            recordMilliseconds: UInt32(window.nanoseconds / 1_000_000),
+            prefetch: prefetch.map(absolute)
         )
         let listener = try GuestListener(at: socket, settings: settings, logger: logger)
         let signals = [SIGTERM, SIGINT].map { number in

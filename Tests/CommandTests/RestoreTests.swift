@@ -124,6 +124,36 @@ struct RestoreTests {
         _ = try site.handler.errorLine(holding: "can have pages again")
     }
 
+    @Test("has what it touched before, recorded at its first restore", arguments: GuestKind.available)
+    func workingSet(kind: GuestKind) throws {
+        let site = try RestoreSite(kind)
+        defer { site.end() }
+        let record = site.workspace.file("set")
+        func restore(_ options: String...) throws -> (demand: Int, ahead: Int) {
+            let handler = try site.startHandler(options)
+            defer { handler.end() }
+            let guest = try site.restore(at: handler.socket)
+            defer { guest.end() }
+            guest.send(.dispersed)
+            _ = try guest.perform(.workingSet)
+            guest.end()
+            let line = try handler.running.errorLine(holding: "is served no longer")
+            let numbers = line.split(separator: " ").enumerated().reduce(into: [String: Int]()) { numbers, word in
+                let words = line.split(separator: " ")
+                guard word.offset > 0, let number = Int(words[word.offset - 1]) else { return }
+                numbers[String(word.element.filter(\.isLetter))] = number
+            }
+            return (numbers["on"] ?? -1, numbers["ahead"] ?? -1)
+        }
+        let first = try restore("--record", record, "--window", "60s")
+        #expect(first.demand > 100)
+        let shown = try Printed(Executable.pageferry("workingset", record, "--json").output)
+        #expect("\(shown)".contains("\(first.demand)"), "\(shown)")
+        let second = try restore("--prefetch", record)
+        #expect(second.demand * 10 < first.demand, "\(first) without, \(second) with it")
+        #expect(second.ahead + second.demand >= first.demand)
+    }
+
     @Test("is killed when the server is gone for good, and the line says which page", arguments: GuestKind.available)
     func killed(kind: GuestKind) throws {
         let site = try RestoreSite(kind, "--give-up", "1s", "--on-lost", "kill")
@@ -149,6 +179,8 @@ struct RestoreTests {
         site.endServer()
         guest.send(.pass)
         _ = try site.handler.errorLine(holding: "it is stopped")
+        // Its last thread stops when it next leaves the kernel.
+        for _ in 0..<1000 where try state(of: guest.pid) != "T" { usleep(10_000) }
         #expect(try state(of: guest.pid) == "T")
         // The next worker knows that it is held.
         kill(try site.worker(1), SIGKILL)
@@ -259,7 +291,26 @@ private final class RestoreSite {
         throw TestFailure("no worker \(number): \(handler.errorText)")
     }
 
-    func restore() throws -> GuestProcess { try kind.restore(snapshot, with: socket, in: workspace.path) }
+    func restore() throws -> GuestProcess { try restore(at: socket) }
+
+    func restore(at socket: String) throws -> GuestProcess {
+        try kind.restore(snapshot, with: socket, in: workspace.path)
+    }
+
+    /// Another handler.
+    func startHandler(_ options: [String]) throws -> Handler {
+        let socket = workspace.file("uffd-\(UInt16.random(in: 0...UInt16.max)).sock")
+        let running = try Running(Executable.pageferry, ["attach", "--socket", socket, "--from", address] + options)
+        _ = try running.line(holding: "ready")
+        return Handler(running: running, socket: socket)
+    }
+
+    struct Handler {
+        let running: Running
+        let socket: String
+
+        func end() { running.end() }
+    }
 
     func endServer() {
         server?.end()

@@ -1,0 +1,60 @@
+import DestinationAgent
+import LinuxSystem
+import Logging
+import PageProtocol
+import WorkingSet
+
+/// What a guest touches after it was restored: recorded, and fetched the next time.
+extension GuestService {
+    /// Pages of a run that is asked for at once: the first run is placed while the next still comes.
+    private static let longestRun: UInt32 = 16
+
+    private func memory(of snapshot: SnapshotIdentity) throws(WorkingSetError) -> WorkingSet.Memory {
+        try WorkingSet.Memory(pageSize: UInt32(task.regions[0].pageSize), byteCount: snapshot.byteCount)
+    }
+
+    /// Writes the record of what was touched, once.
+    func writeRecord() {
+        guard let path = task.settings.record, let touches = memory.touches, let snapshot = memory.snapshot,
+            !memory.isRecorded
+        else { return }
+        memory.isRecorded = true
+        do throws(WorkingSetError) {
+            let set = try WorkingSet(
+                pages: touches.pages,
+                of: memory(of: snapshot),
+                window: task.settings.recordMilliseconds
+            )
+            try set.write(to: path)
+            logger.notice("\(task.name): \(set.pageCount) pages in \(set.runs.count) runs recorded in \(path)")
+        } catch {
+            logger.error("\(task.name): its working set is not recorded: \(error)")
+        }
+    }
+
+    /// The recorded pages as runs of the guest's regions, in order; none where they cannot be used.
+    func workingSet(of snapshot: SnapshotIdentity) -> [PageRun] {
+        guard let path = task.settings.prefetch else { return [] }
+        do throws(WorkingSetError) {
+            let set = try WorkingSet(contentsOf: path)
+            try set.requireMemory(memory(of: snapshot))
+            let pageSize = UInt32(task.regions[0].pageSize)
+            let longest = min(GuestService.longestRun, UInt32(PageRun.maxCount(pageSize: pageSize)))
+            return set.pieces(ofAtMost: longest).flatMap { runs(of: $0) }
+        } catch {
+            logger.error("\(task.name): the working set of \(path) is not fetched: \(error)")
+            return []
+        }
+    }
+
+    /// The parts of a run of the file's pages that lie in regions.
+    private func runs(of run: WorkingSet.Run) -> [PageRun] {
+        task.regions.enumerated().compactMap { index, region in
+            let first = region.offset / UInt64(region.pageSize)
+            let begin = max(UInt64(run.first), first)
+            let end = min(UInt64(run.end), first + UInt64(region.pageCount))
+            guard begin < end else { return nil }
+            return PageRun(region: UInt32(index), count: UInt32(end - begin), first: begin - first)
+        }
+    }
+}
