@@ -54,9 +54,8 @@ struct MappedFileTests {
         let file = try Scratch(byteCount: 4096)
         try FileManager.default.setAttributes([.posixPermissions: 0o400], ofItemAtPath: file.path)
         #expect(throws: Never.self) { try MappedFile(file.path).requireUnchanged() }
-        await #expect(processExitsWith: .failure) {
-            let file = try Scratch(byteCount: 4096)
-            try MappedFile(file.path).address(of: 0).storeBytes(of: 1, as: UInt8.self)
+        await #expect(processExitsWith: .failure) { [path = file.path as String] in
+            try MappedFile(path).address(of: 0).storeBytes(of: 1, as: UInt8.self)
         }
     }
 
