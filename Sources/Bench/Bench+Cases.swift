@@ -130,12 +130,20 @@ extension Bench {
         return Comparison("push-zeros", against: "push", rounds)
     }
 
-    /// The push while a thread touches pages at random, against the push alone.
-    func pushWithReader() throws -> Comparison {
-        onProgress("push-with-reader")
+    /// The push while a thread touches pages at random, against the push alone; the same of the bare code, which shows
+    /// what the processors leave to such a push.
+    func pushWithReader() throws -> [Comparison] {
+        [
+            Comparison("push-with-reader", against: "push", try pushWithReader(.agent)),
+            Comparison("bare-push-with-reader", against: "bare push", try pushWithReader(.bare)),
+        ]
+    }
+
+    private func pushWithReader(_ service: BenchSetup.Service) throws -> Rounds {
+        onProgress(service == .agent ? "push-with-reader" : "bare-push-with-reader")
         var rounds: Rounds = []
         for _ in 0..<size.rounds {
-            let setup = BenchSetup(service: .agent, pageCount: size.pushedPages)
+            let setup = BenchSetup(service: service, pageCount: size.pushedPages)
             let read = try round(setup) { rig, figures in
                 let begin = MonotonicClock.now()
                 try far.ask(.push)
@@ -144,7 +152,7 @@ extension Bench {
             }
             rounds.append((read, try pushAlone(setup)))
         }
-        return Comparison("push-with-reader", against: "push", rounds)
+        return rounds
     }
 
     /// A reader that goes from page to page, against the same where each page is asked for when it is touched.

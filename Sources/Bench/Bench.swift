@@ -46,8 +46,8 @@ public struct Bench: ~Copyable {
                 against: "fault",
                 zip(contended, single).map { (ours: $0.ours, other: $1.ours) }
             ),
-            push(), zeroPush(), pushWithReader(), sequential(),
-        ] + threads()
+            push(), zeroPush(),
+        ] + pushWithReader() + [sequential()] + threads()
     }
 
     // MARK: Rounds

@@ -159,10 +159,11 @@ public struct Migration: Sendable {
 }
 
 extension Migration.Sides {
-    /// The agent that has the running workload with all of its pages, if one that can be asked does. Where pages are
-    /// missing and no longer come, the workload can neither be stopped nor checked.
+    /// The agent that has the workload with all of its pages, if one that can be asked does. Where pages are missing and
+    /// no longer come, the workload can neither be stopped nor checked.
     public func holder(of migration: Migration) -> AgentClient? {
-        if destination?.runsHere == true, destination?.states.last == "completed" { return migration.destination }
+        // One that has ended by itself after it came is checked too.
+        if destination?.holdsWorkload == true, destination?.states.last == "completed" { return migration.destination }
         if source?.runsHere == true { return migration.source }
         return nil
     }

@@ -8,7 +8,8 @@ struct BenchTests {
     private static let cases = [
         "floor-round-trip", "floor-local-fault", "fault", "fault-in-thread", "fault-under-push", "fault-push-on",
         "push",
-        "push-zeros", "push-with-reader", "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
+        "push-zeros", "push-with-reader", "bare-push-with-reader", "sequential", "fault-threads-2", "fault-threads-4",
+        "fault-threads-8",
         "fault-threads-16",
     ]
 
