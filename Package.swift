@@ -124,6 +124,7 @@ let package = Package(
         ),
 
         .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
+        .target(name: "LogLines", dependencies: [logging], path: "Tests/LogLines", swiftSettings: settings),
         .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
         .target(
             name: "FirecrackerRig",
@@ -159,27 +160,29 @@ let package = Package(
         ),
         tests(
             of: "Snapshots",
-            ["DestinationAgent", "LinuxSystem", "OwnThread", "PageProtocol", "SnapshotClient", logging]
+            ["DestinationAgent", "LinuxSystem", "LogLines", "OwnThread", "PageProtocol", "SnapshotClient", logging]
         ),
         tests(
             of: "Attachments",
             [
-                "Guest", "LinuxSystem", "HugePages", "OwnThread", logging,
+                "Guest", "LinuxSystem", "HugePages", "LogLines", "OwnThread", logging,
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
         tests(
             of: "Controller",
             [
-                "Connections", "Guest", "LinuxSystem", "OwnThread", "PageProtocol", "QMP", "RunLease", "Switchover",
+                "Connections", "Guest", "LinuxSystem", "LogLines", "OwnThread", "PageProtocol", "QMP", "RunLease",
+                "Switchover",
                 "Telemetry", logging,
             ]
         ),
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "pageferry", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol", "SnapshotClient",
-                "HugePages", "WorkingSet",
+                "pageferry", "Connections", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol",
+                "SnapshotClient",
+                "HugePages", "WorkingSet", logging,
             ],
             swiftSettings: settings
         ),

@@ -1,6 +1,7 @@
 import Glibc
 @_spi(Controller) import Guest
 import LinuxSystem
+import LogLines
 import OwnThread
 import Synchronization
 import SystemPackage
@@ -139,7 +140,7 @@ struct AttachedWorkloadTests {
         defer { site.end() }
         let process = try site.attach()
         let workload = try site.workload()
-        let (before, after) = (try LogLines(), try LogLines())
+        let (before, after) = (LogLines(), LogLines())
         workload.onEnd { before.add($0) }
         let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) {
             #expect(try process.nextOrder() == .run)

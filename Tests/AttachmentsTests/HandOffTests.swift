@@ -1,6 +1,7 @@
 import Glibc
 import Guest
 import LinuxSystem
+import LogLines
 import OwnThread
 import Testing
 

@@ -2,6 +2,7 @@ import Glibc
 import Guest
 import HugePages
 import LinuxSystem
+import LogLines
 import OwnThread
 import Testing
 

@@ -1,6 +1,7 @@
 import Glibc
 import Guest
 import LinuxSystem
+import LogLines
 
 @testable import Attachments
 
@@ -16,7 +17,7 @@ final class Site: Sendable {
         guard mkdtemp(&template) != nil else { throw Missing(what: "a directory") }
         directory = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
         path = "\(directory)/socket"
-        log = try LogLines()
+        log = LogLines()
         landing = try AttachedLanding(socketPath: path, logger: log.logger)
     }
 

@@ -2,6 +2,7 @@ import Controller
 import Glibc
 import Guest
 import LinuxSystem
+import LogLines
 import PageProtocol
 import QMP
 import RunLease

@@ -1,6 +1,7 @@
 import Controller
 import Glibc
 import Guest
+import LogLines
 import QMP
 import Synchronization
 import Testing

@@ -1,5 +1,6 @@
 import DestinationAgent
 import LinuxSystem
+import LogLines
 import OwnThread
 import PageProtocol
 import SnapshotClient

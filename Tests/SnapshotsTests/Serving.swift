@@ -1,4 +1,5 @@
 import LinuxSystem
+import LogLines
 import Logging
 import Snapshots
 import Synchronization
@@ -47,30 +48,4 @@ final class Serving: Sendable {
     }
 
     var address: SocketAddress { server.address }
-}
-
-/// The lines that a server has logged.
-final class LogLines: Sendable {
-    private let lines = Mutex<[String]>([])
-
-    var all: [String] { lines.withLock(\.self) }
-
-    var logger: Logger { Logger(label: "test") { _ in Handler(log: self) } }
-
-    private struct Handler: LogHandler {
-        let log: LogLines
-        var metadata: Logger.Metadata = [:]
-        var logLevel = Logger.Level.trace
-
-        init(log: LogLines) { self.log = log }
-
-        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-            get { metadata[key] }
-            set { metadata[key] = newValue }
-        }
-
-        func log(event: LogEvent) {
-            log.lines.withLock { $0.append("\(event.message)") }
-        }
-    }
 }
