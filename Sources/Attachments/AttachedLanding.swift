@@ -17,8 +17,6 @@ public final class AttachedLanding: Landing {
     private static let grace = 5.0
     /// Seconds for a process that has connected to hand its userfaultfd over.
     private static let handOffTimeout = 5
-    /// Microseconds until a process is tried again that could not be accepted for want of descriptors or memory.
-    private static let shortagePause: UInt32 = 100_000
 
     private let listener: Listener
     private let logger: Logger
@@ -131,20 +129,9 @@ public final class AttachedLanding: Landing {
     }
 
     private func accept() {
-        var isShort = false
-        do {
-            while true {
-                switch try listener.next() {
-                case .connection(let socket):
-                    isShort = false
-                    take(socket)
-                case .shortage(let error):
-                    // Told once, not each time that it has not passed yet.
-                    if !isShort { logger.error("a process waits to attach: \(error)") }
-                    isShort = true
-                    usleep(AttachedLanding.shortagePause)
-                case .shutDown: return
-                }
+        do throws(SystemError) {
+            try listener.takeAll(onShortage: { logger.error("a process waits to attach: \($0)") }) { handover in
+                if let socket = handover.take() { take(socket) }
             }
         } catch {
             logger.error("no further process can attach at \(listener.address): \(error)")

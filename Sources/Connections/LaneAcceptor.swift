@@ -8,8 +8,6 @@ import Synchronization
 public final class LaneAcceptor: Sendable {
     /// Seconds for a connection to say what it is.
     private static let openingTimeout: UInt64 = 5
-    /// Microseconds until a connection is tried again that could not be accepted for want of descriptors or memory.
-    private static let shortagePause: UInt32 = 100_000
 
     private let listener: Listener
     private let openingLimit: Int
@@ -56,20 +54,9 @@ public final class LaneAcceptor: Sendable {
     }
 
     private func run() {
-        var isShort = false
-        do {
-            while true {
-                switch try listener.next() {
-                case .connection(let socket):
-                    isShort = false
-                    take(socket)
-                case .shortage(let error):
-                    // Told once, not each time that it has not passed yet.
-                    if !isShort { logger.error("a connection waits: \(error)") }
-                    isShort = true
-                    usleep(LaneAcceptor.shortagePause)
-                case .shutDown: return
-                }
+        do throws(SystemError) {
+            try listener.takeAll(onShortage: { logger.error("a connection waits: \($0)") }) { handover in
+                if let socket = handover.take() { take(socket) }
             }
         } catch {
             logger.error("no further connections are accepted at \(listener.address): \(error)")

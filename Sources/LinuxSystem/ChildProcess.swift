@@ -124,33 +124,9 @@ public struct ChildProcess: ~Copyable, Sendable {
     }
 
     private static func spawn(_ path: String, _ arguments: [String], errors: CInt) throws(Errno) -> pid_t {
-        // Setting these up fails for want of memory only, in which case Swift has ended the process.
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO)
-        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0)
-        // Sockets that other libraries have made may not be close-on-exec.
-        _ = shim_spawn_close_from(&actions, STDERR_FILENO + 1)
-
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        let flags = POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK
-        posix_spawnattr_setflags(&attributes, Int16(flags))
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        posix_spawnattr_setsigmask(&attributes, &signals)
-        sigfillset(&signals)
-        posix_spawnattr_setsigdefault(&attributes, &signals)
-
-        let words = ([path] + arguments).map { strdup($0) } + [nil]
-        defer { words.forEach { free($0) } }
-        var id: pid_t = 0
-        _ = try kernel(.posixSpawn) {
-            -posix_spawn(&id, path, &actions, &attributes, words, shim_environment())
+        try Spawn.start(path, [path] + arguments, closingFrom: STDERR_FILENO + 1) { actions in
+            posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO)
+            posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0)
         }
-        return id
     }
 }

@@ -113,6 +113,44 @@ public struct Listener: ~Copyable, Sendable {
         }
     }
 
+    /// Microseconds until a connection is tried again that could not be accepted for want of descriptors or memory.
+    private static let shortagePause: UInt32 = 100_000
+
+    /// Takes connections, one after the other, until the listener is shut down. One that cannot be accepted for want of
+    /// descriptors or memory, or that `take` has no thread for, waits until they can be had.
+    ///
+    /// - Parameters:
+    ///   - onShortage: told once, not each time that it has not passed yet.
+    ///   - take: takes the connection out, or throws for want of a thread and leaves it.
+    public func takeAll(
+        onShortage: (SystemError) -> Void,
+        _ take: (Handover<StreamSocket>) throws(SystemError) -> Void
+    ) throws(SystemError) {
+        var isShort = false
+        func wait(_ error: SystemError) {
+            if !isShort { onShortage(error) }
+            isShort = true
+            usleep(Listener.shortagePause)
+        }
+        while true {
+            switch try next() {
+            case .connection(let socket):
+                let handover = Handover(socket)
+                while !isShutDown.load(ordering: .acquiring) {
+                    do throws(SystemError) {
+                        try take(handover)
+                        isShort = false
+                        break
+                    } catch {
+                        wait(error)
+                    }
+                }
+            case .shortage(let error): wait(error)
+            case .shutDown: return
+            }
+        }
+    }
+
     /// Waits for the next connection, where a shortage is a failure.
     ///
     /// - Returns: nil when the listener was shut down.

@@ -7,7 +7,8 @@ import SystemPackage
 /// It has no input, and shares standard output and standard error. It is in a process group of its own, so that what a
 /// terminal sends to this one does not reach it.
 public struct WorkerProcess: ~Copyable, Sendable {
-    private let process: PeerProcess
+    /// Its number.
+    public let id: Int32
 
     /// What a worker is given: in the worker, ``Inherited`` has the same.
     public struct Gifts: ~Copyable {
@@ -53,20 +54,12 @@ public struct WorkerProcess: ~Copyable, Sendable {
     /// Starts this program with other arguments.
     public init(_ arguments: [String], giving gifts: borrowing Gifts) throws(SystemError) {
         let descriptors = gifts.descriptors
-        let id = try attempt("start a worker") { () throws(Errno) in
-            try WorkerProcess.spawn(arguments, descriptors)
-        }
-        process = try attempt("watch a worker") { () throws(Errno) in
-            PeerProcess(adopting: OwnedDescriptor(try kernel(.pidfdOpen) { shim_pidfd_open(id) }), id: id)
-        }
+        id = try attempt("start a worker") { () throws(Errno) in try WorkerProcess.spawn(arguments, descriptors) }
     }
-
-    /// Its number.
-    public var id: Int32 { process.id }
 
     /// Waits until it has ended, and tells how.
     public consuming func waitForEnd() throws(SystemError) -> ChildProcess.End {
-        let id = process.id
+        let id = id
         var status: CInt = 0
         _ = try attempt("wait for a worker") { () throws(Errno) in
             try kernel(.waitpid) { orErrno(waitpid(id, &status, 0)) }
@@ -77,35 +70,15 @@ public struct WorkerProcess: ~Copyable, Sendable {
     }
 
     private static func spawn(_ arguments: [String], _ descriptors: [CInt]) throws(Errno) -> pid_t {
-        // Setting these up fails for want of memory only, in which case Swift has ended the process.
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-        for (index, descriptor) in descriptors.enumerated() {
-            posix_spawn_file_actions_adddup2(&actions, descriptor, Inherited.first + CInt(index))
+        try Spawn.start(
+            "/proc/self/exe",
+            [CommandLine.arguments[0]] + arguments,
+            closingFrom: Inherited.first + CInt(descriptors.count)
+        ) { actions in
+            for (index, descriptor) in descriptors.enumerated() {
+                posix_spawn_file_actions_adddup2(&actions, descriptor, Inherited.first + CInt(index))
+            }
         }
-        _ = shim_spawn_close_from(&actions, Inherited.first + CInt(descriptors.count))
-
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        let flags = POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK
-        posix_spawnattr_setflags(&attributes, Int16(flags))
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        posix_spawnattr_setsigmask(&attributes, &signals)
-        sigfillset(&signals)
-        posix_spawnattr_setsigdefault(&attributes, &signals)
-
-        let path = "/proc/self/exe"
-        let words = ([CommandLine.arguments[0]] + arguments).map { strdup($0) } + [nil]
-        defer { words.forEach { free($0) } }
-        var id: pid_t = 0
-        _ = try kernel(.posixSpawn) {
-            -posix_spawn(&id, path, &actions, &attributes, words, shim_environment())
-        }
-        return id
     }
 }
 
