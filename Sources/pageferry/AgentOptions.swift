@@ -31,11 +31,6 @@ struct AgentOptions: ParsableArguments {
     var lease = LeaseOption.none
 
     @Option(
-        help: ArgumentHelp("The longest silence of a peer before its connection counts as broken.", valueName: "time")
-    )
-    var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
-
-    @Option(
         help: ArgumentHelp(
             "How long an agent looks for its peer by itself after their connection broke; 0: not at all.",
             valueName: "time"
@@ -43,8 +38,7 @@ struct AgentOptions: ParsableArguments {
     )
     var recoverFor = TimeSpan(nanoseconds: 300_000_000_000)
 
-    @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
-    var logLevel = Logger.Level.notice
+    @OptionGroup var service: ServiceOptions
 
     @Flag(help: .hidden)
     var endWithInput = false
@@ -68,7 +62,7 @@ struct AgentOptions: ParsableArguments {
     func configuration() throws -> Agent.Configuration {
         var configuration = Agent.Configuration()
         configuration.isInsecure = insecure
-        configuration.peerTimeout = peerTimeout.duration
+        configuration.peerTimeout = service.peerTimeout.duration
         configuration.recoveryTime = recoverFor.duration
         if case .files(let directory, let workload) = lease {
             configuration.lease = (try FileRunLeaseStore(directory: directory), workload)
@@ -85,10 +79,6 @@ struct AgentOptions: ParsableArguments {
         try witness.map { try Witness(path: $0) }
     }
 
-    func logger(_ command: String) -> Logger {
-        Logger(label: "pageferry") { [logLevel] _ in LineLog(command: command, logLevel: logLevel) }
-    }
-
     /// Runs an agent and its control sockets until it is told to quit.
     ///
     /// - Parameter begin: called once the control sockets are there; says what is ready.
@@ -102,8 +92,7 @@ struct AgentOptions: ParsableArguments {
                     logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
                 }
             }
-            // Not by print, which keeps lines back when nobody sees them on a terminal.
-            FileHandle.standardOutput.write(Data("ready \(try await begin())\n".utf8))
+            try LineLog.ready(try await begin())
         } catch {
             await server.shutdown()
             throw error

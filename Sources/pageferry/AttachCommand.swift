@@ -1,9 +1,9 @@
 import ArgumentParser
-import Dispatch
 import FaultHandler
 import Foundation
 import LinuxSystem
 import Logging
+import Synchronization
 import WorkingSet
 
 /// Serves the faults of guests that are restored from a snapshot elsewhere.
@@ -60,16 +60,7 @@ struct AttachCommand: AsyncParsableCommand {
     )
     var prefetch: String?
 
-    @Option(
-        help: ArgumentHelp(
-            "The longest silence of the server before its connection counts as broken.",
-            valueName: "time"
-        )
-    )
-    var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
-
-    @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
-    var logLevel = Logger.Level.notice
+    @OptionGroup var service: ServiceOptions
 
     func validate() throws {
         guard (1...3_600_000).contains(window.nanoseconds / 1_000_000) else {
@@ -86,33 +77,30 @@ struct AttachCommand: AsyncParsableCommand {
     private func absolute(_ path: String) -> String { URL(fileURLWithPath: path).path }
 
     func run() async throws {
-        let logger = Logger(label: "pageferry") { [logLevel] _ in LineLog(command: "attach", logLevel: logLevel) }
+        let logger = service.logger("attach")
         // Read now, so that a record which is none is told before anybody counts on it.
         if let prefetch { _ = try WorkingSet(contentsOf: prefetch) }
         let settings = HandlerSettings(
             source: String(from.description.dropFirst("tcp:".count)),
             giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,
             onLost: onLost,
-            peerTimeoutSeconds: Double(peerTimeout.nanoseconds) / 1e9,
+            peerTimeoutSeconds: Double(service.peerTimeout.nanoseconds) / 1e9,
             faultThreads: min(4, max(1, Processors.online / 4)),
             record: record.map(absolute),
             recordMilliseconds: UInt32(window.nanoseconds / 1_000_000),
             prefetch: prefetch.map(absolute)
         )
         let listener = try GuestListener(at: socket, settings: settings, logger: logger)
-        let signals = [SIGTERM, SIGINT].map { number in
-            // The source sees it all the same.
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler {
-                logger.notice("no more guests are taken; those that are here are served on")
-                listener.close()
+        let isEnding = Atomic<Bool>(false)
+        let signals = EndSignals {
+            if isEnding.exchange(true, ordering: .relaxed) {
+                logger.warning("workers serve their guests on, and nobody follows one that dies")
+                Foundation.exit(0)
             }
-            source.resume()
-            return source
+            logger.notice("no more guests are taken; those that are here are served until they have ended")
+            listener.close()
         }
-        // Not by print, which keeps lines back when nobody sees them on a terminal.
-        FileHandle.standardOutput.write(Data("ready \(listener.address)\n".utf8))
+        try LineLog.ready("\(listener.address)")
         try listener.run()
         withExtendedLifetime(signals) {}
     }
@@ -130,7 +118,7 @@ struct AttachWorkerCommand: AsyncParsableCommand {
 
     func run() async throws {
         let inherited = Inherited()
-        let logger = Logger(label: "pageferry") { [logLevel] _ in LineLog(command: "attach", logLevel: logLevel) }
+        let logger = LineLog.logger("attach", logLevel)
         let task = try JSONDecoder().decode(GuestTask.self, from: Data(task.utf8))
         let end = try GuestService(task, inherited, logger: logger).run()
         // Without waiting for threads: the kernel ends them, and nothing is left to be kept.

@@ -91,14 +91,13 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     private func tell(_ text: String) {
-        FileHandle.standardError.write(Data("pageferry bench: \(text)\n".utf8))
+        LineLog.print("pageferry bench: \(text)")
     }
 
     private func serve(at address: SocketAddress) throws {
         if endWithInput { InputEnd.shared.watch() }
         let far = try FarEnd(at: address)
-        // Not by print, which keeps lines back when nobody sees them on a terminal.
-        FileHandle.standardOutput.write(Data("ready \(far.address)\n".utf8))
+        try LineLog.ready("\(far.address)")
         try far.run(tell)
     }
 

@@ -65,7 +65,7 @@ struct DestinationCommand: AsyncParsableCommand {
 
     func run() async throws {
         agentOptions.watchInput()
-        let logger = agentOptions.logger("destination")
+        let logger = agentOptions.service.logger("destination")
         var configuration = try agentOptions.configuration()
         configuration.startsStopped = stopped
         configuration.prefetch = faultOptions.prefetch

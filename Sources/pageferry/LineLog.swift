@@ -16,8 +16,24 @@ struct LineLog: LogHandler {
         LineLog.print("pageferry \(command): \(event.level == .notice ? "" : "\(event.level): ")\(event.message)")
     }
 
+    /// A logger of a command.
+    static func logger(_ command: String, _ level: Logger.Level) -> Logger {
+        Logger(label: "pageferry") { _ in LineLog(command: command, logLevel: level) }
+    }
+
     /// Writes a line to standard error.
     static func print(_ line: String) {
-        FileHandle.standardError.write(Data("\(line)\n".utf8))
+        write("\(line)\n")
+    }
+
+    /// Writes to standard error. Where nobody reads that any more, or its disk is full, it is lost: what is served goes on.
+    static func write(_ text: String) {
+        try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
+    }
+
+    /// Writes the line on standard output that whoever started this waits for. Not by `print`, which keeps lines back when
+    /// nobody sees them on a terminal.
+    static func ready(_ what: String) throws {
+        try FileHandle.standardOutput.write(contentsOf: Data("ready \(what)\n".utf8))
     }
 }

@@ -57,7 +57,7 @@ struct MigrateCommand: AsyncParsableCommand {
         if let uri, let listening = try await migration.destination.listeningAddress(), listening != uri.description {
             // A tunnel, say; otherwise this is the reason why nobody is there.
             let note = "pageferry: the destination listens at \(listening), and is looked for at \(uri)\n"
-            FileHandle.standardError.write(Data(note.utf8))
+            LineLog.write(note)
         }
         try await migration.begin(at: uri)
         if detach { return }

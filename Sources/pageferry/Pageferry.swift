@@ -37,7 +37,7 @@ struct Pageferry: AsyncParsableCommand {
             // Help and usage errors, which the parser words itself.
             let isHelp = exitCode(for: error) == .success
             let text = fullMessage(for: error)
-            (isHelp ? FileHandle.standardOutput : FileHandle.standardError).write(Data("\(text)\n".utf8))
+            if isHelp { print(text) } else { LineLog.print(text) }
             Foundation.exit(isHelp ? 0 : 2)
         }
         LineLog.print("pageferry: \(error)")

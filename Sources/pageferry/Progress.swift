@@ -42,6 +42,6 @@ struct Progress: Sendable {
 
     private func show(_ line: String) {
         // Back to the line's beginning, and clear to its end.
-        FileHandle.standardError.write(Data("\r\u{1b}[K\(line)".utf8))
+        LineLog.write("\r\u{1b}[K\(line)")
     }
 }

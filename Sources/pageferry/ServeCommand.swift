@@ -1,6 +1,4 @@
 import ArgumentParser
-import Dispatch
-import Foundation
 import LinuxSystem
 import Logging
 import Snapshots
@@ -29,13 +27,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Flag(help: "Allow listening where other hosts can reach the server, though channels are not authenticated.")
     var insecure = false
 
-    @Option(
-        help: ArgumentHelp("The longest silence of a peer before its connection counts as broken.", valueName: "time")
-    )
-    var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
-
-    @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
-    var logLevel = Logger.Level.notice
+    @OptionGroup var service: ServiceOptions
 
     func validate() throws {
         guard case .tcp = listen else {
@@ -50,22 +42,14 @@ struct ServeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let logger = Logger(label: "pageferry") { [logLevel] _ in LineLog(command: "serve", logLevel: logLevel) }
+        let logger = service.logger("serve")
         let file = try MappedFile(snapshot)
-        let server = try SnapshotServer(file, at: listen, peerTimeout: peerTimeout.duration, logger: logger)
-        let signals = [SIGTERM, SIGINT].map { number in
-            // The source sees it all the same.
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { server.end() }
-            source.resume()
-            return source
-        }
+        let server = try SnapshotServer(file, at: listen, peerTimeout: service.peerTimeout.duration, logger: logger)
+        let signals = EndSignals { server.end() }
         if !server.address.isLocal {
             logger.warning("\(server.address) gives \(snapshot) to whoever reaches it, unauthenticated")
         }
-        // Not by print, which keeps lines back when nobody sees them on a terminal.
-        FileHandle.standardOutput.write(Data("ready \(server.address)\n".utf8))
+        try LineLog.ready("\(server.address)")
         try await server.run()
         withExtendedLifetime(signals) {}
     }

@@ -35,7 +35,7 @@ struct SourceCommand: AsyncParsableCommand {
 
     func run() async throws {
         agentOptions.watchInput()
-        let logger = agentOptions.logger("source")
+        let logger = agentOptions.service.logger("source")
         let witness = try agentOptions.makeWitness()
         let serial = try serialOption.open()
         let workload = try workloadOptions.makeWorkload(witness: witness, serial: serial)

@@ -1,0 +1,17 @@
+import ArgumentParser
+import Logging
+
+/// What all commands that serve have in common: how long a peer may be silent, and how much they say.
+struct ServiceOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("The longest silence of a peer before its connection counts as broken.", valueName: "time")
+    )
+    var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
+
+    @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
+    var logLevel = Logger.Level.notice
+
+    func logger(_ command: String) -> Logger {
+        LineLog.logger(command, logLevel)
+    }
+}
