@@ -106,6 +106,13 @@ ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *des
     return received;
 }
 
+int shim_peer_pidfd(int socket) {
+    int descriptor = -1;
+    socklen_t length = sizeof descriptor;
+    int result = getsockopt(socket, SOL_SOCKET, 77, &descriptor, &length); // SO_PEERPIDFD
+    return result < 0 ? -errno : descriptor;
+}
+
 int shim_peer_process(int socket) {
     struct ucred peer;
     socklen_t length = sizeof peer;

@@ -23,6 +23,8 @@ public struct FirecrackerHandOff: Hashable, Sendable {
     /// The longest message that is read, in bytes.
     public static let maxBytes = 1 << 16
     private static let maxRegions = 64
+    /// Where the last region ends in the file at most, and all of them together: 16 TiB.
+    private static let maxMemoryBytes: UInt64 = 1 << 44
     /// Descriptors that may come: the userfaultfd, and one that versions may add.
     static let descriptorCounts = 1...2
 
@@ -69,8 +71,13 @@ public struct FirecrackerHandOff: Hashable, Sendable {
                     "region \(index) (address \(mapping.address), \(mapping.size) bytes) is no range of pages"
                 )
             }
-            guard mapping.offset % 4096 == 0, mapping.offset <= 1 << 56 else {
+            guard mapping.offset % 4096 == 0 else {
                 throw AttachmentError("region \(index) begins at byte \(mapping.offset) of the snapshot, inside a page")
+            }
+            guard mapping.size <= FirecrackerHandOff.maxMemoryBytes,
+                mapping.offset <= FirecrackerHandOff.maxMemoryBytes - mapping.size
+            else {
+                throw AttachmentError("region \(index) ends beyond the first 16 TiB of the snapshot")
             }
             let range = PageRange(
                 address: mapping.address,

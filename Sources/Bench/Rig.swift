@@ -71,6 +71,7 @@ final class AgentRig: Rig {
         ) { event in
             switch event {
             case .everyPageResident: memory.complete()
+            case .everyRunFetched: break
             case .laneLost(let lane, let reason): memory.fail("the \(lane) lane: \(reason)", region.range)
             case .failed(let reason): memory.fail(reason, region.range)
             }

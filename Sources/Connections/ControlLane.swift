@@ -10,6 +10,8 @@ public final class ControlLane: Sendable {
         case message(ControlMessage)
         /// The connection ended, or is to be ended; nothing that follows counts.
         case lost(reason: String)
+        /// The peer has not said in time what it was to say; nothing that follows counts.
+        case silent(reason: String)
     }
 
     private struct Threads: ~Copyable {
@@ -44,7 +46,7 @@ public final class ControlLane: Sendable {
         self.connection = connection
         patience = Task(priority: .high) { [peer = connection.socket.peer] in
             try await Task.sleep(for: setupTime)
-            onEvent(.lost(reason: "\(peer) was not ready within \(setupTime)"))
+            onEvent(.silent(reason: "\(peer) was not ready within \(setupTime)"))
         }
         var reader: JoinedThread? = try JoinedThread(name: "control-read", pace: .urgent) { connection.read(onEvent) }
         var writer: JoinedThread?
@@ -157,7 +159,7 @@ private final class Connection: Sendable {
                 let silence = Duration.nanoseconds(Int64(MonotonicClock.now() - heard.load(ordering: .relaxed)))
                 if silence > peerTimeout {
                     isSilent = true
-                    onEvent(.lost(reason: "\(socket.peer) has not been heard of for \(silence.seconds) s"))
+                    onEvent(.silent(reason: "\(socket.peer) has not been heard of for \(silence.seconds) s"))
                 }
                 put(ControlLane.frame(.ping(ControlLane.anybody)))
             }

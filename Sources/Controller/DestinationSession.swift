@@ -151,7 +151,7 @@ actor DestinationSession {
             guard number == control?.number else { return }
             switch event {
             case .message(let message): receive(message)
-            case .lost(let reason): lose(reason)
+            case .lost(let reason), .silent(let reason): lose(reason)
             }
         case .prepared(let guest):
             prepared = guest
@@ -200,6 +200,7 @@ actor DestinationSession {
 
     private func take(_ event: DestinationAgent.Event) {
         switch event {
+        case .everyRunFetched: break  // None was to be fetched.
         case .everyPageResident:
             timeline.note(.resident)
             perform(machine.allPagesResident())

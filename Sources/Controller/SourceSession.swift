@@ -226,7 +226,7 @@ actor SourceSession {
             guard number == lastControl, control != nil else { return }
             switch event {
             case .message(let message): receive(message)
-            case .lost(let reason): lose(reason)
+            case .lost(let reason), .silent(let reason): lose(reason)
             }
         case .pushDue(let number):
             if number == lastControl, control != nil { push() }

@@ -92,10 +92,11 @@ extension ArrivingMemory {
     }
 
     /// Whether a page is there of which the kernel says EEXIST. Of a huge page it says that also when the pool is exhausted.
-    private func isPlaced(at address: UInt64, in range: PageRange) throws(PlacementFailure) -> Bool {
+    /// Where nobody can be asked it is believed.
+    func isPlaced(at address: UInt64, in range: PageRange) throws(PlacementFailure) -> Bool {
         guard range.isHuge else { return true }
         do throws(SystemError) {
-            return try pageTable?.isPresent(address) ?? false
+            return try pageTable?.isPresent(address) ?? true
         } catch {
             throw .refused("\(error)")
         }

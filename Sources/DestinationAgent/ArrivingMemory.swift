@@ -167,6 +167,7 @@ final class ArrivingMemory: Sendable {
             }
         switch placement {
         case .placed: break
+        case .present where try !isPlaced(at: address, in: range): throw .noHugePage
         case .present, .again: userfaultfd.wake(address, byteCount: range.pageSize)
         case .gone: break  // Nobody waits in memory that is not there.
         case .noMemory: throw .noMemory

@@ -12,6 +12,7 @@ struct BulkReceiver: ~Copyable {
     private let memory: ArrivingMemory
     private var receiver: LaneReceiver
     private let runs: [PageRun]
+    private var isFetching: Bool
     private var next = 0
     private var asked = 0
     private let buffer = UnsafeMutableRawBufferPointer.allocate(
@@ -23,6 +24,7 @@ struct BulkReceiver: ~Copyable {
         self.lane = lane
         self.memory = memory
         self.runs = runs
+        isFetching = !runs.isEmpty
         receiver = LaneReceiver(lane, memory: memory)
     }
 
@@ -33,7 +35,13 @@ struct BulkReceiver: ~Copyable {
     /// Receives until the lane ends, or pages can be placed no more.
     mutating func run(_ onEvent: (DestinationAgent.Event) -> Void) {
         do {
-            repeat { ask() } while try receiver.receive(onEvent)
+            repeat {
+                ask()
+                if isFetching, next == runs.count, receiver.pagesReceived >= asked {
+                    isFetching = false
+                    onEvent(.everyRunFetched)
+                }
+            } while try receiver.receive(onEvent)
         } catch {
             onEvent(.failed(reason: "\(error)"))
         }

@@ -11,6 +11,8 @@ public final class DestinationAgent: Sendable {
     public enum Event: Sendable {
         /// Every page has been placed.
         case everyPageResident
+        /// Every page that was to be fetched on the bulk lane has come.
+        case everyRunFetched
         /// A lane broke, or its peer broke the protocol. Faults wait until other lanes are attached.
         case laneLost(Lane, reason: String)
         /// Faults can be served no more: the memory's process is gone, or no memory is left.
@@ -206,8 +208,8 @@ public final class DestinationAgent: Sendable {
     /// Whether every page has been placed or dropped.
     public var isComplete: Bool { memory.isComplete }
 
-    /// A page that somebody waits for, the one that has been waited for longest; nil if there is none.
-    public var longestWaited: (region: Int, page: Int)? { memory.inFlight.oldest }
+    /// The page that somebody has waited for longest, since when in nanoseconds of ``MonotonicClock``; nil if there is none.
+    public var longestWaited: (region: Int, page: Int, since: UInt64)? { memory.inFlight.oldest }
 
     /// Which pages have been placed: a bit a page for each region.
     public var received: [[UInt8]] { memory.resident.map { $0.bytes(of: 0..<$0.pageCount) } }

@@ -77,8 +77,8 @@ final class InFlightFaults: @unchecked Sendable {
         atomicMemoryFence(ordering: .sequentiallyConsistent)
     }
 
-    /// The page of the fault that was read first; nil if there is none. For people: what changes meanwhile may be missed.
-    var oldest: (region: Int, page: Int)? {
+    /// The page of the fault that was read first, and when; nil if there is none. For people: what changes meanwhile may be missed.
+    var oldest: (region: Int, page: Int, since: UInt64)? {
         var oldest: (key: UInt64, since: UInt64)?
         for index in 0..<InFlightFaults.slotCount {
             let key = slots[index].key.load(ordering: .acquiring)
@@ -86,8 +86,7 @@ final class InFlightFaults: @unchecked Sendable {
             let since = slots[index].since.load(ordering: .relaxed)
             if since < oldest?.since ?? .max { oldest = (key, since) }
         }
-        guard let key = oldest?.key else { return nil }
-        return (Int((key - 1) >> 40), Int((key - 1) & (1 << 40 - 1)))
+        return oldest.map { (Int(($0.key - 1) >> 40), Int(($0.key - 1) & (1 << 40 - 1)), $0.since) }
     }
 
     /// Takes a fault out of the table.

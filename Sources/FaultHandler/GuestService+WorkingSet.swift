@@ -18,7 +18,6 @@ extension GuestService {
         guard let path = task.settings.record, let touches = memory.touches, let snapshot = memory.snapshot,
             !memory.isRecorded
         else { return }
-        memory.isRecorded = true
         do throws(WorkingSetError) {
             let set = try WorkingSet(
                 pages: touches.pages,
@@ -26,6 +25,7 @@ extension GuestService {
                 window: task.settings.recordMilliseconds
             )
             try set.write(to: path)
+            memory.isRecorded = true
             logger.notice("\(task.name): \(set.pageCount) pages in \(set.runs.count) runs recorded in \(path)")
         } catch {
             logger.error("\(task.name): its working set is not recorded: \(error)")

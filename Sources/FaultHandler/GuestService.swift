@@ -109,20 +109,24 @@ public final class GuestService: Sendable {
     }
 
     private func serve() throws -> End {
-        // Nobody has been reached yet, maybe since before this worker began.
-        if memory.lostSince == nil { memory.lostSince = MonotonicClock.now() }
+        if agent.isComplete {
+            memory.lostSince = nil
+            try goOn()
+        } else if memory.lostSince == nil {
+            // Nobody has been reached yet, maybe since before this worker began.
+            memory.lostSince = MonotonicClock.now()
+        }
         var reason = "no server was reached yet"
         var (wasLinked, isTold) = (false, false)
         var link: SnapshotLink?
         while true {
-            // While nothing is lost, there is nothing to look at.
-            let event = memory.lostSince == nil || memory.isHeld ? events.next() : events.next(milliseconds: 50)
-            switch event {
+            switch events.next(milliseconds: interval(isLinked: link != nil)) {
+            case .linked(let next) where agent.isComplete: next.close()
+            case .linked(let next) where memory.snapshot ?? next.snapshot != next.snapshot:
+                next.close()
+                reason = "\(task.settings.source) serves another file than before"
+                if try lose(reason) { return .lost }
             case .linked(let next):
-                if let known = memory.snapshot, known != next.snapshot {
-                    next.close()
-                    return try lose("\(task.settings.source) serves another file than before")
-                }
                 memory.remember(next.snapshot)
                 let runs = workingSet(of: next.snapshot)
                 try agent.attach(urgent: next.lanes.urgent, bulk: next.lanes.bulk, fetching: runs)
@@ -133,28 +137,31 @@ public final class GuestService: Sendable {
                 }
                 memory.lostSince = nil
                 wasLinked = true
-                if memory.isHeld {
-                    try process.send(.goOn)
-                    memory.isHeld = false
-                    logger.notice("\(task.name) goes on")
-                }
             case .lost(let why):
                 agent.detach()
                 link = nil
                 left.raise()
                 guard !agent.isComplete else { continue }
-                logger.warning("\(task.name) has no pages from \(task.settings.source) for now: \(why)")
-                reason = why
-                memory.lostSince = MonotonicClock.now()
+                if !memory.isHeld {
+                    logger.warning("\(task.name) has no pages from \(task.settings.source) for now: \(why)")
+                    reason = why
+                }
+                memory.lostSince = memory.lostSince ?? MonotonicClock.now()
             case .unreachable(let why):
                 // A link that was lost has been told of already, and whoever was never reached is told of once.
                 if !wasLinked, !isTold { logger.warning("\(task.name) has no pages yet: \(why)") }
                 (reason, isTold) = (why, true)
-            case .refused(let why): return try lose(why)
+            case .refused(let why):
+                reason = why
+                if try lose(why) { return .lost }
             case .agent(.everyPageResident):
                 agent.giveBack()
                 logger.notice("\(task.name) has all of its pages: \(figures)")
+                try goOn()
                 link?.close()
+            case .agent(.everyRunFetched):
+                let milliseconds = (MonotonicClock.now() - memory.attached) / 1_000_000
+                logger.notice("\(task.name) has its working set, \(milliseconds) ms after it attached")
             case .agent(.laneLost(let lane, let reason)):
                 logger.info("\(task.name): the \(lane) lane: \(reason)")
                 link?.close()
@@ -165,36 +172,75 @@ public final class GuestService: Sendable {
             case .recorded: writeRecord()
             case nil: break
             }
-            guard let since = memory.lostSince, !memory.isHeld, agent.longestWaited != nil,
-                Double(MonotonicClock.now() - since) / 1e9 >= task.settings.giveUpSeconds
-            else { continue }
-            let why = "\(task.settings.source) has been gone for \(task.settings.giveUpSeconds) s: \(reason)"
-            if try lose(why) == .lost, task.settings.onLost == .kill { return .lost }
+            if memory.isHeld {
+                // Whoever has answered what it was stopped for has its pages.
+                if link != nil, agent.longestWaited == nil { try goOn() }
+            } else if let why = overdue(reason) {
+                if try lose(why) { return .lost }
+                // One that does not answer is left for another.
+                link?.close()
+            }
         }
     }
 
-    /// Does to the guest what is to be done when it cannot be served.
-    private func lose(_ reason: String) throws -> End {
+    /// Milliseconds after which to look although nothing happens; nil where there is nothing to look at.
+    private func interval(isLinked: Bool) -> Int? {
+        if agent.isComplete { return nil }
+        if memory.isHeld { return isLinked ? 50 : nil }
+        return memory.lostSince == nil ? 1000 : 50
+    }
+
+    /// Why the guest is lost, once it needs a page and has waited for the server, or for its answer, for long enough.
+    private func overdue(_ reason: String) -> String? {
+        guard let waited = agent.longestWaited else { return nil }
+        let since = max(min(memory.lostSince ?? .max, waited.since), memory.wentOn)
+        let limit = task.settings.giveUpSeconds
+        let now = MonotonicClock.now()
+        guard now > since, Double(now - since) / 1e9 >= limit else { return nil }
+        return memory.lostSince == nil
+            ? "\(task.settings.source) has not answered for \(limit) s"
+            : "\(task.settings.source) has been gone for \(limit) s: \(reason)"
+    }
+
+    /// Does to the guest what is to be done when it cannot be served, unless it is held already.
+    ///
+    /// - Returns: whether that was the end of it.
+    private func lose(_ reason: String) throws -> Bool {
+        guard !memory.isHeld else { return false }
         let page = agent.longestWaited.map { "the page at byte \(task.offset(ofPage: $0.page, region: $0.region))" }
         let what = "\(task.name) cannot have \(page ?? "its pages"): \(reason)"
         switch task.settings.onLost {
         case .kill:
             try process.send(.kill)
             logger.error("\(what); it is killed")
+            return true
         case .hold:
             // Noted first: whoever serves next lets it go on.
             memory.isHeld = true
             try process.send(.stop)
             logger.error("\(what); it is stopped")
+            return false
         }
-        return .lost
     }
+
+    /// Lets a guest that is held go on.
+    private func goOn() throws {
+        guard memory.isHeld else { return }
+        memory.wentOn = MonotonicClock.now()
+        try process.send(.goOn)
+        memory.isHeld = false
+        logger.notice("\(task.name) goes on")
+    }
+
+    private static let firstPause = 0.02
+    private static let longestPause = 1.0
 
     /// Keeps a link to the server for as long as pages are missing.
     private func keepLink() {
         let settings = task.settings
-        var pause = 0.02
+        var pause = GuestService.firstPause
         while !stopping.isRaised, !agent.isComplete {
+            let before = agent.progress.pagesResident
             do {
                 let link = try SnapshotLink(
                     to: SocketAddress("tcp:\(settings.source)"),
@@ -202,18 +248,19 @@ public final class GuestService: Sendable {
                     urgentLanes: settings.faultThreads,
                     peerTimeout: .seconds(settings.peerTimeoutSeconds)
                 )
-                pause = 0.02
                 left.clear()
                 events.put(.linked(link))
                 events.put(.lost(reason: link.waitForLoss()))
                 left.wait()
             } catch let refusal as SnapshotRefused {
-                return events.put(.refused(reason: "\(refusal)"))
+                events.put(.refused(reason: "\(refusal)"))
             } catch {
                 events.put(.unreachable(reason: "\(error)"))
             }
+            // A link that has brought nothing says nothing of the next.
+            if agent.progress.pagesResident > before { pause = GuestService.firstPause }
             if stopping.wait(seconds: pause) { return }
-            pause = min(1, pause * 2)
+            pause = min(GuestService.longestPause, pause * 2)
         }
     }
 

@@ -12,6 +12,7 @@ import PageProtocol
 /// | 32 | 1 while the guest's process is held stopped |
 /// | 40 | when the guest attached, in nanoseconds of the monotonic clock; 0 before |
 /// | 48 | 1 once the record of its working set was written |
+/// | 56 | when the guest last went on after it was held, in nanoseconds of the monotonic clock |
 /// | 4096 | the events, as ``Removals`` keeps them |
 /// | 8192 | a bit a page for each region, each bitmap from a multiple of 64 on |
 /// | behind them | where touches are recorded, what ``TouchLog`` keeps |
@@ -44,13 +45,9 @@ struct SessionMemory: Sendable {
     init(_ file: borrowing MemoryFile, of task: GuestTask) throws(SystemError) {
         let memory = try SharedMemory(file)
         removals = try Removals(in: memory, at: SessionMemory.eventsOffset)
-        var offset = SessionMemory.bitmapsOffset
-        var resident: [PageBitmap] = []
-        for region in task.regions {
-            resident.append(PageBitmap(pageCount: region.pageCount, in: memory, at: offset))
-            offset += SessionMemory.bitmapBytes(region)
-        }
-        self.resident = resident
+        // What the kernel writes there must never have to be brought back from a disk first.
+        try memory.lock(at: SessionMemory.eventsOffset, byteCount: Removals.byteCount)
+        resident = SessionMemory.bitmaps(in: memory, of: task)
         self.memory = memory
         let words = SessionMemory.words(of: memory)
         if words[5] == 0 { words[5] = Int64(MonotonicClock.now()) }
@@ -59,17 +56,30 @@ struct SessionMemory: Sendable {
             ? nil
             : TouchLog(
                 in: memory,
-                at: offset,
+                at: SessionMemory.bitmapsOffset + task.regions.reduce(0) { $0 + SessionMemory.bitmapBytes($1) },
                 capacity: SessionMemory.recordCapacity(task),
                 firstPages: task.regions.map { UInt32($0.offset / UInt64($0.pageSize)) },
                 deadline: UInt64(words[5]) + UInt64(task.settings.recordMilliseconds) * 1_000_000
             )
     }
 
+    private static func bitmaps(in memory: SharedMemory, of task: GuestTask) -> [PageBitmap] {
+        var offset = bitmapsOffset
+        return task.regions.map { region in
+            defer { offset += bitmapBytes(region) }
+            return PageBitmap(pageCount: region.pageCount, in: memory, at: offset)
+        }
+    }
+
+    /// Pages that have been placed or dropped by now, by whichever process.
+    func countResident(of task: GuestTask) -> Int {
+        SessionMemory.bitmaps(in: memory, of: task).reduce(0) { $0 + $1.count }
+    }
+
     private var words: UnsafeMutablePointer<Int64> { SessionMemory.words(of: memory) }
 
     private static func words(of memory: SharedMemory) -> UnsafeMutablePointer<Int64> {
-        memory.piece(at: 0, byteCount: 56).bindMemory(to: Int64.self, capacity: 7)
+        memory.piece(at: 0, byteCount: 64).bindMemory(to: Int64.self, capacity: 8)
     }
 
     /// When the guest attached, in nanoseconds of ``MonotonicClock``.
@@ -97,6 +107,12 @@ struct SessionMemory: Sendable {
     var isHeld: Bool {
         get { words[4] == 1 }
         nonmutating set { words[4] = newValue ? 1 : 0 }
+    }
+
+    /// When the guest last went on after it was held, in nanoseconds of ``MonotonicClock``; 0 if it never was.
+    var wentOn: UInt64 {
+        get { UInt64(bitPattern: words[7]) }
+        nonmutating set { words[7] = Int64(bitPattern: newValue) }
     }
 
     func remember(_ snapshot: SnapshotIdentity) {

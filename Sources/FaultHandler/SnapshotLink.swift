@@ -54,7 +54,7 @@ struct SnapshotLink: Sendable {
         switch events.next() {
         case .message(.failure(let reason)): throw LinkLost(reason: "the server says: \(reason)")
         case .message(let message): return message
-        case .lost(let reason): throw LinkLost(reason: reason)
+        case .lost(let reason), .silent(let reason): throw LinkLost(reason: reason)
         case nil: throw LinkLost(reason: "nothing came")
         }
     }
@@ -65,7 +65,7 @@ struct SnapshotLink: Sendable {
             switch events.next() {
             case .message(.failure(let reason)), .message(.refused(let reason)): return "the server says: \(reason)"
             case .message(let message): return "the server sent \(message.kind), which it never sends here"
-            case .lost(let reason): return reason
+            case .lost(let reason), .silent(let reason): return reason
             case nil: continue
             }
         }

@@ -21,12 +21,13 @@ public struct PeerProcess: ~Copyable, Sendable {
                 advice: "run where its process can be seen, outside of its PID namespace"
             )
         }
-        try self.init(id)
-    }
-
-    private init(_ id: Int32) throws(SystemError) {
         descriptor = try attempt("watch process \(id)") { () throws(Errno) in
-            OwnedDescriptor(try kernel(.pidfdOpen) { shim_pidfd_open(id) })
+            do throws(Errno) {
+                return OwnedDescriptor(try kernel(.getsockopt) { shim_peer_pidfd(raw) })
+            } catch .protocolNotAvailable {
+                // Before Linux 6.5 by its number, which is the next one's if the process has ended meanwhile.
+                return OwnedDescriptor(try kernel(.pidfdOpen) { shim_pidfd_open(id) })
+            }
         }
         self.id = id
     }

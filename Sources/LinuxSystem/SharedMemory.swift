@@ -1,3 +1,6 @@
+import Glibc
+import SystemPackage
+
 /// Memory that several owners have pieces of; unmapped when the last lets go.
 public final class SharedMemory: Sendable {
     private let mapping: Mapping
@@ -16,6 +19,18 @@ public final class SharedMemory: Sendable {
 
     /// Bytes in it.
     public var byteCount: Int { mapping.byteCount }
+
+    /// Keeps a piece of it in memory.
+    ///
+    /// - Parameters:
+    ///   - offset: where the piece begins, in bytes.
+    ///   - byteCount: bytes in the piece.
+    public func lock(at offset: Int, byteCount: Int) throws(SystemError) {
+        let piece = piece(at: offset, byteCount: byteCount)
+        _ = try attempt("lock \(byteCount) bytes in memory", advice: "raise `ulimit -l`") { () throws(Errno) in
+            try kernel(.mlock) { orErrno(mlock(piece, byteCount)) }
+        }
+    }
 
     /// A piece of it, for as long as it is kept.
     ///

@@ -112,7 +112,9 @@ struct Sessions {
         case .message(.failure(let reason)): end(number, because: "it says: \(reason)")
         case .message(let message):
             end(number, because: "the destination sent \(message.kind), which it never sends here")
-        case .lost(let reason): end(number, because: reason)
+        case .silent(let reason): end(number, because: reason)
+        // One that has sent no slices has sent what makes no sense, and will again.
+        case .lost(let reason): end(number, because: reason, isFinal: session.agent == nil)
         }
     }
 
@@ -127,7 +129,7 @@ struct Sessions {
         let end = slices.reduce(0) { max($0, $1.end) }
         guard end <= file.byteCount else {
             let reason = "\(file.path) has \(file.byteCount) bytes, and the guest's regions end at \(end)"
-            return self.end(number, because: reason)
+            return self.end(number, because: reason, isFinal: true)
         }
         do throws(ProtocolError) {
             let agent = try SnapshotAgent(file: file, slices: slices) { [events] in events.yield(.agent(number, $0)) }
@@ -135,7 +137,7 @@ struct Sessions {
             let identity = SnapshotIdentity(byteCount: UInt64(file.byteCount), modified: file.modified)
             send(.snapshot(identity), on: session.control)
         } catch {
-            self.end(number, because: "\(error)")
+            self.end(number, because: "\(error)", isFinal: true)
         }
     }
 
@@ -150,12 +152,14 @@ struct Sessions {
 
     /// Ends a session that has not ended.
     ///
-    /// - Parameter reason: told to the destination; nil if it has said BYE.
-    mutating func end(_ number: Int, because reason: String?) {
+    /// - Parameters:
+    ///   - reason: told to the destination; nil if it has said BYE.
+    ///   - isFinal: whether the destination asks in vain for what it has asked for, also when it comes again.
+    mutating func end(_ number: Int, because reason: String?, isFinal: Bool = false) {
         guard let session = sessions[number], !session.isEnding else { return }
         sessions[number]?.isEnding = true
         if let reason {
-            send(session.agent == nil ? .refused(reason: reason) : .failure(reason: reason), on: session.control)
+            send(isFinal ? .refused(reason: reason) : .failure(reason: reason), on: session.control)
         }
         let why = reason.map { " (\($0))" } ?? ""
         hangUp(session) { [events, logger, path = file.path] in

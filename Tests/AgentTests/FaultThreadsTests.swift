@@ -1,4 +1,3 @@
-import Glibc
 import LinuxSystem
 import PageProtocol
 import SourceAgent
@@ -65,17 +64,22 @@ struct FaultThreadsTests {
     @Test func `ask again for all that is waited for when the lanes are new, whoever read its fault`() throws {
         let ferry = try Ferry(pageCounts: [600], faultThreads: 3)
         defer { ferry.end() }
-        // Faults that are read without lanes, by whichever thread is free.
-        for reader in 0..<12 { try ferry.touch(region: 0, Array(stride(from: reader, to: 300, by: 12))) }
-        while ferry.destination.progress.waiting < 12 { usleep(1000) }
         let lost = try Connection(urgentLanes: 3)
         try ferry.destination.attach(urgent: lost.destination.urgent, bulk: lost.destination.bulk)
-        // More of them, asked for on lanes that nobody answers.
-        for reader in 0..<12 { try ferry.touch(region: 0, Array(stride(from: 300 + reader, to: 600, by: 12))) }
-        while ferry.destination.progress.waiting < 24 { usleep(1000) }
+        // Faults that are asked for on lanes that nobody answers, by whichever thread is free.
+        for reader in 0..<12 { try ferry.touch(region: 0, Array(stride(from: reader, to: 300, by: 12))) }
+        let asked = try EventLog<LaneFrame>()
+        let readers = ThreadGroup()
+        defer { readers.join() }
+        for socket in lost.source.urgent {
+            try readers.run("asked") { while let frame = try? socket.stream.receiveFrame() { asked.add(frame) } }
+        }
+        #expect(asked.first { _ in asked.all.count == 12 ? true : nil } == true)
         lost.source.urgent[2].stream.shutdown()
         #expect(ferry.lossAtDestination()?.lane == .urgent)
         ferry.destination.detach()
+        // More of them, without lanes.
+        for reader in 0..<12 { try ferry.touch(region: 0, Array(stride(from: 300 + reader, to: 600, by: 12))) }
         let (source, _) = try ferry.makeSource()
         defer { source.detach() }
         source.freeze()

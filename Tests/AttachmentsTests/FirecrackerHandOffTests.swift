@@ -46,6 +46,8 @@ import Testing
         (#"[{"base_host_virt_addr":4096,"size":4095,"offset":0}]"#, "is no range of pages"),
         (#"[{"base_host_virt_addr":18446744073709547520,"size":8192,"offset":0}]"#, "is no range of pages"),
         (#"[{"base_host_virt_addr":4096,"size":4096,"offset":7}]"#, "inside a page"),
+        (#"[{"base_host_virt_addr":4096,"size":36028797018963968,"offset":0}]"#, "beyond the first 16 TiB"),
+        (#"[{"base_host_virt_addr":4096,"size":4096,"offset":17592186044416}]"#, "beyond the first 16 TiB"),
         (#"[{"base_host_virt_addr":4096,"size":4096,"offset":0,"page_size":3}]"#, "pages of 3 bytes"),
         (#"[{"base_host_virt_addr":2097152,"size":4096,"offset":0,"page_size":2097152}]"#, "is no range of pages"),
         (

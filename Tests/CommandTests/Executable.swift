@@ -118,13 +118,20 @@ final class Running: Sendable {
     }
 
     /// The same for what it prints as errors.
-    func errorLine(holding text: String, seconds: Double = 30) throws -> String {
-        try line(holding: text, in: errors, seconds: seconds)
+    ///
+    /// - Parameter number: which of the lines that hold `text`, from 1.
+    func errorLine(holding text: String, number: Int = 1, seconds: Double = 30) throws -> String {
+        try line(holding: text, number: number, in: errors, seconds: seconds)
     }
 
-    private func line(holding text: String, in output: Collected, seconds: Double) throws -> String {
+    private func line(
+        holding text: String,
+        number: Int = 1,
+        in output: Collected,
+        seconds: Double
+    ) throws -> String {
         func find(_ all: String) -> String? {
-            all.split(separator: "\n", omittingEmptySubsequences: true).map(String.init).first { $0.contains(text) }
+            all.split(separator: "\n").map(String.init).filter { $0.contains(text) }.dropFirst(number - 1).first
         }
         let found = output.wait(until: Date(timeIntervalSinceNow: seconds)) { all, _ in
             // Only whole lines count.

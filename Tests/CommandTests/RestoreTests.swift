@@ -134,6 +134,8 @@ struct RestoreTests {
             defer { handler.end() }
             let guest = try site.restore(at: handler.socket)
             defer { guest.end() }
+            // How long it takes is the machine's; what comes is the record's.
+            if options.contains("--prefetch") { _ = try handler.running.errorLine(holding: "has its working set") }
             guest.send(.dispersed)
             _ = try guest.perform(.workingSet)
             guest.end()
@@ -179,9 +181,7 @@ struct RestoreTests {
         site.endServer()
         guest.send(.pass)
         _ = try site.handler.errorLine(holding: "it is stopped")
-        // Its last thread stops when it next leaves the kernel.
-        for _ in 0..<1000 where try state(of: guest.pid) != "T" { usleep(10_000) }
-        #expect(try state(of: guest.pid) == "T")
+        try waitUntilStopped(guest.pid)
         // The next worker knows that it is held.
         kill(try site.worker(1), SIGKILL)
         _ = try site.worker(2)
@@ -189,10 +189,111 @@ struct RestoreTests {
         #expect(try guest.wait(for: "pass", seconds: 60) == 1)
     }
 
-    private func state(of pid: Int32) throws -> String {
-        let line = try String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)
-        guard let end = line.lastIndex(of: ")") else { throw TestFailure(line) }
-        return String(line[line.index(end, offsetBy: 2)])
+    /// Waits until a process is stopped. It is not told by waitid(2) before the last thread has stopped, and a vCPU that
+    /// waits for its page does that only afterwards.
+    private func waitUntilStopped(_ pid: Int32) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while Date() < deadline {
+            let line = try String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)
+            guard let end = line.lastIndex(of: ")") else { throw TestFailure(line) }
+            if line[line.index(end, offsetBy: 2)] == "T" { return }
+            sched_yield()
+        }
+        throw TestFailure("process \(pid) is not stopped")
+    }
+
+    @Test("is held while the server serves another file, and goes on with its own", arguments: GuestKind.available)
+    func otherFile(kind: GuestKind) throws {
+        let site = try RestoreSite(kind, "--give-up", "60s", "--on-lost", "hold")
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        _ = try guest.perform(.workingSet)
+        site.endServer()
+        guest.send(.pass)
+        let other = site.workspace.file("other")
+        try FileManager.default.copyItem(atPath: site.snapshot.memory, toPath: other)
+        try FileManager.default.setAttributes([.modificationDate: Date(timeIntervalSince1970: 1)], ofItemAtPath: other)
+        try site.startServer(other)
+        let line = try site.handler.errorLine(holding: "it is stopped")
+        #expect(line.contains("serves another file than before"), "\(line)")
+        try waitUntilStopped(guest.pid)
+        site.endServer()
+        try site.startServer()
+        #expect(try guest.wait(for: "pass", seconds: 60) == 1)
+    }
+
+    @Test("is lost when a server takes it and does not answer")
+    func noAnswer() throws {
+        let server = try SilentServer()
+        defer { server.end() }
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let handler = try site.startHandler(["--give-up", "1s", "--on-lost", "kill"], from: server.address)
+        defer { handler.end() }
+        let guest = try site.restore(at: handler.socket)
+        defer { guest.end() }
+        guest.send(.pass)
+        let line = try handler.running.errorLine(holding: "it is killed")
+        #expect(line.contains("has not answered for 1.0 s"), "\(line)")
+        #expect(try guest.waitForEnd() == SIGKILL)
+    }
+
+    @Test("is served on where nobody reads the handler's log")
+    func lostLog() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let socket = site.workspace.file("quiet.sock")
+        let command = "exec \(Executable.pageferry) attach --socket \(socket) --from \(site.address) 2>/dev/full"
+        let handler = try Running("/bin/sh", ["-c", command])
+        defer { handler.end() }
+        _ = try handler.line(holding: "ready")
+        let stranger = try Executable.run("/usr/bin/python3", ["-c", Self.sender, socket, "[]", "0"])
+        #expect(stranger.status == 0, "\(stranger)")
+        let guest = try site.restore(at: socket)
+        defer { guest.end() }
+        _ = try guest.perform(.workingSet)
+        site.endServer()
+        guest.send(.pass)
+        try site.startServer()
+        #expect(try guest.wait(for: "pass", seconds: 60) == 1)
+    }
+
+    @Test("is followed on when the handler was told to end, which does so behind it")
+    func toldToEnd() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        _ = try guest.perform(.workingSet)
+        kill(site.handler.pid, SIGTERM)
+        _ = try site.handler.errorLine(holding: "no more guests are taken")
+        kill(try site.worker(1), SIGKILL)
+        _ = try site.worker(2)
+        #expect(try guest.perform(.pass) == 1)
+        guest.end()
+        #expect(try site.handler.finish().status == 0)
+    }
+
+    @Test("has a worker again as soon as one can be started")
+    func shortage() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        _ = try guest.perform(.workingSet)
+        func limit(_ descriptors: Int) throws {
+            let set = try Executable.run(
+                "/usr/bin/prlimit",
+                ["--pid", "\(site.handler.pid)", "--nofile=\(descriptors):1024"]
+            )
+            #expect(set.status == 0, "\(set)")
+        }
+        try limit(4)
+        kill(try site.worker(1), SIGKILL)
+        _ = try site.handler.errorLine(holding: "process \(guest.pid) at unix:\(site.socket) has no worker")
+        try limit(1024)
+        #expect(try guest.perform(.pass) == 1)
     }
 
     @Test("is not served by a snapshot that is shorter than its memory")
@@ -251,8 +352,8 @@ private final class RestoreSite {
     let socket: String
     let handler: Running
     private let kind: GuestKind
-    private let snapshot: GuestSnapshot
-    private let address: String
+    let snapshot: GuestSnapshot
+    let address: String
     private var server: Running?
 
     init(_ kind: GuestKind, memoryMiB: Int = 16, _ options: String...) throws {
@@ -280,15 +381,9 @@ private final class RestoreSite {
 
     /// The process of the worker that was started as the nth.
     func worker(_ number: Int) throws -> Int32 {
-        for _ in 0..<3000 {
-            let lines = handler.errorText.split(separator: "\n").filter { $0.contains(" serves process ") }
-            if lines.count >= number, let pid = lines[number - 1].split(separator: " ").compactMap({ Int32($0) }).first
-            {
-                return pid
-            }
-            usleep(10_000)
-        }
-        throw TestFailure("no worker \(number): \(handler.errorText)")
+        let line = try handler.errorLine(holding: " serves process ", number: number)
+        guard let pid = line.split(separator: " ").compactMap({ Int32($0) }).first else { throw TestFailure(line) }
+        return pid
     }
 
     func restore() throws -> GuestProcess { try restore(at: socket) }
@@ -298,9 +393,12 @@ private final class RestoreSite {
     }
 
     /// Another handler.
-    func startHandler(_ options: [String]) throws -> Handler {
+    func startHandler(_ options: [String], from server: String? = nil) throws -> Handler {
         let socket = workspace.file("uffd-\(UInt16.random(in: 0...UInt16.max)).sock")
-        let running = try Running(Executable.pageferry, ["attach", "--socket", socket, "--from", address] + options)
+        let running = try Running(
+            Executable.pageferry,
+            ["attach", "--socket", socket, "--from", server ?? address] + options
+        )
         _ = try running.line(holding: "ready")
         return Handler(running: running, socket: socket)
     }
@@ -317,9 +415,12 @@ private final class RestoreSite {
         server = nil
     }
 
-    /// Starts the server again where it was.
-    func startServer() throws {
-        server = try Running(Executable.pageferry, ["serve", "--snapshot", snapshot.memory, "--listen", address])
+    /// Starts the server again where it was, of its own file or another.
+    func startServer(_ file: String? = nil) throws {
+        server = try Running(
+            Executable.pageferry,
+            ["serve", "--snapshot", file ?? snapshot.memory, "--listen", address]
+        )
         _ = try server?.line(holding: "ready")
     }
 

@@ -20,7 +20,12 @@ struct ControlLaneTests {
         }
 
         var loss: String? {
-            events.withLock { $0 }.lazy.compactMap { if case .lost(let reason) = $0 { reason } else { nil } }.first
+            events.withLock { $0 }.lazy.compactMap { event in
+                switch event {
+                case .lost(let reason), .silent(let reason): reason
+                case .message: nil
+                }
+            }.first
         }
     }
 

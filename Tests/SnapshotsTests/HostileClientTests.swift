@@ -3,6 +3,7 @@ import LinuxSystem
 import OwnThread
 import PageProtocol
 import SnapshotClient
+import Snapshots
 import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
@@ -71,6 +72,15 @@ struct HostileClientTests {
             #expect(reason.contains(words))
             #expect(try client.next() == nil)
             try expectServed(serving)
+        }
+    }
+
+    @Test func `a client that comes while the server is told to end is not refused for good`() async throws {
+        let file = try makeFile()
+        try await Serving.of(file.path) { serving in
+            let client = try SnapshotClient(to: serving.address)
+            serving.server.end()
+            #expect(try client.next() == .failure(reason: "the server of \(file.path) was told to end"))
         }
     }
 
