@@ -41,7 +41,6 @@ struct RestoreTests {
         let site = try RestoreSite(kind)
         defer { site.end() }
         let guests = try (0..<10).map { _ in try site.restore() }
-        defer { for guest in guests { guest.end() } }
         for guest in guests { guest.send(.pass) }
         for guest in guests { #expect(try guest.wait(for: "pass") == 1) }
         for guest in guests { #expect(try guest.perform(.pass) == 2) }
@@ -52,7 +51,6 @@ struct RestoreTests {
         let site = try RestoreSite(kind, memoryMiB: 64)
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         guest.send(.dispersed)
         guest.send(.pass)
         for number in 1...5 {
@@ -71,7 +69,6 @@ struct RestoreTests {
         let site = try RestoreSite(kind)
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         #expect(try guest.perform(.inflate) == 256)
         kill(try site.worker(1), SIGKILL)
         #expect(try guest.perform(.pass) == 1)
@@ -113,7 +110,6 @@ struct RestoreTests {
         let site = try RestoreSite(kind, memoryMiB: 64)
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         guest.send(.dispersed)
         _ = try guest.perform(.workingSet)
         site.endServer()
@@ -133,7 +129,6 @@ struct RestoreTests {
             let handler = try site.startHandler(options)
             defer { handler.end() }
             let guest = try site.restore(at: handler.socket)
-            defer { guest.end() }
             // How long it takes is the machine's; what comes is the record's.
             if options.contains("--prefetch") { _ = try handler.running.errorLine(holding: "has its working set") }
             guest.send(.dispersed)
@@ -161,7 +156,6 @@ struct RestoreTests {
         let site = try RestoreSite(kind, "--give-up", "1s", "--on-lost", "kill")
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         _ = try guest.perform(.workingSet)
         site.endServer()
         guest.send(.pass)
@@ -176,7 +170,6 @@ struct RestoreTests {
         let site = try RestoreSite(kind, "--give-up", "1s", "--on-lost", "hold")
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         _ = try guest.perform(.workingSet)
         site.endServer()
         guest.send(.pass)
@@ -207,7 +200,6 @@ struct RestoreTests {
         let site = try RestoreSite(kind, "--give-up", "60s", "--on-lost", "hold")
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         _ = try guest.perform(.workingSet)
         site.endServer()
         guest.send(.pass)
@@ -232,7 +224,6 @@ struct RestoreTests {
         let handler = try site.startHandler(["--give-up", "1s", "--on-lost", "kill"], from: server.address)
         defer { handler.end() }
         let guest = try site.restore(at: handler.socket)
-        defer { guest.end() }
         guest.send(.pass)
         let line = try handler.running.errorLine(holding: "it is killed")
         #expect(line.contains("has not answered for 1.0 s"), "\(line)")
@@ -251,7 +242,6 @@ struct RestoreTests {
         let stranger = try Executable.run("/usr/bin/python3", ["-c", Self.sender, socket, "[]", "0"])
         #expect(stranger.status == 0, "\(stranger)")
         let guest = try site.restore(at: socket)
-        defer { guest.end() }
         _ = try guest.perform(.workingSet)
         site.endServer()
         guest.send(.pass)
@@ -264,7 +254,6 @@ struct RestoreTests {
         let site = try RestoreSite(.standIn)
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         _ = try guest.perform(.workingSet)
         kill(site.handler.pid, SIGTERM)
         _ = try site.handler.errorLine(holding: "no more guests are taken")
@@ -280,7 +269,6 @@ struct RestoreTests {
         let site = try RestoreSite(.standIn)
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         _ = try guest.perform(.workingSet)
         func limit(_ descriptors: Int) throws {
             let set = try Executable.run(
@@ -312,7 +300,6 @@ struct RestoreTests {
         let site = try RestoreSite(.standIn)
         defer { site.end() }
         let guest = try site.restore()
-        defer { guest.end() }
         let one = #"{"base_host_virt_addr":4194304,"size":8192,"offset":0,"page_size":4096}"#
         let cases: [(message: String, descriptors: Int, reason: String)] = [
             ("[\(one)]", 0, "0 descriptors"), ("[\(one)]", 3, "3 descriptors"), ("[\(one)]", 1, "no userfaultfd"),
@@ -355,6 +342,7 @@ private final class RestoreSite {
     let snapshot: GuestSnapshot
     let address: String
     private var server: Running?
+    private var guests: [GuestProcess] = []
 
     init(_ kind: GuestKind, memoryMiB: Int = 16, _ options: String...) throws {
         self.kind = kind
@@ -389,7 +377,9 @@ private final class RestoreSite {
     func restore() throws -> GuestProcess { try restore(at: socket) }
 
     func restore(at socket: String) throws -> GuestProcess {
-        try kind.restore(snapshot, with: socket, in: workspace.path)
+        let guest = try kind.restore(snapshot, with: socket, in: workspace.path)
+        guests.append(guest)
+        return guest
     }
 
     /// Another handler.
@@ -424,7 +414,9 @@ private final class RestoreSite {
         _ = try server?.line(holding: "ready")
     }
 
+    /// Ends its guests too.
     func end() {
+        for guest in guests { guest.end() }
         handler.end()
         endServer()
     }
