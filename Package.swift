@@ -101,6 +101,8 @@ let package = Package(
             ]
         ),
 
+        room("MicroVMGuest", ["Attachments", "Firecracker", "Guest", "LinuxSystem", "Telemetry", logging]),
+
         // Who runs.
         room("RunLease", ["LinuxSystem"]),
         room(
@@ -115,7 +117,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "KVMGuest",
-                "LinuxSystem", "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover",
+                "LinuxSystem", "MicroVMGuest", "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover",
                 "Telemetry", "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),

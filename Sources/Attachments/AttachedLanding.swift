@@ -47,7 +47,10 @@ public final class AttachedLanding: Landing {
     ///
     /// A guest that does not fit leaves the process to the next, and so does one that goes before the process was told
     /// of any device.
-    public func prepare(_ description: GuestDescription) throws -> PreparedGuest {
+    public func prepare(
+        _ description: GuestDescription,
+        onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
+    ) throws -> any Workload {
         guard arrival.wait(seconds: AttachedLanding.grace), let attached = try takeAttached(fitting: description) else {
             throw AttachmentError("no process has attached at \(listener.address); start it first")
         }
@@ -69,13 +72,8 @@ public final class AttachedLanding: Landing {
             if let attached = kept.take() { self?.putBack(attached) }
         }
         workload.onEnd { [logger] reason in logger.notice("\(reason)") }
-        return PreparedGuest(
-            userfaultfd: userfaultfd,
-            ranges: ranges,
-            resident: resident,
-            workload: workload,
-            aliases: aliases
-        )
+        onMemory(WaitingMemory(userfaultfd: userfaultfd, ranges: ranges, resident: resident, aliases: aliases))
+        return workload
     }
 
     /// Takes the process that has attached, if there is one still.

@@ -119,6 +119,11 @@ public struct FirecrackerGuest: ~Copyable, Sendable {
     /// Seconds for a process that has connected to hand its userfaultfd over.
     private static let timeout = 5
 
+    /// Gives the userfaultfd to whoever serves the faults.
+    public consuming func takeUserfaultfd() -> Userfaultfd {
+        userfaultfd
+    }
+
     /// Receives what a process hands over.
     public init(from connection: consuming StreamSocket) throws {
         try connection.setReceiveTimeout(seconds: FirecrackerGuest.timeout)

@@ -71,7 +71,8 @@ extension DestinationSession {
         }
         start("prepare") { [landing, events] in
             do {
-                events.yield(.prepared(Handover(try landing.prepare(announcement.description))))
+                let workload = try landing.prepare(announcement.description) { events.yield(.memory(Handover($0))) }
+                events.yield(.prepared(workload))
             } catch {
                 events.yield(.prepareFailed(reason: "\(error)"))
             }
@@ -84,6 +85,7 @@ extension DestinationSession {
         agent = nil
         workload = nil
         prepared = nil
+        waitingMemory = nil
     }
 
     private func serveFaults() {

@@ -127,34 +127,54 @@ extension DestinationSession {
         }
     }
 
+    /// Memory that comes while devices load finds the lanes waiting.
     func attach(_ lanes: Lanes) {
-        guard let table, let guest = prepared?.take() else { return }
+        guard let guest = prepared else { return }
         prepared = nil
+        waitingLanes = lanes
         do throws(SystemError) {
-            let workload = guest.workload
-            let ranges = guest.ranges
-            let resident = guest.resident
-            let aliases = guest.aliases
-            let resolvesInThread = guest.resolvesInThread
-            let agent = try DestinationAgent(
-                userfaultfd: guest.takeUserfaultfd(),
-                ranges: ranges,
-                resident: resident,
-                aliases: aliases,
-                table: table,
-                prefetch: settings.prefetch,
-                faultThreads: settings.faultThreads,
-                resolvesInThread: resolvesInThread
-            ) { [events] in events.yield(.agent($0)) }
-            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
-            lanesControl = control?.number
-            self.agent = agent
-            self.workload = workload
-            workload.onEnd { [events] reason in events.yield(.workloadEnded(reason: reason)) }
-            perform(machine.memoryPrepared())
+            if waitingMemory != nil { try makeAgent() }
         } catch {
-            perform(machine.memoryRefused(reason: "\(error)"))
+            return perform(machine.memoryRefused(reason: "\(error)"))
         }
+        workload = guest
+        guest.onEnd { [events] reason in events.yield(.workloadEnded(reason: reason)) }
+        perform(machine.memoryPrepared())
+    }
+
+    /// Serves memory that has come while devices load, which need some of it.
+    func serveArrivingMemory() {
+        do throws(SystemError) {
+            try makeAgent()
+            try agent?.start()
+        } catch {
+            lose("\(error)")
+        }
+    }
+
+    private func makeAgent() throws(SystemError) {
+        guard let table, let lanes = waitingLanes, let memory = waitingMemory?.take() else { return }
+        (waitingLanes, waitingMemory) = (nil, nil)
+        let (ranges, aliases, resident) = (memory.ranges, memory.aliases, memory.resident)
+        let (resolvesInThread, dropper) = (memory.resolvesInThread, memory.dropper)
+        let removals = dropper == nil ? nil : try Removals(in: SharedMemory(anonymousBytes: Removals.byteCount), at: 0)
+        var pageTable: PageTable?
+        if let dropper, ranges.contains(where: \.isHuge) { pageTable = try PageTable(of: dropper) }
+        let agent = try DestinationAgent(
+            userfaultfd: memory.takeUserfaultfd(),
+            ranges: ranges,
+            resident: resident,
+            aliases: aliases,
+            table: table,
+            prefetch: settings.prefetch,
+            faultThreads: settings.faultThreads,
+            resolvesInThread: resolvesInThread,
+            removals: removals,
+            pageTable: pageTable
+        ) { [events] in events.yield(.agent($0)) }
+        try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
+        lanesControl = control?.number
+        self.agent = agent
     }
 
     /// Takes the lanes of a link that rejoins.

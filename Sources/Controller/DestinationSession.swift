@@ -15,7 +15,8 @@ actor DestinationSession {
     enum Event: Sendable {
         case arrived(Handover<StreamSocket>, OpeningFrame)
         case control(Int, ControlLane.Event)
-        case prepared(Handover<PreparedGuest>)
+        case memory(Handover<WaitingMemory>)
+        case prepared(any Workload)
         case prepareFailed(reason: String)
         case probed(Int, floor: Report.Floor, Lanes)
         case agent(DestinationAgent.Event)
@@ -79,7 +80,11 @@ actor DestinationSession {
     var nonce = Nonce.zero
     var announcement: GuestAnnouncement?
     var table: RegionTable?
-    var prepared: Handover<PreparedGuest>?
+    /// The guest until its lanes are there.
+    var prepared: (any Workload)?
+    /// Memory and lanes, each until the other is there.
+    var waitingMemory: Handover<WaitingMemory>?
+    var waitingLanes: Lanes?
     var lanes: Lanes.Arriving
     var agent: DestinationAgent?
     var workload: (any Workload)?
@@ -153,10 +158,16 @@ actor DestinationSession {
             case .message(let message): receive(message)
             case .lost(let reason), .silent(let reason): lose(reason)
             }
+        case .memory(let memory):
+            guard !hasEnded else { return }
+            waitingMemory = memory
+            if waitingLanes != nil { serveArrivingMemory() }
         case .prepared(let guest):
             prepared = guest
             settlePreparation()
-        case .prepareFailed(let reason): perform(machine.memoryRefused(reason: reason))
+        case .prepareFailed(let reason):
+            waitingMemory = nil
+            perform(machine.memoryRefused(reason: reason))
         case .probed(let number, let floor, let lanes):
             guard number == control?.number else { return }
             self.floor = floor
@@ -249,6 +260,7 @@ actor DestinationSession {
         hasEnded = true
         timeline.note(.end)
         let failure = machine.state == .completed ? nil : machine.failureReason ?? "the migration failed"
+        workload?.settle(failure == nil ? .complete : .abandoned)
         // What was put into the control connection before leaves first.
         start("end") { [onEnd, work = hangUps] in
             work.join()
@@ -259,6 +271,7 @@ actor DestinationSession {
     /// Ends all three connections; the peer is told why.
     func hangUp(reason: String?) {
         agent?.detach()
+        waitingLanes = nil
         // Nothing is missing any more: the memory is the kernel's again.
         if machine.state == .completed {
             agent?.stop()

@@ -20,9 +20,10 @@ extension SourceSession {
         case .send(let message): send(message)
         case .proceed: perform(machine.proceed())
         case .stop:
-            timeline.note(.stopAsked)
             start("stop") { [workload, events] in
                 do {
+                    try workload.prepareToMove()
+                    events.yield(.stopBegun(at: MonotonicClock.now()))
                     try workload.stop()
                     events.yield(.stopped)
                 } catch {

@@ -18,6 +18,7 @@ actor SourceSession {
         case lanesJoined(Lanes)
         case control(Int, ControlLane.Event)
         case agent(SourceAgent.Event)
+        case stopBegun(at: UInt64)
         case stopped
         case stopFailed(reason: String)
         case saved([DeviceSet.Saved])
@@ -233,6 +234,7 @@ actor SourceSession {
         case .agent(.everyPageSent): perform(machine.allPagesSent())
         case .agent(.notReleased(let reason)): logger.warning("\(reason)")
         case .agent(.laneLost(let lane, let reason)): loseSoon("the \(lane) lane: \(reason)")
+        case .stopBegun(let time): timeline.note(.stopAsked, at: time)
         case .stopped:
             timeline.note(.stopped)
             if let last = workload.activity.lastOperation { timeline.note(.lastOperation, at: last) }

@@ -1,18 +1,22 @@
 public import LinuxSystem
 
-/// A place where a guest can arrive: this process's own memory, or that of a process that handed its userfaultfd over.
+/// A place where a guest can arrive: this process's own memory, or that of another process.
 public protocol Landing: Sendable {
-    /// Makes memory and a stopped workload for a guest. Its devices have loaded nothing yet.
+    /// Makes a stopped workload for a guest. Its devices have loaded nothing yet.
     ///
     /// Called on a thread that may block.
     ///
+    /// - Parameter onMemory: called once with the guest's memory: before this returns, or while its devices load.
     /// - Throws: why the guest cannot arrive here, in one line for a person.
-    func prepare(_ description: GuestDescription) throws -> PreparedGuest
+    func prepare(
+        _ description: GuestDescription,
+        onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
+    ) throws -> any Workload
 }
 
-/// A guest whose memory waits for its pages.
-public struct PreparedGuest: ~Copyable, Sendable {
-    /// Where the faults on the guest's memory are told.
+/// A guest's memory that waits for its pages.
+public struct WaitingMemory: ~Copyable, Sendable {
+    /// Where the faults on the memory are told.
     public let userfaultfd: Userfaultfd
     /// The memory, registered, in the order of the description's regions.
     public let ranges: [PageRange]
@@ -20,26 +24,26 @@ public struct PreparedGuest: ~Copyable, Sendable {
     public let aliases: [MemoryAlias?]
     /// Which pages have arrived, one bitmap a region.
     public let resident: [PageBitmap]
-    /// The guest itself.
-    public let workload: any Workload
     /// Whether a fault raises SIGBUS on the thread that touched the page, which then fetches it, instead of an event.
     public let resolvesInThread: Bool
+    /// The process that drops pages of it and tells so by the userfaultfd (EVENT_REMOVE); nil where none does.
+    public let dropper: Int32?
 
-    /// Makes a prepared guest out of its parts.
+    /// Makes a waiting memory out of its parts.
     public init(
         userfaultfd: consuming Userfaultfd,
         ranges: [PageRange],
         resident: [PageBitmap],
-        workload: any Workload,
         resolvesInThread: Bool = false,
-        aliases: [MemoryAlias?] = []
+        aliases: [MemoryAlias?] = [],
+        dropper: Int32? = nil
     ) {
         self.userfaultfd = userfaultfd
         self.ranges = ranges
         self.resident = resident
         self.aliases = aliases
-        self.workload = workload
         self.resolvesInThread = resolvesInThread
+        self.dropper = dropper
     }
 
     /// Gives the userfaultfd to whoever serves the faults.

@@ -6,7 +6,8 @@ public protocol Workload: AnyObject, Sendable {
     /// What a destination must know to make the same workload.
     var description: GuestDescription { get }
 
-    /// The memory it works in, region by region; nil where that is another process's.
+    /// The memory that can be sent from here, once it is stopped and its devices are saved, region by region; nil where
+    /// there is none in this process.
     var ownMemory: [MemoryRegion]? { get }
 
     /// The state that travels beside the memory.
@@ -21,6 +22,14 @@ public protocol Workload: AnyObject, Sendable {
     ///
     /// - Throws: when it cannot be stopped from here; then it runs on.
     func stop() throws
+
+    /// Does what takes long and can be done before it stops. Called while it runs, and is to move away.
+    ///
+    /// - Throws: why it cannot move; then it runs on.
+    func prepareToMove() throws
+
+    /// Says, once, how its arrival in this process has ended.
+    func settle(_ arrival: Arrival)
 
     /// Says whom to tell, instead of whom was said before, when the workload has ended by itself after it was started,
     /// with the reason: the process that it lives in is gone. A workload of this process never tells.
@@ -42,8 +51,22 @@ public protocol Workload: AnyObject, Sendable {
 }
 
 extension Workload {
+    /// Nothing takes long.
+    public func prepareToMove() throws {}
+
+    /// Nothing depends on it.
+    public func settle(_ arrival: Arrival) {}
+
     /// Nothing to tell of a workload that lives as long as this process.
     public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {}
+}
+
+/// How a workload's arrival has ended.
+public enum Arrival: Sendable {
+    /// It runs, and all of its memory is here.
+    case complete
+    /// It will never be started here: it runs elsewhere, or nowhere.
+    case abandoned
 }
 
 /// What a workload has done in one process. Times are of ``MonotonicClock``, in nanoseconds.

@@ -16,17 +16,17 @@ public struct KVMLanding: Landing {
     ///
     /// - Throws: ``KVMGuestError`` when there can be no such guest here; `SystemError` when the kernel refuses, such as
     ///   where /dev/kvm is missing.
-    public func prepare(_ description: GuestDescription) throws -> PreparedGuest {
+    public func prepare(
+        _ description: GuestDescription,
+        onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
+    ) throws -> any Workload {
         let configuration = try KVMConfiguration(description)
         let memory = try configuration.makeMemory()
         let resident = try PageBitmap(pageCount: memory.pageCount)
         let userfaultfd = try Userfaultfd(wished: .threadID)
         try userfaultfd.register(memory.range)
-        return PreparedGuest(
-            userfaultfd: userfaultfd,
-            ranges: [memory.range],
-            resident: [resident],
-            workload: try KVMWorkload(configuration, memory: memory, output: output)
-        )
+        let workload = try KVMWorkload(configuration, memory: memory, output: output)
+        onMemory(WaitingMemory(userfaultfd: userfaultfd, ranges: [memory.range], resident: [resident]))
+        return workload
     }
 }

@@ -174,6 +174,49 @@ public struct MemoryFile: ~Copyable, Sendable {
         self.byteCount = byteCount
     }
 
+    /// Writes bytes from its beginning on.
+    public func write(_ bytes: [UInt8]) throws(SystemError) {
+        let raw = descriptor.raw
+        var offset = 0
+        while offset < bytes.count {
+            offset += try attempt("write \(bytes.count) bytes to a memory file") { () throws(Errno) in
+                try kernel(.pwrite) {
+                    bytes[offset...].withUnsafeBytes { orErrno(pwrite(raw, $0.baseAddress, $0.count, off_t(offset))) }
+                }
+            }
+        }
+    }
+
+    /// Where another process can open it that may trace this one, such as one of the same user.
+    public var path: String { "/proc/\(getpid())/fd/\(descriptor.raw)" }
+
+    /// All bytes of it, also of one that others have made longer.
+    public func contents() throws(SystemError) -> [UInt8] {
+        let raw = descriptor.raw
+        return try attempt("read a memory file") { () throws(Errno) in
+            var bytes = [UInt8](repeating: 0, count: Int(try kernel(.lseek) { orErrno(lseek(raw, 0, SEEK_END)) }))
+            var offset = 0
+            while offset < bytes.count {
+                let count = try kernel(.pread) {
+                    bytes[offset...].withUnsafeMutableBytes {
+                        orErrno(pread(raw, $0.baseAddress, $0.count, off_t(offset)))
+                    }
+                }
+                guard count > 0 else { throw .ioError }
+                offset += count
+            }
+            return bytes
+        }
+    }
+
+    /// Takes the memory for all of it, so that nothing written to it has to wait for memory, or fails for want of it.
+    public func reserve() throws(SystemError) {
+        let raw = descriptor.raw
+        _ = try attempt("take \(byteCount >> 20) MiB for a memory file", advice: "free memory") { () throws(Errno) in
+            try kernel(.posixFallocate) { -posix_fallocate(raw, 0, off_t(byteCount)) }
+        }
+    }
+
     /// Takes over a memory file that another process has made.
     init(adopting descriptor: consuming OwnedDescriptor) throws(SystemError) {
         let raw = descriptor.raw

@@ -1,7 +1,7 @@
 import Glibc
 import SystemPackage
 
-/// A mapped range of whole pages that a workload works in and an agent moves.
+/// A mapped range of whole pages that a workload works in, or is copied to when it stops, and an agent moves.
 ///
 /// Both keep the object alive: the mapping goes when the last of them does.
 public final class MemoryRegion: Sendable {
@@ -12,6 +12,8 @@ public final class MemoryRegion: Sendable {
     /// Pages in the region.
     public let pageCount: Int
     private let mapping: Mapping
+    /// Whether it is a memory file's: dropping the mapping's pages alone would free nothing.
+    private let isFile: Bool
 
     /// Maps private anonymous memory of `pageCount` pages: of 4096 bytes, transparent huge pages off, or of 2 MiB, out of
     /// ``HugePagePool``.
@@ -20,12 +22,33 @@ public final class MemoryRegion: Sendable {
         self.name = name
         self.pageSize = pageSize
         self.pageCount = pageCount
+        isFile = false
         if pageSize == HugePagePool.pageSize {
             mapping = try Mapping(hugePages: pageCount)
         } else {
             mapping = try Mapping(anonymousBytes: pageSize * pageCount)
             try mapping.advise(.noHugePages)
         }
+    }
+
+    /// Maps a part of a memory file of small pages, shared with whoever else has the file.
+    ///
+    /// - Parameters:
+    ///   - pageSize: the pages that it is counted in: 4096 bytes or 2 MiB.
+    ///   - offset: where the part begins, in bytes; a multiple of 4096.
+    public init(
+        name: String,
+        pageSize: Int,
+        pageCount: Int,
+        of file: borrowing MemoryFile,
+        at offset: Int
+    ) throws(SystemError) {
+        precondition(pageSize == 4096 || pageSize == HugePagePool.pageSize, "no memory has pages of \(pageSize) bytes")
+        self.name = name
+        self.pageSize = pageSize
+        self.pageCount = pageCount
+        isFile = true
+        mapping = try Mapping(sharing: file.descriptor, from: UInt64(offset), byteCount: pageSize * pageCount)
     }
 
     /// Lets memory of small pages have transparent huge pages, and makes them one by one. Pieces that hold only zeros stay
@@ -61,7 +84,9 @@ public final class MemoryRegion: Sendable {
     public func discard(_ pages: Range<Int>) throws(SystemError) {
         let byteCount = pages.count * pageSize
         _ = try attempt("give \(byteCount) bytes of memory back") { () throws(Errno) in
-            try kernel(.madvise) { orErrno(madvise(page(pages.lowerBound), byteCount, MADV_DONTNEED)) }
+            try kernel(.madvise) {
+                orErrno(madvise(page(pages.lowerBound), byteCount, isFile ? MADV_REMOVE : MADV_DONTNEED))
+            }
         }
     }
 

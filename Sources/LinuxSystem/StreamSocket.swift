@@ -59,6 +59,17 @@ public struct StreamSocket: ~Copyable, Sendable {
         try prepareTCP()
     }
 
+    /// Makes two Unix sockets that are connected to each other.
+    public static func pair() throws(SystemError) -> (SharedSocket, SharedSocket) {
+        var ends: [CInt] = [-1, -1]
+        let type = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
+        _ = try attempt("make two sockets", advice: "raise `ulimit -n`") { () throws(Errno) in
+            try kernel(.socketpair) { orErrno(socketpair(AF_UNIX, type, 0, &ends)) }
+        }
+        let sockets = ends.map { SharedSocket(StreamSocket(OwnedDescriptor($0), peer: "the other end")) }
+        return (sockets[0], sockets[1])
+    }
+
     /// Sends all bytes.
     @inline(__always)
     public func send(_ bytes: UnsafeRawBufferPointer) throws(SystemError) {

@@ -9,9 +9,9 @@ package enum SystemCall: String, Sendable, Hashable {
     case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mkdirat, mlock, mmap, munmap, open, openat
     case pidfdOpen = "pidfd_open", pidfdSendSignal = "pidfd_send_signal", pipe2, poll
-    case posixFadvise = "posix_fadvise", posixSpawn = "posix_spawn", pread
-    case read, recv, recvmsg, renameat, send, sendmsg
-    case setsockopt, shutdown, socket, unlink, unlinkat, userfaultfd, waitid, waitpid, write
+    case posixFadvise = "posix_fadvise", posixFallocate = "posix_fallocate", posixSpawn = "posix_spawn", pread
+    case pwrite, read, recv, recvmsg, renameat, send, sendmsg
+    case setsockopt, shutdown, socket, socketpair, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"
     case kvmCheckExtension = "KVM_CHECK_EXTENSION", kvmCreate = "KVM_CREATE_…", kvmGet = "KVM_GET_…"
     case kvmSet = "KVM_SET_…", kvmRun = "KVM_RUN"

@@ -23,7 +23,10 @@ public struct BuiltInLanding: Landing {
     ///
     /// - Throws: ``WorkloadError`` when the description is not understood or the host has too little memory;
     ///   `SystemError` when the kernel refuses.
-    public func prepare(_ description: GuestDescription) throws -> PreparedGuest {
+    public func prepare(
+        _ description: GuestDescription,
+        onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
+    ) throws -> any Workload {
         let configuration = try WorkloadConfiguration(description)
         for case .hook(let path) in configuration.devices where !hooks.contains(path) {
             // Whoever reaches the migration port would choose what runs here.
@@ -36,12 +39,15 @@ public struct BuiltInLanding: Landing {
             return GuestRegion(memory: memory, resident: try PageBitmap(pageCount: shape.pageCount))
         }
         for region in regions { try userfaultfd.register(region.memory.range) }
-        return PreparedGuest(
-            userfaultfd: userfaultfd,
-            ranges: regions.map(\.memory.range),
-            resident: regions.compactMap(\.resident),
-            workload: try BuiltInWorkload(configuration, regions: regions, origin: .arriving, witness: witness),
-            resolvesInThread: resolvesInThread
+        let workload = try BuiltInWorkload(configuration, regions: regions, origin: .arriving, witness: witness)
+        onMemory(
+            WaitingMemory(
+                userfaultfd: userfaultfd,
+                ranges: regions.map(\.memory.range),
+                resident: regions.compactMap(\.resident),
+                resolvesInThread: resolvesInThread
+            )
         )
+        return workload
     }
 }

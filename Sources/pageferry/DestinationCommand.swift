@@ -4,6 +4,7 @@ import Controller
 import Guest
 import KVMGuest
 import LinuxSystem
+import MicroVMGuest
 import Workloads
 
 /// Waits for a workload and runs it.
@@ -42,6 +43,14 @@ struct DestinationCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "Let a microVM arrive in a Firecracker that was just started.",
+            valueName: "firecracker:api-socket"
+        )
+    )
+    var guest: GuestOption?
+
+    @Option(
+        help: ArgumentHelp(
             "Let the device hook:PATH of a workload that arrives run this program; may be repeated.",
             valueName: "path"
         )
@@ -51,6 +60,12 @@ struct DestinationCommand: AsyncParsableCommand {
     func validate() throws {
         if let listen, case .unix = listen {
             throw ValidationError("a source reaches a destination by TCP only, not at \(listen); give HOST:PORT")
+        }
+        if guest != nil, attach != nil {
+            throw ValidationError("a workload arrives in one place: give --guest or --attach")
+        }
+        if guest != nil, faultOptions.inThread {
+            throw ValidationError("--in-thread is for built-in workloads; the kernel touches a microVM's memory")
         }
         guard let attach else { return }
         guard !faultOptions.inThread else {
@@ -76,6 +91,7 @@ struct DestinationCommand: AsyncParsableCommand {
         defer { attached?.close() }
         let landing: any Landing =
             try attached
+            ?? guest.map { MicroVMLanding(socketPath: $0.socketPath, logger: logger) }
             ?? HostLanding(
                 builtIn: BuiltInLanding(
                     allowingHooks: Set(allowHook),

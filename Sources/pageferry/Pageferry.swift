@@ -10,7 +10,7 @@ struct Pageferry: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
             RecoverCommand.self, ContCommand.self, StatusCommand.self, ServeCommand.self, AttachCommand.self,
-            AttachWorkerCommand.self, WorkingSetCommand.self, BenchCommand.self,
+            AttachWorkerCommand.self, MicroVMKeeperCommand.self, WorkingSetCommand.self, BenchCommand.self,
             ProbeCommand.self,
         ]
     )

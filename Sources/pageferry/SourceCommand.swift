@@ -2,6 +2,7 @@ import ArgumentParser
 import Controller
 import Guest
 import KVMGuest
+import MicroVMGuest
 import Workloads
 
 /// Runs a workload that can be moved away.
@@ -10,13 +11,22 @@ struct SourceCommand: AsyncParsableCommand {
         commandName: "source",
         abstract: "Run a workload that can be moved away.",
         discussion: """
-            The workload runs at once. Example:
+            The workload runs at once; a microVM of Firecracker runs already. Examples:
 
               pageferry source --qmp /run/a.sock --workload zipf --memory 1GiB --threads 2
+              pageferry source --qmp /run/a.sock --guest firecracker:/run/vm.sock
             """
     )
 
     @OptionGroup var agentOptions: AgentOptions
+    @Option(
+        help: ArgumentHelp(
+            "Instead of a workload of its own: a microVM of Firecracker that runs.",
+            valueName: "firecracker:api-socket"
+        )
+    )
+    var guest: GuestOption?
+
     @OptionGroup var workloadOptions: WorkloadOptions
     @OptionGroup var serialOption: SerialOption
     @OptionGroup var pushOptions: PushOptions
@@ -30,6 +40,9 @@ struct SourceCommand: AsyncParsableCommand {
     var onStartFailure = StartFailureOption.resume
 
     func validate() throws {
+        if guest != nil, try workloadOptions.arguments != WorkloadOptions.parse([]).arguments {
+            throw ValidationError("--guest names what moves; it goes with no option of a workload")
+        }
         try serialOption.validate(for: workloadOptions.workload)
     }
 
@@ -38,7 +51,12 @@ struct SourceCommand: AsyncParsableCommand {
         let logger = agentOptions.service.logger("source")
         let witness = try agentOptions.makeWitness()
         let serial = try serialOption.open()
-        let workload = try workloadOptions.makeWorkload(witness: witness, serial: serial)
+        let workload: any Workload =
+            if let guest {
+                try MicroVM(runningAt: guest.socketPath, logger: logger)
+            } else {
+                try workloadOptions.makeWorkload(witness: witness, serial: serial)
+            }
         var configuration = try agentOptions.configuration()
         pushOptions.fill(&configuration)
         configuration.afterStartRefusal = onStartFailure.policy

@@ -26,7 +26,10 @@ final class TestLanding: Landing {
 
     var workload: TestWorkload? { landed.withLock(\.self) }
 
-    func prepare(_ description: GuestDescription) throws -> PreparedGuest {
+    func prepare(
+        _ description: GuestDescription,
+        onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
+    ) throws -> any Workload {
         let pages = description.regions.reduce(0) { $0 + $1.pageCount }
         guard pages <= maxPages else { throw TooLarge(pages: pages) }
         let userfaultfd = try Userfaultfd()
@@ -42,12 +45,14 @@ final class TestLanding: Landing {
         )
         configure(workload)
         landed.withLock { $0 = workload }
-        return PreparedGuest(
-            userfaultfd: userfaultfd,
-            ranges: regions.map(\.range),
-            resident: try regions.map { try PageBitmap(pageCount: $0.pageCount) },
-            workload: workload
+        onMemory(
+            WaitingMemory(
+                userfaultfd: userfaultfd,
+                ranges: regions.map(\.range),
+                resident: try regions.map { try PageBitmap(pageCount: $0.pageCount) }
+            )
         )
+        return workload
     }
 
     /// Missing pages read as zeros from now on.

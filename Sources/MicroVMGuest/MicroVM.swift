@@ -1,0 +1,117 @@
+public import Guest
+public import LinuxSystem
+public import Logging
+import Firecracker
+import Synchronization
+public import Telemetry
+
+/// A microVM of Firecracker, driven through its API: it leaves by a snapshot, and arrives by the restoring of one.
+///
+/// The whole memory is copied while it is stopped, into a memory file, out of which a source sends it.
+public final class MicroVM: Workload {
+    /// What makes it what it is.
+    public let description: GuestDescription
+    /// Its only device is everything but the memory: `vmstate`, Firecracker's own file.
+    public let devices: DeviceSet
+
+    private let host: FirecrackerHost
+    private let state: MicroVMState
+    private let image: SnapshotImage
+    private let current = Mutex(WorkloadActivity())
+
+    /// Takes over a microVM that runs.
+    ///
+    /// - Parameter socketPath: Firecracker's API socket.
+    /// - Throws: ``MicroVMError`` if there is none that runs, or another agent has it.
+    public convenience init(runningAt socketPath: String, logger: Logger) throws {
+        let host = try FirecrackerHost(at: socketPath)
+        switch try host.api.instance().state {
+        case .running: break
+        case .notStarted: throw MicroVMError("there is no microVM at \(socketPath); boot it first")
+        case .paused:
+            throw MicroVMError(
+                "\(host.name) is paused, and may run on another host; if that cannot be, resume it by its API first"
+            )
+        }
+        let configuration = try MicroVMConfiguration(firecracker: host.api.version(), machine: host.api.machine())
+        try self.init(configuration, host, logger: logger)
+        current.withLock { $0.isRunning = true }
+        try host.watchEnd()
+    }
+
+    /// Makes one that is stopped, or is to come.
+    ///
+    /// - Parameter onMemory: of one that is to come, told of its memory while it loads.
+    init(
+        _ configuration: MicroVMConfiguration,
+        _ host: FirecrackerHost,
+        onMemory: MicroVMState.OnMemory? = nil,
+        logger: Logger
+    ) throws {
+        self.host = host
+        description = configuration.description
+        image = try SnapshotImage(of: configuration)
+        state = MicroVMState(of: host, configuration, image: image, onMemory: onMemory, logger: logger)
+        devices = DeviceSet([state])
+    }
+
+    /// The snapshot's memory.
+    public var ownMemory: [MemoryRegion]? { image.regions }
+
+    /// Takes the memory that the snapshot needs, before the microVM waits for that. From now on until another side may
+    /// start it, it goes on if this process ends.
+    public func prepareToMove() throws {
+        try image.reserve()
+        try state.keep(.resume)
+    }
+
+    /// Lets it go on; one that was not stopped here does already.
+    public func run(_ permit: consuming RunPermit) throws {
+        guard !activity.isRunning else { return }
+        try host.watchEnd()
+        try host.resume()
+        current.withLock { activity in
+            activity.isRunning = true
+            activity.firstOperation = MonotonicClock.now()
+        }
+        state.letGo(.resume)
+        image.discard()
+    }
+
+    /// Pauses it.
+    public func stop() throws {
+        guard activity.isRunning else { return }
+        // It executes until some moment behind this one.
+        let before = MonotonicClock.now()
+        try host.pause()
+        current.withLock { activity in
+            activity.isRunning = false
+            activity.lastOperation = before
+        }
+    }
+
+    /// Lets Firecracker go on without this process, or ends it: what was loaded into it is to run nowhere else.
+    public func settle(_ arrival: Arrival) {
+        state.settle(arrival)
+    }
+
+    /// Says whom to tell when Firecracker has ended.
+    public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {
+        host.watched.onEnd { [weak self] reason in
+            self?.current.withLock { $0.isRunning = false }
+            tell(reason)
+        }
+    }
+
+    /// Without operations, which nobody counts.
+    public var activity: WorkloadActivity { current.withLock(\.self) }
+
+    /// Unknown: the kernel waits for absent pages on behalf of the guest.
+    public var stalls: [LatencyRecorder] { [] }
+
+    /// Unknown.
+    public var blockedNanoseconds: UInt64? { nil }
+
+    /// Nobody knows what its pages should hold.
+    public func verify() -> Verification? { nil }
+}

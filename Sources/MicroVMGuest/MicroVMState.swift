@@ -1,0 +1,139 @@
+import Attachments
+import Firecracker
+import Guest
+import LinuxSystem
+import Logging
+import Synchronization
+
+/// Everything of a microVM but its memory, as Firecracker saves and loads it.
+final class MicroVMState: Device {
+    typealias OnMemory = @Sendable (consuming WaitingMemory) -> Void
+
+    let name = "vmstate"
+    private let host: FirecrackerHost
+    private let configuration: MicroVMConfiguration
+    private let image: SnapshotImage
+    private let logger: Logger
+    /// Of a microVM that is to come, until it does.
+    private let onMemory: Mutex<OnMemory?>
+    private let keepers = Mutex<[MicroVMKeeper.Care: MicroVMKeeper]>([:])
+
+    init(
+        of host: FirecrackerHost,
+        _ configuration: MicroVMConfiguration,
+        image: SnapshotImage,
+        onMemory: OnMemory?,
+        logger: Logger
+    ) {
+        self.host = host
+        self.configuration = configuration
+        self.image = image
+        self.onMemory = Mutex(onMemory)
+        self.logger = logger
+    }
+
+    /// Makes the snapshot, memory and all.
+    func save() throws -> [UInt8] {
+        let file = try MemoryFile(name: "pageferry-vmstate", byteCount: 0)
+        try host.api.createSnapshot(state: file.path, memory: image.file.path)
+        return try file.contents()
+    }
+
+    /// Restores the snapshot. Firecracker hands its memory over meanwhile, and touches some of it.
+    func load(_ state: [UInt8]) throws {
+        guard let onMemory = onMemory.withLock({ $0.take() }) else {
+            throw MicroVMError("\(host.name) has loaded a snapshot before; start another Firecracker")
+        }
+        try keep(.kill)
+        let file = try MemoryFile(name: "pageferry-vmstate", byteCount: 0)
+        try file.write(state)
+        let handOff = try HandOffPoint()
+        try handOff.receive { [host, configuration] socket in
+            do {
+                try onMemory(MicroVMState.memory(of: FirecrackerGuest(from: socket), in: host, for: configuration))
+            } catch {
+                // It would wait for its pages for ever.
+                host.kill()
+                throw error
+            }
+        }
+        do {
+            try host.api.loadSnapshot(state: file.path, memory: .handler(socketPath: handOff.path), resume: false)
+        } catch {
+            throw handOff.end() ?? error
+        }
+        if let failure = handOff.end() { throw failure }
+    }
+
+    /// The memory that was handed over, as it was announced.
+    private static func memory(
+        of guest: consuming FirecrackerGuest,
+        in host: FirecrackerHost,
+        for configuration: MicroVMConfiguration
+    ) throws -> WaitingMemory {
+        guard guest.process.id == host.watched.process.id else {
+            throw MicroVMError("process \(guest.process.id) handed memory over in the place of \(host.name)")
+        }
+        let regions = guest.handOff.regions
+        let ranges = configuration.pieces.compactMap { piece in
+            regions.lazy.compactMap { $0.range(of: piece, pageSize: configuration.pageSize) }.first
+        }
+        guard ranges.count == configuration.pieces.count,
+            regions.reduce(0, { $0 + $1.range.byteCount }) == configuration.byteCount
+        else {
+            let told = regions.map { "\($0.range.byteCount) bytes from \($0.offset) on" }.joined(separator: ", ")
+            throw MicroVMError("\(host.name) has other memory than the one that moves: \(told)")
+        }
+        let resident = try ranges.map { try PageBitmap(pageCount: $0.pageCount) }
+        return WaitingMemory(
+            userfaultfd: guest.takeUserfaultfd(),
+            ranges: ranges,
+            resident: resident,
+            dropper: host.watched.process.id
+        )
+    }
+
+    /// Has it seen to if this process ends before ``letGo(_:)``.
+    func keep(_ care: MicroVMKeeper.Care) throws {
+        letGo(care)
+        let keeper = try MicroVMKeeper(care, of: host, logLevel: logger.logLevel)
+        keepers.withLock { $0[care] = keeper }
+    }
+
+    /// From now on nobody does.
+    ///
+    /// - Returns: whether somebody did.
+    @discardableResult
+    func letGo(_ care: MicroVMKeeper.Care) -> Bool {
+        guard let keeper = keepers.withLock({ $0.removeValue(forKey: care) }) else { return false }
+        keeper.letGo()
+        return true
+    }
+
+    /// The other side may start it from now on.
+    func release() {
+        letGo(.resume)
+    }
+
+    /// How its arrival has ended: either way nobody is to be kept from running it, or running it without its pages.
+    func settle(_ arrival: Arrival) {
+        if case .abandoned = arrival, keepers.withLock({ $0[.kill] != nil }) {
+            logger.notice("\(host.name) has loaded what does not run here, and is killed")
+            host.kill()
+        }
+        letGo(.kill)
+    }
+}
+
+extension FirecrackerHandOff.Region {
+    /// Where a piece of the memory file is, if it lies in this region.
+    fileprivate func range(of piece: Range<Int>, pageSize: Int) -> PageRange? {
+        let (begin, end) = (UInt64(piece.lowerBound), UInt64(piece.upperBound))
+        guard range.pageSize == pageSize, begin >= offset, end <= offset + range.byteCount else { return nil }
+        return PageRange(
+            address: range.address + begin - offset,
+            pageSize: pageSize,
+            pageCount: piece.count / pageSize
+        )
+    }
+}

@@ -1,0 +1,29 @@
+import ArgumentParser
+import LinuxSystem
+import Logging
+import MicroVMGuest
+
+/// Sees to a microVM whose agent ends too early, in a process that the agent starts.
+struct MicroVMKeeperCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: MicroVMKeeper.command, shouldDisplay: false)
+
+    @Option
+    var logLevel = Logger.Level.notice
+
+    @Argument(transform: { text in
+        guard let care = MicroVMKeeper.Care(rawValue: text) else { throw ValidationError("it is kill or resume") }
+        return care
+    })
+    var care: MicroVMKeeper.Care
+
+    @Argument
+    var process: Int32
+
+    @Argument
+    var socketPath: String
+
+    func run() throws {
+        let logger = LineLog.logger(care == .kill ? "destination" : "source", logLevel)
+        try MicroVMKeeper.run(care, process: process, at: socketPath, Inherited(), logger: logger)
+    }
+}
