@@ -127,6 +127,12 @@ let package = Package(
 
         .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
         .target(name: "LogLines", dependencies: [logging], path: "Tests/LogLines", swiftSettings: settings),
+        .target(
+            name: "LandedGuest",
+            dependencies: ["Guest", "LinuxSystem"],
+            path: "Tests/LandedGuest",
+            swiftSettings: settings
+        ),
         .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
         .target(
             name: "FirecrackerRig",
@@ -138,8 +144,8 @@ let package = Package(
         tests(of: "LinuxSystem", ["HugePages", "OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
         tests(of: "Guest"),
         tests(of: "Telemetry"),
-        tests(of: "Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
-        tests(of: "KVMGuest", ["Guest", "LinuxSystem"]),
+        tests(of: "Workloads", ["Guest", "LandedGuest", "LinuxSystem", "Telemetry"]),
+        tests(of: "KVMGuest", ["Guest", "LandedGuest", "LinuxSystem"]),
         .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
         tests(
             of: "RunLease",
@@ -167,7 +173,7 @@ let package = Package(
         tests(
             of: "Attachments",
             [
-                "Guest", "LinuxSystem", "HugePages", "LogLines", "OwnThread", logging,
+                "Guest", "LandedGuest", "LinuxSystem", "HugePages", "LogLines", "OwnThread", logging,
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
@@ -182,7 +188,7 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "pageferry", "Connections", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol",
+                "pageferry", "Connections", "Firecracker", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol",
                 "SnapshotClient",
                 "HugePages", "WorkingSet", logging,
             ],

@@ -8,7 +8,8 @@ final class HandOffPoint: Sendable {
     private let receiver = ThreadGroup()
     private let outcome = Mutex(Outcome.nobodyCame)
 
-    private enum Outcome {
+    /// What has come of it.
+    enum Outcome {
         case nobodyCame, received
         case failed(any Error)
     }
@@ -37,15 +38,9 @@ final class HandOffPoint: Sendable {
     }
 
     /// Takes nobody any more.
-    ///
-    /// - Returns: why nothing was received; nil if it was.
-    func end() -> (any Error)? {
+    func end() -> Outcome {
         listener.shutdown()
         receiver.join()
-        switch outcome.withLock({ $0 }) {
-        case .received: return nil
-        case .failed(let error): return error
-        case .nobodyCame: return MicroVMError("the microVM's memory was not handed over")
-        }
+        return outcome.withLock { $0 }
     }
 }

@@ -60,9 +60,14 @@ final class MicroVMState: Device {
         do {
             try host.api.loadSnapshot(state: file.path, memory: .handler(socketPath: handOff.path), resume: false)
         } catch {
-            throw handOff.end() ?? error
+            if case .failed(let reason) = handOff.end() { throw reason }
+            throw error
         }
-        if let failure = handOff.end() { throw failure }
+        switch handOff.end() {
+        case .received: return
+        case .failed(let reason): throw reason
+        case .nobodyCame: throw MicroVMError("\(host.name) has loaded its snapshot and handed no memory over")
+        }
     }
 
     /// The memory that was handed over, as it was announced.

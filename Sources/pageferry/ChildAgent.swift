@@ -2,7 +2,7 @@ import Foundation
 import LinuxSystem
 import Orchestration
 
-/// An agent in a process of its own, which ends when this process does, however it ends.
+/// An agent in a process of its own.
 final class ChildAgent: Sendable {
     /// Seconds for an agent to leave after it was told to.
     private static let quitTimeout = 10.0
@@ -16,15 +16,22 @@ final class ChildAgent: Sendable {
 
     /// Starts `pageferry NAME` with arguments.
     ///
-    /// - Parameter folder: where its control socket is made.
-    init(_ name: String, in folder: String, _ arguments: [String]) throws {
+    /// - Parameters:
+    ///   - folder: where its control socket is made.
+    ///   - endsWithUs: whether it ends when this process does, however that ends.
+    init(_ name: String, in folder: String, _ arguments: [String], endsWithUs: Bool = true) throws {
         self.name = name
         let socket = "\(folder)/\(name).sock"
         address = .unix(path: socket)
         process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = [name, "--qmp", socket, "--log-level", "warning", "--end-with-input"] + arguments
-        process.standardInput = lifeline
+        process.arguments = [name, "--qmp", socket, "--log-level", "warning"] + arguments
+        if endsWithUs {
+            process.arguments?.append("--end-with-input")
+            process.standardInput = lifeline
+        } else {
+            process.standardInput = FileHandle.nullDevice
+        }
         process.standardOutput = output
         try process.run()
     }

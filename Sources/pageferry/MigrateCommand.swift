@@ -10,9 +10,11 @@ struct MigrateCommand: AsyncParsableCommand {
         commandName: "migrate",
         abstract: "Move a workload from one agent to another, and report.",
         discussion: """
-            Both agents' control sockets must be in reach. Example:
+            Both agents' control sockets must be in reach. A microVM of Firecracker on this host needs no agent before:
+            one is started for it. Examples:
 
               pageferry migrate --source /run/a.sock --destination /run/b.sock --uri tcp:10.0.0.2:7000
+              pageferry migrate --guest firecracker:/run/vm.sock --destination /tmp/b.sock --uri tcp:10.0.0.2:7000
             """
     )
 
@@ -20,7 +22,15 @@ struct MigrateCommand: AsyncParsableCommand {
         help: ArgumentHelp("The control socket of the agent with the workload.", valueName: "address"),
         transform: readAddress
     )
-    var source: SocketAddress
+    var source: SocketAddress?
+
+    @Option(
+        help: ArgumentHelp(
+            "Instead of --source: a microVM of Firecracker on this host.",
+            valueName: "firecracker:api-socket"
+        )
+    )
+    var guest: GuestOption?
 
     @Option(
         help: ArgumentHelp("The control socket of the agent that is to have it.", valueName: "address"),
@@ -47,13 +57,30 @@ struct MigrateCommand: AsyncParsableCommand {
     var json = false
 
     func validate() throws {
+        guard (source == nil) != (guest == nil) else {
+            throw ValidationError("say what is to move: --source with an agent, or --guest")
+        }
         if let uri, case .unix = uri {
             throw ValidationError("a source reaches a destination by TCP only, not at \(uri); give tcp:HOST:PORT")
         }
     }
 
     func run() async throws {
-        let migration = try await Migration(source: AgentClient(source), destination: AgentClient(destination))
+        if let source { return try await move(AgentClient(source)) }
+        guard let guest else { return }
+        let agent = try await GuestAgent(of: guest)
+        do {
+            try await move(agent.client)
+        } catch {
+            await agent.leave()
+            throw error
+        }
+        await agent.leave()
+    }
+
+    /// Moves what an agent has.
+    private func move(_ source: AgentClient) async throws {
+        let migration = try await Migration(source: source, destination: AgentClient(destination))
         if let uri, let listening = try await migration.destination.listeningAddress(), listening != uri.description {
             // A tunnel, say; otherwise this is the reason why nobody is there.
             let note = "pageferry: the destination listens at \(listening), and is looked for at \(uri)\n"

@@ -47,6 +47,8 @@ struct ReportTable {
 
     private var operations: String {
         let work = report.workload
+        // Nobody counts what a guest of another program does.
+        guard work.opsSource > 0 || work.opsDestination > 0 else { return "\(work.name): none were counted" }
         var text = "\(work.name): \(work.opsSource) on the source, \(work.opsDestination) on the destination"
         if work.opsAfterTakeBack > 0 {
             text += "; \(work.opsAfterTakeBack) on the source after it took the workload back"

@@ -1,5 +1,6 @@
 import Glibc
 @_spi(Controller) import Guest
+import LandedGuest
 import LinuxSystem
 import LogLines
 import OwnThread
@@ -194,14 +195,14 @@ struct AttachedWorkloadTests {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
-        do { _ = try site.landing.prepare(Site.guest(pageCounts: [4])) }
-        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
-        #expect(prepared.ranges == process.regions.map(\.range))
+        do { _ = try site.landing.land(Site.guest(pageCounts: [4])) }
+        let prepared = try site.landing.land(Site.guest(pageCounts: [4]))
+        #expect(prepared.memory.ranges == process.regions.map(\.range))
         // Its memory is still registered: what is missing does not read as zeros.
         let content = try MemoryRegion(name: "content", pageCount: 1)
         content.base.storeBytes(of: 8, as: UInt8.self)
         let address = process.regions[0].range.address
-        #expect(prepared.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+        #expect(prepared.memory.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
         #expect(process.regions[0].page(0).load(as: UInt8.self) == 8)
     }
 
@@ -211,13 +212,13 @@ struct AttachedWorkloadTests {
         let first = try site.attach()
         let second: AttachingProcess
         do {
-            let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
-            #expect(prepared.ranges == first.regions.map(\.range))
+            let prepared = try site.landing.land(Site.guest(pageCounts: [4]))
+            #expect(prepared.memory.ranges == first.regions.map(\.range))
             second = try site.attach()
         }
         #expect(try first.nextOrder()?.refusal == "another process has attached")
-        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
-        #expect(prepared.ranges == second.regions.map(\.range))
+        let prepared = try site.landing.land(Site.guest(pageCounts: [4]))
+        #expect(prepared.memory.ranges == second.regions.map(\.range))
     }
 
     @Test func `a process that was told of a device takes no other guest`() async throws {
@@ -241,7 +242,7 @@ struct AttachedWorkloadTests {
         defer { site.end() }
         _ = try site.attach(pageCounts: [512])
         let guest = Site.guest(pageCounts: [1], pageSize: 2 << 20)
-        #expect(throws: AttachmentError.self) { _ = try site.landing.prepare(guest) }
+        #expect(throws: AttachmentError.self) { _ = try site.landing.land(guest) }
     }
 
     @Test func `the process that attached last is used and the one before is told`() throws {
@@ -250,8 +251,8 @@ struct AttachedWorkloadTests {
         let first = try site.attach()
         let second = try site.attach()
         #expect(try first.nextOrder()?.refusal == "another process has attached")
-        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
-        #expect(prepared.ranges == second.regions.map(\.range))
+        let prepared = try site.landing.land(Site.guest(pageCounts: [4]))
+        #expect(prepared.memory.ranges == second.regions.map(\.range))
     }
 
     @Test func `a process that attaches while a migration waits is used`() throws {

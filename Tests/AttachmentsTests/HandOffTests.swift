@@ -1,5 +1,6 @@
 import Glibc
 import Guest
+import LandedGuest
 import LinuxSystem
 import LogLines
 import OwnThread
@@ -13,15 +14,15 @@ struct HandOffTests {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach(pageCounts: [4, 7])
-        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4, 7]))
-        #expect(prepared.ranges == process.regions.map(\.range))
-        #expect(prepared.resident.map(\.pageCount) == [4, 7])
-        #expect(prepared.resident.allSatisfy { $0.count == 0 })
+        let prepared = try site.landing.land(Site.guest(pageCounts: [4, 7]))
+        #expect(prepared.memory.ranges == process.regions.map(\.range))
+        #expect(prepared.memory.resident.map(\.pageCount) == [4, 7])
+        #expect(prepared.memory.resident.allSatisfy { $0.count == 0 })
         // The userfaultfd is the process's: pages placed by it arrive there.
         let content = try MemoryRegion(name: "content", pageCount: 1)
         content.base.storeBytes(of: 8, as: UInt8.self)
         let address = process.regions[1].range.address(ofPage: 6)
-        #expect(prepared.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+        #expect(prepared.memory.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
         #expect(process.regions[1].page(6).load(as: UInt8.self) == 8)
     }
 
@@ -31,12 +32,12 @@ struct HandOffTests {
         let process = try AttachingProcess(at: site.path)
         try process.handOver(AttachingProcess.handOff(pageSize: 2 << 20, [(address: 4 << 20, byteCount: 8 << 20)]))
         let small = Site.guest(pageCounts: [4])
-        let error = try #require(throws: AttachmentError.self) { _ = try site.landing.prepare(small) }
+        let error = try #require(throws: AttachmentError.self) { _ = try site.landing.land(small) }
         #expect(error.description.hasSuffix("have 4 pages of 2097152 bytes, the guest's 4 pages of 4096 bytes"))
         var huge = small
         huge.regions[0].pageSize = 2 << 20
-        let prepared = try site.landing.prepare(huge)
-        #expect(prepared.ranges == [PageRange(address: 4 << 20, pageSize: 2 << 20, pageCount: 4)])
+        let prepared = try site.landing.land(huge)
+        #expect(prepared.memory.ranges == [PageRange(address: 4 << 20, pageSize: 2 << 20, pageCount: 4)])
     }
 
     /// A hand-off that is refused, and a part of the reason.

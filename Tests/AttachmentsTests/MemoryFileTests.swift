@@ -1,6 +1,7 @@
 import Glibc
 import Guest
 import HugePages
+import LandedGuest
 import LinuxSystem
 import LogLines
 import OwnThread
@@ -60,9 +61,9 @@ struct MemoryFileTests {
             let shared = try Shared(pageCount: 4, pageSize: pageSize)
             let socket = try shared.handOver(to: site)
             #expect(site.log.first(containing: "has attached") != nil)
-            let prepared = try site.landing.prepare(Site.guest(pageCounts: [4], pageSize: pageSize))
-            try #require(prepared.ranges == [shared.range] && prepared.aliases.count == 1)
-            let alias = try #require(prepared.aliases[0])
+            let prepared = try site.landing.land(Site.guest(pageCounts: [4], pageSize: pageSize))
+            try #require(prepared.memory.ranges == [shared.range] && prepared.memory.aliases.count == 1)
+            let alias = try #require(prepared.memory.aliases[0])
             // In the file by this, and in no mapping.
             try alias.zero(pageSize..<pageSize + 1)
             let page = shared.mapping.base + Int(shared.offset) + pageSize
@@ -74,10 +75,10 @@ struct MemoryFileTests {
                 hasRead.flag.raise()
             }
             var events = Userfaultfd.EventBuffer(capacity: 1)
-            #expect(try prepared.userfaultfd.wait(or: hasRead.flag) == .events)
-            try prepared.userfaultfd.read(into: &events)
-            #expect(prepared.userfaultfd.map(second, byteCount: pageSize) == .placed(bytes: pageSize))
-            #expect(prepared.userfaultfd.map(second, byteCount: pageSize) == .present)
+            #expect(try prepared.memory.userfaultfd.wait(or: hasRead.flag) == .events)
+            try prepared.memory.userfaultfd.read(into: &events)
+            #expect(prepared.memory.userfaultfd.map(second, byteCount: pageSize) == .placed(bytes: pageSize))
+            #expect(prepared.memory.userfaultfd.map(second, byteCount: pageSize) == .present)
             reader.join()
             socket.shutdown()
         }
@@ -95,9 +96,9 @@ struct MemoryFileTests {
             )
         )
         #expect(site.log.first(containing: "has attached") != nil)
-        let prepared = try site.landing.prepare(Site.guest(pageCounts: [4]))
-        #expect(prepared.ranges == [range])
-        #expect(prepared.aliases.allSatisfy { $0 == nil })
+        let prepared = try site.landing.land(Site.guest(pageCounts: [4]))
+        #expect(prepared.memory.ranges == [range])
+        #expect(prepared.memory.aliases.allSatisfy { $0 == nil })
     }
 
     @Test func `a region that is no shared mapping is refused`() throws {

@@ -1,5 +1,6 @@
 import Glibc
 import Guest
+import LandedGuest
 import LinuxSystem
 import LogLines
 
@@ -49,7 +50,7 @@ final class Site: Sendable {
 
     /// The workload of a guest that fits the process which has attached.
     func workload(pageCounts: [Int] = [4]) throws -> any Workload {
-        let prepared = try landing.prepare(Self.guest(pageCounts: pageCounts))
+        let prepared = try landing.land(Self.guest(pageCounts: pageCounts))
         return prepared.workload
     }
 }

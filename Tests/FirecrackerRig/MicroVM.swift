@@ -10,14 +10,16 @@ public final class MicroVM: Sendable {
 
     /// Starts a Firecracker that has no microVM yet.
     ///
-    /// - Parameter folder: a folder of the test's own, whose path has 90 bytes at most: for its API socket.
-    public init(in folder: String) throws {
+    /// - Parameters:
+    ///   - folder: a folder of the test's own, whose path has 90 bytes at most: for its API socket.
+    ///   - prefix: a program that becomes Firecracker, and its arguments before Firecracker's own.
+    public init(in folder: String, startedBy prefix: [String] = []) throws {
         let name = "api-\(UInt32.random(in: 0...UInt32.max)).sock"
         api = FirecrackerAPI(socketPath: "\(folder)/\(name)", timeout: .seconds(30))
-        guest = try GuestProcess(
-            FirecrackerProgram.found.get(),
-            ["--api-sock", api.socketPath, "--log-path", "/dev/stderr", "--level", "Info"]
-        )
+        let command =
+            prefix + [try FirecrackerProgram.found.get()]
+            + ["--api-sock", api.socketPath, "--log-path", "/dev/stderr", "--level", "Info"]
+        guest = try GuestProcess(command[0], Array(command.dropFirst()))
         let deadline = Date(timeIntervalSinceNow: 30)
         while !(try guest.log.line(before: deadline).contains("API server started")) {}
     }

@@ -1,4 +1,5 @@
 import Guest
+import LandedGuest
 import Testing
 
 @testable import KVMGuest
@@ -35,7 +36,7 @@ struct ConfigurationTests {
         description.regions[0].pageCount += 1
         #expect(throws: KVMGuestError.self) { try KVMConfiguration(description) }
         description.configuration = Array("{}".utf8)
-        let error = #expect(throws: KVMGuestError.self) { _ = try KVMLanding().prepare(description) }
+        let error = #expect(throws: KVMGuestError.self) { _ = try KVMLanding().land(description) }
         #expect("\(error, default: "")".hasPrefix("the guest's configuration cannot be read: "))
     }
 }

@@ -1,5 +1,6 @@
 import Glibc
 import Guest
+import LandedGuest
 import LinuxSystem
 import Testing
 
@@ -138,12 +139,12 @@ struct HostDeviceTests {
     func allowedHook() throws {
         let description = WorkloadConfiguration.small(.random, devices: [.hook(path: "/srv/hook")]).description
         for landing in [BuiltInLanding(), BuiltInLanding(allowingHooks: ["/srv", "/srv/hook2"])] {
-            let error = #expect(throws: WorkloadError.self) { _ = try landing.prepare(description) }
+            let error = #expect(throws: WorkloadError.self) { _ = try landing.land(description) }
             #expect(
                 error?.description
                     == "the workload brings hook:/srv/hook, which may not run here; allow it with --allow-hook"
             )
         }
-        _ = try BuiltInLanding(allowingHooks: ["/srv/hook"]).prepare(description)
+        _ = try BuiltInLanding(allowingHooks: ["/srv/hook"]).land(description)
     }
 }

@@ -1,5 +1,6 @@
 import Glibc
 import Guest
+import LandedGuest
 import LinuxSystem
 import Synchronization
 import Telemetry
@@ -81,8 +82,8 @@ struct LandingTests {
         try source.run(operations: 1000)
         let saved = try source.devices.save()
 
-        let prepared = try BuiltInLanding().prepare(source.description)
-        let (ranges, resident) = (prepared.ranges, prepared.resident)
+        let prepared = try BuiltInLanding().land(source.description)
+        let (ranges, resident) = (prepared.memory.ranges, prepared.memory.resident)
         let destination = try #require(prepared.workload as? BuiltInWorkload)
         #expect(ranges == destination.regions.map(\.memory.range))
         let service = try FaultService(
@@ -112,14 +113,14 @@ struct LandingTests {
     @Test("refuses a workload that needs more memory than there is")
     func tooLarge() {
         let configuration = WorkloadConfiguration(memoryBytes: 512 << 30)
-        let error = #expect(throws: WorkloadError.self) { _ = try BuiltInLanding().prepare(configuration.description) }
+        let error = #expect(throws: WorkloadError.self) { _ = try BuiltInLanding().land(configuration.description) }
         #expect(error?.description.contains("needs 524288 MiB of memory, and this host has") == true)
     }
 
     @Test("refuses a workload that needs more huge pages than there are, and says how many are free")
     func tooManyHugePages() {
         let configuration = WorkloadConfiguration(memoryBytes: 512 << 30, pageSize: 2 << 20)
-        let error = #expect(throws: WorkloadError.self) { _ = try BuiltInLanding().prepare(configuration.description) }
+        let error = #expect(throws: WorkloadError.self) { _ = try BuiltInLanding().land(configuration.description) }
         let line = error?.description ?? ""
         #expect(line.hasPrefix("the workload needs 262144 huge pages of 2 MiB, and on this host "))
         #expect(line.contains(" are free; add some: sysctl vm.nr_hugepages="))
@@ -129,6 +130,6 @@ struct LandingTests {
     func unknown() {
         var description = WorkloadConfiguration.small(.random).description
         description.kind = "kvm"
-        #expect(throws: WorkloadError.self) { _ = try BuiltInLanding().prepare(description) }
+        #expect(throws: WorkloadError.self) { _ = try BuiltInLanding().land(description) }
     }
 }

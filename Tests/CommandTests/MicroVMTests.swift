@@ -1,0 +1,298 @@
+import Firecracker
+import FirecrackerRig
+import Foundation
+import HugePages
+import OwnThread
+import Testing
+
+/// A microVM of Firecracker that moves while it runs, between two hosts; and each row of the table of failures.
+@Suite("A microVM that moves", .ownThread, .timeLimit(.minutes(2)), .needsFirecracker)
+struct MicroVMTests {
+    /// Starts a Firecracker that does not see its agent's process, and so cannot open what that offers it.
+    private static let apart = ["/usr/bin/unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+    /// The guest runs on at the source, and finds every page right.
+    private func expectHere(_ site: MoveSite) throws {
+        try site.wait(site.here, toBe: .running)
+        let generation = try site.pass(site.here)
+        #expect(try site.pass(site.here) == generation + 1)
+    }
+
+    @Test("goes on in the midst of its work, and is stopped where it was")
+    func moves() throws {
+        let site = try MoveSite(memoryMiB: 64)
+        defer { site.end() }
+        let before = try site.pass(site.here)
+        let finished = try site.migrate()
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "completed")
+        #expect(try report.value("runs_on") == "destination")
+        #expect(try report.value("workload", "name") == "firecracker")
+        #expect(try report.value("memory_bytes") as NSNumber == NSNumber(value: 64 << 20))
+        #expect(try report.number("pages", "total") == 16384)
+        // The snapshot's part of the downtime, by itself.
+        let (save, downtime): (Double, Double) = try (
+            report.number("switchover_us", "save"), report.value("downtime_us")
+        )
+        #expect(save > 1000 && save < downtime, "\(save) of \(downtime)")
+        #expect(try report.number("switchover_us", "load") > 0)
+        let after = try site.pass(site.there)
+        #expect(after >= before)
+        for pass in 1...3 { #expect(try site.pass(site.there) == after + UInt64(pass)) }
+        #expect(try site.here.api.instance().state == .paused)
+        // It needs its agent no more.
+        site.destination.end()
+        try site.pass(site.there)
+    }
+
+    @Test("gets no page back that its balloon takes after it has moved")
+    func balloon() throws {
+        // Most pages are missing still when the balloon takes some.
+        let site = try MoveSite(source: ["--no-push"])
+        defer { site.end() }
+        try site.here.guest.perform(.stop)
+        try site.begin()
+        try site.wait(site.there, toBe: .running)
+        #expect(try site.there.guest.perform(.inflate) == 256)
+        for _ in 0..<2 { try site.there.guest.perform(.pass) }
+    }
+
+    @Test("of huge pages has them there too")
+    func hugePages() throws {
+        try HugePages.with(free: 16) {
+            let site = try MoveSite(huge: true)
+            defer { site.end() }
+            try site.pass(site.here)
+            let finished = try site.migrate()
+            #expect(finished.status == 0, "\(finished)")
+            #expect(try Printed(finished.output).value("page_size") == 2 << 20)
+            let generation = try site.pass(site.there)
+            #expect(try site.pass(site.there) == generation + 1)
+            // It is seen to be over before the pages are counted again.
+            site.here.end()
+            site.there.end()
+        }
+    }
+
+    @Test("is stopped, continued and moved on where it has come")
+    func goesOn() throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        #expect(try site.migrate().status == 0)
+        try site.pass(site.there)
+        _ = try site.destination.qmp("stop")
+        #expect(try site.there.api.instance().state == .paused)
+        _ = try site.destination.qmp("cont")
+        try site.pass(site.there)
+        let third = try MicroVM(in: site.workspace.path)
+        defer { third.end() }
+        let nextWorkspace = try Workspace()
+        let next = try AgentProcess.destination(
+            in: nextWorkspace,
+            on: (site.hosts, site.hosts.source),
+            "--guest",
+            "firecracker:\(third.api.socketPath)",
+            "--listen",
+            "\(TwoHosts.sourceAddress):7000",
+            "--insecure"
+        )
+        defer { next.end() }
+        let finished = try Executable.migrate(site.destination, next)
+        #expect(finished.status == 0, "\(finished)")
+        let generation = try site.pass(third)
+        #expect(try site.pass(third) == generation + 1)
+    }
+
+    @Test("is moved by a command that names it, and by no other at the same time")
+    func byName() throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        let guest = "firecracker:\(site.here.api.socketPath)"
+        func migrate() throws -> Finished {
+            try site.hosts.run(
+                on: site.hosts.source,
+                Executable.pageferry,
+                ["migrate", "--guest", guest, "--destination", site.destination.socket]
+            ).finish()
+        }
+        let refused = try migrate()
+        #expect(refused.status == 1)
+        #expect(refused.errors.contains("an agent must have the microVM"), "\(refused)")
+        site.source.end()
+        let moved = try migrate()
+        #expect(moved.status == 0, "\(moved)")
+        #expect(moved.output.contains("the workload runs on the destination"), "\(moved)")
+        try site.pass(site.there)
+        // One that is paused may run elsewhere.
+        let paused = try migrate()
+        #expect(paused.status == 1)
+        #expect(paused.errors.contains("is paused, and may run on another host"), "\(paused)")
+    }
+
+    @Test("runs on when its snapshot cannot be made")
+    func saveFails() throws {
+        let site = try MoveSite(startedBy: (MicroVMTests.apart, []))
+        defer { site.end() }
+        let finished = try site.migrate()
+        #expect(finished.status == 1)
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "failed")
+        #expect(try report.value("runs_on") == "source")
+        #expect("\(finished)".contains("cannot make a snapshot of the microVM"), "\(finished)")
+        try expectHere(site)
+        #expect(try site.destination.running.finish().status == 1)
+        #expect(try site.there.api.instance().state == .notStarted)
+    }
+
+    @Test("runs on when its snapshot does not load")
+    func loadFails() throws {
+        let site = try MoveSite(startedBy: ([], MicroVMTests.apart))
+        defer { site.end() }
+        let finished = try site.migrate()
+        #expect(finished.status == 1)
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "failed")
+        #expect(try report.value("runs_on") == "source")
+        #expect("\(finished)".contains("cannot load the snapshot"), "\(finished)")
+        try expectHere(site)
+        #expect(try site.destination.running.finish().status == 1)
+    }
+
+    @Test("runs on when the destination dies while it loads", arguments: [true, false])
+    func diesLoading(agent: Bool) throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        kill(site.there.guest.pid, SIGSTOP)
+        // The agent asks what it does before it takes it.
+        try #require(try Executable.migrate(site.source, site.destination, "--detach").status == 0)
+        defer { kill(site.there.guest.pid, SIGCONT) }
+        try site.wait(site.source, for: "setup")
+        if agent { site.destination.end() } else { site.there.end() }
+        try site.wait(site.source, for: "failed")
+        try expectHere(site)
+    }
+
+    @Test("comes back when it is cancelled after it has loaded, and what was loaded is ended")
+    func cancelled() throws {
+        let site = try MoveSite(destination: ["--stopped"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        #expect(try site.there.api.instance().state == .paused)
+        let cancelled = try Executable.pageferry("cancel", site.source.socket)
+        #expect(cancelled.status == 0, "\(cancelled)")
+        try site.wait(site.source, for: "cancelled")
+        try expectHere(site)
+        #expect(try site.destination.running.finish().status == 1)
+        #expect(try site.there.guest.waitForEnd() == SIGKILL)
+    }
+
+    @Test("comes back when it cannot be started there")
+    func startRefused() throws {
+        let site = try MoveSite(destination: ["--stopped"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        site.there.end()
+        let refused = try Executable.pageferry("cont", site.destination.socket)
+        #expect(refused.status == 1)
+        #expect(refused.errors.contains("has ended"), "\(refused)")
+        try site.wait(site.source, for: "failed")
+        try expectHere(site)
+    }
+
+    @Test("comes back by its lease when the destination dies before it has started")
+    func diesBeforeStart() throws {
+        let workspace = try Workspace()
+        let lease = ["--lease", "\(workspace.path)/vm"]
+        let site = try MoveSite(source: lease, destination: ["--stopped"] + lease)
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        site.destination.end()
+        #expect(try site.there.guest.waitForEnd() == SIGKILL)
+        try site.wait(site.source, for: "failed")
+        try expectHere(site)
+    }
+
+    @Test("is nowhere twice when the link breaks while it is started, and is whole when it is back")
+    func breaksInStart() throws {
+        let site = try MoveSite(destination: ["--stopped"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        kill(site.there.guest.pid, SIGSTOP)
+        let cont = try Running(Executable.pageferry, ["cont", site.destination.socket])
+        defer { cont.end() }
+        try site.hosts.cutLink()
+        try site.wait(site.source, for: "postcopy-paused")
+        // Nobody knows whether it has started, so that it is not started here.
+        let cancelled = try Executable.pageferry("cancel", site.source.socket)
+        #expect(cancelled.status == 1 && cancelled.errors.contains("unknown"), "\(cancelled)")
+        #expect(try site.here.api.instance().state == .paused)
+        kill(site.there.guest.pid, SIGCONT)
+        #expect(try cont.finish().status == 0)
+        try site.hosts.mendLink()
+        try site.wait(site.source, for: "completed")
+        let generation = try site.pass(site.there)
+        #expect(try site.pass(site.there) == generation + 1)
+        #expect(try site.here.api.instance().state == .paused)
+    }
+
+    @Test("waits for its pages when the link breaks, and has them when it is back")
+    func breaksAfterStart() throws {
+        let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "1MiB"])
+        defer { site.end() }
+        try site.begin()
+        for _ in 0..<2 {
+            try site.wait(site.destination, for: "postcopy-active")
+            try site.hosts.cutLink()
+            try site.wait(site.source, for: "postcopy-paused")
+            try site.wait(site.destination, for: "postcopy-paused")
+            try site.hosts.mendLink()
+        }
+        let generation = try site.pass(site.there)
+        #expect(try site.pass(site.there) == generation + 1)
+    }
+
+    @Test("is ended, and runs nowhere, when the destination dies after it has started")
+    func diesAfterStart() throws {
+        let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "1MiB"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        try site.wait(site.there, toBe: .running)
+        site.destination.end()
+        #expect(try site.there.guest.waitForEnd() == SIGKILL)
+        try site.wait(site.source, for: "postcopy-paused")
+        #expect(try site.here.api.instance().state == .paused)
+        let lost = try Executable.pageferry("cancel", site.source.socket, "--workload-is-lost")
+        #expect(lost.status == 0, "\(lost)")
+        try site.wait(site.source, for: "failed")
+        #expect(try site.here.api.instance().state == .paused)
+    }
+
+    @Test("waits for its pages when the source dies after it has started, and never runs there again")
+    func sourceDies() throws {
+        let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "1MiB"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.there, toBe: .running)
+        site.source.end()
+        try site.wait(site.destination, for: "postcopy-paused")
+        #expect(try site.destination.qmp("query-status").contains("\"running\""))
+        #expect(try site.here.api.instance().state == .paused)
+    }
+
+    @Test("goes on when its source's agent dies before another side may run it")
+    func agentDiesBeforeRun() throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        kill(site.there.guest.pid, SIGSTOP)
+        defer { kill(site.there.guest.pid, SIGCONT) }
+        try #require(try Executable.migrate(site.source, site.destination, "--detach").status == 0)
+        site.source.end()
+        try expectHere(site)
+    }
+}

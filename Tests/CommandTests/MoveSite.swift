@@ -1,0 +1,97 @@
+import Firecracker
+import FirecrackerRig
+import Foundation
+
+/// Two hosts, each with a Firecracker: that of the source has a guest which runs.
+final class MoveSite: Sendable {
+    let hosts: TwoHosts
+    let workspace: Workspace
+    let here: MicroVM
+    let there: MicroVM
+    let source: AgentProcess
+    let destination: AgentProcess
+
+    /// Makes them, and an agent for each.
+    ///
+    /// - Parameters:
+    ///   - rate: what the link carries, in tc's words.
+    ///   - prefix: what each Firecracker is started by: a program and its arguments.
+    init(
+        rate: String = "2gbit",
+        memoryMiB: Int = 16,
+        huge: Bool = false,
+        startedBy prefix: (here: [String], there: [String]) = ([], []),
+        source: [String] = [],
+        destination: [String] = []
+    ) throws {
+        hosts = try TwoHosts(rate: rate)
+        workspace = try Workspace()
+        here = try MicroVM(in: workspace.path, startedBy: prefix.here)
+        there = try MicroVM(in: workspace.path, startedBy: prefix.there)
+        let machine = Machine(memoryMiB: memoryMiB, pages: huge ? .huge : .base)
+        try here.boot(machine, balloon: !huge, in: workspace.path)
+        self.source = try AgentProcess.source(
+            in: workspace,
+            on: (hosts, hosts.source),
+            ["--guest", "firecracker:\(here.api.socketPath)", "--peer-timeout", "1s"] + source
+        )
+        do {
+            self.destination = try AgentProcess.destination(
+                in: workspace,
+                on: (hosts, hosts.destination),
+                [
+                    "--guest", "firecracker:\(there.api.socketPath)", "--peer-timeout", "1s", "--listen",
+                    "\(TwoHosts.destinationAddress):7000", "--insecure",
+                ] + destination
+            )
+        } catch {
+            self.source.end()
+            throw error
+        }
+    }
+
+    /// Moves the guest, and waits for the end.
+    func migrate(_ options: String...) throws -> Finished {
+        try Executable.run(
+            Executable.pageferry,
+            ["migrate", "--json", "--source", source.socket, "--destination", destination.socket] + options
+        )
+    }
+
+    /// Begins to move it.
+    func begin() throws {
+        let begun = try Executable.migrate(source, destination, "--detach")
+        guard begun.status == 0 else { throw TestFailure("\(begun)") }
+    }
+
+    /// Waits until the migration is in a state, as an agent says.
+    func wait(_ agent: AgentProcess, for state: String) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while try !agent.qmp("query-migrate").contains("\"\(state)\"") {
+            guard Date() < deadline else { throw TestFailure("never \(state): \(try agent.qmp("query-migrate"))") }
+        }
+    }
+
+    /// Waits until the guest has gone round its memory once more on a side.
+    ///
+    /// - Returns: the generation that it found.
+    @discardableResult
+    func pass(_ side: MicroVM) throws -> UInt64 {
+        try side.guest.wait(for: "pass")
+    }
+
+    /// Waits until what a Firecracker does is this.
+    func wait(_ side: MicroVM, toBe state: Instance.State) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while try side.api.instance().state != state {
+            guard Date() < deadline else { throw TestFailure("the microVM is \(try side.api.instance().state)") }
+        }
+    }
+
+    func end() {
+        source.end()
+        destination.end()
+        here.end()
+        there.end()
+    }
+}
