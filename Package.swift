@@ -117,7 +117,8 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "KVMGuest",
-                "LinuxSystem", "MicroVMGuest", "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots", "Switchover",
+                "LinuxSystem", "MicroVMGuest", "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots",
+                "Switchover",
                 "Telemetry", "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),

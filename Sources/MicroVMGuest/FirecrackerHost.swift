@@ -54,7 +54,7 @@ final class FirecrackerHost: Sendable {
         guard !watched.process.hasEnded else { throw MicroVMError("\(name) has ended") }
         do {
             try api.resume()
-        } catch where error.status != nil {
+        } catch  where error.status != nil {
             throw error
         } catch {
             var pauses = 0

@@ -1,7 +1,7 @@
+import Firecracker
 public import Guest
 public import LinuxSystem
 public import Logging
-import Firecracker
 import Synchronization
 public import Telemetry
 

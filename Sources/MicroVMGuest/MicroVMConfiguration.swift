@@ -57,7 +57,9 @@ public struct MicroVMConfiguration: Codable, Hashable, Sendable {
     /// Reads and checks the configuration that a description carries.
     init(_ description: GuestDescription) throws(MicroVMError) {
         guard description.kind == MicroVMConfiguration.kind else {
-            throw MicroVMError("only microVMs of Firecracker arrive here, and the workload is of kind \(description.kind)")
+            throw MicroVMError(
+                "only microVMs of Firecracker arrive here, and the workload is of kind \(description.kind)"
+            )
         }
         do {
             self = try JSONDecoder().decode(Self.self, from: Data(description.configuration))

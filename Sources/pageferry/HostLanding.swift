@@ -16,7 +16,7 @@ struct HostLanding: Landing {
         guard description.kind != MicroVMConfiguration.kind else {
             throw Failure("a microVM arrives where the destination was started with --guest firecracker:API-SOCKET")
         }
-        guard description.kind == KVMConfiguration.kind else { 
+        guard description.kind == KVMConfiguration.kind else {
             return try builtIn.prepare(description, onMemory: onMemory)
         }
         guard !resolvesInThread else {

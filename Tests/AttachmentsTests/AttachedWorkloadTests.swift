@@ -202,7 +202,9 @@ struct AttachedWorkloadTests {
         let content = try MemoryRegion(name: "content", pageCount: 1)
         content.base.storeBytes(of: 8, as: UInt8.self)
         let address = process.regions[0].range.address
-        #expect(prepared.memory.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+        #expect(
+            prepared.memory.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096)
+        )
         #expect(process.regions[0].page(0).load(as: UInt8.self) == 8)
     }
 

@@ -22,7 +22,9 @@ struct HandOffTests {
         let content = try MemoryRegion(name: "content", pageCount: 1)
         content.base.storeBytes(of: 8, as: UInt8.self)
         let address = process.regions[1].range.address(ofPage: 6)
-        #expect(prepared.memory.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096))
+        #expect(
+            prepared.memory.userfaultfd.copy(to: address, from: content.base, byteCount: 4096) == .placed(bytes: 4096)
+        )
         #expect(process.regions[1].page(6).load(as: UInt8.self) == 8)
     }
 
