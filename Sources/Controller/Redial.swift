@@ -36,7 +36,8 @@ final class Redial: Sendable {
         while MonotonicClock.now() < deadline {
             if flag.wait(seconds: pause) { return .givenUp(reason: "it is not wanted any more") }
             do throws(SystemError) {
-                return .reached(Handover(try StreamSocket(connectingTo: address)))
+                let socket = try StreamSocket(connectingTo: address, timeout: StreamSocket.shortTimeout)
+                return .reached(Handover(socket))
             } catch {
                 reason = "\(error)"
             }

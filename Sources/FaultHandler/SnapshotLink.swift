@@ -21,7 +21,7 @@ struct SnapshotLink: Sendable {
     ) throws {
         let events = try Mailbox<ControlLane.Event>()
         let control = try ControlLane(
-            StreamSocket(connectingTo: address, timeout: 5),
+            StreamSocket(connectingTo: address, timeout: StreamSocket.shortTimeout),
             peerTimeout: peerTimeout
         ) { events.put($0) }
         let hello = Hello(

@@ -13,6 +13,10 @@ public struct StreamSocket: ~Copyable, Sendable {
         self.peer = peer
     }
 
+    /// Seconds for an attempt that is followed by others: the kernel repeats its own request after 1, 3 and 7 s, and waits
+    /// longer than a new attempt does when the peer is just back.
+    public static let shortTimeout = 2
+
     /// Connects to an address; of a host with several, to the first that takes the connection.
     ///
     /// - Parameter timeout: seconds after which the attempt is given up; several addresses share them.

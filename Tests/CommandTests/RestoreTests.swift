@@ -10,29 +10,33 @@ import Testing
 struct RestoreTests {
     @Test("finds every page right across two hosts", arguments: GuestKind.available)
     func twoHosts(kind: GuestKind) throws {
-        let hosts = try TwoHosts(rate: "1gbit")
-        let workspace = try Workspace()
-        let snapshot = try kind.snapshot(in: workspace.path)
-        let server = try hosts.run(
-            on: hosts.source,
-            Executable.pageferry,
-            ["serve", "--snapshot", snapshot.memory, "--listen", "\(TwoHosts.sourceAddress):7200", "--insecure"]
-        )
-        defer { server.end() }
-        _ = try server.line(holding: "ready")
-        let socket = workspace.file("uffd.sock")
-        let handler = try hosts.run(
-            on: hosts.destination,
-            Executable.pageferry,
-            ["attach", "--socket", socket, "--from", "\(TwoHosts.sourceAddress):7200"]
-        )
-        defer { handler.end() }
-        _ = try handler.line(holding: "ready")
-        let guest = try kind.restore(snapshot, with: socket, in: workspace.path)
-        defer { guest.end() }
+        let site = try RestoreSite(kind, between: TwoHosts(rate: "1gbit"))
+        defer { site.end() }
+        let guest = try site.restore()
         guest.send(.dispersed)
         #expect(try guest.perform(.workingSet) == 1)
         #expect(try guest.perform(.pass) == 1)
+        #expect(try guest.perform(.pass) == 2)
+    }
+
+    @Test(
+        "waits while the link is away, gone or silent, and goes on when it is back",
+        arguments: GuestKind.available,
+        [true, false]
+    )
+    func linkCut(kind: GuestKind, isGone: Bool) throws {
+        let hosts = try TwoHosts(rate: "200mbit")
+        let site = try RestoreSite(kind, between: hosts, memoryMiB: 64, "--peer-timeout", "1s")
+        defer { site.end() }
+        let guest = try site.restore()
+        guest.send(.dispersed)
+        _ = try guest.perform(.workingSet)
+        guest.send(.pass)
+        if isGone { try hosts.cutLink() } else { try hosts.loseWhat(hosts.destination) }
+        _ = try site.handler.errorLine(holding: "has no pages from")
+        if isGone { try hosts.mendLink() } else { try hosts.loseNothing(hosts.destination) }
+        _ = try site.handler.errorLine(holding: "can have pages again")
+        #expect(try guest.wait(for: "pass", seconds: 60) == 1)
         #expect(try guest.perform(.pass) == 2)
     }
 
@@ -102,6 +106,30 @@ struct RestoreTests {
             kill(try site.worker(1), SIGKILL)
             #expect(try guest.perform(.pass) == 1)
             guest.end()
+        }
+    }
+
+    @Test("of huge pages is lost when the pool has none left, also for a page that it had dropped", arguments: [4, 8])
+    func noHugePages(free: Int) throws {
+        try HugePages.with(free: free) {
+            let site = try RestoreSite(.standIn, "--give-up", "1s", "--on-lost", "kill")
+            defer { site.end() }
+            let guest = try StandIn.restore([16 << 20], pageSize: 2 << 20, with: site.socket, in: site.workspace.path)
+            defer { guest.end() }
+            var other: MemoryRegion?
+            if free == 8 {
+                // The page that comes next in the pass.
+                _ = try guest.perform(.workingSet)
+                #expect(try guest.perform(.inflate) == 512)
+                let count = HugePagePool.available
+                other = try MemoryRegion(name: "other", pageSize: HugePagePool.pageSize, pageCount: count)
+            }
+            guest.send(.pass)
+            let line = try site.handler.errorLine(holding: "no huge page is left")
+            #expect(line.contains("vm.nr_hugepages"), "\(line)")
+            _ = try site.handler.errorLine(holding: "it is killed")
+            #expect(try guest.waitForEnd() == SIGKILL)
+            withExtendedLifetime(other) {}
         }
     }
 
@@ -339,24 +367,28 @@ private final class RestoreSite {
     let socket: String
     let handler: Running
     private let kind: GuestKind
+    private let hosts: TwoHosts?
     let snapshot: GuestSnapshot
     let address: String
     private var server: Running?
     private var guests: [GuestProcess] = []
 
-    init(_ kind: GuestKind, memoryMiB: Int = 16, _ options: String...) throws {
+    init(_ kind: GuestKind, between hosts: TwoHosts? = nil, memoryMiB: Int = 16, _ options: String...) throws {
         self.kind = kind
+        self.hosts = hosts
         workspace = try Workspace()
         socket = workspace.file("uffd.sock")
         snapshot = try kind.snapshot(memoryMiB: memoryMiB, in: workspace.path)
-        let server = try Running(
-            Executable.pageferry,
-            ["serve", "--snapshot", snapshot.memory, "--listen", "127.0.0.1:0"]
-        )
+        func start(on host: String?, _ arguments: [String]) throws -> Running {
+            guard let hosts, let host else { return try Running(Executable.pageferry, arguments) }
+            return try hosts.run(on: host, Executable.pageferry, arguments)
+        }
+        let listen = hosts == nil ? ["127.0.0.1:0"] : ["\(TwoHosts.sourceAddress):7200", "--insecure"]
+        let server = try start(on: hosts?.source, ["serve", "--snapshot", snapshot.memory, "--listen"] + listen)
         do {
             address = String(try server.line(holding: "ready").dropFirst("ready tcp:".count))
-            handler = try Running(
-                Executable.pageferry,
+            handler = try start(
+                on: hosts?.destination,
                 ["attach", "--socket", socket, "--from", address, "--log-level", "info"] + options
             )
             _ = try handler.line(holding: "ready")

@@ -139,7 +139,7 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "write")) { set_regions(argv + 3, argc - 3, 0); write_file(argv[2]); return 0; }
     size_t page_size = strtoull(argv[2], NULL, 0);
     if (page_size > PAGE) inflate_count = page_size / PAGE;
-    set_regions(argv + 3, argc - 3, page_size > PAGE ? MAP_HUGETLB : 0);
+    set_regions(argv + 3, argc - 3, page_size > PAGE ? MAP_HUGETLB | MAP_NORESERVE : 0);  // As Firecracker.
     hand_over(argv[1], page_size);
     char command = 's';
     while (1) {
