@@ -108,9 +108,15 @@ public struct Bench: ~Copyable {
     /// - Parameters:
     ///   - recorders: one a thread.
     ///   - sum: counts what one thread waits too; not for several.
-    func touchAll(_ rig: any Rig, _ recorders: [LatencyRecorder], sum: LatencyRecorder? = nil) throws {
+    ///   - order: of all pages; nil for any.
+    func touchAll(
+        _ rig: any Rig,
+        _ recorders: [LatencyRecorder],
+        sum: LatencyRecorder? = nil,
+        order: [Int]? = nil
+    ) throws {
         let (pageCount, threads) = (rig.pageCount, recorders.count)
-        let order = (0..<pageCount).shuffled()
+        let order = order ?? (0..<pageCount).shuffled()
         let region = rig.memory.region
         let wrong = Wrong()
         do {

@@ -82,12 +82,13 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         if let listen { return try serve(at: listen) }
-        if let connect { return try report(measure(at: connect)) }
-        let far = try FarProcess()
+        if let connect { return try report(bench(to: connect).run()) }
+        let far = try ReadyProcess(["bench", "--listen", "127.0.0.1:0", "--end-with-input"])
         defer { far.end() }
-        let cases = try measure(at: far.address)
+        let bench = try bench(to: SocketAddress(far.ready))
+        let restore = RestoreBench(rounds: rounds, faults: faults, pages: memory.bytes / 4096)
         let switchover = SwitchoverBench(rounds: rounds, small: memory.bytes, large: largeBytes)
-        try report(cases + (await switchover.run(tell)))
+        try report(bench.run() + restore.run(bench, tell) + (await switchover.run(tell)))
     }
 
     private func tell(_ text: String) {
@@ -101,12 +102,12 @@ struct BenchCommand: AsyncParsableCommand {
         try far.run(tell)
     }
 
-    private func measure(at address: SocketAddress) throws -> [Comparison] {
+    private func bench(to address: SocketAddress) throws -> Bench {
         var size = Bench.Size()
         size.rounds = rounds
         size.faults = faults
         size.pushedPages = memory.bytes / 4096
-        return try Bench(to: address, size: size, onProgress: tell).run()
+        return try Bench(to: address, size: size, onProgress: tell)
     }
 
     private func report(_ cases: [Comparison]) throws {
@@ -125,31 +126,5 @@ struct BenchCommand: AsyncParsableCommand {
             let target = file.deletingLastPathComponent().appendingPathComponent(name)
             try text.write(to: target, atomically: true, encoding: .utf8)
         }
-    }
-}
-
-/// A far end in a process of its own, which ends when this one does.
-private final class FarProcess {
-    private let process = Process()
-    private let lifeline = Pipe()
-    let address: SocketAddress
-
-    init() throws {
-        let output = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = ["bench", "--listen", "127.0.0.1:0", "--end-with-input"]
-        process.standardInput = lifeline
-        process.standardOutput = output
-        try process.run()
-        let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-        guard line.hasPrefix("ready "), line.hasSuffix("\n") else {
-            throw Failure("the far end did not start; it says why above")
-        }
-        address = try SocketAddress(String(line.dropFirst(6).dropLast()))
-    }
-
-    func end() {
-        process.terminate()
-        process.waitUntilExit()
     }
 }

@@ -1,0 +1,52 @@
+import Firecracker
+import Guest
+import Testing
+
+@testable import MicroVMGuest
+
+@Suite("A microVM's configuration")
+struct ConfigurationTests {
+    private func configuration(_ memoryMiB: Int, _ pages: Machine.Pages = .base) -> MicroVMConfiguration {
+        MicroVMConfiguration(firecracker: "1.12.1", machine: Machine(memoryMiB: memoryMiB, pages: pages))
+    }
+
+    @Test(
+        "is announced in pieces that lie whole in the regions of every release",
+        arguments: [(128, 1), (3072, 1), (3073, 2), (3328, 2), (4096, 3), (300 << 10, 4)]
+    )
+    func pieces(memoryMiB: Int, count: Int) {
+        let configuration = configuration(memoryMiB)
+        let pieces = configuration.pieces
+        #expect(pieces.count == count)
+        #expect(pieces.first?.lowerBound == 0 && pieces.last?.upperBound == memoryMiB << 20)
+        for (piece, next) in zip(pieces, pieces.dropFirst()) { #expect(piece.upperBound == next.lowerBound) }
+        let pages = configuration.description.regions.reduce(0) { $0 + $1.pageCount }
+        #expect(pages == memoryMiB << 8)
+        // Where memory goes on behind the gap below 4 GiB: 3 GiB, or 3328 MiB.
+        for border in [3072 << 20, 3328 << 20] where border < memoryMiB << 20 {
+            #expect(pieces.contains { $0.lowerBound == border })
+        }
+    }
+
+    @Test("travels in a description", arguments: [Machine.Pages.base, .huge])
+    func travels(pages: Machine.Pages) throws {
+        let sent = configuration(4096, pages)
+        #expect(try MicroVMConfiguration(sent.description) == sent)
+        #expect(sent.description.regions[0].pageSize == (pages == .huge ? 2 << 20 : 4096))
+    }
+
+    @Test("is refused where the description says something else")
+    func contradiction() {
+        var description = configuration(128).description
+        description.regions[0].pageCount += 1
+        #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
+        description = configuration(128).description
+        description.configuration = Array(#"{"firecracker":"1.12.1","memoryMiB":9223372036854775807,"pageSize":4096}"#.utf8)
+        #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
+        description.configuration = Array("{}".utf8)
+        #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
+        description.kind = "kvm"
+        let error = #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
+        #expect("\(error, default: "")".contains("only microVMs of Firecracker arrive here"))
+    }
+}
