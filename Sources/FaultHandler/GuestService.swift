@@ -119,6 +119,7 @@ public final class GuestService: Sendable {
         var reason = "no server was reached yet"
         var (wasLinked, isTold) = (false, false)
         var link: SnapshotLink?
+        var told = (pages: 0, at: memory.attached)
         while true {
             switch events.next(milliseconds: interval(isLinked: link != nil)) {
             case .linked(let next) where agent.isComplete: next.close()
@@ -170,7 +171,11 @@ public final class GuestService: Sendable {
                 throw ServiceFailure(description: "\(task.name) cannot be served: \(reason)")
             case .guestEnded: return .done
             case .recorded: writeRecord()
-            case nil: break
+            case nil:
+                let (pages, now) = (agent.progress.pagesResident, MonotonicClock.now())
+                guard pages != told.pages, now - told.at >= GuestService.progressInterval else { break }
+                logger.info("\(task.name): \(figures)")
+                told = (pages, now)
             }
             if memory.isHeld {
                 // Whoever has answered what it was stopped for has its pages.
@@ -231,6 +236,9 @@ public final class GuestService: Sendable {
         memory.isHeld = false
         logger.notice("\(task.name) goes on")
     }
+
+    /// Nanoseconds between two lines on how far a guest's memory has come.
+    private static let progressInterval: UInt64 = 10_000_000_000
 
     private static let firstPause = 0.02
     private static let longestPause = 1.0

@@ -36,7 +36,9 @@ struct BenchTests {
         )
         #expect(finished.status == 0, "\(finished)")
         let ratios = try ratios(finished.output)
-        #expect(ratios.map(\.name) == BenchTests.cases + ["restored-fault", "restored-pass", "downtime", "agent-memory"])
+        #expect(
+            ratios.map(\.name) == BenchTests.cases + ["restored-fault", "restored-pass", "downtime", "agent-memory"]
+        )
         for (name, ratio) in ratios { #expect(ratio.allSatisfy { $0.value > 0 }, "\(name): \(ratio)") }
         #expect(ratios[2].ratio.keys.contains("p999_us"))
         #expect(ratios[6].ratio.keys.contains("cpu_s_per_gib"))

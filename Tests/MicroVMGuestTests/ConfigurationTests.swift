@@ -41,7 +41,9 @@ struct ConfigurationTests {
         description.regions[0].pageCount += 1
         #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
         description = configuration(128).description
-        description.configuration = Array(#"{"firecracker":"1.12.1","memoryMiB":9223372036854775807,"pageSize":4096}"#.utf8)
+        description.configuration = Array(
+            #"{"firecracker":"1.12.1","memoryMiB":9223372036854775807,"pageSize":4096}"#.utf8
+        )
         #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
         description.configuration = Array("{}".utf8)
         #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
