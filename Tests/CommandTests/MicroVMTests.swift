@@ -163,14 +163,12 @@ struct MicroVMTests {
     func diesLoading(agent: Bool) throws {
         let site = try MoveSite()
         defer { site.end() }
-        kill(site.there.guest.pid, SIGSTOP)
-        // The agent asks what it does before it takes it.
-        try #require(try Executable.migrate(site.source, site.destination, "--detach").status == 0)
-        defer { kill(site.there.guest.pid, SIGCONT) }
-        try site.wait(site.source, for: "setup")
+        try site.beginWithoutLoad()
+        #expect(try site.here.api.instance().state == .paused)
         if agent { site.destination.end() } else { site.there.end() }
         try site.wait(site.source, for: "failed")
         try expectHere(site)
+        #expect(try site.there.guest.waitForEnd() == SIGKILL)
     }
 
     @Test("comes back when it is cancelled after it has loaded, and what was loaded is ended")
@@ -289,9 +287,8 @@ struct MicroVMTests {
     func agentDiesBeforeRun() throws {
         let site = try MoveSite()
         defer { site.end() }
-        kill(site.there.guest.pid, SIGSTOP)
-        defer { kill(site.there.guest.pid, SIGCONT) }
-        try #require(try Executable.migrate(site.source, site.destination, "--detach").status == 0)
+        try site.beginWithoutLoad()
+        #expect(try site.here.api.instance().state == .paused)
         site.source.end()
         try expectHere(site)
     }

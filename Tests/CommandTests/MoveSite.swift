@@ -64,6 +64,16 @@ final class MoveSite: Sendable {
         guard begun.status == 0 else { throw TestFailure("\(begun)") }
     }
 
+    /// Begins to move it, into a Firecracker that stands still, and returns when that is to load the snapshot.
+    func beginWithoutLoad() throws {
+        let uri = "tcp:\(TwoHosts.destinationAddress):7000"
+        _ = try source.qmp("{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"\(uri)\"}}")
+        try wait(source, for: "active")
+        kill(there.guest.pid, SIGSTOP)
+        _ = try source.qmp("migrate-start-postcopy")
+        try wait(source, for: "postcopy-device")
+    }
+
     /// Waits until the migration is in a state, as an agent says.
     func wait(_ agent: AgentProcess, for state: String) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
