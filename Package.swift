@@ -147,7 +147,7 @@ let package = Package(
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LandedGuest", "LinuxSystem", "Telemetry"]),
         tests(of: "KVMGuest", ["Guest", "LandedGuest", "LinuxSystem"]),
-        tests(of: "MicroVMGuest", ["Firecracker", "Guest"]),
+        tests(of: "MicroVMGuest", ["Firecracker", "Guest", "LinuxSystem", logging]),
         .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
         tests(
             of: "RunLease",

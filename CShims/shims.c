@@ -120,6 +120,13 @@ int shim_peer_process(int socket) {
     return result < 0 ? -errno : peer.pid;
 }
 
+int shim_peer_user(int socket) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    int result = getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    return result < 0 ? -errno : (int)peer.uid;
+}
+
 static struct sockaddr_un unix_address(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strncpy(address.sun_path, path, sizeof address.sun_path - 1);

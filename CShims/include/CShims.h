@@ -122,6 +122,8 @@ ssize_t shim_send_descriptors(int socket, const void *data, size_t length, const
 ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count);
 /// struct ucred is hidden behind _GNU_SOURCE.
 int shim_peer_process(int socket);
+/// As above: the effective user at the other end.
+int shim_peer_user(int socket);
 /// SO_PEERPIDFD, since Linux 6.5, is absent from older headers.
 int shim_peer_pidfd(int socket);
 

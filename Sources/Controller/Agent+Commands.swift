@@ -212,7 +212,7 @@ extension Agent {
     private func verify() async throws -> Report.Verify {
         let outcome = try await exclusively("verify") {
             let workload = try await ownership().get()
-            guard workload.ownMemory != nil else {
+            guard workload.canVerify else {
                 throw CommandRefused(reason: "this workload cannot check its own pages")
             }
             let runs = workload.activity.isRunning

@@ -130,6 +130,12 @@ public actor Agent: QMPHandler {
         ending.yield(.quit)
     }
 
+    /// Lets ``outcome()`` return once no migration from here needs the agent: none is under way, and all has been said.
+    public func quitWhenUnneeded() async {
+        await outgoing?.waitForEnd()
+        quit()
+    }
+
     /// Waits until the process should end.
     public func outcome() async -> Outcome {
         for await outcome in outcomes { return outcome }

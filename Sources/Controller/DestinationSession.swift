@@ -98,6 +98,8 @@ actor DestinationSession {
     var waitingConts: [CheckedContinuation<Void, any Error>] = []
     /// When the workload's first operation after its arrival ended, once that is known.
     var firstOperation: UInt64?
+    /// Why the workload has ended by itself.
+    private var endReason: String?
     /// Why nothing is to start here any more: the agent ends.
     var leaving: String?
     /// Another session takes this one's place.
@@ -191,6 +193,7 @@ actor DestinationSession {
             note()
             sink.send("RESUME")
             perform(actions)
+            if let endReason { tellEnd(endReason) }
         case .startFailed(let reason): perform(machine.startFailed(reason: reason))
         case .undone: perform(machine.undone())
         case .committed(.taken): perform(machine.leaseCommitted())
@@ -199,14 +202,18 @@ actor DestinationSession {
         case .leaseReturned: perform(machine.leaseReturned())
         case .workloadEnded(let reason):
             // Before it was started, whoever wanted to load or start it is told.
-            guard snapshot().hasStarted else { return }
-            logger.error("the workload has ended: \(reason)")
-            sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+            endReason = reason
+            if snapshot().hasStarted { tellEnd(reason) }
         case .sourceGivenUp(let number):
             guard number == lastControl, control == nil else { return }
             perform(machine.sourceGivenUp())
             giveSourceUpLater()
         }
+    }
+
+    private func tellEnd(_ reason: String) {
+        logger.error("the workload has ended: \(reason)")
+        sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
     }
 
     private func take(_ event: DestinationAgent.Event) {

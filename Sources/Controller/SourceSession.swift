@@ -80,6 +80,7 @@ actor SourceSession {
     var wasTakenBack = false
     var waitingCancels: [CheckedContinuation<Void, any Error>] = []
     var waitingResumes: [CheckedContinuation<Void, any Error>] = []
+    private var waitingForEnd: [CheckedContinuation<Void, Never>] = []
     /// What the destination has told of its pages over a link that rejoins, and the lanes of that link.
     var rejoining: Rejoining?
     /// The attempt to make a link again that is under way by itself.
@@ -210,6 +211,12 @@ actor SourceSession {
         }
     }
 
+    /// Waits until the migration has ended and nothing is owed to the destination.
+    func waitForEnd() async {
+        guard !machine.isOver else { return }
+        await withCheckedContinuation { waitingForEnd.append($0) }
+    }
+
     private func consume() async {
         for await event in stream { take(event) }
     }
@@ -304,7 +311,11 @@ actor SourceSession {
                     )
                 }
             }
-            if machine.isOver { events.finish() }
+            if machine.isOver {
+                events.finish()
+                waitingForEnd.forEach { $0.resume() }
+                waitingForEnd = []
+            }
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             break

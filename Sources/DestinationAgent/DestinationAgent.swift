@@ -183,6 +183,9 @@ public final class DestinationAgent: Sendable {
     /// never see zeros.
     public func stop() {
         detach()
+        // While events are read still: whoever drops memory waits for that, or drops memory that is the kernel's again.
+        let isComplete = memory.isComplete
+        if isComplete { memory.close() }
         switch faults {
         case .inThread(let faults): faults.stop()
         case .services(let services):
@@ -190,8 +193,9 @@ public final class DestinationAgent: Sendable {
             faultThreads.join()
         }
         memory.dropAliases()
-        if memory.isComplete {
-            memory.close()
+        if isComplete {
+            // A failure leaves nobody waiting but who has ended.
+            try? memory.removals?.drain(memory)
         } else {
             // Retained for ever: the last copy of the userfaultfd must outlive this agent.
             _ = Unmanaged.passRetained(memory)

@@ -59,6 +59,14 @@ public final class Removals: Sendable {
         if !turn.faults.isEmpty { areFaultsWaiting.raise() }
     }
 
+    /// Reads what was told before memory was given back: whoever drops memory waits until it is read.
+    func drain(_ memory: ArrivingMemory) throws(SystemError) {
+        try inTurn { (turn) throws(SystemError) in
+            try read(from: memory, in: &turn)
+            turn.faults.removeAll(keepingCapacity: true)
+        }
+    }
+
     /// Applies what an earlier process had read and not applied. Its faults are raised again when they are woken.
     func takeUp(_ memory: ArrivingMemory) {
         inTurn { turn in

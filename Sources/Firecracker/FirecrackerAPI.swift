@@ -9,6 +9,7 @@ public struct FirecrackerAPI: Sendable {
     /// Its API socket, `--api-sock`.
     public let socketPath: String
     private let timeout: Duration
+    private let processorTimeout: Duration
     private let snapshotTimeout: Duration
 
     /// Firecracker's names are words joined by underscores.
@@ -29,14 +30,18 @@ public struct FirecrackerAPI: Sendable {
     /// - Parameters:
     ///   - socketPath: its API socket.
     ///   - timeout: how long an answer may take.
+    ///   - processorTimeout: the same for stopping processors and letting them go on, which Firecracker itself gives up
+    ///     after 30 s. A request that it has begun to carry out goes on without whoever asked.
     ///   - snapshotTimeout: the same for the making and loading of a snapshot, which move the whole memory.
     public init(
         socketPath: String,
         timeout: Duration = .seconds(10),
-        snapshotTimeout: Duration = .seconds(300)
+        processorTimeout: Duration = .seconds(40),
+        snapshotTimeout: Duration = .seconds(3600)
     ) {
         self.socketPath = socketPath
         self.timeout = timeout
+        self.processorTimeout = processorTimeout
         self.snapshotTimeout = snapshotTimeout
     }
 
@@ -62,14 +67,14 @@ public struct FirecrackerAPI: Sendable {
         return configuration.machine
     }
 
-    /// Stops the microVM's processors; fails where none runs.
+    /// Stops the microVM's processors; fails where none runs. Where it fails some of them may stand still.
     public func pause() throws(FirecrackerError) {
-        try send(.PATCH, "/vm", ["state": "Paused"], for: "pause the microVM", within: timeout)
+        try send(.PATCH, "/vm", ["state": "Paused"], for: "pause the microVM", within: processorTimeout)
     }
 
-    /// Lets the microVM's processors go on.
+    /// Lets the microVM's processors go on. Where it fails some of them may run.
     public func resume() throws(FirecrackerError) {
-        try send(.PATCH, "/vm", ["state": "Resumed"], for: "resume the microVM", within: timeout)
+        try send(.PATCH, "/vm", ["state": "Resumed"], for: "resume the microVM", within: processorTimeout)
     }
 
     /// Writes a paused microVM to two files, and leaves it paused.
@@ -169,7 +174,7 @@ public struct FirecrackerAPI: Sendable {
         do {
             answer = try HTTPExchange.run(method, path, body, at: socketPath, within: timeout)
         } catch {
-            throw failure(action, error.reason)
+            throw failure(action, error.reason, wasSent: error.wasSent)
         }
         guard !(200..<300).contains(answer.status) else { return answer.body }
         struct Fault: Decodable { let faultMessage: String }
@@ -178,8 +183,19 @@ public struct FirecrackerAPI: Sendable {
         throw failure(action, "\(words): \(fault?.faultMessage ?? "it did not say why")", status: answer.status)
     }
 
-    private func failure(_ action: String, _ reason: String, status: Int? = nil) -> FirecrackerError {
+    private func failure(
+        _ action: String,
+        _ reason: String,
+        status: Int? = nil,
+        wasSent: Bool = true
+    ) -> FirecrackerError {
         let line = reason.split(whereSeparator: \.isNewline).joined(separator: " ")
-        return FirecrackerError(action: action, socketPath: socketPath, status: status, reason: line)
+        return FirecrackerError(
+            action: action,
+            socketPath: socketPath,
+            status: status,
+            wasSent: wasSent,
+            reason: line
+        )
     }
 }

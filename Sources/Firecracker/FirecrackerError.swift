@@ -6,6 +6,8 @@ public struct FirecrackerError: Error, Sendable, Hashable, CustomStringConvertib
     public let socketPath: String
     /// The HTTP status of a refusal; nil where no whole answer came.
     public let status: Int?
+    /// Whether the request may have come to Firecracker.
+    public let wasSent: Bool
     /// Why: Firecracker's fault message, or what became of the connection.
     public let reason: String
 

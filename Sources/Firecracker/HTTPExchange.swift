@@ -16,6 +16,8 @@ enum HTTPExchange {
     /// Why there is no answer.
     struct Failure: Error {
         let reason: String
+        /// Whether the request may have come to the other end.
+        var wasSent = true
     }
 
     /// The one thread on which answers are read.
@@ -56,7 +58,7 @@ enum HTTPExchange {
                 }
             }
             .connect(unixDomainSocketPath: socketPath)
-        connecting.whenFailure { answer.fail(Failure(reason: reason(of: $0))) }
+        connecting.whenFailure { answer.fail(Failure(reason: reason(of: $0), wasSent: false)) }
         defer {
             timer.cancel()
             connecting.whenSuccess { $0.close(promise: nil) }

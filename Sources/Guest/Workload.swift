@@ -44,6 +44,9 @@ public protocol Workload: AnyObject, Sendable {
     /// How long all of its threads have waited at once, in nanoseconds; nil where it cannot know.
     var blockedNanoseconds: UInt64? { get }
 
+    /// Whether it knows what its pages should hold.
+    var canVerify: Bool { get }
+
     /// Checks every page against what the workload knows it wrote. It is stopped.
     ///
     /// - Returns: nil where the workload cannot know.
@@ -51,6 +54,9 @@ public protocol Workload: AnyObject, Sendable {
 }
 
 extension Workload {
+    /// As a workload of this process does.
+    public var canVerify: Bool { true }
+
     /// Nothing takes long.
     public func prepareToMove() throws {}
 

@@ -52,11 +52,12 @@ public final class MemoryRegion: Sendable {
     }
 
     /// Lets memory of small pages have transparent huge pages, and makes them one by one. Pieces that hold only zeros stay
-    /// as they are: they may take no memory.
+    /// as they are: they may take no memory. So does a memory file, whose holes would be filled by being looked at.
     ///
     /// - Parameter goesOn: asked after each piece.
     /// - Returns: false if it was not to go on.
     func collapse(_ goesOn: () -> Bool) throws(SystemError) -> Bool {
+        guard !isFile else { return true }
         try mapping.advise(.hugePages)
         let size = TransparentHugePages.pageSize
         var offset = -Int(bitPattern: base) & (size - 1)

@@ -7,6 +7,11 @@ public struct PeerProcess: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
     /// Its number, as this process sees it.
     public let id: Int32
+    /// The user it has connected or listened as; nil where that is not known.
+    public let user: UInt32?
+
+    /// The user this process runs as.
+    public static var ownUser: UInt32 { geteuid() }
 
     /// The process at the other end of a Unix socket.
     public init(peerOf socket: borrowing StreamSocket) throws(SystemError) {
@@ -30,11 +35,13 @@ public struct PeerProcess: ~Copyable, Sendable {
             }
         }
         self.id = id
+        user = (try? kernel(.getsockopt) { shim_peer_user(raw) }).map { UInt32(bitPattern: $0) }
     }
 
     init(adopting descriptor: consuming OwnedDescriptor, id: Int32) {
         self.descriptor = descriptor
         self.id = id
+        user = nil
     }
 
     /// What can be done to a process.
@@ -72,6 +79,13 @@ public struct PeerProcess: ~Copyable, Sendable {
     public var hasEnded: Bool {
         var watched = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
         return (try? kernel(.poll) { orErrno(poll(&watched, 1, 0)) }) == 1
+    }
+
+    /// Waits until it has ended.
+    public func waitForEnd() {
+        var watched = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+        // Without a timeout poll fails on our own descriptor only for want of kernel memory, and may be repeated.
+        while (try? kernel(.poll) { orErrno(poll(&watched, 1, -1)) }) == nil {}
     }
 
     /// Waits until it has ended, until a Unix socket to it is closed at the other end, or until the flag is raised.

@@ -5,7 +5,7 @@ import SystemPackage
 package enum SystemCall: String, Sendable, Hashable {
     case accept4, bind, connect
     case epollControl = "epoll_ctl", epollCreate = "epoll_create1", epollWait = "epoll_wait", eventfd
-    case fchmod, fcntl, fstat, fstatat, fsync, ftruncate, getdents64, getpeername, getsockname
+    case fchmod, fcntl, flock, fstat, fstatat, fsync, ftruncate, getdents64, getpeername, getsockname
     case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mkdirat, mlock, mmap, munmap, open, openat
     case pidfdOpen = "pidfd_open", pidfdSendSignal = "pidfd_send_signal", pipe2, poll

@@ -36,6 +36,11 @@ public struct WorkerProcess: ~Copyable, Sendable {
             try add(process.descriptor.raw)
         }
 
+        /// Adds a copy of a lock, which is held until both have ended.
+        public mutating func add(_ lock: borrowing ProcessLock) throws(SystemError) {
+            try add(lock.descriptor.raw)
+        }
+
         /// Adds a copy of a socket.
         public mutating func add(_ socket: borrowing StreamSocket) throws(SystemError) {
             try add(socket.descriptor.raw)

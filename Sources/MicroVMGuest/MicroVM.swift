@@ -15,16 +15,22 @@ public final class MicroVM: Workload {
     public let devices: DeviceSet
 
     private let host: FirecrackerHost
-    private let state: MicroVMState
     private let image: SnapshotImage
-    private let current = Mutex(WorkloadActivity())
+    private let current = Current()
+    /// Whether it has come, and has not run here yet.
+    private let isNew: Atomic<Bool>
+
+    /// What it does.
+    private final class Current: Sendable {
+        let activity = Mutex(WorkloadActivity())
+    }
 
     /// Takes over a microVM that runs.
     ///
     /// - Parameter socketPath: Firecracker's API socket.
     /// - Throws: ``MicroVMError`` if there is none that runs, or another agent has it.
     public convenience init(runningAt socketPath: String, logger: Logger) throws {
-        let host = try FirecrackerHost(at: socketPath)
+        let host = try FirecrackerHost(at: socketPath, logger: logger)
         switch try host.api.instance().state {
         case .running: break
         case .notStarted: throw MicroVMError("there is no microVM at \(socketPath); boot it first")
@@ -34,8 +40,8 @@ public final class MicroVM: Workload {
             )
         }
         let configuration = try MicroVMConfiguration(firecracker: host.api.version(), machine: host.api.machine())
-        try self.init(configuration, host, logger: logger)
-        current.withLock { $0.isRunning = true }
+        try self.init(configuration, host)
+        current.activity.withLock { $0.isRunning = true }
         try host.watchEnd()
     }
 
@@ -45,14 +51,13 @@ public final class MicroVM: Workload {
     init(
         _ configuration: MicroVMConfiguration,
         _ host: FirecrackerHost,
-        onMemory: MicroVMState.OnMemory? = nil,
-        logger: Logger
+        onMemory: MicroVMState.OnMemory? = nil
     ) throws {
         self.host = host
         description = configuration.description
         image = try SnapshotImage(of: configuration)
-        state = MicroVMState(of: host, configuration, image: image, onMemory: onMemory, logger: logger)
-        devices = DeviceSet([state])
+        devices = DeviceSet([MicroVMState(of: host, configuration, image: image, onMemory: onMemory)])
+        isNew = Atomic(onMemory != nil)
     }
 
     /// The snapshot's memory.
@@ -62,19 +67,22 @@ public final class MicroVM: Workload {
     /// start it, it goes on if this process ends.
     public func prepareToMove() throws {
         try image.reserve()
-        try state.keep(.resume)
+        try host.keep(.resume)
     }
 
     /// Lets it go on; one that was not stopped here does already.
     public func run(_ permit: consuming RunPermit) throws {
-        guard !activity.isRunning else { return }
-        try host.watchEnd()
-        try host.resume()
-        current.withLock { activity in
-            activity.isRunning = true
-            activity.firstOperation = MonotonicClock.now()
+        if !activity.isRunning {
+            try host.watchEnd()
+            if isNew.load(ordering: .relaxed) { try host.start() } else { try host.resume() }
+            isNew.store(false, ordering: .relaxed)
+            current.activity.withLock { activity in
+                activity.isRunning = !host.watched.process.hasEnded
+                activity.firstOperation = MonotonicClock.now()
+            }
         }
-        state.letGo(.resume)
+        // It moves no more.
+        host.letGo(.resume)
         image.discard()
     }
 
@@ -83,28 +91,38 @@ public final class MicroVM: Workload {
         guard activity.isRunning else { return }
         // It executes until some moment behind this one.
         let before = MonotonicClock.now()
-        try host.pause()
-        current.withLock { activity in
+        current.activity.withLock { activity in
             activity.isRunning = false
             activity.lastOperation = before
+        }
+        do {
+            try host.pause()
+        } catch {
+            // Some of its processors may stand still. If this fails too, the next start is another attempt.
+            try host.resume()
+            current.activity.withLock { $0.isRunning = true }
+            throw error
         }
     }
 
     /// Lets Firecracker go on without this process, or ends it: what was loaded into it is to run nowhere else.
     public func settle(_ arrival: Arrival) {
-        state.settle(arrival)
+        switch arrival {
+        case .complete: host.letGo(.kill)
+        case .abandoned: host.abandon()
+        }
     }
 
     /// Says whom to tell when Firecracker has ended.
     public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {
-        host.watched.onEnd { [weak self] reason in
-            self?.current.withLock { $0.isRunning = false }
+        host.watched.onEnd { [current] reason in
+            current.activity.withLock { $0.isRunning = false }
             tell(reason)
         }
     }
 
     /// Without operations, which nobody counts.
-    public var activity: WorkloadActivity { current.withLock(\.self) }
+    public var activity: WorkloadActivity { current.activity.withLock(\.self) }
 
     /// Unknown: the kernel waits for absent pages on behalf of the guest.
     public var stalls: [LatencyRecorder] { [] }
@@ -113,5 +131,8 @@ public final class MicroVM: Workload {
     public var blockedNanoseconds: UInt64? { nil }
 
     /// Nobody knows what its pages should hold.
+    public var canVerify: Bool { false }
+
+    /// Nothing.
     public func verify() -> Verification? { nil }
 }

@@ -7,14 +7,14 @@ public import Logging
 /// A process of its own waits for that: this one may be killed at any moment.
 public final class MicroVMKeeper: Sendable {
     /// What is done to the microVM then.
-    public enum Care: String, Sendable {
+    public enum Deed: String, Sendable {
         /// It is killed: its pages cannot be had any more, or it may run elsewhere.
         case kill
         /// It goes on: it runs nowhere else.
         case resume
     }
 
-    /// The command of this program that is one: `--log-level LEVEL CARE PROCESS API-SOCKET`.
+    /// The command of this program that is one: `--log-level LEVEL DEED PROCESS API-SOCKET`.
     public static let command = "microvm-keeper"
     private static let lettingGo: [UInt8] = [1]
     private static let pause: UInt64 = 100_000_000
@@ -22,14 +22,21 @@ public final class MicroVMKeeper: Sendable {
     private let socket: SharedSocket
     private let worker: Handover<WorkerProcess>
 
-    init(_ care: Care, of host: FirecrackerHost, logLevel: Logger.Level) throws {
+    init(
+        _ deed: Deed,
+        of watched: WatchedProcess,
+        _ lock: borrowing ProcessLock,
+        _ socketPath: String,
+        logLevel: Logger.Level
+    ) throws {
         let (ours, theirs) = try StreamSocket.pair()
         var gifts = WorkerProcess.Gifts()
-        try gifts.add(host.watched.process)
+        try gifts.add(watched.process)
         try gifts.add(theirs.stream)
+        // Until it has done what is to be done, no other agent takes the microVM.
+        try gifts.add(lock)
         let arguments = [
-            MicroVMKeeper.command, "--log-level", "\(logLevel)", care.rawValue, "\(host.watched.process.id)",
-            host.api.socketPath,
+            MicroVMKeeper.command, "--log-level", "\(logLevel)", deed.rawValue, "\(watched.process.id)", socketPath,
         ]
         worker = Handover(try WorkerProcess(arguments, giving: gifts))
         socket = ours
@@ -45,7 +52,7 @@ public final class MicroVMKeeper: Sendable {
 
     /// What the keeper's process does, until it is not needed any more.
     public static func run(
-        _ care: Care,
+        _ deed: Deed,
         process id: Int32,
         at socketPath: String,
         _ inherited: consuming Inherited,
@@ -58,25 +65,36 @@ public final class MicroVMKeeper: Sendable {
         var word = [UInt8](repeating: 0, count: 1)
         guard try word.withUnsafeMutableBytes({ try socket.stream.receive(into: $0) }) == 0 else { return }
         let name = "the microVM at \(socketPath) (process \(id))"
-        switch care {
+        switch deed {
         case .kill:
             try process.send(.kill)
             logger.error("\(name) is killed: the agent that it needs has ended")
         case .resume:
-            try resume(FirecrackerAPI(socketPath: socketPath), process)
+            guard try resume(FirecrackerAPI(socketPath: socketPath), process, for: .max) else { return }
             logger.error("\(name) goes on here: the agent that was to move it has ended")
         }
     }
 
-    private static func resume(_ api: FirecrackerAPI, _ process: borrowing PeerProcess) throws(FirecrackerError) {
-        while true {
+    /// Has a microVM go on that may run here, and tries again what fails: Firecracker may be making a snapshot, or some of
+    /// its processors are slow.
+    ///
+    /// - Parameter nanoseconds: for how long it is tried.
+    /// - Returns: false if it has ended.
+    static func resume(
+        _ api: FirecrackerAPI,
+        _ process: borrowing PeerProcess,
+        for nanoseconds: UInt64
+    ) throws(FirecrackerError) -> Bool {
+        let begin = MonotonicClock.now()
+        while !process.hasEnded {
             do throws(FirecrackerError) {
-                return try api.resume()
+                try api.resume()
+                return true
             } catch {
-                guard error.status == nil, !process.hasEnded else { throw error }
-                // It may be making a snapshot, and answer later.
+                guard MonotonicClock.now() - begin < nanoseconds || process.hasEnded else { throw error }
                 MonotonicClock.sleep(nanoseconds: MicroVMKeeper.pause)
             }
         }
+        return false
     }
 }

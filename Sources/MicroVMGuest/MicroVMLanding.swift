@@ -24,12 +24,12 @@ public struct MicroVMLanding: Landing {
         onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
     ) throws -> any Workload {
         let configuration = try MicroVMConfiguration(description)
-        let host = try FirecrackerHost(at: socketPath)
+        let host = try FirecrackerHost(at: socketPath, logger: logger)
         guard try host.api.instance().state == .notStarted else {
             throw MicroVMError("\(host.name) is there already; start another Firecracker for the one that comes")
         }
         try configuration.checkMemory()
-        return try MicroVM(configuration, host, onMemory: onMemory, logger: logger)
+        return try MicroVM(configuration, host, onMemory: onMemory)
     }
 }
 

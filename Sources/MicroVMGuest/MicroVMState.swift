@@ -2,7 +2,6 @@ import Attachments
 import Firecracker
 import Guest
 import LinuxSystem
-import Logging
 import Synchronization
 
 /// Everything of a microVM but its memory, as Firecracker saves and loads it.
@@ -13,23 +12,20 @@ final class MicroVMState: Device {
     private let host: FirecrackerHost
     private let configuration: MicroVMConfiguration
     private let image: SnapshotImage
-    private let logger: Logger
+    private let isTakenBack = Atomic<Bool>(false)
     /// Of a microVM that is to come, until it does.
     private let onMemory: Mutex<OnMemory?>
-    private let keepers = Mutex<[MicroVMKeeper.Care: MicroVMKeeper]>([:])
 
     init(
         of host: FirecrackerHost,
         _ configuration: MicroVMConfiguration,
         image: SnapshotImage,
-        onMemory: OnMemory?,
-        logger: Logger
+        onMemory: OnMemory?
     ) {
         self.host = host
         self.configuration = configuration
         self.image = image
         self.onMemory = Mutex(onMemory)
-        self.logger = logger
     }
 
     /// Makes the snapshot, memory and all.
@@ -44,7 +40,7 @@ final class MicroVMState: Device {
         guard let onMemory = onMemory.withLock({ $0.take() }) else {
             throw MicroVMError("\(host.name) has loaded a snapshot before; start another Firecracker")
         }
-        try keep(.kill)
+        try host.keep(.kill)
         let file = try MemoryFile(name: "pageferry-vmstate", byteCount: 0)
         try file.write(state)
         let handOff = try HandOffPoint()
@@ -98,35 +94,15 @@ final class MicroVMState: Device {
         )
     }
 
-    /// Has it seen to if this process ends before ``letGo(_:)``.
-    func keep(_ care: MicroVMKeeper.Care) throws {
-        letGo(care)
-        let keeper = try MicroVMKeeper(care, of: host, logLevel: logger.logLevel)
-        keepers.withLock { $0[care] = keeper }
+    /// It is to run here, be it again.
+    func acquire() {
+        // No other side was allowed to run it yet.
+        isTakenBack.store(host.isKept(.resume), ordering: .relaxed)
     }
 
-    /// From now on nobody does.
-    ///
-    /// - Returns: whether somebody did.
-    @discardableResult
-    func letGo(_ care: MicroVMKeeper.Care) -> Bool {
-        guard let keeper = keepers.withLock({ $0.removeValue(forKey: care) }) else { return false }
-        keeper.letGo()
-        return true
-    }
-
-    /// The other side may start it from now on.
+    /// The other side may start it from now on; or a take-back has failed, which allows that to nobody.
     func release() {
-        letGo(.resume)
-    }
-
-    /// How its arrival has ended: either way nobody is to be kept from running it, or running it without its pages.
-    func settle(_ arrival: Arrival) {
-        if case .abandoned = arrival, keepers.withLock({ $0[.kill] != nil }) {
-            logger.notice("\(host.name) has loaded what does not run here, and is killed")
-            host.kill()
-        }
-        letGo(.kill)
+        if !isTakenBack.exchange(false, ordering: .relaxed) { host.letGo(.resume) }
     }
 }
 

@@ -31,6 +31,11 @@ final class WatchedProcess: Sendable {
         tell?(reason)
     }
 
+    /// Waits until it has ended.
+    func waitUntilEnded() {
+        process.waitForEnd()
+    }
+
     /// Nobody wants to know any more.
     func leave() { leaving.raise() }
 

@@ -43,6 +43,9 @@ struct AgentOptions: ParsableArguments {
     @Flag(help: .hidden)
     var endWithInput = false
 
+    @Flag(help: .hidden)
+    var leaveWithInput = false
+
     /// A file that is told of each operation of a built-in workload.
     @Option(help: .hidden)
     var witness: String?
@@ -72,7 +75,7 @@ struct AgentOptions: ParsableArguments {
 
     /// Lets the process end when whoever started it does, if that was asked for: also while memory is being filled.
     func watchInput() {
-        if endWithInput { InputEnd.shared.watch() }
+        if endWithInput || leaveWithInput { InputEnd.shared.watch(seesMigrationThrough: leaveWithInput) }
     }
 
     func makeWitness() throws -> Witness? {

@@ -17,21 +17,17 @@ final class ChildAgent: Sendable {
     /// Starts `pageferry NAME` with arguments.
     ///
     /// - Parameters:
-    ///   - folder: where its control socket is made.
-    ///   - endsWithUs: whether it ends when this process does, however that ends.
-    init(_ name: String, in folder: String, _ arguments: [String], endsWithUs: Bool = true) throws {
+    ///   - socket: the path of its control socket.
+    ///   - seesMigrationThrough: whether it outlives this process for a migration that is under way. Otherwise it ends
+    ///     when this process does, however that ends.
+    init(_ name: String, at socket: String, _ arguments: [String], seesMigrationThrough: Bool = false) throws {
         self.name = name
-        let socket = "\(folder)/\(name).sock"
         address = .unix(path: socket)
         process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = [name, "--qmp", socket, "--log-level", "warning"] + arguments
-        if endsWithUs {
-            process.arguments?.append("--end-with-input")
-            process.standardInput = lifeline
-        } else {
-            process.standardInput = FileHandle.nullDevice
-        }
+        let end = seesMigrationThrough ? "--leave-with-input" : "--end-with-input"
+        process.arguments = [name, "--qmp", socket, "--log-level", "warning", end] + arguments
+        process.standardInput = lifeline
         process.standardOutput = output
         try process.run()
     }
@@ -76,11 +72,18 @@ final class ChildAgent: Sendable {
 
     /// Lets the agent end, and waits for it.
     func end() {
+        if !leave(within: ChildAgent.quitTimeout) { kill(process.processIdentifier, SIGKILL) }
+        process.waitUntilExit()
+    }
+
+    /// Lets the agent end when it wants to.
+    ///
+    /// - Returns: whether it has within so many seconds.
+    func leave(within seconds: Double) -> Bool {
         // The agent sees the end of its standard input.
         try? lifeline.fileHandleForWriting.close()
-        let deadline = Date(timeIntervalSinceNow: ChildAgent.quitTimeout)
+        let deadline = Date(timeIntervalSinceNow: seconds)
         while process.isRunning, Date() < deadline { Thread.sleep(forTimeInterval: 0.005) }
-        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-        process.waitUntilExit()
+        return !process.isRunning
     }
 }

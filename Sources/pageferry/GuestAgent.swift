@@ -1,42 +1,32 @@
-import Foundation
 import LinuxSystem
 import Orchestration
-import Telemetry
 
-/// The agent of a guest that `migrate` itself names: it is there for the one migration, and lives on while it is needed.
+/// The agent of a guest that `migrate` itself names: it is there for the one migration, which it sees through.
 struct GuestAgent {
-    private let folder: TemporaryFolder
+    /// Seconds for the last word to the destination.
+    private static let patience = 3.0
+
     private let agent: ChildAgent
     let client: AgentClient
 
     /// Starts it.
     init(of guest: GuestOption) async throws {
-        folder = try TemporaryFolder()
-        do {
-            agent = try ChildAgent("source", in: folder.path, ["--guest", guest.description], endsWithUs: false)
-            client = try await agent.connect()
-        } catch {
-            folder.remove()
-            throw error
-        }
+        agent = try ChildAgent(
+            "source",
+            at: "/tmp/pageferry-\(UInt64.random(in: 0...UInt64.max)).sock",
+            ["--guest", guest.description],
+            seesMigrationThrough: true
+        )
+        client = try await agent.connect()
         LineLog.print("pageferry: the guest's agent is controlled at \(agent.address)")
     }
 
-    /// Ends it, unless pages may be missing elsewhere or the guest may still be taken back.
-    func leave() async {
-        do {
-            let report = try await client.report()
-            let ended = ["none", "failed", "cancelled"].contains(report.states.last) && report.runsHere
-            guard ended || report.states.last == "completed" else {
-                return LineLog.print(
-                    "pageferry: the guest's agent is needed still; see: pageferry status \(agent.address)"
-                )
-            }
-            try await client.execute("quit")
-        } catch {
-            LineLog.print("pageferry: the guest's agent has left: \(error)")
+    /// Lets it go as soon as neither host needs it.
+    func leave() {
+        if !agent.leave(within: GuestAgent.patience) {
+            LineLog.print(
+                "pageferry: the guest's agent goes on as long as it is needed: pageferry status \(agent.address)"
+            )
         }
-        agent.end()
-        folder.remove()
     }
 }

@@ -3,6 +3,8 @@ import Foundation
 import Synchronization
 
 /// Ends an agent when whoever started it does: their end of the pipe to standard input closes.
+///
+/// One that is to see its migration through does so first.
 final class InputEnd: Sendable {
     static let shared = InputEnd()
     private let agent = Mutex<Agent?>(nil)
@@ -13,11 +15,15 @@ final class InputEnd: Sendable {
     }
 
     /// Begins to watch, on a thread that lives as long as the process.
-    func watch() {
+    func watch(seesMigrationThrough: Bool = false) {
         Thread.detachNewThread { [self] in
             while !FileHandle.standardInput.availableData.isEmpty {}
             guard let agent = agent.withLock(\.self) else { exit(1) }
-            agent.quit()
+            if seesMigrationThrough {
+                Task { await agent.quitWhenUnneeded() }
+            } else {
+                agent.quit()
+            }
         }
     }
 }

@@ -17,9 +17,9 @@ struct LocalMigration {
     func run(whenMoved: ([ChildAgent]) throws -> Void = { _ in }) async throws -> Report {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let destinationAgent = try ChildAgent("destination", in: folder.path, destination)
+        let destinationAgent = try ChildAgent("destination", at: "\(folder.path)/destination.sock", destination)
         defer { destinationAgent.end() }
-        let sourceAgent = try ChildAgent("source", in: folder.path, source)
+        let sourceAgent = try ChildAgent("source", at: "\(folder.path)/source.sock", source)
         defer { sourceAgent.end() }
         let destination = try await destinationAgent.connect()
         let source = try await sourceAgent.connect()

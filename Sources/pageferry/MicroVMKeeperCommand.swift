@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import LinuxSystem
 import Logging
 import MicroVMGuest
@@ -11,10 +12,10 @@ struct MicroVMKeeperCommand: ParsableCommand {
     var logLevel = Logger.Level.notice
 
     @Argument(transform: { text in
-        guard let care = MicroVMKeeper.Care(rawValue: text) else { throw ValidationError("it is kill or resume") }
-        return care
+        guard let deed = MicroVMKeeper.Deed(rawValue: text) else { throw ValidationError("it is kill or resume") }
+        return deed
     })
-    var care: MicroVMKeeper.Care
+    var deed: MicroVMKeeper.Deed
 
     @Argument
     var process: Int32
@@ -23,7 +24,9 @@ struct MicroVMKeeperCommand: ParsableCommand {
     var socketPath: String
 
     func run() throws {
-        let logger = LineLog.logger(care == .kill ? "destination" : "source", logLevel)
-        try MicroVMKeeper.run(care, process: process, at: socketPath, Inherited(), logger: logger)
+        // It outlives the agent by a moment, also where both are told to end.
+        for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_IGN) }
+        let logger = LineLog.logger(deed == .kill ? "destination" : "source", logLevel)
+        try MicroVMKeeper.run(deed, process: process, at: socketPath, Inherited(), logger: logger)
     }
 }

@@ -69,13 +69,8 @@ struct MigrateCommand: AsyncParsableCommand {
         if let source { return try await move(AgentClient(source)) }
         guard let guest else { return }
         let agent = try await GuestAgent(of: guest)
-        do {
-            try await move(agent.client)
-        } catch {
-            await agent.leave()
-            throw error
-        }
-        await agent.leave()
+        defer { agent.leave() }
+        try await move(agent.client)
     }
 
     /// Moves what an agent has.

@@ -14,8 +14,9 @@ struct MicroVMTests {
     /// The guest runs on at the source, and finds every page right.
     private func expectHere(_ site: MoveSite) throws {
         try site.wait(site.here, toBe: .running)
-        let generation = try site.pass(site.here)
-        #expect(try site.pass(site.here) == generation + 1)
+        try site.expectGoingOn(site.here)
+        // Nobody is needed for that any more.
+        try site.waitForEnd(ofProcesses: "microvm-keeper", site.here.api.socketPath)
     }
 
     @Test("goes on in the midst of its work, and is stopped where it was")
@@ -42,8 +43,9 @@ struct MicroVMTests {
         for pass in 1...3 { #expect(try site.pass(site.there) == after + UInt64(pass)) }
         #expect(try site.here.api.instance().state == .paused)
         // It needs its agent no more.
+        try site.waitForEnd(ofProcesses: "microvm-keeper", site.there.api.socketPath)
         site.destination.end()
-        try site.pass(site.there)
+        try site.expectGoingOn(site.there)
     }
 
     @Test("gets no page back that its balloon takes after it has moved")
@@ -123,7 +125,8 @@ struct MicroVMTests {
         let moved = try migrate()
         #expect(moved.status == 0, "\(moved)")
         #expect(moved.output.contains("the workload runs on the destination"), "\(moved)")
-        try site.pass(site.there)
+        try site.expectGoingOn(site.there)
+        #expect(site.processes("source", site.here.api.socketPath).isEmpty)
         // One that is paused may run elsewhere.
         let paused = try migrate()
         #expect(paused.status == 1)
@@ -233,8 +236,7 @@ struct MicroVMTests {
         #expect(try cont.finish().status == 0)
         try site.hosts.mendLink()
         try site.wait(site.source, for: "completed")
-        let generation = try site.pass(site.there)
-        #expect(try site.pass(site.there) == generation + 1)
+        try site.expectGoingOn(site.there)
         #expect(try site.here.api.instance().state == .paused)
     }
 
@@ -250,8 +252,8 @@ struct MicroVMTests {
             try site.wait(site.destination, for: "postcopy-paused")
             try site.hosts.mendLink()
         }
-        let generation = try site.pass(site.there)
-        #expect(try site.pass(site.there) == generation + 1)
+        try site.wait(site.source, for: "completed")
+        try site.expectGoingOn(site.there)
     }
 
     @Test("is ended, and runs nowhere, when the destination dies after it has started")
@@ -280,7 +282,38 @@ struct MicroVMTests {
         site.source.end()
         try site.wait(site.destination, for: "postcopy-paused")
         #expect(try site.destination.qmp("query-status").contains("\"running\""))
+        // Whoever would let it go on here has had the time.
+        try site.waitForEnd(ofProcesses: "microvm-keeper", site.here.api.socketPath)
         #expect(try site.here.api.instance().state == .paused)
+    }
+
+    @Test("is seen through by the agent of a migrate that has left, or died", arguments: ["--detach", "--json"])
+    func migrateLeaves(option: String) throws {
+        let site = try MoveSite(memoryMiB: 64)
+        defer { site.end() }
+        site.source.end()
+        let migrate = try site.hosts.run(
+            on: site.hosts.source,
+            Executable.pageferry,
+            [
+                "migrate", "--guest", "firecracker:\(site.here.api.socketPath)", "--destination",
+                site.destination.socket, option,
+            ]
+        )
+        defer { migrate.end() }
+        if option == "--detach" {
+            #expect(try migrate.finish().status == 0)
+        } else {
+            try site.wait(site.destination, for: "postcopy-active")
+            migrate.end()
+        }
+        try site.wait(site.destination, for: "completed")
+        try site.waitForEnd(ofProcesses: "source", site.here.api.socketPath)
+        try site.expectGoingOn(site.there)
+        let words = migrate.errorText.split(separator: " ").map(String.init)
+        let socket = try #require(words.first { $0.hasPrefix("unix:/tmp/pageferry-") }).split(separator: "\n")[0]
+            .dropFirst(5)
+        #expect(!FileManager.default.fileExists(atPath: String(socket)))
     }
 
     @Test("goes on when its source's agent dies before another side may run it")
@@ -289,6 +322,8 @@ struct MicroVMTests {
         defer { site.end() }
         try site.beginWithoutLoad()
         #expect(try site.here.api.instance().state == .paused)
+        // As when a service and all of its processes are told to end.
+        for keeper in site.processes("microvm-keeper") { kill(keeper, SIGTERM) }
         site.source.end()
         try expectHere(site)
     }

@@ -90,6 +90,33 @@ final class MoveSite: Sendable {
         try side.guest.wait(for: "pass")
     }
 
+    /// Sees that the guest goes round its memory on a side, from now on.
+    func expectGoingOn(_ side: MicroVM) throws {
+        side.guest.forgetMarks()
+        let generation = try pass(side)
+        for count in 1...2 {
+            guard try pass(side) == generation + UInt64(count) else { throw TestFailure("a pass is missing") }
+        }
+    }
+
+    /// Processes whose command line holds all of these.
+    func processes(_ words: String...) -> [Int32] {
+        let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return all.compactMap { Int32($0) }.filter { pid in
+            let data = FileManager.default.contents(atPath: "/proc/\(pid)/cmdline") ?? Data()
+            let line = String(decoding: data, as: UTF8.self)
+            return words.allSatisfy { line.contains($0) }
+        }
+    }
+
+    /// Waits until there is no such process.
+    func waitForEnd(ofProcesses words: String...) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while !(words.count == 1 ? processes(words[0]) : processes(words[0], words[1])).isEmpty {
+            guard Date() < deadline else { throw TestFailure("\(words) is there still") }
+        }
+    }
+
     /// Waits until what a Firecracker does is this.
     func wait(_ side: MicroVM, toBe state: Instance.State) throws {
         let deadline = Date(timeIntervalSinceNow: 30)

@@ -92,6 +92,11 @@ public final class GuestProcess: Sendable {
         }
     }
 
+    /// Forgets the marks that it has printed until now.
+    public func forgetMarks() {
+        console.discard()
+    }
+
     /// Tells the guest what to do and waits for the mark that says it has.
     @discardableResult
     public func perform(_ command: Command, seconds: Double = 30) throws -> UInt64 {

@@ -26,6 +26,14 @@ final class LineReader: Sendable {
         }
     }
 
+    /// Forgets what has come.
+    func discard() {
+        unread.withLock { unread in
+            while let more = try? read(into: &unread, milliseconds: 0), more {}
+            unread = []
+        }
+    }
+
     /// What has come and was not taken as a line.
     func rest() -> String {
         unread.withLock { unread in
