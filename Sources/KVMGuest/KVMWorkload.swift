@@ -16,15 +16,8 @@ public final class KVMWorkload: Workload {
     let serial: SerialPort
     private let clock: GuestClock
     private let fate: GuestFate
-    private let current = Mutex<[Member]?>(nil)
-
-    /// A vCPU's thread; dropping this waits for it.
-    private final class Member: Sendable {
-        let thread: JoinedThread
-        init(_ thread: consuming JoinedThread) {
-            self.thread = thread
-        }
-    }
+    /// The threads of the vCPUs, while they run.
+    private let current = Mutex<ThreadGroup?>(nil)
 
     /// Lets the threads of all vCPUs begin at once.
     private final class Gate: Sendable {
@@ -96,30 +89,31 @@ public final class KVMWorkload: Workload {
         try current.withLock { current in
             precondition(current == nil || !fate.isRunning, "a workload runs once at a time")
             // Of a guest that has ended by itself.
+            current?.join()
             current = nil
             let gate = try Gate()
             for processor in machine.processors { processor.prepare() }
             try clock.start()
             try fate.begin()
             serial.begin()
-            var members: [Member] = []
+            let threads = ThreadGroup()
             do throws(SystemError) {
-                for processor in machine.processors { members.append(Member(try thread(of: processor, behind: gate))) }
+                for processor in machine.processors { try start(processor, in: threads, behind: gate) }
             } catch {
                 // Interrupted before it has begun, a vCPU executes nothing.
                 fate.interrupt()
                 gate.flag.raise()
-                members.removeAll()
+                threads.join()
                 throw error
             }
             gate.flag.raise()
-            current = members
+            current = threads
         }
     }
 
-    private func thread(of processor: VirtualProcessor, behind gate: Gate) throws(SystemError) -> JoinedThread {
+    private func start(_ processor: VirtualProcessor, in threads: ThreadGroup, behind gate: Gate) throws(SystemError) {
         // Without the workload itself, which ends with its last owner, whether it runs or not.
-        try JoinedThread(name: "vcpu-\(processor.index)") { [memory, serial, fate] in
+        try threads.run("vcpu-\(processor.index)") { [memory, serial, fate] in
             gate.flag.wait()
             do throws(SystemError) {
                 try processor.run { exit in
@@ -144,8 +138,9 @@ public final class KVMWorkload: Workload {
     /// A vCPU that waits for an absent page gets it first.
     public func stop() {
         current.withLock { current in
-            guard current != nil else { return }
+            guard let threads = current else { return }
             fate.interrupt()
+            threads.join()
             current = nil
             clock.stop()
         }

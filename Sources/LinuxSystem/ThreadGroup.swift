@@ -2,13 +2,8 @@ import Synchronization
 
 /// Threads that each do one piece of blocking work and end; none is left behind unjoined.
 public final class ThreadGroup: Sendable {
-    private final class Member: Sendable {
-        let thread: JoinedThread
-        init(_ thread: consuming JoinedThread) { self.thread = thread }
-    }
-
     private struct Members {
-        var running: [Int: Member] = [:]
+        var running: [Int: Handover<JoinedThread>] = [:]
         var ended: [Int] = []
         var next = 0
     }
@@ -39,7 +34,7 @@ public final class ThreadGroup: Sendable {
                     body()
                     self.members.withLock { $0.ended.append(id) }
                 }
-                members.running[id] = Member(thread)
+                members.running[id] = Handover(thread)
             }
         }
         try started.get()
@@ -52,8 +47,8 @@ public final class ThreadGroup: Sendable {
                 members.ended.removeAll()
                 return members.running.popFirst()?.value
             }
-            // Dropping the member joins its thread.
-            guard member != nil else { return }
+            guard let member else { return }
+            member.take()?.join()
         }
     }
 
@@ -62,8 +57,8 @@ public final class ThreadGroup: Sendable {
             defer { members.ended = [] }
             return members.ended.compactMap { members.running.removeValue(forKey: $0) }
         }
-        // Their threads have nothing left to do, so that dropping them waits for no work.
-        _ = reaped
+        // They have nothing left to do, so that this waits for no work.
+        for thread in reaped { thread.take()?.join() }
     }
 }
 

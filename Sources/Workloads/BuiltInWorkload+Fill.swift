@@ -4,19 +4,10 @@ extension BuiltInWorkload {
     /// Writes the first content of all pages, each thread's share on a thread of its own.
     func fill() throws {
         let lines = try loadLines()
-        var fillers: [Filler] = []
+        let fillers = ThreadGroup()
+        defer { fillers.join() }
         for thread in threads {
-            fillers.append(try Filler(thread, lines))
-        }
-        // Dropping the fillers waits for them.
-        fillers.removeAll()
-    }
-
-    private final class Filler: Sendable {
-        private let joined: JoinedThread
-
-        init(_ thread: WorkloadThread, _ lines: FileLines?) throws(SystemError) {
-            joined = try JoinedThread(name: "fill-\(thread.index)") { thread.fill(lines) }
+            try fillers.run("fill-\(thread.index)") { thread.fill(lines) }
         }
     }
 

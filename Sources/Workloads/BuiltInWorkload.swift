@@ -32,22 +32,15 @@ public final class BuiltInWorkload: Workload {
     // Relaxed: a figure by itself.
     private let isRunning = Atomic<Bool>(false)
 
-    /// Threads that work; dropping this waits for them.
+    /// Threads that work.
     private struct Run: Sendable {
-        final class Member: Sendable {
-            let thread: JoinedThread
-            init(_ thread: consuming JoinedThread) {
-                self.thread = thread
-            }
-        }
-
         let signal = RunSignal()
-        var members: [Member] = []
+        let threads = ThreadGroup()
 
         /// Ends it and waits.
-        mutating func stop() {
+        func stop() {
             signal.stop()
-            members.removeAll()
+            threads.join()
         }
     }
 
@@ -130,16 +123,15 @@ public final class BuiltInWorkload: Workload {
     public func run(_ permit: consuming RunPermit) throws {
         try current.withLock { current in
             precondition(current == nil, "a workload runs once at a time")
-            var run = Run()
+            let run = Run()
             let signal = run.signal
             for thread in threads {
                 do {
                     try thread.prepare()
-                    let joined = try JoinedThread(name: "work-\(thread.index)") {
+                    try run.threads.run("work-\(thread.index)") {
                         signal.waitForBegin()
                         thread.work(until: signal)
                     }
-                    run.members.append(Run.Member(joined))
                 } catch {
                     run.stop()
                     throw error
