@@ -59,7 +59,11 @@ extension Agent {
             case .migrateStartPostcopy:
                 guard let outgoing else { throw CommandRefused(reason: "no migration is under way; run migrate first") }
                 try await outgoing.startPostcopy()
-            case .migrateCancel: try await outgoing?.cancel()
+            case .migrateCancel:
+                if outgoing == nil, let state = await incoming?.snapshot().state, state != .setup {
+                    throw CommandRefused(reason: "a workload comes here, or has come; cancel at its source")
+                }
+                try await outgoing?.cancel()
             case .migratePause:
                 guard outgoing != nil || incoming != nil else {
                     throw CommandRefused(reason: "no migration is under way here")

@@ -104,10 +104,7 @@ public actor Agent: QMPHandler {
     /// - Throws: why it does not run.
     public func startWorkload() async throws {
         guard let workload = ownWorkload else { return }
-        workload.onEnd { [logger, sink] reason in
-            logger.error("the workload has ended: \(reason)")
-            sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
-        }
+        workload.onEnd { reason in Task { [weak self] in await self?.workloadEnded(reason) } }
         // The control sockets may be there already: what is asked for meanwhile waits, or is refused.
         try await exclusively("the start") {
             do {
@@ -125,6 +122,24 @@ public actor Agent: QMPHandler {
         }
     }
 
+    private func workloadEnded(_ reason: String) async {
+        if let outgoing, await !outgoing.snapshot().isWorkloadHere {
+            return logger.notice("what has moved away has ended here: \(reason)")
+        }
+        logger.error("the workload has ended: \(reason)")
+        sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+    }
+
+    /// Whether a migration needs this agent still: it is under way, or pages are missing elsewhere or here.
+    public var isNeeded: Bool {
+        get async {
+            if let outgoing, await !outgoing.isOver { return true }
+            guard let incoming else { return false }
+            let snapshot = await incoming.snapshot()
+            return snapshot.hasStarted && snapshot.state != .completed
+        }
+    }
+
     /// Lets ``outcome()`` return: the process should end.
     public nonisolated func quit() {
         ending.yield(.quit)
@@ -133,6 +148,7 @@ public actor Agent: QMPHandler {
     /// Lets ``outcome()`` return once no migration from here needs the agent: none is under way, and all has been said.
     public func quitWhenUnneeded() async {
         await outgoing?.waitForEnd()
+        await incoming?.waitForEnd()
         quit()
     }
 

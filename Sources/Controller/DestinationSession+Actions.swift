@@ -69,12 +69,13 @@ extension DestinationSession {
         } catch {
             return perform(machine.memoryRefused(reason: "\(error)"))
         }
-        start("prepare") { [landing, events] in
+        start("prepare") { [landing, events, logger] in
             do {
                 let workload = try landing.prepare(announcement.description) { events.yield(.memory(Handover($0))) }
                 events.yield(.prepared(workload))
             } catch {
                 events.yield(.prepareFailed(reason: "\(error)"))
+                logger.warning("refused the workload that was to come: \(error)")
             }
         }
     }

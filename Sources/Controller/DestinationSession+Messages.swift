@@ -53,6 +53,9 @@ extension DestinationSession {
         guard let peer, hello.role == .source, hello.migration == peer.migration, hello.instance == peer.instance,
             hello.lease == peer.lease
         else { return acceptor.refuse(socket, reason: "this agent knows nothing of that migration") }
+        if endReason != nil, snapshot().hasStarted, machine.state != .completed {
+            return acceptor.refuse(socket, reason: lossReason)
+        }
         switch machine.rejoin() {
         case .refuse(let reason, let actions):
             perform(actions)
@@ -60,7 +63,12 @@ extension DestinationSession {
         case .welcome(let actions):
             hangUp(reason: control == nil ? nil : "the source came over a new connection")
             perform(actions)
-            if take(socket) != nil { perform([.send(.welcome)]) } else { lose("no connection can be taken") }
+            if take(socket) != nil {
+                logger.notice("the source is there again")
+                perform([.send(.welcome)])
+            } else {
+                lose("no connection can be taken")
+            }
         }
     }
 

@@ -51,7 +51,7 @@ extension DestinationSession {
         // A source that was sent away says nothing of the one that comes next.
         if machine.state != .setup { report.migration = peer?.migration.description }
         report.states = states.states.map(\.rawValue)
-        report.error = snapshot.failureReason
+        report.error = snapshot.failureReason ?? (machine.state == .postcopyPaused ? lastLoss : nil)
         report.total = snapshot.totalMicroseconds
         var destination = AgentReport.Destination()
         destination.load = timeline.microseconds(from: .loadBegun, to: .loaded)

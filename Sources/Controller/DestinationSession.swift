@@ -99,12 +99,15 @@ actor DestinationSession {
     /// When the workload's first operation after its arrival ended, once that is known.
     var firstOperation: UInt64?
     /// Why the workload has ended by itself.
-    private var endReason: String?
+    var endReason: String?
+    /// Why the last link was lost.
+    var lastLoss: String?
     /// Why nothing is to start here any more: the agent ends.
     var leaving: String?
     /// Another session takes this one's place.
     var isRetired = false
     private var hasEnded = false
+    private var waitingForEnd: [CheckedContinuation<Void, Never>] = []
 
     /// Makes a session that listens for a source.
     ///
@@ -144,6 +147,12 @@ actor DestinationSession {
             // Who runs is decided ahead of whatever else the process does.
             Task(priority: .high) { await consume() }
         }
+    }
+
+    /// Waits until a migration that has begun to run the workload here has ended.
+    func waitForEnd() async {
+        guard snapshot().hasStarted, !hasEnded else { return }
+        await withCheckedContinuation { waitingForEnd.append($0) }
     }
 
     func consume() async {
@@ -214,7 +223,12 @@ actor DestinationSession {
     private func tellEnd(_ reason: String) {
         logger.error("the workload has ended: \(reason)")
         sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+        // Nobody needs its pages any more.
+        if machine.state != .completed { lose(lossReason) }
     }
+
+    /// What the source is told of a workload that has ended before its last page came.
+    var lossReason: String { "the workload has ended at the destination: \(endReason ?? "")" }
 
     private func take(_ event: DestinationAgent.Event) {
         switch event {
@@ -236,7 +250,10 @@ actor DestinationSession {
     }
 
     func lose(_ reason: String) {
-        if let control { logger.warning("the source at \(control.lane.peer) is gone: \(reason)") }
+        if let control {
+            logger.warning("no link to the source at \(control.lane.peer): \(reason)")
+            lastLoss = reason
+        }
         hangUp(reason: reason)
         perform(machine.linkLost(reason: reason))
         settlePreparation()
@@ -268,6 +285,8 @@ actor DestinationSession {
         timeline.note(.end)
         let failure = machine.state == .completed ? nil : machine.failureReason ?? "the migration failed"
         workload?.settle(failure == nil ? .complete : .abandoned)
+        waitingForEnd.forEach { $0.resume() }
+        waitingForEnd = []
         // What was put into the control connection before leaves first.
         start("end") { [onEnd, work = hangUps] in
             work.join()

@@ -37,7 +37,11 @@ extension SourceSession {
     func receive(_ message: ControlMessage) {
         guard let control else { return }
         if case .hello(let hello) = message { return greet(hello) }
-        if case .refused(let reason) = message { return perform(machine.refused(reason: reason)) }
+        if case .refused(let reason) = message {
+            // It was asked again and does not take this any more: asking goes on only when somebody says so.
+            if machine.state == .postcopyRecoverSetup { holdsStill = true }
+            return perform(machine.refused(reason: reason))
+        }
         guard let peer else { return refuse("the destination sent \(message.kind) before its HELLO") }
         let instance = Switchover.InstanceID(peer.instance)
         switch message {

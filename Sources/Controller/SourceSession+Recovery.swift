@@ -78,6 +78,7 @@ extension SourceSession {
             return lose("\(error)")
         }
         holdsStill = false
+        logger.notice("\(destination) is there again")
         perform(machine.resynced())
     }
 

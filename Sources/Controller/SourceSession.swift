@@ -211,6 +211,9 @@ actor SourceSession {
         }
     }
 
+    /// Whether the migration has ended and nothing is owed to the destination.
+    var isOver: Bool { machine.isOver }
+
     /// Waits until the migration has ended and nothing is owed to the destination.
     func waitForEnd() async {
         guard !machine.isOver else { return }
@@ -292,6 +295,7 @@ actor SourceSession {
     }
 
     func lose(_ reason: String) {
+        if machine.state == .postcopyActive, control != nil { logger.warning("no link to \(destination): \(reason)") }
         hangUp(reason: reason)
         perform(machine.linkLost(reason: reason))
     }

@@ -123,10 +123,6 @@ public final class GuestService: Sendable {
         while true {
             switch events.next(milliseconds: interval(isLinked: link != nil)) {
             case .linked(let next) where agent.isComplete: next.close()
-            case .linked(let next) where memory.snapshot ?? next.snapshot != next.snapshot:
-                next.close()
-                reason = "\(task.settings.source) serves another file than before"
-                if try lose(reason) { return .lost }
             case .linked(let next):
                 memory.remember(next.snapshot)
                 let runs = workingSet(of: next.snapshot)
@@ -242,6 +238,8 @@ public final class GuestService: Sendable {
 
     private static let firstPause = 0.02
     private static let longestPause = 1.0
+    /// What the server has passes seldom.
+    private static let pauseAfterRefusal = 3.0
 
     /// Keeps a link to the server for as long as pages are missing.
     private func keepLink() {
@@ -253,6 +251,7 @@ public final class GuestService: Sendable {
                 let link = try SnapshotLink(
                     to: SocketAddress("tcp:\(settings.source)"),
                     slices: task.regions.map(\.slice),
+                    expecting: memory.snapshot,
                     urgentLanes: settings.faultThreads,
                     peerTimeout: .seconds(settings.peerTimeoutSeconds)
                 )
@@ -262,6 +261,7 @@ public final class GuestService: Sendable {
                 left.wait()
             } catch let refusal as SnapshotRefused {
                 events.put(.refused(reason: "\(refusal)"))
+                pause = GuestService.pauseAfterRefusal
             } catch {
                 events.put(.unreachable(reason: "\(error)"))
             }
@@ -276,7 +276,7 @@ public final class GuestService: Sendable {
         let progress = agent.progress
         let service = LatencySummary(agent.service)
         return
-            "\(progress.pagesResident) of \(progress.pagesTotal) pages came: \(progress.demand) on demand, "
+            "\(progress.pagesResident) of \(progress.pagesTotal) pages are here, by this worker \(progress.demand) on demand, "
             + "\(progress.prefetched + progress.pushed + progress.zero) ahead, \(progress.removed) dropped before; a fault took "
             + "\(Int(service.p50)) µs at the median, \(Int(service.p99)) µs at 99 of 100"
     }

@@ -38,7 +38,7 @@ struct GuestSession: ~Copyable {
         self.guest = guest
         self.logger = logger
         let bytes = task.regions.reduce(0) { $0 + $1.range.byteCount }
-        logger.notice("\(task.name) has attached with \(bytes) bytes, served by \(settings.source)")
+        logger.notice("\(task.name) has attached with \(bytes) bytes, to be served by \(settings.source)")
     }
 
     /// Returns when the guest has ended or is lost.

@@ -12,10 +12,12 @@ struct SnapshotLink: Sendable {
 
     /// Connects, and asks for slices of the server's file.
     ///
+    /// - Parameter expected: what the file must be; nil if it may be any.
     /// - Throws: ``SnapshotRefused`` if the server has another file than is needed; anything else may pass.
     init(
         to address: SocketAddress,
         slices: [SnapshotSlice],
+        expecting expected: SnapshotIdentity?,
         urgentLanes: Int,
         peerTimeout: Duration
     ) throws {
@@ -40,7 +42,11 @@ struct SnapshotLink: Sendable {
         }
         try control.send(.slices(slices))
         switch try SnapshotLink.answer(events) {
-        case .snapshot(let snapshot): self.snapshot = snapshot
+        case .snapshot(let snapshot):
+            guard expected ?? snapshot == snapshot else {
+                throw SnapshotRefused(reason: "\(address) serves another file than before")
+            }
+            self.snapshot = snapshot
         case .refused(let reason): throw SnapshotRefused(reason: reason)
         case let other: throw LinkLost(reason: "\(control.peer) sent \(other.kind) instead of SNAPSHOT")
         }

@@ -17,9 +17,22 @@ public struct ProcessLock: ~Copyable, Sendable {
             OwnedDescriptor(try kernel(.open) { shim_open(path, O_RDONLY | O_CLOEXEC) })
         }
         let raw = descriptor.raw
-        _ = try attempt("lock process \(process.id)", advice: "another has it, see: fuser -v \(path)") {
-            () throws(Errno) in try kernel(.flock) { orErrno(flock(raw, LOCK_EX | LOCK_NB)) }
+        do throws(Errno) {
+            _ = try kernel(.flock) { orErrno(flock(raw, LOCK_EX | LOCK_NB)) }
+        } catch {
+            let holder = ProcessLock.holder(of: descriptor).map { "process \($0) has it" }
+            throw SystemError("lock process \(process.id)", error, advice: holder ?? "another process has it")
         }
         self.descriptor = descriptor
+    }
+
+    /// Who has the lock, as /proc/locks says: `1: FLOCK  ADVISORY  WRITE 708 00:1a:1234 0 EOF`.
+    private static func holder(of descriptor: borrowing OwnedDescriptor) -> Int32? {
+        var status = stat()
+        guard fstat(descriptor.raw, &status) == 0 else { return nil }
+        let line = ProcessFile.text("/proc/locks")?.split(separator: "\n").first { line in
+            line.contains(" FLOCK ") && line.contains(":\(status.st_ino) ")
+        }
+        return line?.split(separator: " ").dropFirst(4).first.flatMap { Int32($0) }
     }
 }

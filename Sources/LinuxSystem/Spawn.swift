@@ -9,11 +9,13 @@ enum Spawn {
     ///   - words: its name and its arguments.
     ///   - first: the lowest of the descriptors that it does not get: what other libraries have opened may not be
     ///     close-on-exec.
+    ///   - isDeaf: whether it takes none of the signals that tell a program to end: SIGTERM, SIGINT, SIGHUP.
     ///   - prepare: says which descriptors it gets below that one.
     static func start(
         _ path: String,
         _ words: [String],
         closingFrom first: CInt,
+        isDeaf: Bool = false,
         _ prepare: (inout posix_spawn_file_actions_t) -> Void
     ) throws(Errno) -> pid_t {
         // Setting these up fails for want of memory only, in which case Swift has ended the process.
@@ -31,6 +33,7 @@ enum Spawn {
         posix_spawnattr_setflags(&attributes, Int16(flags))
         var signals = sigset_t()
         sigemptyset(&signals)
+        if isDeaf { for number in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, number) } }
         posix_spawnattr_setsigmask(&attributes, &signals)
         sigfillset(&signals)
         posix_spawnattr_setsigdefault(&attributes, &signals)

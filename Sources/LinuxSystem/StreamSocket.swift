@@ -30,7 +30,7 @@ public struct StreamSocket: ~Copyable, Sendable {
             try SocketAddress.checkPath(path, for: "connect to \(address)")
             let descriptor = try Listener.socket(AF_UNIX)
             let raw = descriptor.raw
-            _ = try attempt("connect to \(address)", advice: "check that the agent runs there") { () throws(Errno) in
+            _ = try attempt("connect to \(address)", advice: "check that somebody listens there") { () throws(Errno) in
                 try kernel(.connect) { shim_connect_unix(raw, path) }
             }
             return StreamSocket(descriptor, peer: address.description)

@@ -57,9 +57,13 @@ public struct WorkerProcess: ~Copyable, Sendable {
     }
 
     /// Starts this program with other arguments.
-    public init(_ arguments: [String], giving gifts: borrowing Gifts) throws(SystemError) {
+    ///
+    /// - Parameter isDeaf: whether it goes on when it is told to end, as all processes of a service are together.
+    public init(_ arguments: [String], giving gifts: borrowing Gifts, isDeaf: Bool = false) throws(SystemError) {
         let descriptors = gifts.descriptors
-        id = try attempt("start a worker") { () throws(Errno) in try WorkerProcess.spawn(arguments, descriptors) }
+        id = try attempt("start a worker") { () throws(Errno) in
+            try WorkerProcess.spawn(arguments, descriptors, isDeaf)
+        }
     }
 
     /// Waits until it has ended, and tells how.
@@ -74,11 +78,16 @@ public struct WorkerProcess: ~Copyable, Sendable {
         return signal == 0 ? .exited(status: Int(status >> 8 & 0xff)) : .killed(signal: Int(signal))
     }
 
-    private static func spawn(_ arguments: [String], _ descriptors: [CInt]) throws(Errno) -> pid_t {
+    private static func spawn(
+        _ arguments: [String],
+        _ descriptors: [CInt],
+        _ isDeaf: Bool
+    ) throws(Errno) -> pid_t {
         try Spawn.start(
             "/proc/self/exe",
             [CommandLine.arguments[0]] + arguments,
-            closingFrom: Inherited.first + CInt(descriptors.count)
+            closingFrom: Inherited.first + CInt(descriptors.count),
+            isDeaf: isDeaf
         ) { actions in
             for (index, descriptor) in descriptors.enumerated() {
                 posix_spawn_file_actions_adddup2(&actions, descriptor, Inherited.first + CInt(index))

@@ -23,7 +23,12 @@ final class FirecrackerHost: Sendable {
     init(at socketPath: String, logger: Logger) throws {
         self.logger = logger
         api = FirecrackerAPI(socketPath: socketPath)
-        let process = try PeerProcess(peerOf: StreamSocket(connectingTo: SocketAddress("unix:\(socketPath)")))
+        let process: PeerProcess
+        do {
+            process = try PeerProcess(peerOf: StreamSocket(connectingTo: SocketAddress("unix:\(socketPath)")))
+        } catch {
+            throw MicroVMError("no Firecracker answers at \(socketPath), start one with --api-sock: \(error)")
+        }
         guard process.user ?? PeerProcess.ownUser == PeerProcess.ownUser else {
             throw MicroVMError(
                 "the microVM at \(socketPath) runs as another user, which cannot open what this one gives it; start the "
@@ -33,7 +38,10 @@ final class FirecrackerHost: Sendable {
         do {
             lock = try ProcessLock(of: process)
         } catch {
-            throw MicroVMError("an agent must have the microVM at \(socketPath) for itself: \(error)")
+            throw MicroVMError(
+                "an agent must have the microVM at \(socketPath) for itself: \(error); if that is an agent, give migrate its "
+                    + "control socket as --source"
+            )
         }
         watched = try WatchedProcess(process, name: "the microVM at \(socketPath)")
     }

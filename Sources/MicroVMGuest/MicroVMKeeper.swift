@@ -38,7 +38,7 @@ public final class MicroVMKeeper: Sendable {
         let arguments = [
             MicroVMKeeper.command, "--log-level", "\(logLevel)", deed.rawValue, "\(watched.process.id)", socketPath,
         ]
-        worker = Handover(try WorkerProcess(arguments, giving: gifts))
+        worker = Handover(try WorkerProcess(arguments, giving: gifts, isDeaf: true))
         socket = ours
     }
 

@@ -11,9 +11,19 @@ public struct MicroVMLanding: Landing {
     /// Makes a landing.
     ///
     /// - Parameter socketPath: Firecracker's API socket.
-    public init(socketPath: String, logger: Logger) {
+    /// - Throws: ``MicroVMError`` if no microVM could arrive there now.
+    public init(socketPath: String, logger: Logger) throws {
         self.socketPath = socketPath
         self.logger = logger
+        _ = try takeHost()
+    }
+
+    private func takeHost() throws -> FirecrackerHost {
+        let host = try FirecrackerHost(at: socketPath, logger: logger)
+        guard try host.api.instance().state == .notStarted else {
+            throw MicroVMError("\(host.name) is there already; start another Firecracker for the one that comes")
+        }
+        return host
     }
 
     /// Takes the Firecracker, which hands the microVM's memory over when it loads the snapshot.
@@ -24,10 +34,7 @@ public struct MicroVMLanding: Landing {
         onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
     ) throws -> any Workload {
         let configuration = try MicroVMConfiguration(description)
-        let host = try FirecrackerHost(at: socketPath, logger: logger)
-        guard try host.api.instance().state == .notStarted else {
-            throw MicroVMError("\(host.name) is there already; start another Firecracker for the one that comes")
-        }
+        let host = try takeHost()
         try configuration.checkMemory()
         return try MicroVM(configuration, host, onMemory: onMemory)
     }

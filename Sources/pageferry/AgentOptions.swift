@@ -5,6 +5,7 @@ import LinuxSystem
 import Logging
 import QMP
 import RunLease
+import Synchronization
 import Workloads
 
 /// Where an agent is controlled, and how much it says.
@@ -101,7 +102,20 @@ struct AgentOptions: ParsableArguments {
             throw error
         }
         InputEnd.shared.tell(agent)
+        let isEnding = Atomic<Bool>(false)
+        let signals = EndSignals {
+            if isEnding.exchange(true, ordering: .relaxed) { Foundation.exit(1) }
+            Task {
+                if await agent.isNeeded {
+                    logger.warning(
+                        "a migration needs this agent: it ends when that has ended, or when it is told again"
+                    )
+                }
+                await agent.quitWhenUnneeded()
+            }
+        }
         let outcome = await agent.outcome()
+        withExtendedLifetime(signals) {}
         await server.shutdown()
         if case .failed(let reason) = outcome { throw Failure(reason) }
     }

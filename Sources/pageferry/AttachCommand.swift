@@ -66,6 +66,11 @@ struct AttachCommand: AsyncParsableCommand {
         guard (1...3_600_000).contains(window.nanoseconds / 1_000_000) else {
             throw ValidationError("--window is 1ms to 3600s")
         }
+        guard record == nil || prefetch == nil else {
+            throw ValidationError(
+                "pages that are fetched ahead are not seen to be touched: give --record or --prefetch"
+            )
+        }
         guard case .tcp = from else { throw ValidationError("a snapshot is served by TCP only, not at \(from)") }
         do {
             _ = try SocketAddress("unix:\(socket)")
@@ -80,6 +85,12 @@ struct AttachCommand: AsyncParsableCommand {
         let logger = service.logger("attach")
         // Read now, so that a record which is none is told before anybody counts on it.
         if let prefetch { _ = try WorkingSet(contentsOf: prefetch) }
+        if let record {
+            let folder = URL(fileURLWithPath: record).deletingLastPathComponent().path
+            guard FileManager.default.isWritableFile(atPath: folder) else {
+                throw Failure("cannot write \(record): \(folder) is no folder that can be written to")
+            }
+        }
         let settings = HandlerSettings(
             source: String(from.description.dropFirst("tcp:".count)),
             giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,

@@ -91,7 +91,7 @@ struct DestinationCommand: AsyncParsableCommand {
         defer { attached?.close() }
         let landing: any Landing =
             try attached
-            ?? guest.map { MicroVMLanding(socketPath: $0.socketPath, logger: logger) }
+            ?? guest.map { try MicroVMLanding(socketPath: $0.socketPath, logger: logger) }
             ?? HostLanding(
                 builtIn: BuiltInLanding(
                     allowingHooks: Set(allowHook),

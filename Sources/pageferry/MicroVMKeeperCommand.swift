@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import LinuxSystem
 import Logging
 import MicroVMGuest
@@ -24,8 +23,6 @@ struct MicroVMKeeperCommand: ParsableCommand {
     var socketPath: String
 
     func run() throws {
-        // It outlives the agent by a moment, also where both are told to end.
-        for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_IGN) }
         let logger = LineLog.logger(deed == .kill ? "destination" : "source", logLevel)
         try MicroVMKeeper.run(deed, process: process, at: socketPath, Inherited(), logger: logger)
     }

@@ -60,6 +60,9 @@ struct MigrateCommand: AsyncParsableCommand {
         guard (source == nil) != (guest == nil) else {
             throw ValidationError("say what is to move: --source with an agent, or --guest")
         }
+        if guest != nil, verify {
+            throw ValidationError("a microVM does not know what its pages should hold: no --verify")
+        }
         if let uri, case .unix = uri {
             throw ValidationError("a source reaches a destination by TCP only, not at \(uri); give tcp:HOST:PORT")
         }
@@ -100,6 +103,11 @@ struct MigrateCommand: AsyncParsableCommand {
         let report = Report(source: sides.source, destination: sides.destination, verify: checked)
         print(try json ? report.json() : ReportTable(report).text)
         if let problem { throw problem }
+        if report.result == .paused {
+            LineLog.print(
+                "pageferry: both agents go on looking for each other; run migrate again to see what comes of it"
+            )
+        }
         if report.result != .completed { throw ExitCode(1) }
     }
 }

@@ -121,6 +121,7 @@ struct MicroVMTests {
         let refused = try migrate()
         #expect(refused.status == 1)
         #expect(refused.errors.contains("an agent must have the microVM"), "\(refused)")
+        #expect(refused.errors.contains("process \(site.source.running.pid) has it"), "\(refused)")
         site.source.end()
         let moved = try migrate()
         #expect(moved.status == 0, "\(moved)")
@@ -168,6 +169,8 @@ struct MicroVMTests {
         defer { site.end() }
         try site.beginWithoutLoad()
         #expect(try site.here.api.instance().state == .paused)
+        // From then on it may have loaded something.
+        try site.waitForKeeper(of: site.there)
         if agent { site.destination.end() } else { site.there.end() }
         try site.wait(site.source, for: "failed")
         try expectHere(site)
@@ -271,6 +274,66 @@ struct MicroVMTests {
         #expect(lost.status == 0, "\(lost)")
         try site.wait(site.source, for: "failed")
         #expect(try site.here.api.instance().state == .paused)
+    }
+
+    @Test("is lost, which both sides say, when it ends there before its last page has come")
+    func endsThere() throws {
+        let site = try MoveSite(memoryMiB: 64, source: ["--no-push"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.destination, for: "postcopy-active")
+        site.there.end()
+        try site.wait(site.source, for: "postcopy-paused")
+        let status = try Executable.pageferry("status", site.source.socket, site.destination.socket).output
+        #expect(status.split(separator: "\n").allSatisfy { $0.contains("has ended") }, "\(status)")
+        let lost = try Executable.pageferry("cancel", site.source.socket, "--workload-is-lost")
+        #expect(lost.status == 0, "\(lost)")
+        try site.wait(site.source, for: "failed")
+        #expect(try site.here.api.instance().state == .paused)
+    }
+
+    @Test("is not taken back by who asks its destination, nor by an agent that is told to end while it is needed")
+    func asksTheWrongSide() throws {
+        let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "20MiB"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.destination, for: "postcopy-active")
+        let refused = try Executable.pageferry("cancel", site.destination.socket)
+        #expect(refused.status == 1 && refused.errors.contains("cancel at its source"), "\(refused)")
+        for agent in [site.source, site.destination] {
+            kill(agent.running.pid, SIGTERM)
+            _ = try agent.running.errorLine(holding: "a migration needs this agent")
+        }
+        #expect(try site.source.running.finish().status == 0)
+        #expect(try site.destination.running.finish().status == 0)
+        try site.expectGoingOn(site.there)
+    }
+
+    @Test("has no place where there is no Firecracker, or one with a microVM")
+    func noPlace() throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        for (socket, reason) in [
+            ("\(site.workspace.path)/none", "no Firecracker answers at"), (site.here.api.socketPath, "for itself"),
+        ] {
+            let refused = try Executable.pageferry(
+                "destination",
+                "--qmp",
+                site.workspace.file("c.sock"),
+                "--guest",
+                "firecracker:\(socket)"
+            )
+            #expect(refused.status == 1 && refused.errors.contains(reason), "\(refused)")
+        }
+        site.source.end()
+        let refused = try Executable.pageferry(
+            "destination",
+            "--qmp",
+            site.workspace.file("c.sock"),
+            "--guest",
+            "firecracker:\(site.here.api.socketPath)"
+        )
+        #expect(refused.status == 1 && refused.errors.contains("start another Firecracker"), "\(refused)")
     }
 
     @Test("waits for its pages when the source dies after it has started, and never runs there again")

@@ -109,6 +109,14 @@ final class MoveSite: Sendable {
         }
     }
 
+    /// Waits until somebody sees to a side's microVM in case its agent ends.
+    func waitForKeeper(of side: MicroVM) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while processes("microvm-keeper", side.api.socketPath).isEmpty {
+            guard Date() < deadline else { throw TestFailure("nobody sees to the microVM") }
+        }
+    }
+
     /// Waits until there is no such process.
     func waitForEnd(ofProcesses words: String...) throws {
         let deadline = Date(timeIntervalSinceNow: 30)

@@ -127,7 +127,12 @@ private final class FakeAPI {
         process.standardInput = input.fileHandleForReading
         process.standardOutput = output
         try process.run()
-        try #require(String(decoding: output.fileHandleForReading.availableData, as: UTF8.self) == "listening\n")
+        var line = ""
+        while !line.hasSuffix("\n") {
+            let piece = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+            try #require(!piece.isEmpty)
+            line += piece
+        }
     }
 
     deinit {
