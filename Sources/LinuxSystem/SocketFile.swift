@@ -46,6 +46,12 @@ public struct SocketFile: Hashable, Sendable {
         _ = try? kernel(.unlink) { orErrno(unlink(path)) }
     }
 
+    /// Removes the file of a socket whose listener has ended without doing so.
+    public static func remove(_ path: String) {
+        // Somebody else may have removed it already.
+        _ = try? kernel(.unlink) { orErrno(unlink(path)) }
+    }
+
     private static func action(_ path: String) -> String { "listen at \(SocketAddress.unix(path: path))" }
 
     private static func removeStale(_ path: String) throws(SystemError) {

@@ -110,10 +110,18 @@ final class FirecrackerHost: Sendable {
 
     /// Has something done to the microVM if this process ends before ``letGo(_:)``.
     ///
+    /// - Parameter file: what is removed too then; nil for nothing.
     /// - Throws: also when it is abandoned already.
-    func keep(_ deed: MicroVMKeeper.Deed) throws {
+    func keep(_ deed: MicroVMKeeper.Deed, removing file: String? = nil) throws {
         letGo(deed)
-        let keeper = try MicroVMKeeper(deed, of: watched, lock, api.socketPath, logLevel: logger.logLevel)
+        let keeper = try MicroVMKeeper(
+            deed,
+            of: watched,
+            lock,
+            api.socketPath,
+            removing: file,
+            logLevel: logger.logLevel
+        )
         let isAbandoned = care.withLock { care in
             if !care.isAbandoned { care.keepers[deed] = keeper }
             return care.isAbandoned

@@ -14,7 +14,7 @@ public final class MicroVMKeeper: Sendable {
         case resume
     }
 
-    /// The command of this program that is one: `--log-level LEVEL DEED PROCESS API-SOCKET`.
+    /// The command of this program that is one: `--log-level LEVEL DEED PROCESS API-SOCKET [FILE]`.
     public static let command = "microvm-keeper"
     private static let lettingGo: [UInt8] = [1]
     private static let pause: UInt64 = 100_000_000
@@ -22,11 +22,13 @@ public final class MicroVMKeeper: Sendable {
     private let socket: SharedSocket
     private let worker: Handover<WorkerProcess>
 
+    /// - Parameter file: what is removed too if this process ends; nil for nothing.
     init(
         _ deed: Deed,
         of watched: WatchedProcess,
         _ lock: borrowing ProcessLock,
         _ socketPath: String,
+        removing file: String?,
         logLevel: Logger.Level
     ) throws {
         let (ours, theirs) = try StreamSocket.pair()
@@ -35,9 +37,10 @@ public final class MicroVMKeeper: Sendable {
         try gifts.add(theirs.stream)
         // Until it has done what is to be done, no other agent takes the microVM.
         try gifts.add(lock)
-        let arguments = [
-            MicroVMKeeper.command, "--log-level", "\(logLevel)", deed.rawValue, "\(watched.process.id)", socketPath,
-        ]
+        let arguments =
+            [
+                MicroVMKeeper.command, "--log-level", "\(logLevel)", deed.rawValue, "\(watched.process.id)", socketPath,
+            ] + (file.map { [$0] } ?? [])
         worker = Handover(try WorkerProcess(arguments, giving: gifts, isDeaf: true))
         socket = ours
     }
@@ -55,15 +58,19 @@ public final class MicroVMKeeper: Sendable {
         _ deed: Deed,
         process id: Int32,
         at socketPath: String,
+        removing file: String?,
         _ inherited: consuming Inherited,
         logger: Logger
     ) throws {
         let process = try inherited.process(id)
         let socket = SharedSocket(try inherited.socket(to: "the agent"))
         _ = process.waitForEnd(orHangUpOf: socket, or: try EventDescriptor())
-        guard !process.hasEnded else { return }
+        // Also after the microVM has: it may be killed for the agent's end.
         var word = [UInt8](repeating: 0, count: 1)
         guard try word.withUnsafeMutableBytes({ try socket.stream.receive(into: $0) }) == 0 else { return }
+        // It is there only while the snapshot loads.
+        if let file { SocketFile.remove(file) }
+        guard !process.hasEnded else { return }
         let name = "the microVM at \(socketPath) (process \(id))"
         switch deed {
         case .kill:

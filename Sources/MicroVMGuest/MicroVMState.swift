@@ -40,10 +40,10 @@ final class MicroVMState: Device {
         guard let onMemory = onMemory.withLock({ $0.take() }) else {
             throw MicroVMError("\(host.name) has loaded a snapshot before; start another Firecracker")
         }
-        try host.keep(.kill)
         let file = try MemoryFile(name: "pageferry-vmstate", byteCount: 0)
         try file.write(state)
         let handOff = try HandOffPoint()
+        try host.keep(.kill, removing: handOff.path)
         try handOff.receive { [host, configuration] socket in
             do {
                 try onMemory(MicroVMState.memory(of: FirecrackerGuest(from: socket), in: host, for: configuration))

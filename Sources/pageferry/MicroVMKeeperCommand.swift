@@ -22,8 +22,11 @@ struct MicroVMKeeperCommand: ParsableCommand {
     @Argument
     var socketPath: String
 
+    @Argument
+    var file: String?
+
     func run() throws {
         let logger = LineLog.logger(deed == .kill ? "destination" : "source", logLevel)
-        try MicroVMKeeper.run(deed, process: process, at: socketPath, Inherited(), logger: logger)
+        try MicroVMKeeper.run(deed, process: process, at: socketPath, removing: file, Inherited(), logger: logger)
     }
 }

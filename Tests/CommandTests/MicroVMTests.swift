@@ -170,9 +170,12 @@ struct MicroVMTests {
         try site.beginWithoutLoad()
         #expect(try site.here.api.instance().state == .paused)
         // From then on it may have loaded something.
-        try site.waitForKeeper(of: site.there)
+        let file = try #require(try site.waitForKeeper(of: site.there).last)
+        #expect(file.hasSuffix(".sock") && FileManager.default.fileExists(atPath: file))
         if agent { site.destination.end() } else { site.there.end() }
         try site.wait(site.source, for: "failed")
+        try site.waitForEnd(ofProcesses: "microvm-keeper", site.there.api.socketPath)
+        #expect(!FileManager.default.fileExists(atPath: file))
         try expectHere(site)
         #expect(try site.there.guest.waitForEnd() == SIGKILL)
     }

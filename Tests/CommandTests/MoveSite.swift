@@ -110,11 +110,16 @@ final class MoveSite: Sendable {
     }
 
     /// Waits until somebody sees to a side's microVM in case its agent ends.
-    func waitForKeeper(of side: MicroVM) throws {
+    ///
+    /// - Returns: its arguments.
+    func waitForKeeper(of side: MicroVM) throws -> [String] {
         let deadline = Date(timeIntervalSinceNow: 30)
-        while processes("microvm-keeper", side.api.socketPath).isEmpty {
-            guard Date() < deadline else { throw TestFailure("nobody sees to the microVM") }
+        while Date() < deadline {
+            guard let keeper = processes("microvm-keeper", side.api.socketPath).first else { continue }
+            let line = FileManager.default.contents(atPath: "/proc/\(keeper)/cmdline") ?? Data()
+            return line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
         }
+        throw TestFailure("nobody sees to the microVM")
     }
 
     /// Waits until there is no such process.
