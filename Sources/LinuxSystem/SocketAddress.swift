@@ -18,7 +18,7 @@ public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         } else {
             let rest = text.hasPrefix("tcp:") ? text.dropFirst(4) : text[...]
             guard let colon = rest.lastIndex(of: ":"), let port = UInt16(rest[rest.index(after: colon)...]) else {
-                throw SocketAddressError(text: text, reason: "no port, and no path such as ./a.sock")
+                throw SocketAddressError(text: text, reason: "no port")
             }
             var host = rest[..<colon]
             if host.hasPrefix("["), host.hasSuffix("]") {
