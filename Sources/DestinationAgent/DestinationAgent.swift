@@ -141,7 +141,9 @@ public final class DestinationAgent: Sendable {
         case .inThread(let faults): faults.start()
         case .services(let services):
             precondition(faultThreads.count == 0, "the fault service was started already")
+            for service in services { service.prepare() }
             for service in services { try faultThreads.run("faults", pace: .urgent) { service.run() } }
+            for service in services { service.waitUntilServing() }
         }
     }
 

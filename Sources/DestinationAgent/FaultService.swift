@@ -52,6 +52,17 @@ final class FaultService: Sendable {
         turned.wait()
     }
 
+    /// To be called before any service runs: nobody has read a fault that would have to be asked for again.
+    func prepare() {
+        turned.clear()
+        state.withLock { $0.asksAgain = false }
+    }
+
+    /// Waits until the thread serves: from then on a lane that is given is turned to before ``use(_:asksAgain:)`` returns.
+    func waitUntilServing() {
+        turned.wait()
+    }
+
     /// Lets the thread end.
     func stop() {
         state.withLock { $0.isStopping = true }
@@ -62,6 +73,7 @@ final class FaultService: Sendable {
         state.withLock { $0.isServing = true }
         // A lane may have been given before.
         flag.raise()
+        turned.raise()
         do {
             try serve(policy)
         } catch {

@@ -9,7 +9,7 @@ extension WorkingSet {
         do throws(SystemError) {
             bytes = try WholeFile.read(path, atMost: Record.maxByteCount)
         } catch {
-            throw WorkingSetError("cannot use \(path) as a working set: \(error)")
+            throw WorkingSetError("\(error)")
         }
         do throws(WorkingSetError) {
             self = try WorkingSet.decode(bytes.span.bytes)

@@ -85,6 +85,7 @@ struct FaultThreadsTests {
         source.freeze()
         try ferry.connect(source)
         ferry.waitForReaders()
+        #expect(ferry.waitUntilResident())
         #expect(ferry.destination.progress.pagesResident == 600)
         #expect(ferry.wrongPages() == [])
     }
