@@ -14,9 +14,12 @@ final class HandOffPoint: Sendable {
         case failed(any Error)
     }
 
+    /// A path that nobody uses.
+    static func newPath() -> String { "/tmp/pageferry-\(UInt64.random(in: 0...UInt64.max)).sock" }
+
     /// Makes the socket, mode 0600.
-    init() throws(SystemError) {
-        path = "/tmp/pageferry-\(UInt64.random(in: 0...UInt64.max)).sock"
+    init(at path: String) throws(SystemError) {
+        self.path = path
         listener = try Listener(at: .unix(path: path))
     }
 

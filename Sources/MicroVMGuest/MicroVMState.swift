@@ -42,8 +42,10 @@ final class MicroVMState: Device {
         }
         let file = try MemoryFile(name: "pageferry-vmstate", byteCount: 0)
         try file.write(state)
-        let handOff = try HandOffPoint()
-        try host.keep(.kill, removing: handOff.path)
+        // Before the socket is there: whoever sees to the microVM removes it too.
+        let path = HandOffPoint.newPath()
+        try host.keep(.kill, removing: path)
+        let handOff = try HandOffPoint(at: path)
         try handOff.receive { [host, configuration] socket in
             do {
                 try onMemory(MicroVMState.memory(of: FirecrackerGuest(from: socket), in: host, for: configuration))
