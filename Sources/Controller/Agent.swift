@@ -149,6 +149,7 @@ public actor Agent: QMPHandler {
     public func quitWhenUnneeded() async {
         await outgoing?.waitForEnd()
         await incoming?.waitForEnd()
+        await incoming?.leave("the agent ends")
         quit()
     }
 
