@@ -16,6 +16,7 @@ public final class MicroVM: Workload {
 
     private let host: FirecrackerHost
     private let image: SnapshotImage
+    private let state: MicroVMState
     private let current = Current()
     /// Whether it has come, and has not run here yet.
     private let isNew: Atomic<Bool>
@@ -56,7 +57,8 @@ public final class MicroVM: Workload {
         self.host = host
         description = configuration.description
         image = try SnapshotImage(of: configuration)
-        devices = DeviceSet([MicroVMState(of: host, configuration, image: image, onMemory: onMemory)])
+        state = MicroVMState(of: host, configuration, image: image, onMemory: onMemory)
+        devices = DeviceSet([state])
         isNew = Atomic(onMemory != nil)
     }
 
@@ -82,7 +84,7 @@ public final class MicroVM: Workload {
             }
         }
         // It moves no more.
-        host.letGo(.resume)
+        state.noteRun()
         image.discard()
     }
 

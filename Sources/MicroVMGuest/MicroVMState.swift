@@ -102,6 +102,12 @@ final class MicroVMState: Device {
         isTakenBack.store(host.isKept(.resume), ordering: .relaxed)
     }
 
+    /// It runs here: what was to be taken back has been.
+    func noteRun() {
+        isTakenBack.store(false, ordering: .relaxed)
+        host.letGo(.resume)
+    }
+
     /// The other side may start it from now on; or a take-back has failed, which allows that to nobody.
     func release() {
         if !isTakenBack.exchange(false, ordering: .relaxed) { host.letGo(.resume) }

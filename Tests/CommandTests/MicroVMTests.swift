@@ -195,6 +195,34 @@ struct MicroVMTests {
         #expect(try site.there.guest.waitForEnd() == SIGKILL)
     }
 
+    @Test("moves after it came back before, and runs nowhere twice when its source's agent then dies")
+    func movesAfterTakeBack() throws {
+        // That it cannot be loaded there brings it back before another side may run it.
+        let site = try MoveSite(startedBy: ([], MicroVMTests.apart))
+        defer { site.end() }
+        #expect(try site.migrate().status == 1)
+        try expectHere(site)
+        let other = try MicroVM(in: site.workspace.path)
+        defer { other.end() }
+        let workspace = try Workspace()
+        let next = try AgentProcess.destination(
+            in: workspace,
+            on: (site.hosts, site.hosts.destination),
+            "--guest",
+            "firecracker:\(other.api.socketPath)",
+            "--listen",
+            "\(TwoHosts.destinationAddress):7001",
+            "--insecure"
+        )
+        defer { next.end() }
+        let finished = try Executable.migrate(site.source, next)
+        #expect(finished.status == 0, "\(finished)")
+        site.source.end()
+        try site.waitForEnd(ofProcesses: "microvm-keeper", site.here.api.socketPath)
+        #expect(try site.here.api.instance().state == .paused)
+        try site.expectGoingOn(other)
+    }
+
     @Test("comes back when it cannot be started there")
     func startRefused() throws {
         let site = try MoveSite(destination: ["--stopped"])
