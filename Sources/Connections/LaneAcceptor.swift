@@ -65,7 +65,7 @@ public final class LaneAcceptor: Sendable {
 
     private func take(_ socket: consuming StreamSocket) {
         guard openings.count < openingLimit else {
-            return refuse(socket, reason: "too many wait to say what they are")
+            return turnAway(socket, reason: "too many wait to say what they are", by: ControlMessage.failure)
         }
         let refusal = "refused a connection from \(socket.peer)"
         take(Handover(socket), refusal: refusal)
@@ -91,10 +91,20 @@ public final class LaneAcceptor: Sendable {
         }
     }
 
-    /// Tells a peer that means to speak the protocol why it is not wanted, if it is still there, and hangs up.
+    /// Tells a peer that means to speak the protocol why it is not wanted, now or later, if it is still there, and hangs
+    /// up.
     public func refuse(_ socket: consuming StreamSocket, reason: String) {
+        turnAway(socket, reason: reason, by: ControlMessage.refused)
+    }
+
+    /// What passes is a failure: the peer may come again.
+    private func turnAway(
+        _ socket: consuming StreamSocket,
+        reason: String,
+        by message: (_ reason: String) -> ControlMessage
+    ) {
         logger.warning("refused a connection from \(socket.peer): \(reason)")
-        guard let frame = try? ControlMessage.refused(reason: reason).encode() else { return }
+        guard let frame = try? message(reason).encode() else { return }
         try? socket.send(frame)
     }
 }

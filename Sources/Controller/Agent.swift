@@ -123,7 +123,7 @@ public actor Agent: QMPHandler {
     }
 
     private func workloadEnded(_ reason: String) async {
-        if let outgoing, await !outgoing.snapshot().isWorkloadHere {
+        if let outgoing, await !outgoing.noteWorkloadEnd() {
             return logger.notice("what has moved away has ended here: \(reason)")
         }
         logger.error("the workload has ended: \(reason)")
@@ -133,10 +133,8 @@ public actor Agent: QMPHandler {
     /// Whether a migration needs this agent still: it is under way, or pages are missing elsewhere or here.
     public var isNeeded: Bool {
         get async {
-            if let outgoing, await !outgoing.isOver { return true }
-            guard let incoming else { return false }
-            let snapshot = await incoming.snapshot()
-            return snapshot.hasStarted && snapshot.state != .completed
+            if let outgoing, await outgoing.isNeeded { return true }
+            return await incoming?.isNeeded ?? false
         }
     }
 
@@ -145,11 +143,13 @@ public actor Agent: QMPHandler {
         ending.yield(.quit)
     }
 
-    /// Lets ``outcome()`` return once no migration from here needs the agent: none is under way, and all has been said.
+    /// Lets ``outcome()`` return once no migration needs the agent: none is under way, and all has been said.
     public func quitWhenUnneeded() async {
-        await outgoing?.waitForEnd()
-        await incoming?.waitForEnd()
+        await outgoing?.waitUntilUnneeded()
+        await incoming?.waitUntilUnneeded()
         await incoming?.leave("the agent ends")
+        // A start that was under way may have made it the workload's.
+        await incoming?.waitUntilUnneeded()
         quit()
     }
 

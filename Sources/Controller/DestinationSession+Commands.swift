@@ -54,7 +54,8 @@ extension DestinationSession {
         leaving = reason
         if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
         let deadline = ContinuousClock.now + DestinationSession.leaveTime
-        while machine.canRefuseStart, ContinuousClock.now < deadline {
+        // A start that is under way cannot be refused any more, and tells soon what has become of it.
+        while isStarting || machine.canRefuseStart && ContinuousClock.now < deadline {
             if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
             await rest(for: .milliseconds(5))
         }
@@ -70,6 +71,9 @@ extension DestinationSession {
             }
         }
     }
+
+    /// Whether the commit point is passed, and the workload's start has not ended.
+    private var isStarting: Bool { machine.isCommitted && !snapshot().hasStarted }
 
     /// `migrate-pause`: breaks the link, and lets the source make no other one before `migrate-recover`.
     func pause() throws(CommandRefused) {

@@ -30,6 +30,7 @@ actor DestinationSession {
         case committed(WorkloadLease.Taking)
         case leaseReturned
         case sourceGivenUp(Int)
+        case byeGivenUp
         case workloadEnded(reason: String)
     }
 
@@ -107,7 +108,9 @@ actor DestinationSession {
     /// Another session takes this one's place.
     var isRetired = false
     private var hasEnded = false
-    private var waitingForEnd: [CheckedContinuation<Void, Never>] = []
+    private var waitingForEvent: [CheckedContinuation<Void, Never>] = []
+    /// The agent is to end, and only BYE is awaited; for long enough.
+    private var (awaitsBye, hasWaitedForBye) = (false, false)
 
     /// Makes a session that listens for a source.
     ///
@@ -149,14 +152,36 @@ actor DestinationSession {
         }
     }
 
-    /// Waits until a migration that has begun to run the workload here has ended.
-    func waitForEnd() async {
-        guard snapshot().hasStarted, !hasEnded else { return }
-        await withCheckedContinuation { waitingForEnd.append($0) }
+    /// Whether the workload here, or its source, needs this agent: from the commit point on until the source has said BYE.
+    /// One that has ended needs nobody.
+    var isNeeded: Bool { machine.isCommitted && !machine.mayLeave && endReason == nil }
+
+    /// Waits until the agent is not needed; no longer than the source is looked for once all pages are here.
+    func waitUntilUnneeded() async {
+        while isNeeded, !hasWaitedForBye {
+            if machine.state == .completed, !awaitsBye {
+                awaitsBye = true
+                Task { [events, settings] in
+                    await rest(for: settings.recoveryTime)
+                    events.yield(.byeGivenUp)
+                }
+            }
+            await withCheckedContinuation { waitingForEvent.append($0) }
+        }
     }
 
     func consume() async {
-        for await event in stream { take(event) }
+        for await event in stream {
+            take(event)
+            wakeWaiters()
+        }
+        wakeWaiters()
+    }
+
+    /// What they wait for may have come.
+    private func wakeWaiters() {
+        waitingForEvent.forEach { $0.resume() }
+        waitingForEvent = []
     }
 
     private func take(_ event: Event) {
@@ -213,6 +238,7 @@ actor DestinationSession {
             // Before it was started, whoever wanted to load or start it is told.
             endReason = reason
             if snapshot().hasStarted { tellEnd(reason) }
+        case .byeGivenUp: hasWaitedForBye = true
         case .sourceGivenUp(let number):
             guard number == lastControl, control == nil else { return }
             perform(machine.sourceGivenUp())
@@ -285,8 +311,6 @@ actor DestinationSession {
         timeline.note(.end)
         let failure = machine.state == .completed ? nil : machine.failureReason ?? "the migration failed"
         workload?.settle(failure == nil ? .complete : .abandoned)
-        waitingForEnd.forEach { $0.resume() }
-        waitingForEnd = []
         // What was put into the control connection before leaves first.
         start("end") { [onEnd, work = hangUps] in
             work.join()

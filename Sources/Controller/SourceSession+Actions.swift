@@ -61,9 +61,9 @@ extension SourceSession {
     }
 
     /// Runs blocking work on a thread of its own.
-    func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
+    func start(_ name: String, in group: ThreadGroup? = nil, _ body: @escaping @Sendable () -> Void) {
         do throws(SystemError) {
-            try work.run(name, body)
+            try (group ?? work).run(name, body)
         } catch {
             // Without a thread nothing can go on; the work is done here, late rather than never.
             logger.warning("\(error)")

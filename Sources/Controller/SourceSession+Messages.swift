@@ -42,6 +42,7 @@ extension SourceSession {
             if machine.state == .postcopyRecoverSetup { holdsStill = true }
             return perform(machine.refused(reason: reason))
         }
+        if case .failure(let reason) = message { return lose("the destination says: \(reason)") }
         guard let peer else { return refuse("the destination sent \(message.kind) before its HELLO") }
         let instance = Switchover.InstanceID(peer.instance)
         switch message {
@@ -70,8 +71,8 @@ extension SourceSession {
         case .cancelled(let token): perform(machine.cancelled(RunToken(token), from: instance))
         case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
         case .completeAck: perform(machine.completeAcknowledged())
-        case .failure(let reason): lose("the destination says: \(reason)")
-        case .hello, .refused, .regions, .listen, .devices, .deviceData, .ping, .run, .cancel, .complete, .bye, .slices,
+        case .hello, .failure, .refused, .regions, .listen, .devices, .deviceData, .ping, .run, .cancel, .complete,
+            .bye, .slices,
             .snapshot:
             refuse("the destination sent \(message.kind), which it never sends here")
         }

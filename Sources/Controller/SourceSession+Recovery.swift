@@ -14,10 +14,8 @@ extension SourceSession {
     }
 
     func startRedial() {
-        guard redial == nil, settings.recoveryTime > .zero else {
-            if redial == nil { machine.redialGivenUp() }
-            return
-        }
+        guard redial == nil else { return }
+        guard settings.recoveryTime > .zero else { return stopLooking() }
         do throws(SystemError) {
             let attempt = try Redial(for: settings.recoveryTime)
             redial = attempt
@@ -29,7 +27,7 @@ extension SourceSession {
             }
         } catch {
             logger.error("cannot look for the destination again: \(error)")
-            machine.redialGivenUp()
+            stopLooking()
         }
     }
 
@@ -48,9 +46,13 @@ extension SourceSession {
     func giveUpRedial(_ reason: String) {
         redial = nil
         if machine.state == .postcopyPaused {
-            holdsStill = true
             logger.warning("\(destination) was looked for in vain: \(reason); run recover when it can be reached")
         }
+        stopLooking()
+    }
+
+    private func stopLooking() {
+        if machine.state == .postcopyPaused { holdsStill = true }
         machine.redialGivenUp()
         note()
     }

@@ -62,6 +62,8 @@ actor SourceSession {
     let sink: EventSink
     let events: AsyncStream<Event>.Continuation
     let work = ThreadGroup()
+    /// Control connections that are being closed.
+    let hangUps = ThreadGroup()
     let migration = MigrationID.random()
     let agent: SourceAgent
 
@@ -80,7 +82,8 @@ actor SourceSession {
     var wasTakenBack = false
     var waitingCancels: [CheckedContinuation<Void, any Error>] = []
     var waitingResumes: [CheckedContinuation<Void, any Error>] = []
-    private var waitingForEnd: [CheckedContinuation<Void, Never>] = []
+    private var waitingForEvent: [CheckedContinuation<Void, Never>] = []
+    private var hasWorkloadEnded = false
     /// What the destination has told of its pages over a link that rejoins, and the lanes of that link.
     var rejoining: Rejoining?
     /// The attempt to make a link again that is under way by itself.
@@ -211,17 +214,43 @@ actor SourceSession {
         }
     }
 
-    /// Whether the migration has ended and nothing is owed to the destination.
-    var isOver: Bool { machine.isOver }
+    /// Whether the destination, or the workload here, needs this agent for the migration.
+    var isNeeded: Bool { !machine.isOver && !(hasWorkloadEnded && machine.isHeld) }
 
-    /// Waits until the migration has ended and nothing is owed to the destination.
-    func waitForEnd() async {
-        guard !machine.isOver else { return }
-        await withCheckedContinuation { waitingForEnd.append($0) }
+    /// Waits until the agent is not needed. A migration that nobody has told to switch over is cancelled.
+    func waitUntilUnneeded() async {
+        if !machine.isSwitchoverAsked { try? await cancel() }
+        while isNeeded { await withCheckedContinuation { waitingForEvent.append($0) } }
+        // What was put into the control connection leaves first.
+        await withCheckedContinuation { ended in
+            start("leave") { [hangUps] in
+                hangUps.join()
+                ended.resume()
+            }
+        }
+    }
+
+    /// The workload's process here has ended.
+    ///
+    /// - Returns: whether the workload was here, or could have come back.
+    func noteWorkloadEnd() -> Bool {
+        hasWorkloadEnded = true
+        wakeWaiters()
+        return machine.isTakeBackPossible
     }
 
     private func consume() async {
-        for await event in stream { take(event) }
+        for await event in stream {
+            take(event)
+            wakeWaiters()
+        }
+        wakeWaiters()
+    }
+
+    /// What they wait for may have come.
+    func wakeWaiters() {
+        waitingForEvent.forEach { $0.resume() }
+        waitingForEvent = []
     }
 
     private func take(_ event: Event) {
@@ -315,11 +344,7 @@ actor SourceSession {
                     )
                 }
             }
-            if machine.isOver {
-                events.finish()
-                waitingForEnd.forEach { $0.resume() }
-                waitingForEnd = []
-            }
+            if machine.isOver { events.finish() }
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             break
@@ -339,7 +364,7 @@ actor SourceSession {
         guard let control else { return }
         self.control = nil
         // A peer that takes nothing more may hold this up for seconds.
-        start("hang-up") { control.finish() }
+        start("hang-up", in: hangUps) { control.finish() }
     }
 
     func send(_ message: ControlMessage, on control: ControlLane) {

@@ -98,7 +98,11 @@ public final class MicroVMKeeper: Sendable {
                 try api.resume()
                 return true
             } catch {
-                guard MonotonicClock.now() - begin < nanoseconds || process.hasEnded else { throw error }
+                guard MonotonicClock.now() - begin < nanoseconds || process.hasEnded else {
+                    // A request that was given up here may have been carried out since.
+                    if (try? api.instance())?.state == .running { return true }
+                    throw error
+                }
                 MonotonicClock.sleep(nanoseconds: MicroVMKeeper.pause)
             }
         }

@@ -106,6 +106,16 @@ public struct SourceMachine: Hashable, Sendable {
         }
     }
 
+    /// Whether somebody has asked for the switchover: without that, nothing ends the wait for it.
+    public var isSwitchoverAsked: Bool {
+        switch current {
+        case .none, .setup(startAsked: false), .active(startAsked: false): false
+        case .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing, .takingBack,
+            .held, .ended, .cancelling, .running, .seizing, .paused, .redialing, .recovering, .abandoned, .completed:
+            true
+        }
+    }
+
     /// Whether the workload runs here or can be brought back without asking the destination anything more.
     public var isTakeBackPossible: Bool {
         switch current {

@@ -105,7 +105,7 @@ struct MigrateCommand: AsyncParsableCommand {
         if let problem { throw problem }
         if report.result == .paused {
             LineLog.print(
-                "pageferry: both agents go on looking for each other; run migrate again to see what comes of it"
+                "pageferry: the agents go on without this command; run migrate again to see what comes of it"
             )
         }
         if report.result != .completed { throw ExitCode(1) }

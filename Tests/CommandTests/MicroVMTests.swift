@@ -87,19 +87,12 @@ struct MicroVMTests {
         #expect(try site.there.api.instance().state == .paused)
         _ = try site.destination.qmp("cont")
         try site.pass(site.there)
-        let third = try MicroVM(in: site.workspace.path)
-        defer { third.end() }
-        let nextWorkspace = try Workspace()
-        let next = try AgentProcess.destination(
-            in: nextWorkspace,
-            on: (site.hosts, site.hosts.source),
-            "--guest",
-            "firecracker:\(third.api.socketPath)",
-            "--listen",
-            "\(TwoHosts.sourceAddress):7000",
-            "--insecure"
-        )
-        defer { next.end() }
+        let workspace = try Workspace()
+        let (third, next) = try site.anotherDestination(on: site.hosts.source, in: workspace)
+        defer {
+            next.end()
+            third.end()
+        }
         let finished = try Executable.migrate(site.destination, next)
         #expect(finished.status == 0, "\(finished)")
         let generation = try site.pass(third)
@@ -202,19 +195,12 @@ struct MicroVMTests {
         defer { site.end() }
         #expect(try site.migrate().status == 1)
         try expectHere(site)
-        let other = try MicroVM(in: site.workspace.path)
-        defer { other.end() }
         let workspace = try Workspace()
-        let next = try AgentProcess.destination(
-            in: workspace,
-            on: (site.hosts, site.hosts.destination),
-            "--guest",
-            "firecracker:\(other.api.socketPath)",
-            "--listen",
-            "\(TwoHosts.destinationAddress):7001",
-            "--insecure"
-        )
-        defer { next.end() }
+        let (other, next) = try site.anotherDestination(on: site.hosts.destination, in: workspace)
+        defer {
+            next.end()
+            other.end()
+        }
         let finished = try Executable.migrate(site.source, next)
         #expect(finished.status == 0, "\(finished)")
         site.source.end()
@@ -321,6 +307,40 @@ struct MicroVMTests {
         #expect(lost.status == 0, "\(lost)")
         try site.wait(site.source, for: "failed")
         #expect(try site.here.api.instance().state == .paused)
+        // Nobody needs them any more.
+        for agent in [site.source, site.destination] {
+            kill(agent.running.pid, SIGTERM)
+            #expect(try agent.running.finish().status == 0)
+        }
+    }
+
+    @Test("is waited for by an agent that is told to end while it is being started")
+    func toldToEndInStart() throws {
+        let site = try MoveSite(destination: ["--stopped"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        kill(site.there.guest.pid, SIGSTOP)
+        let cont = try Running(Executable.pageferry, ["cont", site.destination.socket])
+        defer { cont.end() }
+        try site.waitForThread("start", of: site.destination)
+        kill(site.destination.running.pid, SIGTERM)
+        _ = try site.destination.running.errorLine(holding: "a migration needs this agent")
+        kill(site.there.guest.pid, SIGCONT)
+        #expect(try cont.finish().status == 0)
+        #expect(try site.destination.running.finish().status == 0)
+        try site.wait(site.source, for: "completed")
+        try site.expectGoingOn(site.there)
+    }
+
+    @Test("stays where it is when its agent is told to end before anybody asks for the switchover")
+    func toldToEndBeforeSwitchover() throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        try site.link()
+        kill(site.source.running.pid, SIGTERM)
+        #expect(try site.source.running.finish().status == 0)
+        try expectHere(site)
     }
 
     @Test("is not taken back by who asks its destination, nor by an agent that is told to end while it is needed")

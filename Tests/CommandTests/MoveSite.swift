@@ -64,11 +64,29 @@ final class MoveSite: Sendable {
         guard begun.status == 0 else { throw TestFailure("\(begun)") }
     }
 
-    /// Begins to move it, into a Firecracker that stands still, and returns when that is to load the snapshot.
-    func beginWithoutLoad() throws {
+    /// Makes the link between the agents; nobody asks for the switchover.
+    func link() throws {
         let uri = "tcp:\(TwoHosts.destinationAddress):7000"
         _ = try source.qmp("{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"\(uri)\"}}")
         try wait(source, for: "active")
+    }
+
+    /// An agent and a Firecracker beside those of the destination, into which a guest can come.
+    func anotherDestination(on host: String, in workspace: Workspace) throws -> (microVM: MicroVM, agent: AgentProcess)
+    {
+        let microVM = try MicroVM(in: workspace.path)
+        let address = host == hosts.source ? TwoHosts.sourceAddress : TwoHosts.destinationAddress
+        let agent = try AgentProcess.destination(
+            in: workspace,
+            on: (hosts, host),
+            ["--guest", "firecracker:\(microVM.api.socketPath)", "--listen", "\(address):7001", "--insecure"]
+        )
+        return (microVM, agent)
+    }
+
+    /// Begins to move it, into a Firecracker that stands still, and returns when that is to load the snapshot.
+    func beginWithoutLoad() throws {
+        try link()
         kill(there.guest.pid, SIGSTOP)
         _ = try source.qmp("migrate-start-postcopy")
         try wait(source, for: "postcopy-device")
@@ -120,6 +138,17 @@ final class MoveSite: Sendable {
             return line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
         }
         throw TestFailure("nobody sees to the microVM")
+    }
+
+    /// Waits until an agent has a thread of this name.
+    func waitForThread(_ name: String, of agent: AgentProcess) throws {
+        let tasks = "/proc/\(agent.running.pid)/task"
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while Date() < deadline {
+            for task in try FileManager.default.contentsOfDirectory(atPath: tasks)
+            where FileManager.default.contents(atPath: "\(tasks)/\(task)/comm") == Data("\(name)\n".utf8) { return }
+        }
+        throw TestFailure("the agent has no thread \(name)")
     }
 
     /// Waits until there is no such process.
