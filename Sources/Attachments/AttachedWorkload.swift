@@ -14,13 +14,8 @@ final class AttachedWorkload: Workload {
     private let onUse: @Sendable () -> Void
     private let isRunning = Atomic<Bool>(false)
     private let isUsed = Atomic<Bool>(false)
-    private let end = Mutex(End())
+    private let end = EndNotice()
     private let watch = ThreadGroup()
-
-    private struct End {
-        var reason: String?
-        var tell: (@Sendable (String) -> Void)?
-    }
 
     init(
         description: GuestDescription,
@@ -91,20 +86,11 @@ final class AttachedWorkload: Workload {
 
     private func noteEnd() {
         isRunning.store(false, ordering: .releasing)
-        let reason = "\(process.name) has ended or hung up"
-        let tell = end.withLock { end in
-            end.reason = reason
-            return end.tell
-        }
-        tell?(reason)
+        end.note("\(process.name) has ended or hung up")
     }
 
     func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {
-        let reason = end.withLock { end in
-            end.tell = tell
-            return end.reason
-        }
-        if let reason { tell(reason) }
+        end.onEnd(tell)
     }
 
     func stop() throws {

@@ -219,6 +219,7 @@ actor SourceSession {
 
     /// Waits until the agent is not needed. A migration that nobody has told to switch over is cancelled.
     func waitUntilUnneeded() async {
+        // One that cannot be cancelled any more is waited for.
         if !machine.isSwitchoverAsked { try? await cancel() }
         while isNeeded { await withCheckedContinuation { waitingForEvent.append($0) } }
         // What was put into the control connection leaves first.

@@ -7,7 +7,7 @@ public struct PeerProcess: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
     /// Its number, as this process sees it.
     public let id: Int32
-    /// The user it has connected or listened as; nil where that is not known.
+    /// The user it has connected or listened as; nil of a process that was handed on.
     public let user: UInt32?
 
     /// The user this process runs as.
@@ -26,6 +26,9 @@ public struct PeerProcess: ~Copyable, Sendable {
                 advice: "run where its process can be seen, outside of its PID namespace"
             )
         }
+        let user = try attempt("see which user is at the other end of \(socket.peer)") { () throws(Errno) in
+            UInt32(bitPattern: try kernel(.getsockopt) { shim_peer_user(raw) })
+        }
         descriptor = try attempt("watch process \(id)") { () throws(Errno) in
             do throws(Errno) {
                 return OwnedDescriptor(try kernel(.getsockopt) { shim_peer_pidfd(raw) })
@@ -35,7 +38,7 @@ public struct PeerProcess: ~Copyable, Sendable {
             }
         }
         self.id = id
-        user = (try? kernel(.getsockopt) { shim_peer_user(raw) }).map { UInt32(bitPattern: $0) }
+        self.user = user
     }
 
     init(adopting descriptor: consuming OwnedDescriptor, id: Int32) {

@@ -29,10 +29,10 @@ final class FirecrackerHost: Sendable {
         } catch {
             throw MicroVMError("no Firecracker answers at \(socketPath), start one with --api-sock: \(error)")
         }
-        guard process.user ?? PeerProcess.ownUser == PeerProcess.ownUser else {
+        if let user = process.user, user != PeerProcess.ownUser {
             throw MicroVMError(
                 "the microVM at \(socketPath) runs as another user, which cannot open what this one gives it; start the "
-                    + "agent as the user \(process.user ?? 0)"
+                    + "agent as the user \(user)"
             )
         }
         do {

@@ -117,7 +117,7 @@ public final class MicroVM: Workload {
 
     /// Says whom to tell when Firecracker has ended.
     public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {
-        host.watched.onEnd { [current] reason in
+        host.watched.end.onEnd { [current] reason in
             current.activity.withLock { $0.isRunning = false }
             tell(reason)
         }

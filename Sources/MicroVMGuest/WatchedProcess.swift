@@ -1,5 +1,5 @@
+import Guest
 import LinuxSystem
-import Synchronization
 
 /// A process whose end is told.
 final class WatchedProcess: Sendable {
@@ -7,12 +7,8 @@ final class WatchedProcess: Sendable {
     /// How it is called in messages.
     let name: String
     private let leaving: EventDescriptor
-    private let end = Mutex(End())
-
-    private struct End {
-        var reason: String?
-        var tell: (@Sendable (String) -> Void)?
-    }
+    /// Whom it is told.
+    let end = EndNotice()
 
     init(_ process: consuming PeerProcess, name: String) throws(SystemError) {
         leaving = try EventDescriptor()
@@ -23,12 +19,7 @@ final class WatchedProcess: Sendable {
     /// Waits until it has ended, and tells so; or until nobody wants to know.
     func waitForEnd() {
         guard process.waitForEnd(orHangUpOf: nil, or: leaving) else { return }
-        let reason = "\(name) has ended"
-        let tell = end.withLock { end in
-            end.reason = reason
-            return end.tell
-        }
-        tell?(reason)
+        end.note("\(name) has ended")
     }
 
     /// Waits until it has ended.
@@ -38,13 +29,4 @@ final class WatchedProcess: Sendable {
 
     /// Nobody wants to know any more.
     func leave() { leaving.raise() }
-
-    /// Says whom to tell that it has ended, also if it was before.
-    func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {
-        let reason = end.withLock { end in
-            end.tell = tell
-            return end.reason
-        }
-        if let reason { tell(reason) }
-    }
 }

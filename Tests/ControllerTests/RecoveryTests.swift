@@ -37,6 +37,23 @@ struct RecoveryTests {
         try await expectMoved(ferrying)
     }
 
+    @Test func `goes on by itself where the destination was crowded by others for a while`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60), pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        do {
+            var crowd: [SharedSocket] = []
+            for _ in 0..<40 { crowd.append(SharedSocket(try StreamSocket(connectingTo: ferrying.address))) }
+            ferrying.relay.cutAll()
+            #expect(try await soon { try await ferrying.source.failure?.contains("too many wait") == true })
+            crowd.removeAll()
+        }
+        #expect(try await soon { ferrying.source.passed.contains("postcopy-recover") })
+        #expect(ferrying.wrongPages() == [])
+        try await expectMoved(ferrying)
+    }
+
     @Test func `stays paused, and says why, when pages in flight were given back`() async throws {
         let ferrying = try await Ferrying(losing: .bulk, recovering: .seconds(60), releasesMemory: true)
         defer { ferrying.end() }
