@@ -34,7 +34,8 @@ public final class ControlLane: Sendable {
     /// - Parameters:
     ///   - setupTime: within which the peer says what it is due to say before both sides are ready, however it spreads
     ///     that: until ``allowSilence()``.
-    ///   - peerTimeout: the longest time without anything from the peer, which is asked each second whether it is there.
+    ///   - peerTimeout: the longest time without anything from the peer, which is asked whether it is there each second, or four times
+    ///     within that time.
     ///   - onEvent: called from threads; must not block.
     public init(
         _ socket: consuming StreamSocket,
@@ -149,10 +150,13 @@ private final class Connection: Sendable {
         }
     }
 
+    /// Seconds after which the peer is asked: several times before it counts as silent.
+    private var interval: Double { min(1, peerTimeout / .seconds(4)) }
+
     func write(_ onEvent: (ControlLane.Event) -> Void) {
         var isSilent = false
         while true {
-            if flag.wait(seconds: 1) {
+            if flag.wait(seconds: interval) {
                 flag.clear()
             } else if !isSilent {
                 // A stopped process keeps its connections: the kernel's own keepalive does not see it.

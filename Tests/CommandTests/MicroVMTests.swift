@@ -8,6 +8,15 @@ import Testing
 /// A microVM of Firecracker that moves while it runs, between two hosts; and each row of the table of failures.
 @Suite("A microVM that moves", .ownThread, .timeLimit(.minutes(2)), .needsFirecracker)
 struct MicroVMTests {
+    /// Tells an agent to quit, and does not wait for the answer.
+    private static let quit = """
+        import socket, sys
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(sys.argv[1])
+        s.sendall(b'{"execute":"qmp_capabilities"}{"execute":"quit"}')
+        s.recv(1)
+        """
+
     /// Starts a Firecracker that does not see its agent's process, and so cannot open what that offers it.
     private static let apart = ["/usr/bin/unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
@@ -314,8 +323,8 @@ struct MicroVMTests {
         }
     }
 
-    @Test("is waited for by an agent that is told to end while it is being started")
-    func toldToEndInStart() throws {
+    @Test("is waited for by an agent that is told to end while it is being started", arguments: [true, false])
+    func toldToEndInStart(bySignal: Bool) throws {
         let site = try MoveSite(destination: ["--stopped"])
         defer { site.end() }
         try site.begin()
@@ -324,11 +333,19 @@ struct MicroVMTests {
         let cont = try Running(Executable.pageferry, ["cont", site.destination.socket])
         defer { cont.end() }
         try site.waitForThread("start", of: site.destination)
-        kill(site.destination.running.pid, SIGTERM)
-        _ = try site.destination.running.errorLine(holding: "a migration needs this agent")
+        if bySignal {
+            kill(site.destination.running.pid, SIGTERM)
+            _ = try site.destination.running.errorLine(holding: "a migration needs this agent")
+        } else {
+            let quit = ["-c", MicroVMTests.quit, site.destination.socket]
+            #expect(try Executable.run("/usr/bin/python3", quit).status == 0)
+            _ = try site.destination.running.errorLine(holding: "nothing starts here any more")
+        }
         kill(site.there.guest.pid, SIGCONT)
+        // It is told the truth: the start could not be refused any more.
         #expect(try cont.finish().status == 0)
         #expect(try site.destination.running.finish().status == 0)
+        guard bySignal else { return }
         try site.wait(site.source, for: "completed")
         try site.expectGoingOn(site.there)
     }
@@ -338,8 +355,12 @@ struct MicroVMTests {
         let site = try MoveSite()
         defer { site.end() }
         try site.link()
+        // Nobody asks for it for longer than a peer may be silent: they are heard of all the time.
+        let end = Date(timeIntervalSinceNow: 3)
+        while Date() < end { #expect(try site.source.qmp("query-migrate").contains("\"active\"")) }
         kill(site.source.running.pid, SIGTERM)
         #expect(try site.source.running.finish().status == 0)
+        #expect(site.source.running.errorText.contains("cancelled"), "\(site.source.running.errorText)")
         try expectHere(site)
     }
 
