@@ -53,9 +53,12 @@ extension DestinationSession {
     func leave(_ reason: String) async {
         leaving = reason
         if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
-        let deadline = ContinuousClock.now + DestinationSession.leaveTime
+        let now = ContinuousClock.now
+        let (deadline, startDeadline) = (now + DestinationSession.leaveTime, now + DestinationSession.startTime)
         // A start that is under way cannot be refused any more, and tells soon what has become of it.
-        while isStarting || machine.canRefuseStart && ContinuousClock.now < deadline {
+        while isStarting && ContinuousClock.now < startDeadline
+            || machine.canRefuseStart && ContinuousClock.now < deadline
+        {
             if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
             await rest(for: .milliseconds(5))
         }

@@ -51,6 +51,8 @@ actor DestinationSession {
 
     /// How long RUN may take to come, and a start that is being prepared to be undone, before the agent ends all the same.
     static let leaveTime = Duration.seconds(5)
+    /// How long a start that cannot be refused any more may take before the agent ends all the same.
+    static let startTime = Duration.seconds(60)
 
     let landing: any Landing
     let settings: Settings
