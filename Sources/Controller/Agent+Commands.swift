@@ -128,6 +128,7 @@ extension Agent {
         guard ownWorkload.activity.isRunning else {
             throw CommandRefused(reason: "the workload is stopped; run cont first")
         }
+        guard !isQuitting else { throw CommandRefused(reason: "this agent ends") }
         let session = try SourceSession(
             workload: ownWorkload,
             regions: regions,

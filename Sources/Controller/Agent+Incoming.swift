@@ -37,6 +37,7 @@ extension Agent {
         guard incoming === earlier else {
             throw CommandRefused(reason: "another client has just begun an incoming migration")
         }
+        guard !isQuitting else { throw CommandRefused(reason: "this agent ends") }
         let session: DestinationSession
         do {
             session = try makeIncoming(landing, at: address, exitsOnError: exitsOnError)
@@ -113,7 +114,9 @@ extension Agent {
         guard let memory = workload.ownMemory else {
             throw CommandRefused(reason: "the workload's memory is in another process, and cannot be moved from here")
         }
+        if let reason = await incoming.endReason { throw CommandRefused(reason: "the workload has ended: \(reason)") }
         await incoming.retire()
+        workload.onEnd { reason in Task { [weak self] in await self?.workloadEnded(reason) } }
         ownWorkload = workload
         regions = memory
         outgoing = nil

@@ -122,12 +122,12 @@ public actor Agent: QMPHandler {
         }
     }
 
-    private func workloadEnded(_ reason: String) async {
-        if let outgoing, await !outgoing.noteWorkloadEnd() {
+    func workloadEnded(_ reason: String) async {
+        if let outgoing, await !outgoing.noteWorkloadEnd(reason) {
             return logger.notice("what has moved away has ended here: \(reason)")
         }
         logger.error("the workload has ended: \(reason)")
-        sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+        sink.sendWorkloadEnd()
     }
 
     /// Whether a migration needs this agent still: it is under way, or pages are missing elsewhere or here.
@@ -145,11 +145,13 @@ public actor Agent: QMPHandler {
 
     /// Lets ``outcome()`` return once no migration needs the agent: none is under way, and all has been said.
     public func quitWhenUnneeded() async {
-        await outgoing?.waitUntilUnneeded()
-        await incoming?.waitUntilUnneeded()
-        await incoming?.leave("the agent ends")
-        // A start that was under way may have made it the workload's.
-        await incoming?.waitUntilUnneeded()
+        while !isQuitting {
+            let (leaving, coming) = (outgoing, incoming)
+            await leaving?.waitUntilUnneeded()
+            await coming?.leaveWhenUnneeded("the agent ends")
+            // Another migration may have begun meanwhile. From here on none does.
+            if leaving === outgoing, coming === incoming { isQuitting = true }
+        }
         quit()
     }
 

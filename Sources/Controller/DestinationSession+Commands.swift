@@ -50,22 +50,30 @@ extension DestinationSession {
     }
 
     /// The agent ends: the source is told that nothing starts here, where that can be promised.
-    func leave(_ reason: String) async {
+    ///
+    /// - Parameter time: how long a source that has lost the link may take to come for that promise.
+    func leave(_ reason: String, promisingFor time: Duration = leaveTime) async {
         leaving = reason
         if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
-        let now = ContinuousClock.now
-        let (deadline, startDeadline) = (now + DestinationSession.leaveTime, now + DestinationSession.startTime)
-        // A start that is under way cannot be refused any more, and tells soon what has become of it.
-        while isStarting && ContinuousClock.now < startDeadline
-            || machine.canRefuseStart && ContinuousClock.now < deadline
-        {
+        let begin = ContinuousClock.now
+        var deadline = begin + DestinationSession.leaveTime
+        while true {
+            let now = ContinuousClock.now
+            if isStarting && now < begin + DestinationSession.startTime || machine.awaitsSource && now < begin + time {
+                // A start that is under way cannot be refused any more, and tells what has become of it. One that has
+                // failed is undone, and a source that is back says RUN again: that takes its own time.
+                deadline = now + DestinationSession.leaveTime
+            } else {
+                guard machine.owesPromise, now < deadline else { break }
+            }
             if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
             await rest(for: .milliseconds(5))
         }
         failConts(reason)
-        guard machine.state == .postcopyDevice else { return }
-        hangUp(reason: reason)
-        perform(machine.linkLost(reason: reason))
+        if machine.state == .postcopyDevice {
+            hangUp(reason: reason)
+            perform(machine.linkLost(reason: reason))
+        }
         // What was put into the control connection leaves first.
         await withCheckedContinuation { ended in
             start("leave") { [hangUps] in

@@ -154,17 +154,31 @@ actor DestinationSession {
         }
     }
 
-    /// Whether the workload here, or its source, needs this agent: from the commit point on until the source has said BYE.
-    /// One that has ended needs nobody.
-    var isNeeded: Bool { machine.isCommitted && !machine.mayLeave && endReason == nil }
+    /// Whether the workload here, or its source, needs this agent.
+    var isNeeded: Bool { isWorkloadNeeding || machine.awaitsSource }
 
-    /// Waits until the agent is not needed; no longer than the source is looked for once all pages are here.
-    func waitUntilUnneeded() async {
-        while isNeeded, !hasWaitedForBye {
+    /// Whether the workload here needs this agent: from the commit point on until the source has said BYE. One that has
+    /// ended, or gone on, needs nobody.
+    private var isWorkloadNeeding: Bool {
+        machine.isCommitted && !machine.mayLeave && endReason == nil && !isRetired
+    }
+
+    /// The agent ends as soon as it is not needed: what may still start here is refused.
+    func leaveWhenUnneeded(_ reason: String) async {
+        await waitUntilUnneeded()
+        await leave(reason, promisingFor: settings.recoveryTime)
+        // A start that was under way may have made it the workload's.
+        await waitUntilUnneeded()
+    }
+
+    /// Waits until the workload does not need the agent; no longer than the source is looked for once all pages are
+    /// here.
+    private func waitUntilUnneeded() async {
+        while isWorkloadNeeding, !hasWaitedForBye {
             if machine.state == .completed, !awaitsBye {
                 awaitsBye = true
                 Task { [events, settings] in
-                    await rest(for: settings.recoveryTime)
+                    await rest(for: max(settings.recoveryTime, DestinationSession.leaveTime))
                     events.yield(.byeGivenUp)
                 }
             }
@@ -250,7 +264,7 @@ actor DestinationSession {
 
     private func tellEnd(_ reason: String) {
         logger.error("the workload has ended: \(reason)")
-        sink.send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+        sink.sendWorkloadEnd()
         // Nobody needs its pages any more.
         if machine.state != .completed { lose(lossReason) }
     }
@@ -313,10 +327,10 @@ actor DestinationSession {
         timeline.note(.end)
         let failure = machine.state == .completed ? nil : machine.failureReason ?? "the migration failed"
         workload?.settle(failure == nil ? .complete : .abandoned)
-        // What was put into the control connection before leaves first.
-        start("end") { [onEnd, work = hangUps] in
+        // What was put into the control connection before leaves first. An agent that ends anyway does so for that reason.
+        start("end") { [onEnd, work = hangUps, told = leaving == nil ? failure : nil] in
             work.join()
-            onEnd(failure)
+            onEnd(told)
         }
     }
 

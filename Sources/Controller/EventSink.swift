@@ -15,6 +15,11 @@ final class EventSink: Sendable {
         sink.withLock { $0?(name, data) }
     }
 
+    /// `SHUTDOWN`: the workload has ended by itself.
+    func sendWorkloadEnd() {
+        send("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+    }
+
     /// `MIGRATION`: a migration has come to this state.
     func send(_ state: MigrationState) {
         send("MIGRATION", ["status": .string(state.rawValue)])

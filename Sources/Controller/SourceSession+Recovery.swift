@@ -17,7 +17,10 @@ extension SourceSession {
         guard redial == nil else { return }
         guard settings.recoveryTime > .zero else { return stopLooking() }
         do throws(SystemError) {
-            let attempt = try Redial(for: settings.recoveryTime)
+            var search = self.search ?? Redial.Search(for: settings.recoveryTime)
+            let attempt = try Redial(search)
+            search.slowDown()
+            self.search = search
             redial = attempt
             start("redial") { [destination, events] in
                 switch attempt.run(destination) {
@@ -52,6 +55,7 @@ extension SourceSession {
     }
 
     private func stopLooking() {
+        search = nil
         if machine.state == .postcopyPaused { holdsStill = true }
         machine.redialGivenUp()
         note()
@@ -80,6 +84,7 @@ extension SourceSession {
             return lose("\(error)")
         }
         holdsStill = false
+        search = nil
         logger.notice("\(destination) is there again")
         perform(machine.resynced())
     }

@@ -83,11 +83,15 @@ actor SourceSession {
     var waitingCancels: [CheckedContinuation<Void, any Error>] = []
     var waitingResumes: [CheckedContinuation<Void, any Error>] = []
     private var waitingForEvent: [CheckedContinuation<Void, Never>] = []
-    private var hasWorkloadEnded = false
+    /// Why the workload's process here has ended by itself.
+    private var endReason: String?
+    private var isEndTold = false
     /// What the destination has told of its pages over a link that rejoins, and the lanes of that link.
     var rejoining: Rejoining?
     /// The attempt to make a link again that is under way by itself.
     var redial: Redial?
+    /// How long such attempts go on, since the last link that has served.
+    var search: Redial.Search?
     /// A pause was asked for, or the destination was looked for in vain: only `recover` ends it.
     var holdsStill = false
     private let stream: AsyncStream<Event>
@@ -176,6 +180,7 @@ actor SourceSession {
             if let address { destination = address }
             redial?.cancel()
             redial = nil
+            search = nil
             perform([.connect])
         }
     }
@@ -215,12 +220,15 @@ actor SourceSession {
     }
 
     /// Whether the destination, or the workload here, needs this agent for the migration.
-    var isNeeded: Bool { !machine.isOver && !(hasWorkloadEnded && machine.isHeld) }
+    var isNeeded: Bool { !machine.isOver && !(endReason != nil && machine.isHeld && !machine.owesWord) }
 
     /// Waits until the agent is not needed. A migration that nobody has told to switch over is cancelled.
     func waitUntilUnneeded() async {
-        // One that cannot be cancelled any more is waited for.
-        if !machine.isSwitchoverAsked { try? await cancel() }
+        if !machine.isSwitchoverAsked {
+            logger.notice("the migration is cancelled: the agent ends, and nobody has asked for the switchover")
+            // One that cannot be cancelled any more is waited for.
+            try? await cancel()
+        }
         while isNeeded { await withCheckedContinuation { waitingForEvent.append($0) } }
         // What was put into the control connection leaves first.
         await withCheckedContinuation { ended in
@@ -234,10 +242,11 @@ actor SourceSession {
     /// The workload's process here has ended.
     ///
     /// - Returns: whether the workload was here, or could have come back.
-    func noteWorkloadEnd() -> Bool {
-        hasWorkloadEnded = true
+    func noteWorkloadEnd(_ reason: String) -> Bool {
+        endReason = reason
+        isEndTold = machine.isTakeBackPossible
         wakeWaiters()
-        return machine.isTakeBackPossible
+        return isEndTold
     }
 
     private func consume() async {
@@ -313,6 +322,12 @@ actor SourceSession {
             let failure = CommandRefused(reason: machine.failureReason ?? reason)
             waitingResumes.forEach { $0.resume(throwing: failure) }
             waitingResumes = []
+            if let endReason, !isEndTold {
+                // Until now it might have run elsewhere.
+                isEndTold = true
+                logger.error("the workload has ended: \(endReason)")
+                sink.sendWorkloadEnd()
+            }
         }
     }
 

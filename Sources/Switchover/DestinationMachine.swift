@@ -122,16 +122,11 @@ public struct DestinationMachine: Hashable, Sendable {
         return false
     }
 
-    /// Whether a start can still be refused, as soon as RUN has come or what it began has ended.
-    public var canRefuseStart: Bool {
-        switch current {
-        case .loaded: isLinked
-        case .granted, .acquiring, .committing, .undoing, .returning: true
-        case .none, .awaiting, .preparing, .active, .listening, .loading, .starting, .refused, .running, .completed,
-            .resigned, .failed:
-            false
-        }
-    }
+    /// Whether the source may wait for a promise that nothing starts here.
+    public var owesPromise: Bool { !isCommitted && !mayLeave }
+
+    /// Whether the source is to come again, over a link that is not there yet, to hear that promise. A lease tells it too.
+    public var awaitsSource: Bool { owesPromise && !usesLease && (!isLinked || isRejoining) }
 
     /// Why the workload does not start here, in one line; nil if nothing has failed.
     public var failureReason: String? {

@@ -151,10 +151,13 @@ public struct SourceMachine: Hashable, Sendable {
         return false
     }
 
+    /// Whether the destination is still to be told that the workload was taken back.
+    public var owesWord: Bool { owedWord != nil }
+
     /// Whether nothing more is expected of the destination, nor owed to it.
     public var isOver: Bool {
         switch current {
-        case .ended: owedWord == nil
+        case .ended: !owesWord
         case .abandoned, .completed: true
         case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering, .takingBack, .held:

@@ -108,7 +108,7 @@ struct AgentOptions: ParsableArguments {
             Task {
                 if await agent.isNeeded {
                     logger.warning(
-                        "a migration needs this agent: it ends when that has ended, or when it is told again"
+                        "a migration needs this agent, which ends when that has, or when it is told again"
                     )
                 }
                 await agent.quitWhenUnneeded()

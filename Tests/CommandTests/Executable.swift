@@ -63,10 +63,14 @@ final class Running: Sendable {
         let pipe = Pipe()
 
         init() {
-            pipe.fileHandleForReading.readabilityHandler = { [weak self] handle in
-                let piece = handle.availableData
-                if piece.isEmpty { handle.readabilityHandler = nil }
-                self?.add(piece)
+            // Not its readability handler: closing a descriptor that one watches, and that a process being spawned has a
+            // copy of, leaves Dispatch's epoll with an event for what is freed.
+            Thread.detachNewThread { [self] in
+                var piece: Data
+                repeat {
+                    piece = pipe.fileHandleForReading.availableData
+                    add(piece)
+                } while !piece.isEmpty
             }
         }
 

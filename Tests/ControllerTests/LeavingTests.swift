@@ -1,8 +1,10 @@
 import Foundation
 import LinuxSystem
 import OwnThread
+import PageProtocol
 import QMP
 import RunLease
+import Synchronization
 import Testing
 
 @testable import Controller
@@ -89,6 +91,179 @@ struct LeavingTests {
         #expect(ferrying.journal.running == ["source"])
         #expect(ferrying.journal.index(of: "destination run") == nil)
         #expect(try store.newest("test")?.epoch ?? 0 >= 3)
+    }
+
+    @Test func `a start that fails late is undone and told of before its agent quits`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60)) { workload in
+            workload.holdsRun.store(true, ordering: .releasing)
+            workload.clock.behave { $0.release = .waits }
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        #expect(try await soon { ferrying.landing.workload?.runGate.hasVisitor == true })
+        async let quit = ferrying.destination.refusal("quit")
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+        // Longer than RUN is waited for.
+        try await Task.sleep(for: DestinationSession.leaveTime + .milliseconds(100))
+        ferrying.landing.workload?.failsToRun.store(true, ordering: .releasing)
+        ferrying.landing.workload?.runGate.open()
+        #expect(try await soon { ferrying.landing.workload?.clock.gate.hasVisitor == true })
+        // Longer than the time between two looks at what has become of it.
+        try await Task.sleep(for: .milliseconds(50))
+        ferrying.landing.workload?.clock.gate.open()
+        #expect(await quit == nil)
+        try await ferrying.source.wait(for: "failed")
+        #expect(!ferrying.source.passed.contains("postcopy-paused"))
+        #expect(ferrying.journal.running == ["source"])
+    }
+
+    /// Raised when an agent that was told to end, by SIGTERM or by `quit`, does.
+    private static func tellToEnd(_ host: Host, bySignal: Bool = true) -> Flag {
+        let hasEnded = Flag()
+        Task {
+            if bySignal {
+                await host.agent.quitWhenUnneeded()
+            } else {
+                _ = await host.refusal("quit")
+            }
+            hasEnded.raise()
+        }
+        return hasEnded
+    }
+
+    private final class Flag: Sendable {
+        private let value = Atomic<Bool>(false)
+        func raise() { value.store(true, ordering: .releasing) }
+        var isRaised: Bool { value.load(ordering: .acquiring) }
+    }
+
+    @Test(arguments: [true, false])
+    func `a destination that is told to end without a link promises first that nothing starts`(
+        bySignal: Bool
+    ) async throws {
+        let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(for: "postcopy-device")
+        ferrying.relay.end()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        let hasEnded = LeavingTests.tellToEnd(ferrying.destination, bySignal: bySignal)
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+        #expect(try await soon { await ferrying.destination.agent.isNeeded })
+        let address = JSONValue.string(ferrying.address.description)
+        try await ferrying.source.command("migrate", ["uri": address, "resume": true])
+        try await ferrying.source.wait(for: "failed")
+        #expect(try await ferrying.source.failure?.contains("the agent ends") == true)
+        #expect(ferrying.journal.running == ["source"])
+        #expect(ferrying.journal.index(of: "destination run") == nil)
+        #expect(try await soon { hasEnded.isRaised })
+    }
+
+    @Test func `an agent that is told to end sees a migration through that begins before it has`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(3), pushes: false) {
+            $0.disk.behave { $0.load = .waits }
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
+        // The source takes its workload back, and looks for the destination to tell it so.
+        ferrying.relay.end()
+        try await ferrying.source.wait(for: "failed")
+        try await ferrying.source.wait(untilRunning: true)
+        weak let first = await ferrying.source.agent.outgoing
+        let hasEnded = LeavingTests.tellToEnd(ferrying.source)
+        let other = TestLanding(journal: ferrying.journal)
+        let destination = Host(landing: other)
+        let address = try await destination.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
+        try await ferrying.source.command("migrate", ["uri": .string(address.description)])
+        try await ferrying.source.command("migrate-start-postcopy")
+        try await destination.wait(for: "postcopy-active")
+        // The destination that is gone is looked for no more.
+        #expect(try await soon { first == nil })
+        #expect(!hasEnded.isRaised)
+        for (region, copy) in zip(ferrying.workload.regions, try #require(other.workload).regions) {
+            for page in 0..<region.pageCount {
+                #expect(memcmp(region.page(page), copy.page(page), region.pageSize) == 0)
+            }
+        }
+        try await destination.wait(for: "completed")
+        #expect(try await soon { hasEnded.isRaised })
+        #expect(
+            await ferrying.source.refusal("migrate", ["uri": .string(address.description)])?.contains("completed")
+                == true
+        )
+        try other.workload?.stop()
+    }
+
+    @Test func `an agent that is told to end does not look for ever for a destination in whose place somebody else is`()
+        async throws
+    {
+        let ferrying = try await Ferrying(recovering: .seconds(1), pushes: false) {
+            $0.disk.behave { $0.load = .waits }
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
+        // The relay takes what comes, and hangs up.
+        await ferrying.destination.agent.incoming?.retire()
+        ferrying.relay.cutAll()
+        try await ferrying.source.wait(for: "failed")
+        await ferrying.source.agent.quitWhenUnneeded()
+        #expect(ferrying.journal.running == ["source"])
+    }
+
+    @Test func `a workload that has come, and ends while it moves on, is told of`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(60))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "completed")
+        try await ferrying.destination.wait(for: "completed")
+        let other = Host(landing: TestLanding(journal: ferrying.journal))
+        let address = try await other.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
+        let workload = try #require(ferrying.landing.workload)
+        workload.disk.behave { $0.save = .waits }
+        try await ferrying.destination.command("migrate", ["uri": .string(address.description)])
+        try await ferrying.destination.command("migrate-start-postcopy")
+        #expect(try await soon { workload.disk.gate.hasVisitor })
+        try workload.end("its processor burned")
+        workload.clock.behave { $0.save = .fails }
+        workload.disk.gate.open()
+        try await ferrying.destination.wait(for: "failed")
+        #expect(try await soon { try await ferrying.destination.failure?.contains("stays stopped") == true })
+        #expect(ferrying.destination.events.contains("SHUTDOWN"))
+        await ferrying.destination.agent.quitWhenUnneeded()
+    }
+
+    @Test func `a workload that ends at its source while it might run elsewhere is told of when it cannot come back`()
+        async throws
+    {
+        let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(for: "postcopy-device")
+        try ferrying.workload.end("its processor burned")
+        try await ferrying.source.wait(forLine: "has ended here: its processor burned")
+        #expect(!ferrying.source.events.contains("SHUTDOWN"))
+        try await ferrying.destination.command("quit")
+        #expect(try await soon { ferrying.source.events.contains("SHUTDOWN") })
+        #expect(try await ferrying.source.failure?.contains("stays stopped") == true)
+        await ferrying.source.agent.quitWhenUnneeded()
+    }
+
+    @Test func `an agent that waits for its source's last word ends when its workload is to go on`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .completeAck, recovering: .seconds(60))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        #expect(try await soon { try await ferrying.destination.command("query-migrate")["status"] == "completed" })
+        ferrying.relay.end()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        let hasEnded = LeavingTests.tellToEnd(ferrying.destination)
+        #expect(await ferrying.destination.agent.isNeeded)
+        try await ferrying.destination.agent.adoptArrived()
+        #expect(try await soon { hasEnded.isRaised })
     }
 
     @Test func `quit is told once`() async throws {

@@ -54,6 +54,19 @@ struct RecoveryTests {
         try await expectMoved(ferrying)
     }
 
+    @Test func `is given up where somebody else is in the destination's place`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(1), pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(for: "postcopy-active")
+        // Its port is closed; the relay takes what comes, and hangs up.
+        try await ferrying.destination.command("migrate-pause")
+        try await ferrying.source.wait(forLine: "was looked for in vain: somebody is there")
+        // More and more seldom: not as fast as they are turned away.
+        #expect((2...8).contains(ferrying.source.passed.count { $0 == "postcopy-recover-setup" }))
+    }
+
     @Test func `stays paused, and says why, when pages in flight were given back`() async throws {
         let ferrying = try await Ferrying(losing: .bulk, recovering: .seconds(60), releasesMemory: true)
         defer { ferrying.end() }

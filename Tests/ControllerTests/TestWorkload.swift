@@ -56,7 +56,12 @@ final class TestWorkload: Workload {
 
     func run(_ permit: consuming RunPermit) throws {
         guard !failsToRun.load(ordering: .acquiring) else { throw DeviceError(device: "processor", reason: "is hot") }
-        if holdsRun.load(ordering: .acquiring) { runGate.pass() }
+        if holdsRun.load(ordering: .acquiring) {
+            runGate.pass()
+            guard !failsToRun.load(ordering: .acquiring) else {
+                throw DeviceError(device: "processor", reason: "became hot")
+            }
+        }
         journal.begin(host)
         stopping.store(false, ordering: .releasing)
         state.withLock { $0.isRunning = true }
@@ -90,7 +95,8 @@ final class TestWorkload: Workload {
 
     /// Ends by itself.
     func end(_ reason: String) throws {
-        try stop()
+        if activity.isRunning { try stop() }
+        failsToRun.store(true, ordering: .releasing)
         end.withLock(\.self)?(reason)
     }
 
@@ -117,6 +123,8 @@ final class TestDevice: Device {
         var save = Behaviour.works
         var load = Behaviour.works
         var acquire = Behaviour.works
+        /// Cannot fail.
+        var release = Behaviour.works
     }
 
     let name: String
@@ -148,7 +156,11 @@ final class TestDevice: Device {
     }
 
     func acquire() throws { try act("acquire", behaviours.withLock(\.acquire)) }
-    func release() { journal.note("\(host) release \(name)") }
+
+    func release() {
+        if case .waits = behaviours.withLock(\.release) { gate.pass() }
+        journal.note("\(host) release \(name)")
+    }
 
     private func act(_ what: String, _ behaviour: Behaviour) throws {
         switch behaviour {
