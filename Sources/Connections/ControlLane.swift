@@ -160,7 +160,9 @@ private final class Connection: Sendable {
                 flag.clear()
             } else if !isSilent {
                 // A stopped process keeps its connections: the kernel's own keepalive does not see it.
-                let silence = Duration.nanoseconds(Int64(MonotonicClock.now() - heard.load(ordering: .relaxed)))
+                let (now, last) = (MonotonicClock.now(), heard.load(ordering: .relaxed))
+                // Something may have come since.
+                let silence = Duration.nanoseconds(Int64(now - min(now, last)))
                 if silence > peerTimeout {
                     isSilent = true
                     onEvent(.silent(reason: "\(socket.peer) has not been heard of for \(silence.seconds) s"))

@@ -86,6 +86,8 @@ public final class LaneAcceptor: Sendable {
             let deadline = MonotonicClock.now() + LaneAcceptor.openingTimeout * 1_000_000_000
             let opening = try ControlLane.receiveOpening(from: socket, before: deadline)
             onArrival(Handover(socket), opening)
+        } catch let error as SystemError {
+            turnAway(socket, reason: "\(error)", by: ControlMessage.failure)
         } catch {
             refuse(socket, reason: "\(error)")
         }
