@@ -134,20 +134,29 @@ let package = Package(
             path: "Tests/LandedGuest",
             swiftSettings: settings
         ),
+        .target(
+            name: "TestProcess",
+            dependencies: ["LinuxSystem", .product(name: "SystemPackage", package: "swift-system")],
+            path: "Tests/TestProcess",
+            swiftSettings: settings
+        ),
         .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
         .target(
             name: "FirecrackerRig",
-            dependencies: ["Firecracker", "LinuxSystem"],
+            dependencies: ["Firecracker", "LinuxSystem", "TestProcess"],
             path: "Tests/FirecrackerRig",
             swiftSettings: settings
         ),
         tests(of: "Firecracker", ["FirecrackerRig", "HugePages", "LinuxSystem", "OwnThread"]),
-        tests(of: "LinuxSystem", ["HugePages", "OwnThread", .product(name: "SystemPackage", package: "swift-system")]),
-        tests(of: "Guest"),
+        tests(
+            of: "LinuxSystem",
+            ["HugePages", "OwnThread", "TestProcess", .product(name: "SystemPackage", package: "swift-system")]
+        ),
+        tests(of: "Guest", ["TestProcess"]),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LandedGuest", "LinuxSystem", "Telemetry"]),
         tests(of: "KVMGuest", ["Guest", "LandedGuest", "LinuxSystem"]),
-        tests(of: "MicroVMGuest", ["Firecracker", "Guest", "LinuxSystem", logging]),
+        tests(of: "MicroVMGuest", ["Firecracker", "Guest", "LinuxSystem", "TestProcess", logging]),
         .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
         tests(
             of: "RunLease",
@@ -175,7 +184,7 @@ let package = Package(
         tests(
             of: "Attachments",
             [
-                "Guest", "LandedGuest", "LinuxSystem", "HugePages", "LogLines", "OwnThread", logging,
+                "Guest", "LandedGuest", "LinuxSystem", "HugePages", "LogLines", "OwnThread", "TestProcess", logging,
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
@@ -192,7 +201,7 @@ let package = Package(
             dependencies: [
                 "pageferry", "Connections", "Firecracker", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol",
                 "SnapshotClient",
-                "HugePages", "WorkingSet", logging,
+                "HugePages", "TestProcess", "WorkingSet", logging,
             ],
             swiftSettings: settings
         ),

@@ -1,9 +1,9 @@
-import CShims
+package import CShims
 import Glibc
-import SystemPackage
+package import SystemPackage
 
 /// Starts programs in processes and process groups of their own, with signals as at login.
-enum Spawn {
+package enum Spawn {
     /// - Parameters:
     ///   - path: an executable file; it is not looked for elsewhere.
     ///   - words: its name and its arguments.
@@ -11,7 +11,7 @@ enum Spawn {
     ///     close-on-exec.
     ///   - isDeaf: whether it takes none of the signals that tell a program to end: SIGTERM, SIGINT, SIGHUP.
     ///   - prepare: says which descriptors it gets below that one.
-    static func start(
+    package static func start(
         _ path: String,
         _ words: [String],
         closingFrom first: CInt,

@@ -1,4 +1,4 @@
-import Foundation
+import TestProcess
 
 /// A process of its own that does something with sockets.
 enum Python {
@@ -6,14 +6,11 @@ enum Python {
     ///
     /// - Returns: the process's number.
     static func run(_ statements: String) throws -> Int32 {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = [
-            "python3", "-c", "import array, os, socket; s = socket.socket(socket.AF_UNIX); \(statements)",
-        ]
-        try process.run()
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw Missing(what: "a process that worked") }
-        return process.processIdentifier
+        let process = try TestProcess(
+            "/usr/bin/env",
+            ["python3", "-c", "import array, os, socket; s = socket.socket(socket.AF_UNIX); \(statements)"]
+        )
+        guard process.wait()?.status == 0 else { throw Missing(what: "a process that worked") }
+        return process.pid
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestProcess
 
 /// A program that a test runs, with what it printed.
 struct Finished: CustomStringConvertible {
@@ -45,10 +46,9 @@ extension Executable {
 
 /// A program that runs beside a test.
 final class Running: Sendable {
-    private let process: Process
+    private let process: TestProcess
     private let output: Collected
     private let errors: Collected
-    private let ended = DispatchSemaphore(value: 0)
     let name: String
 
     /// What a pipe has brought so far; whoever waits for a line is woken by each piece.
@@ -60,27 +60,18 @@ final class Running: Sendable {
 
         private let state = Mutex(State())
         private let condition = NSCondition()
-        let pipe = Pipe()
 
-        init() {
-            // Not its readability handler: closing a descriptor that one watches, and that a process being spawned has a
-            // copy of, leaves Dispatch's epoll with an event for what is freed.
+        init(_ pipe: TestPipe) {
             Thread.detachNewThread { [self] in
-                var piece: Data
-                repeat {
-                    piece = pipe.fileHandleForReading.availableData
-                    add(piece)
-                } while !piece.isEmpty
+                while let piece = pipe.read() { change { $0.text += String(decoding: piece, as: UTF8.self) } }
+                change { $0.isClosed = true }
             }
         }
 
-        private func add(_ piece: Data) {
+        private func change(_ body: (inout State) -> Void) {
             condition.lock()
             defer { condition.unlock() }
-            state.withLock {
-                $0.text += String(decoding: piece, as: UTF8.self)
-                $0.isClosed = piece.isEmpty
-            }
+            state.withLock { body(&$0) }
             condition.broadcast()
         }
 
@@ -100,19 +91,15 @@ final class Running: Sendable {
     /// Starts a program.
     init(_ path: String, _ arguments: [String]) throws {
         name = ([path] + arguments).joined(separator: " ")
-        output = Collected()
-        errors = Collected()
-        process = Process()
-        process.executableURL = URL(fileURLWithPath: path)
-        process.arguments = arguments
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = output.pipe
-        process.standardError = errors.pipe
-        process.terminationHandler = { [ended] _ in ended.signal() }
-        try process.run()
+        let (output, errors) = (try TestPipe(), try TestPipe())
+        process = try TestProcess(path, arguments, output: output.writer, errors: errors.writer)
+        output.closeWriter()
+        errors.closeWriter()
+        self.output = Collected(output)
+        self.errors = Collected(errors)
     }
 
-    var pid: Int32 { process.processIdentifier }
+    var pid: Int32 { process.pid }
     var errorText: String { errors.text }
     var outputText: String { output.text }
 
@@ -149,22 +136,18 @@ final class Running: Sendable {
 
     /// Waits for the program's end.
     func finish(seconds: Double = 60) throws -> Finished {
-        guard ended.wait(timeout: .now() + seconds) == .success else {
+        guard let end = process.wait(seconds: seconds) else {
             throw TestFailure("\(name) did not end within \(seconds) s:\n\(output.text)\n\(errors.text)")
         }
-        ended.signal()
-        // A program started meanwhile may hold a copy of the pipes: what this one wrote is there, their end may not be.
+        // A program that this one has started may hold the pipes: what this one wrote is there, their end may not be.
         let deadline = Date(timeIntervalSinceNow: 1)
         _ = output.wait(until: deadline, for: { _, isClosed in isClosed })
         _ = errors.wait(until: deadline, for: { _, isClosed in isClosed })
-        return Finished(status: process.terminationStatus, output: output.text, errors: errors.text)
+        return Finished(status: end.status, output: output.text, errors: errors.text)
     }
 
     /// Ends the program at once, if it still runs.
-    func end() {
-        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-        process.waitUntilExit()
-    }
+    func end() { process.kill() }
 }
 
 /// Why a test cannot go on.

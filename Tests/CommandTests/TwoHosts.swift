@@ -12,7 +12,7 @@ final class TwoHosts: Sendable {
     ///
     /// - Parameter rate: what the link carries in each direction, in tc's words.
     init(rate: String = "2gbit") throws {
-        let id = String(UInt32.random(in: 0x1000...0xffff), radix: 16)
+        let id = String(UInt32.random(in: 0...UInt32.max), radix: 16)
         source = "pfs\(id)"
         destination = "pfd\(id)"
         let (a, b) = ("vs\(id)", "vd\(id)")

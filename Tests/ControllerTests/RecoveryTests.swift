@@ -1,11 +1,12 @@
 import Foundation
 import LinuxSystem
+import OwnThread
 import PageProtocol
 import QMP
 import RunLease
 import Testing
 
-@Suite("A migration whose link breaks", .serialized)
+@Suite("A migration whose link breaks", .ownThread, .serialized, .timeLimit(.minutes(2)))
 struct RecoveryTests {
     @Test func `goes on by itself when RUNNING was lost`() async throws {
         let ferrying = try await Ferrying(cuttingAt: .running, recovering: .seconds(60))

@@ -1,5 +1,5 @@
 import Foundation
-import Synchronization
+import TestProcess
 
 /// A process whose guest takes commands and prints marks, as `Tests/Fixtures/firecracker-guest.S` says.
 public final class GuestProcess: Sendable {
@@ -23,10 +23,9 @@ public final class GuestProcess: Sendable {
         case dispersed = "d"
     }
 
-    private let process: Process
-    private let ended = DispatchSemaphore(value: 0)
+    private let process: TestProcess
     /// Its input is a pipe: Firecracker reads none from a socket.
-    private let input = Pipe()
+    private let input: TestPipe
     private let console: LineReader
     let log: LineReader
     private let name: String
@@ -34,23 +33,19 @@ public final class GuestProcess: Sendable {
     /// Starts a program whose input and output are the guest's, and waits for nothing.
     init(_ path: String, _ arguments: [String]) throws {
         name = URL(fileURLWithPath: path).lastPathComponent
-        let (output, errors) = (Pipe(), Pipe())
-        console = LineReader(output.fileHandleForReading)
-        log = LineReader(errors.fileHandleForReading)
-        process = Process()
-        process.executableURL = URL(fileURLWithPath: path)
-        process.arguments = arguments
-        // Only this handle: of a whole pipe, Process would close the end that is not to be closed here.
-        process.standardInput = input.fileHandleForReading
-        process.standardOutput = output
-        process.standardError = errors
-        process.terminationHandler = { [ended] _ in ended.signal() }
-        // Dispatch's threads block all signals, and a program inherits that. Firecracker stops its processors by signals.
-        var (none, before) = (sigset_t(), sigset_t())
-        sigemptyset(&none)
-        pthread_sigmask(SIG_SETMASK, &none, &before)
-        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-        try process.run()
+        input = try TestPipe()
+        let (output, errors) = (try TestPipe(), try TestPipe())
+        process = try TestProcess(
+            path,
+            arguments,
+            input: input.reader,
+            output: output.writer,
+            errors: errors.writer
+        )
+        output.closeWriter()
+        errors.closeWriter()
+        console = LineReader(output)
+        log = LineReader(errors)
     }
 
     deinit {
@@ -58,13 +53,13 @@ public final class GuestProcess: Sendable {
     }
 
     /// Its process.
-    public var pid: Int32 { process.processIdentifier }
+    public var pid: Int32 { process.pid }
 
     /// Tells the guest what to do after what it does.
     public func send(_ command: Command) {
         // The pipe's other end is open here too: nobody is signalled of a process that has ended.
         let byte = Array(command.rawValue.utf8)
-        _ = write(input.fileHandleForWriting.fileDescriptor, byte, byte.count)
+        _ = write(input.writer, byte, byte.count)
     }
 
     /// Waits for a mark, passing over other ones.
@@ -114,16 +109,12 @@ public final class GuestProcess: Sendable {
     ///
     /// - Returns: its exit status, or the signal that ended it.
     public func waitForEnd(seconds: Double = 30) throws -> Int32 {
-        guard ended.wait(timeout: .now() + seconds) == .success else {
+        guard let end = process.wait(seconds: seconds) else {
             throw RigFailure("\(name) did not end within \(seconds) s\n\(log.rest())")
         }
-        ended.signal()
-        return process.terminationStatus
+        return end.status
     }
 
     /// Ends the process at once, if it still runs.
-    public func end() {
-        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-        process.waitUntilExit()
-    }
+    public func end() { process.kill() }
 }

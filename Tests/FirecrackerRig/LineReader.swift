@@ -1,13 +1,14 @@
 import Foundation
 import Synchronization
+import TestProcess
 
 /// Lines that another process writes, read by who waits for them.
 final class LineReader: Sendable {
-    private let handle: FileHandle
+    private let pipe: TestPipe
     private let unread = Mutex<[UInt8]>([])
 
-    init(_ handle: FileHandle) {
-        self.handle = handle
+    init(_ pipe: TestPipe) {
+        self.pipe = pipe
     }
 
     /// Waits for the next whole line.
@@ -44,14 +45,12 @@ final class LineReader: Sendable {
 
     /// - Returns: false when nothing came in time.
     private func read(into unread: inout [UInt8], milliseconds: Int32) throws -> Bool {
-        var arrival = pollfd(fd: handle.fileDescriptor, events: Int16(POLLIN), revents: 0)
+        var arrival = pollfd(fd: pipe.reader, events: Int16(POLLIN), revents: 0)
         let ready = poll(&arrival, 1, milliseconds)
         if ready < 0, errno == EINTR { return true }
         guard ready > 0 else { return false }
-        var piece = [UInt8](repeating: 0, count: 4096)
-        let count = Glibc.read(handle.fileDescriptor, &piece, piece.count)
-        guard count > 0 else { throw RigFailure("it has ended") }
-        unread += piece[..<count]
+        guard let piece = pipe.read() else { throw RigFailure("it has ended") }
+        unread += piece
         return true
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import TestProcess
 
 /// Why a test cannot go on.
 public struct RigFailure: Error, CustomStringConvertible {
@@ -25,22 +26,14 @@ enum Tool {
     ///
     /// - Returns: its output without the last newline.
     static func run(_ path: String, _ arguments: [String]) throws(RigFailure) -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: path)
-        process.arguments = arguments
-        process.standardInput = FileHandle.nullDevice
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
+        let (status, output): (Int32, String)
         do {
-            try process.run()
+            (status, output) = try TestProcess.run(path, arguments, takesErrors: true)
         } catch {
             throw RigFailure("cannot run \(path): \(error)")
         }
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-            .trimmingCharacters(in: .newlines)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw RigFailure(text) }
+        let text = output.trimmingCharacters(in: .newlines)
+        guard status == 0 else { throw RigFailure(text) }
         return text
     }
 

@@ -1,4 +1,5 @@
 import Foundation
+import TestProcess
 import Testing
 
 /// What the compiler refuses: running a workload without the proof that its devices have loaded.
@@ -17,20 +18,14 @@ struct RunPermitTests {
         let headers = ["swift-system/Sources/CSystem", "swift-numerics/Sources/_NumericsShims"].flatMap {
             ["-Xcc", "-I\(checkouts.path)/\($0)/include"]
         }
-        let compiler = Process()
-        compiler.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        compiler.arguments =
+        let arguments =
             [
                 "swiftc", "-emit-sil", "-o", "/dev/null", "-swift-version", "6", "-I",
                 products.appendingPathComponent("Modules").path,
             ]
             + headers + ["-Xcc", "-fmodule-map-file=\(products.path)/CShims.build/module.modulemap", file.path]
-        let errors = Pipe()
-        compiler.standardError = errors
-        try compiler.run()
-        let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        compiler.waitUntilExit()
-        return (compiler.terminationStatus, text)
+        let (status, errors) = try TestProcess.run("/usr/bin/env", arguments, takesErrors: true)
+        return (status, errors)
     }
 
     @Test("comes only out of loaded devices, and only the controller mints it", .timeLimit(.minutes(2)))

@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import LinuxSystem
 import OwnThread
+import TestProcess
 import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
@@ -90,17 +91,11 @@ struct DescriptorPassingTests {
     /// Runs statements of Python with `s` connected to a Unix socket, and returns the line it prints.
     @discardableResult
     private func python(_ statements: String, _ path: String) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = [
-            "python3", "-c", "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\(path)'); \(statements)",
-        ]
-        let output = Pipe()
-        process.standardOutput = output
-        try process.run()
-        let text = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
-        return String(decoding: text, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        let (status, output) = try TestProcess.run(
+            "/usr/bin/env",
+            ["python3", "-c", "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\(path)'); \(statements)"]
+        )
+        #expect(status == 0)
+        return output.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 }

@@ -3,6 +3,7 @@ import Foundation
 @_spi(Controller) import Guest
 import LinuxSystem
 import Logging
+import TestProcess
 import Testing
 
 @testable import MicroVMGuest
@@ -88,9 +89,9 @@ struct ProcessorTests {
 private final class FakeAPI {
     let socketPath: String
     private let folder: String
-    private let process = Process()
-    private let output = Pipe()
-    private let input = Pipe()
+    private let process: TestProcess
+    private let output: TestPipe
+    private let input: TestPipe
     private(set) var requests: [String] = []
 
     private static let program = """
@@ -122,17 +123,16 @@ private final class FakeAPI {
         folder = "/tmp/pf-api-\(UInt32.random(in: 0...UInt32.max))"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
         socketPath = "\(folder)/api.sock"
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
-        process.arguments = ["-c", FakeAPI.program, socketPath, "\(count)"]
-        process.standardInput = input.fileHandleForReading
-        process.standardOutput = output
-        try process.run()
+        (input, output) = (try TestPipe(), try TestPipe())
+        process = try TestProcess(
+            "/usr/bin/python3",
+            ["-c", FakeAPI.program, socketPath, "\(count)"],
+            input: input.reader,
+            output: output.writer
+        )
+        output.closeWriter()
         var line = ""
-        while !line.hasSuffix("\n") {
-            let piece = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-            try #require(!piece.isEmpty)
-            line += piece
-        }
+        while !line.hasSuffix("\n") { line += String(decoding: try #require(output.read()), as: UTF8.self) }
     }
 
     deinit {
@@ -140,22 +140,20 @@ private final class FakeAPI {
         try? FileManager.default.removeItem(atPath: folder)
     }
 
-    var isRunning: Bool { process.isRunning }
+    var isRunning: Bool { process.end == nil }
 
     /// Refuses the next request for this state.
     func refuse(_ state: String) throws {
-        try input.fileHandleForWriting.write(contentsOf: Data("\(state)\n".utf8))
+        let line = Array("\(state)\n".utf8)
+        try #require(write(input.writer, line, line.count) == line.count)
     }
 
-    func waitForEnd() throws -> Int32 {
-        process.waitUntilExit()
-        return process.terminationStatus
-    }
+    func waitForEnd() throws -> Int32 { try #require(process.wait()).status }
 
     func end() {
-        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-        process.waitUntilExit()
-        let rest = output.fileHandleForReading.readDataToEndOfFile()
+        process.kill()
+        var rest: [UInt8] = []
+        while let piece = output.read() { rest += piece }
         requests += String(decoding: rest, as: UTF8.self).split(separator: "\n").map(String.init)
     }
 }
