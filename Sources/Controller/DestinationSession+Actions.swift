@@ -141,9 +141,9 @@ extension DestinationSession {
     }
 
     private func startWorkload() {
-        if let leaving {
+        if let refusal {
             // The lease was won meanwhile; nothing has executed, so that it is given back.
-            events.yield(.startFailed(reason: leaving))
+            events.yield(.startFailed(reason: refusal))
             return
         }
         guard let workload, let loaded else { return }

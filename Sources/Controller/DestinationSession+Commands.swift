@@ -66,7 +66,7 @@ extension DestinationSession {
             } else {
                 guard machine.owesPromise, now < deadline else { break }
             }
-            if machine.awaitsCont, case .acquire = machine.cont() { perform(machine.acquireFailed(reason: reason)) }
+            refuseStart()
             await rest(for: .milliseconds(5))
         }
         failConts(reason)

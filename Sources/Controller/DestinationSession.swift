@@ -107,6 +107,8 @@ actor DestinationSession {
     var lastLoss: String?
     /// Why nothing is to start here any more: the agent ends.
     var leaving: String?
+    /// Why its memory cannot be served any more, which was seen before it could start.
+    private var memoryFailure: String?
     /// Another session takes this one's place.
     var isRetired = false
     private var hasEnded = false
@@ -189,6 +191,7 @@ actor DestinationSession {
     func consume() async {
         for await event in stream {
             take(event)
+            refuseStart()
             wakeWaiters()
         }
         wakeWaiters()
@@ -233,7 +236,7 @@ actor DestinationSession {
         case .loadFailed(let error):
             perform(machine.deviceLoadFailed(device: error.device, reason: error.reason))
         case .acquired:
-            perform(leaving.map { machine.acquireFailed(reason: $0) } ?? machine.acquired())
+            perform(refusal.map { machine.acquireFailed(reason: $0) } ?? machine.acquired())
         case .acquireFailed(let reason): perform(machine.acquireFailed(reason: reason))
         case .started:
             timeline.note(.started)
@@ -262,6 +265,15 @@ actor DestinationSession {
         }
     }
 
+    /// Why nothing can start here any more; nil while something can.
+    var refusal: String? { leaving ?? endReason ?? memoryFailure }
+
+    /// Refuses a start that waits for `cont`, if nothing can start here any more.
+    func refuseStart() {
+        guard let refusal, machine.awaitsCont, case .acquire = machine.cont() else { return }
+        perform(machine.acquireFailed(reason: refusal))
+    }
+
     private func tellEnd(_ reason: String) {
         logger.error("the workload has ended: \(reason)")
         sink.sendWorkloadEnd()
@@ -287,7 +299,10 @@ actor DestinationSession {
                 await rest(for: ControlLane.lastWordTime)
                 events.yield(.control(number, .lost(reason: text)))
             }
-        case .failed(let reason): lose(reason)
+        case .failed(let reason):
+            // The source is to hear that nothing starts here, for which the link is needed.
+            guard !machine.owesPromise else { return memoryFailure = reason }
+            lose(reason)
         }
     }
 

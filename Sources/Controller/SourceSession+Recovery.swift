@@ -17,7 +17,7 @@ extension SourceSession {
         guard redial == nil else { return }
         guard settings.recoveryTime > .zero else { return stopLooking() }
         do throws(SystemError) {
-            var search = self.search ?? Redial.Search(for: settings.recoveryTime)
+            var search = self.search ?? Redial.Search(for: searchTime)
             let attempt = try Redial(search)
             search.slowDown()
             self.search = search

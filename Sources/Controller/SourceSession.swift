@@ -54,6 +54,10 @@ actor SourceSession {
         var isAsked = false
     }
 
+    /// How long an agent that is told to end looks for a destination which is only to be told that the workload was taken
+    /// back.
+    private static let leaveTime = Duration.seconds(5)
+
     let workload: any Workload
     let settings: Settings
     var destination: SocketAddress
@@ -92,6 +96,8 @@ actor SourceSession {
     var redial: Redial?
     /// How long such attempts go on, since the last link that has served.
     var search: Redial.Search?
+    /// The agent is to end.
+    private var isLeaving = false
     /// A pause was asked for, or the destination was looked for in vain: only `recover` ends it.
     var holdsStill = false
     private let stream: AsyncStream<Event>
@@ -224,6 +230,13 @@ actor SourceSession {
 
     /// Waits until the agent is not needed. A migration that nobody has told to switch over is cancelled.
     func waitUntilUnneeded() async {
+        isLeaving = true
+        if machine.owesWord, redial != nil {
+            redial?.cancel()
+            redial = nil
+            search = nil
+            startRedial()
+        }
         if !machine.isSwitchoverAsked {
             logger.notice("the migration is cancelled: the agent ends, and nobody has asked for the switchover")
             // One that cannot be cancelled any more is waited for.
@@ -237,6 +250,12 @@ actor SourceSession {
                 ended.resume()
             }
         }
+    }
+
+    /// How long the destination is looked for, without being asked, when the link has broken.
+    var searchTime: Duration {
+        isLeaving && machine.owesWord
+            ? min(settings.recoveryTime, SourceSession.leaveTime) : settings.recoveryTime
     }
 
     /// The workload's process here has ended.

@@ -27,7 +27,9 @@ final class FirecrackerHost: Sendable {
         do {
             process = try PeerProcess(peerOf: StreamSocket(connectingTo: SocketAddress("unix:\(socketPath)")))
         } catch {
-            throw MicroVMError("no Firecracker answers at \(socketPath), start one with --api-sock: \(error)")
+            throw MicroVMError(
+                "no Firecracker answers at \(socketPath), start one with --api-sock, as this user: \(error)"
+            )
         }
         if let user = process.user, user != PeerProcess.ownUser {
             throw MicroVMError(

@@ -67,7 +67,12 @@ public final class MicroVM: Workload {
 
     /// Takes the memory that the snapshot needs, before the microVM waits for that. From now on until another side may
     /// start it, it goes on if this process ends.
+    ///
+    /// - Throws: if its API has paused it: where it moves to it would run.
     public func prepareToMove() throws {
+        guard try host.api.instance().state == .running else {
+            throw MicroVMError("\(host.name) was paused by its API, and would run where it moves to: resume it first")
+        }
         try image.reserve()
         try host.keep(.resume)
     }

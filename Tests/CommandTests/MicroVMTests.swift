@@ -173,6 +173,8 @@ struct MicroVMTests {
         #expect(try site.here.api.instance().state == .paused)
         // From then on it may have loaded something.
         let file = try #require(try site.waitForKeeper(of: site.there).last)
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while !FileManager.default.fileExists(atPath: file), Date() < deadline { usleep(1000) }
         #expect(file.hasSuffix(".sock") && FileManager.default.fileExists(atPath: file))
         if agent { site.destination.end() } else { site.there.end() }
         try site.wait(site.source, for: "failed")
@@ -216,20 +218,6 @@ struct MicroVMTests {
         try site.waitForEnd(ofProcesses: "microvm-keeper", site.here.api.socketPath)
         #expect(try site.here.api.instance().state == .paused)
         try site.expectGoingOn(other)
-    }
-
-    @Test("comes back when it cannot be started there")
-    func startRefused() throws {
-        let site = try MoveSite(destination: ["--stopped"])
-        defer { site.end() }
-        try site.begin()
-        try site.wait(site.source, for: "postcopy-active")
-        site.there.end()
-        let refused = try Executable.pageferry("cont", site.destination.socket)
-        #expect(refused.status == 1)
-        #expect(refused.errors.contains("has ended"), "\(refused)")
-        try site.wait(site.source, for: "failed")
-        try expectHere(site)
     }
 
     @Test("comes back by its lease when the destination dies before it has started")
@@ -321,6 +309,31 @@ struct MicroVMTests {
             kill(agent.running.pid, SIGTERM)
             #expect(try agent.running.finish().status == 0)
         }
+    }
+
+    @Test("comes back when the Firecracker that was to start it ends")
+    func endsBeforeStart() throws {
+        let site = try MoveSite(destination: ["--stopped"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        site.there.end()
+        try site.wait(site.source, for: "failed")
+        try expectHere(site)
+        let lines = site.destination.running.errorText.split(separator: "\n")
+        #expect(lines.count { $0.contains("no link") } <= 1, "\(lines)")
+    }
+
+    @Test("does not move while its API has paused it")
+    func pausedByItsAPI() throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        try site.here.api.pause()
+        let refused = try Executable.migrate(site.source, site.destination)
+        #expect(refused.status == 1 && refused.output.contains("paused by its API"), "\(refused)")
+        #expect(try site.here.api.instance().state == .paused)
+        try site.here.api.resume()
+        try expectHere(site)
     }
 
     @Test("is waited for by an agent that is told to end while it is being started", arguments: [true, false])

@@ -200,7 +200,7 @@ struct LeavingTests {
     @Test func `an agent that is told to end does not look for ever for a destination in whose place somebody else is`()
         async throws
     {
-        let ferrying = try await Ferrying(recovering: .seconds(1), pushes: false) {
+        let ferrying = try await Ferrying(recovering: .seconds(600), pushes: false) {
             $0.disk.behave { $0.load = .waits }
         }
         defer { ferrying.end() }
@@ -251,6 +251,19 @@ struct LeavingTests {
         #expect(try await soon { ferrying.source.events.contains("SHUTDOWN") })
         #expect(try await ferrying.source.failure?.contains("stays stopped") == true)
         await ferrying.source.agent.quitWhenUnneeded()
+    }
+
+    @Test func `a workload that ends at its destination before it has started comes back`() async throws {
+        let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(for: "postcopy-device")
+        try ferrying.landing.workload?.end("its processor burned")
+        try await ferrying.source.wait(for: "failed")
+        #expect(try await ferrying.source.failure?.contains("its processor burned") == true)
+        try await ferrying.source.wait(untilRunning: true)
+        #expect(ferrying.journal.running == ["source"])
     }
 
     @Test func `an agent that waits for its source's last word ends when its workload is to go on`() async throws {
