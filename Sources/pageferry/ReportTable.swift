@@ -20,15 +20,18 @@ struct ReportTable {
         ]
         if report.downtime > 0 { lines += ["", row("downtime", time(report.downtime))] + switchover }
         if report.pages.total > 0 { lines += [""] + pages }
-        lines += [
-            "", distribution("", nil), distribution("stall", report.stall), distribution("service", report.service),
-        ]
-        lines.append(
-            row(
-                "floor",
-                "round trip of 4 KiB \(time(report.floor.roundTripP50)), local fault \(time(report.floor.localFaultP50))"
+        // What was not measured has no figures.
+        let faults = [("stall", report.stall), ("service", report.service)].filter { $0.1.count > 0 }
+        if !faults.isEmpty { lines += ["", distribution("", nil)] + faults.map { distribution($0, $1) } }
+        if report.floor.roundTripP50 > 0 {
+            lines.append(
+                row(
+                    "floor",
+                    "round trip of 4 KiB \(time(report.floor.roundTripP50)), local fault "
+                        + time(report.floor.localFaultP50)
+                )
             )
-        )
+        }
         if report.verify.pagesChecked > 0 { lines += ["", row("verified", verified)] }
         return lines.joined(separator: "\n")
     }
