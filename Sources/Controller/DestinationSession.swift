@@ -256,7 +256,7 @@ actor DestinationSession {
         case .workloadEnded(let reason):
             // Before it was started, whoever wanted to load or start it is told.
             endReason = reason
-            if snapshot().hasStarted { tellEnd(reason) }
+            if snapshot().hasStarted { tellEnd(reason) } else { tellRefusal(reason) }
         case .byeGivenUp: hasWaitedForBye = true
         case .sourceGivenUp(let number):
             guard number == lastControl, control == nil else { return }
@@ -267,6 +267,8 @@ actor DestinationSession {
 
     /// Why nothing can start here any more; nil while something can.
     var refusal: String? { leaving ?? endReason ?? memoryFailure }
+
+    private func tellRefusal(_ reason: String) { logger.error("the workload cannot start here any more: \(reason)") }
 
     /// Refuses a start that waits for `cont`, if nothing can start here any more.
     func refuseStart() {
@@ -301,8 +303,9 @@ actor DestinationSession {
             }
         case .failed(let reason):
             // The source is to hear that nothing starts here, for which the link is needed.
-            guard !machine.owesPromise else { return memoryFailure = reason }
-            lose(reason)
+            guard machine.owesPromise else { return lose(reason) }
+            memoryFailure = reason
+            tellRefusal(reason)
         }
     }
 
