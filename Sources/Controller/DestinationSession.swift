@@ -296,9 +296,12 @@ actor DestinationSession {
             // Lanes of an earlier link, which end late, say nothing of this one.
             guard let control, control.number == lanesControl else { return }
             let (number, text) = (control.number, "the \(lane) lane: \(reason)")
-            // A peer that hangs up closes its connections in no order: the control connection is given time to say why.
+            // A peer that hangs up closes its connections in no order: the control connection is given time to say why. A
+            // source that takes its workload back needs no lanes, and has a last word to say.
+            let isRefused = machine.owesPromise && machine.failureReason != nil
+            let time = isRefused ? settings.peerTimeout : ControlLane.lastWordTime
             Task { [events] in
-                await rest(for: ControlLane.lastWordTime)
+                await rest(for: time)
                 events.yield(.control(number, .lost(reason: text)))
             }
         case .failed(let reason):

@@ -162,7 +162,7 @@ struct LeavingTests {
     }
 
     @Test func `an agent that is told to end sees a migration through that begins before it has`() async throws {
-        let ferrying = try await Ferrying(recovering: .seconds(3), pushes: false) {
+        let ferrying = try await Ferrying(recovering: .seconds(60), pushes: false) {
             $0.disk.behave { $0.load = .waits }
         }
         defer { ferrying.end() }
