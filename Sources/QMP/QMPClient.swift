@@ -74,7 +74,14 @@ public final class QMPClient: Sendable {
             case .tcp(let host, let port): bootstrap.connect(host: host, port: Int(port))
             }
         connecting.whenFailure { error in
-            ready.fail(QMPConnectionError(.connect, address, reason: QMPConnectionError.reason(of: error)))
+            ready.fail(
+                QMPConnectionError(
+                    .connect,
+                    address,
+                    reason: QMPConnectionError.reason(of: error),
+                    advice: QMPConnectionError.advice(on: error, at: address)
+                )
+            )
         }
         do {
             let ready = try await withTaskCancellationHandler {

@@ -2,6 +2,8 @@ internal import NIOCore
 internal import NIOPosix
 internal import SystemPackage
 
+internal import enum LinuxSystem.SocketAddress
+
 extension QMPConnectionError {
     /// What an error of the network stack means, in words.
     static func reason(of error: any Error) -> String {
@@ -18,6 +20,23 @@ extension QMPConnectionError {
             return "the host name cannot be resolved"
         default:
             return String(describing: error)
+        }
+    }
+
+    /// What to do when a server cannot be reached.
+    static func advice(on error: any Error, at address: SocketAddress) -> String? {
+        switch error {
+        case let error as IOError:
+            switch (Errno(rawValue: error.errnoCode), address) {
+            case (.noSuchFileOrDirectory, .unix), (.connectionRefused, .unix):
+                "check the path, and that the agent runs"
+            case (.permissionDenied, .unix): "run as the agent's user, or as root"
+            case (_, .tcp): "check the address, and that the agent runs"
+            case (_, .unix): nil
+            }
+        case let error as NIOConnectionError:
+            error.connectionErrors.first.flatMap { advice(on: $0.error, at: address) } ?? "check the host's name"
+        default: nil
         }
     }
 }

@@ -18,14 +18,20 @@ public struct QMPConnectionError: Error, Sendable, Hashable, CustomStringConvert
     public let address: SocketAddress
     /// Why.
     public let reason: String
+    /// What the reader can do about it, where that is known.
+    public let advice: String?
 
     /// An error.
-    public init(_ operation: Operation, _ address: SocketAddress, reason: String) {
+    public init(_ operation: Operation, _ address: SocketAddress, reason: String, advice: String? = nil) {
         self.operation = operation
         self.address = address
         self.reason = reason
+        self.advice = advice
     }
 
-    /// One line: what failed, on what, why.
-    public var description: String { "\(operation.rawValue) \(address): \(reason)" }
+    /// One line: what failed, on what, why, and what to do.
+    public var description: String {
+        let line = "\(operation.rawValue) \(address): \(reason)"
+        return advice.map { "\(line); \($0)" } ?? line
+    }
 }

@@ -80,7 +80,11 @@ import Testing
         try await withDirectory { directory in
             let address = SocketAddress.unix(path: "\(directory)/a")
             let error = await #expect(throws: QMPConnectionError.self) { try await QMPClient.connect(to: address) }
-            #expect(error?.description == "cannot connect to unix:\(directory)/a: No such file or directory")
+            #expect(
+                error?.description
+                    == "cannot connect to unix:\(directory)/a: No such file or directory; check the path, "
+                    + "and that the agent runs"
+            )
         }
     }
 
