@@ -10,7 +10,7 @@ struct StatusCommand: AsyncParsableCommand {
         commandName: "status",
         abstract: "Say what agents do.",
         discussion: """
-            Example:
+            An agent that does not answer is told on standard error, and the exit status is 1. Example:
 
               pageferry status /run/a.sock /run/b.sock
             """
@@ -23,18 +23,30 @@ struct StatusCommand: AsyncParsableCommand {
     var json = false
 
     func run() async throws {
+        var isComplete = true
         for address in agents {
-            let agent = try await AgentClient(address)
-            let report = try await agent.report()
-            if json {
-                let encoder = JSONEncoder()
-                encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-                print(String(decoding: try encoder.encode(report), as: UTF8.self))
-            } else {
-                print("\(address): \(line(report))")
+            do {
+                try await tell(address)
+            } catch {
+                // The others are told of all the same.
+                LineLog.print("pageferry: \(error)")
+                isComplete = false
             }
-            await agent.close()
         }
+        if !isComplete { throw ExitCode(1) }
+    }
+
+    private func tell(_ address: SocketAddress) async throws {
+        let agent = try await AgentClient(address)
+        let report = try await agent.report()
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+            print(String(decoding: try encoder.encode(report), as: UTF8.self))
+        } else {
+            print("\(address): \(line(report))")
+        }
+        await agent.close()
     }
 
     private func line(_ report: AgentReport) -> String {
