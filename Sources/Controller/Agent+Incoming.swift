@@ -18,7 +18,7 @@ extension Agent {
     /// - Returns: the address, with the port that the kernel chose.
     @discardableResult
     public func listen(at address: SocketAddress, exitsOnError: Bool) async throws -> SocketAddress {
-        guard let landing else { throw CommandRefused(reason: "this agent was started to take no workload") }
+        guard let landing else { throw CommandRefused(reason: configuration.arrivalRefusal) }
         if ownWorkload != nil {
             // What has moved away may come back; its memory here is let go then.
             guard await outgoing?.snapshot().state == .completed else {

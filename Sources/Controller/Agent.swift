@@ -34,6 +34,8 @@ public actor Agent: QMPHandler {
         public var startsStopped = false
         /// Whether the agent may listen where others than this host can reach it.
         public var isInsecure = false
+        /// Why an agent without a landing takes no workload, and what to do.
+        public var arrivalRefusal = "this agent was started to take no workload"
 
         /// An agent that pushes, starts what arrives, and listens on this host only.
         public init() {}

@@ -60,9 +60,13 @@ struct SourceCommand: AsyncParsableCommand {
         var configuration = try agentOptions.configuration()
         pushOptions.fill(&configuration)
         configuration.afterStartRefusal = onStartFailure.policy
+        configuration.arrivalRefusal =
+            "an agent of `source --guest` takes no workload; start `pageferry destination --guest firecracker:API-SOCKET`, "
+            + "with a Firecracker that boots nothing"
+        let landing = HostLanding(builtIn: BuiltInLanding(witness: witness), kvm: KVMLanding(output: serial))
         let agent = Agent(
             workload: (workload, workload.ownMemory ?? []),
-            landing: HostLanding(builtIn: BuiltInLanding(witness: witness), kvm: KVMLanding(output: serial)),
+            landing: guest == nil ? landing : nil,
             configuration: configuration,
             logger: logger
         )
