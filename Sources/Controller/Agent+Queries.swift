@@ -13,6 +13,7 @@ extension Agent {
         await incoming?.fill(&report)
         await outgoing?.fill(&report)
         if case .success = await ownership() { report.holdsWorkload = true }
+        report.canVerify = await workload?.canVerify ?? landing?.canVerify
         // Looked at last: where a state tells that the workload runs again, it is seen to.
         if let workload = await workload {
             let description = workload.description

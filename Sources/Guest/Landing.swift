@@ -12,6 +12,14 @@ public protocol Landing: Sendable {
         _ description: GuestDescription,
         onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
     ) throws -> any Workload
+
+    /// Whether the workloads that arrive here know what their pages should hold.
+    var canVerify: Bool { get }
+}
+
+extension Landing {
+    /// As workloads of this process do.
+    public var canVerify: Bool { true }
 }
 
 /// A guest's memory that waits for its pages.

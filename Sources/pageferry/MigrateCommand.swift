@@ -79,6 +79,13 @@ struct MigrateCommand: AsyncParsableCommand {
     /// Moves what an agent has.
     private func move(_ source: AgentClient) async throws {
         let migration = try await Migration(source: source, destination: AgentClient(destination))
+        if verify {
+            for agent in [migration.source, migration.destination] where try await agent.report().canVerify == false {
+                throw Failure(
+                    "a workload at \(agent.address) does not know what its pages should hold; migrate without --verify"
+                )
+            }
+        }
         if let uri, let listening = try await migration.destination.listeningAddress(), listening != uri.description {
             // A tunnel, say; otherwise this is the reason why nobody is there.
             let note = "pageferry: the destination listens at \(listening), and is looked for at \(uri)\n"

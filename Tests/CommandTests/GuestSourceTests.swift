@@ -8,6 +8,8 @@ struct GuestSourceTests {
     func takesNone() throws {
         let site = try MoveSite()
         defer { site.end() }
+        let refused = try site.migrate("--verify")
+        #expect(refused.status == 1 && refused.errors.contains("migrate without --verify"), "\(refused)")
         let moved = try site.migrate()
         #expect(moved.status == 0, "\(moved)")
         let answer = try site.source.qmp(
