@@ -112,6 +112,7 @@ extension Agent {
         }
         try await adoptArrived()
         guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
+        try await refuseEnded()
         let earlier = outgoing
         if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
@@ -126,6 +127,7 @@ extension Agent {
         guard outgoing === earlier else { throw CommandRefused(reason: "another client has just begun a migration") }
         if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }
         guard ownWorkload.activity.isRunning else {
+            try await refuseEnded()
             throw CommandRefused(reason: "the workload is stopped; run cont first")
         }
         guard !isQuitting else { throw CommandRefused(reason: "this agent ends") }
@@ -170,8 +172,14 @@ extension Agent {
         try await exclusively("cont") {
             let workload = try await ownership().get()
             guard !workload.activity.isRunning else { return }
+            try await refuseEnded()
             try await letRun(workload)
         }
+    }
+
+    /// Refuses to start or move a workload that has ended by itself.
+    private func refuseEnded() async throws {
+        if let end = await workloadEnd { throw CommandRefused(reason: "the workload has ended: \(end)") }
     }
 
     private func letRun(_ workload: any Workload) async throws {

@@ -49,6 +49,7 @@ extension Agent {
         outgoing = nil
         ownWorkload = nil
         regions = []
+        endReason = nil
         await earlier?.retire()
         try await session.begin()
         let bound = await session.snapshot().address
@@ -116,8 +117,9 @@ extension Agent {
         }
         if let reason = await incoming.endReason { throw CommandRefused(reason: "the workload has ended: \(reason)") }
         await incoming.retire()
-        workload.onEnd { reason in Task { [weak self] in await self?.workloadEnded(reason) } }
+        watchEnd(of: workload)
         ownWorkload = workload
+        endReason = nil
         regions = memory
         outgoing = nil
         self.incoming = nil

@@ -21,6 +21,7 @@ extension Agent {
             report.workload = description.name
             report.operations = activity.operations
             report.runsHere = activity.isRunning
+            report.ended = await workloadEnd
             report.pageSize = description.regions.map(\.pageSize).max() ?? 0
             report.memoryBytes = description.regions.reduce(0) { $0 + UInt64($1.pageSize) * UInt64($1.pageCount) }
         }

@@ -58,6 +58,8 @@ public actor Agent: QMPHandler {
     /// The workload that this process was started with, or that has come and may go again, with its memory.
     var ownWorkload: (any Workload)?
     var regions: [MemoryRegion]
+    /// Why that workload has ended by itself; nil while it has not.
+    var endReason: String?
     /// Those that were set.
     var parameters: [MigrationParameter: Int]
     /// Whether the next migration gives memory back as it is sent.
@@ -106,7 +108,7 @@ public actor Agent: QMPHandler {
     /// - Throws: why it does not run.
     public func startWorkload() async throws {
         guard let workload = ownWorkload else { return }
-        workload.onEnd { reason in Task { [weak self] in await self?.workloadEnded(reason) } }
+        watchEnd(of: workload)
         // The control sockets may be there already: what is asked for meanwhile waits, or is refused.
         try await exclusively("the start") {
             do {
@@ -124,10 +126,21 @@ public actor Agent: QMPHandler {
         }
     }
 
-    func workloadEnded(_ reason: String) async {
-        if let outgoing, await !outgoing.noteWorkloadEnd(reason) {
+    /// Has the end of the agent's own workload told.
+    func watchEnd(of workload: any Workload) {
+        workload.onEnd { [weak self, weak workload] reason in
+            guard let self, let workload else { return }
+            Task { await self.workloadEnded(workload, reason) }
+        }
+    }
+
+    private func workloadEnded(_ workload: any Workload, _ reason: String) async {
+        let leaving = outgoing
+        guard workload === ownWorkload, await leaving?.noteWorkloadEnd(reason) ?? true else {
             return logger.notice("what has moved away has ended here: \(reason)")
         }
+        // Another may have come meanwhile.
+        if workload === ownWorkload { endReason = reason }
         logger.error("the workload has ended: \(reason)")
         sink.sendWorkloadEnd()
     }
@@ -168,6 +181,14 @@ public actor Agent: QMPHandler {
         get async {
             if let incoming, let arrived = await incoming.workload { return arrived }
             return ownWorkload
+        }
+    }
+
+    /// Why the workload that was started here, and not given away since, has ended by itself; nil while it has not.
+    var workloadEnd: String? {
+        get async {
+            guard let incoming else { return endReason }
+            return await incoming.snapshot().hasStarted ? await incoming.endReason : nil
         }
     }
 

@@ -60,6 +60,8 @@ public struct AgentReport: Codable, Hashable, Sendable {
     public var runsHere = false
     /// Whether the workload can run here once more: it was not given away.
     public var holdsWorkload = false
+    /// Why the workload that was started here, and not given away since, has ended by itself; nil while it has not.
+    public var ended: String?
     /// Whether the workload here, or one that arrives here, knows what its pages should hold; nil where none can be here.
     public var canVerify: Bool?
     /// Bytes in a page; the largest where regions differ.

@@ -52,7 +52,8 @@ struct StatusCommand: AsyncParsableCommand {
     private func line(_ report: AgentReport) -> String {
         var parts = ["migration \(report.states.last ?? "none")"]
         if !report.workload.isEmpty {
-            parts.append("\(report.workload) \(report.runsHere ? "runs here" : "does not run here")")
+            let what = report.ended.map { "has ended: \($0)" } ?? "does not run here"
+            parts.append("\(report.workload) \(report.runsHere ? "runs here" : what)")
             parts.append("\(report.operations) operations")
         }
         if let pages = report.destination?.pages, pages.total > 0 {

@@ -63,6 +63,56 @@ struct CommandRefusalTests {
         #expect(ferrying.journal.running == ["source"])
     }
 
+    @Test func `what has ended by itself is neither started nor migrated, and the reason is told`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try ferrying.workload.end("its processor burned")
+        try await ferrying.source.wait(forLine: "the workload has ended: its processor burned")
+        let address = ferrying.address.description
+        #expect(
+            await ferrying.source.refusal("migrate", ["uri": .string(address)])
+                == "the workload has ended: its processor burned"
+        )
+        #expect(await ferrying.source.refusal("cont") == "the workload has ended: its processor burned")
+        #expect(try await ferrying.source.command("pageferry-report")["ended"]?.string == "its processor burned")
+        // Its pages can be looked at all the same.
+        #expect(try await ferrying.source.command("pageferry-verify")["corrupt"] == 0)
+    }
+
+    @Test func `what has ended after all of it came is told with the reason, and not started again`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(for: "completed")
+        try await ferrying.source.wait(for: "completed")
+        try ferrying.landing.workload?.end("its processor burned")
+        try await ferrying.destination.wait(forLine: "the workload has ended: its processor burned")
+        #expect(await ferrying.destination.refusal("cont") == "the workload has ended: its processor burned")
+        #expect(try await ferrying.destination.command("pageferry-report")["ended"]?.string == "its processor burned")
+        #expect(try await ferrying.source.command("pageferry-report")["ended"]?.string == nil)
+    }
+
+    @Test func `an agent that takes no workload says why, and knows its completed migration still`() async throws {
+        let journal = Journal()
+        let landing = TestLanding(journal: journal)
+        let workload = try TestWorkload.filled(journal: journal)
+        var configuration = Agent.Configuration()
+        configuration.arrivalRefusal = "nothing lands here; start another agent"
+        let source = Host(workload: workload, configuration: configuration)
+        let destination = Host(landing: landing)
+        defer { try? landing.workload?.stop() }
+        let address = try await destination.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
+        try await source.agent.startWorkload()
+        try await source.command("migrate", ["uri": .string(address.description)])
+        try await source.command("migrate-start-postcopy")
+        try await source.wait(for: "completed")
+        #expect(
+            await source.refusal("migrate-incoming", ["uri": "127.0.0.1:0"])
+                == "nothing lands here; start another agent"
+        )
+        #expect(try await source.command("query-migrate")["status"] == "completed")
+    }
+
     @Test func `commands wait for a source's own start`() async throws {
         let journal = Journal()
         let workload = try TestWorkload.filled(journal: journal)
