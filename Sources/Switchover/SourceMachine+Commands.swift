@@ -70,8 +70,13 @@ extension SourceMachine {
             return .waits([.seizeLease(grant)])
         case .redialing(_, .unknown, _), .recovering(_, .unknown, _):
             break
-        case .running, .completed, .paused(_, .started, _), .redialing(_, .started, _), .recovering(_, .started, _):
-            return .refuse(reason: "the workload runs on the destination")
+        case .paused(_, .started, _):
+            return .refuse(
+                reason: "the workload has started on the destination; if that is gone for good: pageferry cancel "
+                    + "--workload-is-lost"
+            )
+        case .running, .completed, .redialing(_, .started, _), .recovering(_, .started, _):
+            return .refuse(reason: "the workload has started on the destination")
         case .held:
             return .refuse(reason: failureReason ?? "")
         case .abandoned:

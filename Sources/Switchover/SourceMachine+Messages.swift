@@ -104,11 +104,11 @@ extension SourceMachine {
             return []
         case .cancelling(let grant) where grant.token == token && instance == peer:
             current = .running(grant)
-            return answerCancel("the workload runs on the destination")
+            return answerCancel("the workload has started on the destination")
         case .recovering(let grant, _, let failure) where grant.token == token && instance == peer:
             // The start that the link before had begun has ended meanwhile.
             current = .recovering(grant, .started, failure)
-            return answerCancel("the workload runs on the destination")
+            return answerCancel("the workload has started on the destination")
         case .running(let grant) where grant.token == token && instance == peer:
             return []
         case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,

@@ -176,7 +176,7 @@ public struct SourceMachine: Hashable, Sendable {
         case .paused(_, let standing, let failure), .redialing(_, let standing, let failure),
             .recovering(_, let standing, let failure):
             switch standing {
-            case .started: "\(failure); the workload runs on the destination"
+            case .started: "\(failure); the workload has started on the destination"
             case .unknown: "\(failure); RUN was sent, whether the workload runs on the destination is unknown"
             }
         case .takingBack(let failure, _), .ended(let failure): failure.description

@@ -131,7 +131,12 @@ struct FailureTests {
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "postcopy-paused")
         try await ferrying.destination.wait(for: "completed")
-        #expect(try await ferrying.source.failure?.contains("the workload runs on the destination") == true)
+        #expect(try await ferrying.source.failure?.hasSuffix("; the workload has started on the destination") == true)
+        #expect(
+            await ferrying.source.refusal("migrate_cancel")
+                == "the workload has started on the destination; if that is gone for good: pageferry cancel "
+                + "--workload-is-lost"
+        )
         #expect(ferrying.journal.running == ["destination"])
         #expect(ferrying.wrongPages() == [])
     }

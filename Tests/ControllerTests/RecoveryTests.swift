@@ -140,7 +140,9 @@ struct RecoveryTests {
         try await ferrying.destination.wait(untilRunning: true)
         try await ferrying.source.wait(for: "postcopy-active")
         #expect(
-            try await soon { await ferrying.source.refusal("migrate_cancel") == "the workload runs on the destination" }
+            try await soon {
+                await ferrying.source.refusal("migrate_cancel") == "the workload has started on the destination"
+            }
         )
         #expect(ferrying.wrongPages() == [])
         try await expectMoved(ferrying)
