@@ -21,11 +21,15 @@ public struct Migration: Sendable {
         public var source: AgentReport?
         /// The destination's part.
         public var destination: AgentReport?
+        /// The sides that do not answer.
+        public private(set) var gone: Set<Report.Side> = []
 
-        /// Nothing known.
+        /// What both have answered, if they have.
         public init(source: AgentReport? = nil, destination: AgentReport? = nil) {
             self.source = source
             self.destination = destination
+            if source == nil { gone.insert(.source) }
+            if destination == nil { gone.insert(.destination) }
         }
 
         /// Whether the migration has ended, well or badly, as far as either side can tell.
@@ -38,14 +42,16 @@ public struct Migration: Sendable {
             return (here ?? true) && (there ?? true)
         }
 
-        /// Adds what was known of a side that has ended meanwhile. Nothing runs there any more.
+        /// Adds what was known of a side that has ended meanwhile. Nobody says any more that something runs there.
         func remembering(_ earlier: Sides) -> Sides {
             func last(_ now: AgentReport?, _ before: AgentReport?) -> AgentReport? {
                 guard now == nil, var gone = before else { return now }
                 gone.runsHere = false
                 return gone
             }
-            return Sides(source: last(source, earlier.source), destination: last(destination, earlier.destination))
+            var sides = Sides(source: last(source, earlier.source), destination: last(destination, earlier.destination))
+            sides.gone = gone
+            return sides
         }
 
         /// Whether a side that can be asked waits for the other.

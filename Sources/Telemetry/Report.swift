@@ -146,8 +146,8 @@ public struct Report: Codable, Hashable, Sendable {
     public var pageSize = 0
     /// Bytes in all regions.
     public var memoryBytes: UInt64 = 0
-    /// Where the workload runs.
-    public var runsOn = Side.nobody
+    /// Where the workload runs; nil where nobody can know, as an agent that may have it does not answer.
+    public var runsOn: Side? = .nobody
     /// The source's states.
     public var source = States(states: [])
     /// The destination's states.

@@ -98,16 +98,16 @@ struct MigrateCommand: AsyncParsableCommand {
         watching.cancel()
         await watching.value
         var checked = Report.Verify()
-        var problem: AgentFailure?
+        var problem: (any Error)?
         if verify, let holder = sides.holder(of: migration) {
             do {
                 checked = try await holder.verify()
-            } catch let failure as AgentFailure {
+            } catch {
                 // The migration itself has ended, which is told all the same.
-                problem = failure
+                problem = error
             }
         }
-        let report = Report(source: sides.source, destination: sides.destination, verify: checked)
+        let report = Report(source: sides.source, destination: sides.destination, gone: sides.gone, verify: checked)
         print(try json ? report.json() : ReportTable(report).text)
         if let problem { throw problem }
         if report.result == .paused {

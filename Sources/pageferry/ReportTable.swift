@@ -42,10 +42,12 @@ struct ReportTable {
             case .source: "the workload runs on the source"
             case .destination: "the workload runs on the destination"
             case .nobody: "the workload is stopped"
+            case nil: "whether the workload runs is unknown"
             }
-        // The reason may end with it.
-        return report.error.map { $0.hasSuffix(place) ? $0 : "\($0); \(place)" }
-            ?? "\(place), after \(time(report.total))"
+        guard let error = report.error else { return "\(place), after \(time(report.total))" }
+        // The reason may say so itself.
+        let isSaid = report.runsOn == .destination && error.hasSuffix("the workload has started on the destination")
+        return isSaid || report.runsOn == nil ? error : "\(error); \(place)"
     }
 
     private var operations: String {

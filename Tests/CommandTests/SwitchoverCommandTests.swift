@@ -82,6 +82,53 @@ struct SwitchoverCommandTests {
         #expect(try source.qmp("query-status").contains("\"running\""))
     }
 
+    @Test("a destination that dies after the start leaves it unknown where the workload runs", .timeLimit(.minutes(1)))
+    func destinationDies() throws {
+        let source = try AgentProcess.source(in: workspace, ["--memory", "64MiB", "--no-push", "--think-time", "1ms"])
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, ["--listen", "127.0.0.1:0"])
+        defer { destination.end() }
+        let migrating = try migrate(source, destination)
+        defer { migrating.end() }
+        try wait(destination, for: "postcopy-active")
+        try waitForStart(at: source)
+        destination.end()
+        let finished = try migrating.finish()
+        #expect(finished.status == 1, "\(finished)")
+        #expect(finished.output.contains("\"runs_on\":null"), "\(finished)")
+        let error: String = try Printed(finished.output).value("error")
+        #expect(
+            error.contains("; the workload has started on the destination; the destination's agent does not answer")
+        )
+        let refused = try Executable.pageferry("cancel", source.socket)
+        #expect(refused.status == 1 && refused.errors.contains("--workload-is-lost"), "\(refused)")
+    }
+
+    /// Waits until the source has heard that the workload runs at the destination.
+    private func waitForStart(at source: AgentProcess) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while try !source.qmp("query-migrate").contains("\"downtime\"") {
+            guard Date() < deadline else { throw TestFailure("the source never heard of the start") }
+        }
+    }
+
+    @Test("where neither agent answers any more the command says so", .timeLimit(.minutes(1)))
+    func bothDie() throws {
+        let source = try AgentProcess.source(in: workspace, ["--memory", "16MiB", "--device", "slow:start=30"])
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, ["--listen", "127.0.0.1:0"])
+        defer { destination.end() }
+        let sockets = ["--source", source.socket, "--destination", destination.socket]
+        let migrating = try Running(Executable.pageferry, ["migrate"] + sockets)
+        defer { migrating.end() }
+        try wait(source, for: "postcopy-active")
+        source.end()
+        destination.end()
+        let finished = try migrating.finish()
+        #expect(finished.status == 1, "\(finished)")
+        #expect(finished.output.contains("neither agent answers any more: look at both with"), "\(finished)")
+    }
+
     @Test("a link that is cut twice is made again, and no page is lost", .timeLimit(.minutes(2)))
     func cutTwice() throws {
         let hosts = try TwoHosts(rate: "200mbit")

@@ -35,6 +35,34 @@ struct ReportTests {
         #expect(Report(source: side, destination: side, verify: verify).result == .failed)
     }
 
+    /// A side whose migration is in a state, and whether the workload runs there.
+    private func side(_ state: String, runs: Bool = false) -> AgentReport {
+        var side = AgentReport(instance: "")
+        side.states = ["none", state]
+        side.runsHere = runs
+        return side
+    }
+
+    @Test("says where the workload runs only where somebody can know")
+    func place() throws {
+        func report(_ source: AgentReport, _ destination: AgentReport, _ gone: Set<Report.Side> = []) -> Report {
+            Report(source: source, destination: destination, gone: gone, verify: Report.Verify())
+        }
+        #expect(report(side("failed", runs: true), side("failed")).runsOn == .source)
+        #expect(report(side("postcopy-paused"), side("postcopy-paused", runs: true)).runsOn == .destination)
+        #expect(report(side("failed"), side("failed")).runsOn == .nobody)
+        #expect(report(side("failed"), side("failed"), [.destination]).runsOn == .nobody)
+        #expect(report(side("completed"), side("completed"), [.source]).runsOn == .nobody)
+        #expect(report(side("active"), side("setup"), [.source]).runsOn == nil)
+        let started = report(side("postcopy-paused"), side("postcopy-active"), [.destination])
+        #expect(started.runsOn == nil)
+        #expect(started.error?.hasPrefix("the destination's agent does not answer: look at it with") == true)
+        let unknown = report(side("postcopy-active"), side("postcopy-active"), [.source, .destination])
+        #expect(unknown.error?.hasPrefix("neither agent answers any more: look at both with") == true)
+        let json = try JSONSerialization.jsonObject(with: Data(unknown.json().utf8)) as? [String: Any] ?? [:]
+        #expect(json["runs_on"] is NSNull)
+    }
+
     @Test("counts durations to within a hundredth")
     func recorder() {
         let recorder = LatencyRecorder()
