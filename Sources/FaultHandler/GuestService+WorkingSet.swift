@@ -2,6 +2,7 @@ import DestinationAgent
 import LinuxSystem
 import Logging
 import PageProtocol
+import Synchronization
 import WorkingSet
 
 /// What a guest touches after it was restored: recorded, and fetched the next time.
@@ -28,6 +29,8 @@ extension GuestService {
             memory.isRecorded = true
             logger.notice("\(task.name): \(set.pageCount) pages in \(set.runs.count) runs recorded in \(path)")
         } catch {
+            // It is tried once more when the guest ends.
+            guard !isRecordLossTold.exchange(true, ordering: .relaxed) else { return }
             logger.error("\(task.name): its working set is not recorded: \(error)")
         }
     }

@@ -36,6 +36,8 @@ public final class GuestService: Sendable {
     private let socket: SharedSocket
     private let agent: DestinationAgent
     private let events: Mailbox<Event>
+    /// Whether it was told that the record of the working set cannot be written.
+    let isRecordLossTold = Atomic<Bool>(false)
     private let stopping: EventDescriptor
     /// Raised when the lanes of a lost link have been left.
     private let left: EventDescriptor

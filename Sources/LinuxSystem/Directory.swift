@@ -148,6 +148,16 @@ public struct Directory: ~Copyable, Sendable {
         }
     }
 
+    /// Throws what ``replace(_:with:by:)`` would throw now, and changes nothing.
+    public func requireReplaceable(_ name: String, by temporary: String) throws(SystemError) {
+        try requireFile(orNothingAt: name)
+        defer { _ = try? kernel(.unlinkat) { orErrno(unlinkat(descriptor.raw, temporary, 0)) } }
+        try attempt("write \(path)/\(name)", advice: "give a file in a folder that you can write to") {
+            () throws(Errno) in
+            try write([], to: temporary)
+        }
+    }
+
     private func requireFile(orNothingAt name: String) throws(SystemError) {
         var status = stat()
         do throws(Errno) {

@@ -35,14 +35,31 @@ public enum WholeFile {
     ///
     /// - Parameter path: names a regular file or nothing; a link is not followed but refused.
     public static func replace(_ path: String, with bytes: [UInt8]) throws(SystemError) {
-        let file = FilePath(path)
-        guard let name = file.lastComponent, name.kind == .regular else {
+        let name = try fileName(in: path)
+        let directory = try Directory(folder(of: path))
+        try directory.replace(name, with: bytes, by: temporaryName())
+        try directory.sync()
+    }
+
+    /// Throws what ``replace(_:with:)`` would throw now, and changes nothing.
+    public static func requireReplaceable(_ path: String) throws(SystemError) {
+        let name = try fileName(in: path)
+        try Directory(folder(of: path)).requireReplaceable(name, by: temporaryName())
+    }
+
+    private static func fileName(in path: String) throws(SystemError) -> String {
+        guard let name = FilePath(path).lastComponent, name.kind == .regular else {
             throw SystemError("write '\(path)'", .invalidArgument, advice: "give the name of a file")
         }
-        let folder = file.removingLastComponent()
-        let directory = try Directory(folder.isEmpty ? "." : folder.string)
-        let temporary = ".pageferry-\(String(UInt64.random(in: 0...UInt64.max), radix: 16))"
-        try directory.replace(name.string, with: bytes, by: temporary)
-        try directory.sync()
+        return name.string
+    }
+
+    private static func folder(of path: String) -> String {
+        let folder = FilePath(path).removingLastComponent()
+        return folder.isEmpty ? "." : folder.string
+    }
+
+    private static func temporaryName() -> String {
+        ".pageferry-\(String(UInt64.random(in: 0...UInt64.max), radix: 16))"
     }
 }

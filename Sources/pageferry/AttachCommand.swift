@@ -83,14 +83,9 @@ struct AttachCommand: AsyncParsableCommand {
 
     func run() async throws {
         let logger = service.logger("attach")
-        // Read now, so that a record which is none is told before anybody counts on it.
+        // Looked at now, so that a record which is none, or cannot be written, is told before anybody counts on it.
         if let prefetch { _ = try WorkingSet(contentsOf: prefetch) }
-        if let record {
-            let folder = URL(fileURLWithPath: record).deletingLastPathComponent().path
-            guard FileManager.default.isWritableFile(atPath: folder) else {
-                throw Failure("cannot write \(record): \(folder) is no folder that can be written to")
-            }
-        }
+        if let record { try WholeFile.requireReplaceable(record) }
         let settings = HandlerSettings(
             source: String(from.description.dropFirst("tcp:".count)),
             giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,

@@ -148,6 +148,24 @@ struct RestoreTests {
         _ = try site.handler.errorLine(holding: "can have pages again")
     }
 
+    @Test("whose record cannot be written any more is told of once")
+    func unrecorded() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let folder = site.workspace.file("records")
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+        let handler = try site.startHandler(["--record", "\(folder)/set", "--window", "2s"])
+        defer { handler.end() }
+        try FileManager.default.removeItem(atPath: folder)
+        let guest = try site.restore(at: handler.socket)
+        _ = try guest.perform(.workingSet)
+        _ = try handler.running.errorLine(holding: "its working set is not recorded")
+        guest.end()
+        _ = try handler.running.errorLine(holding: "is served no longer")
+        let lines = handler.running.errorText.split(separator: "\n")
+        #expect(lines.count { $0.contains("is not recorded") } == 1, "\(lines)")
+    }
+
     @Test("has what it touched before, recorded at its first restore", arguments: GuestKind.available)
     func workingSet(kind: GuestKind) throws {
         let site = try RestoreSite(kind)

@@ -59,6 +59,23 @@ struct DirectoryTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: path) == ["file"])
     }
 
+    @Test func `whether a file can be replaced is known before, and nothing is changed for that`() throws {
+        defer { remove() }
+        let file = "\(path)/file"
+        try WholeFile.requireReplaceable(file)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: path).isEmpty)
+        try WholeFile.replace(file, with: [1])
+        try WholeFile.requireReplaceable(file)
+        #expect(try WholeFile.read(file, atMost: 1) == [1])
+        let advice = "give a file in a folder that you can write to"
+        #expect(throws: SystemError("write \(path)/file", .readOnlyFileSystem, advice: advice)) {
+            try ForcedErrno.with([.openat: [.readOnlyFileSystem]]) { try WholeFile.requireReplaceable(file) }
+        }
+        for other in [path, "/dev/null"] {
+            #expect(throws: SystemError.self) { try WholeFile.requireReplaceable(other) }
+        }
+    }
+
     @Test func `a file that is longer than the limit is not read`() throws {
         defer { remove() }
         try WholeFile.replace("\(path)/file", with: [1, 2, 3])
