@@ -221,7 +221,9 @@ public final class GuestService: Sendable {
             // Noted first: whoever serves next lets it go on.
             memory.isHeld = true
             try process.send(.stop)
-            logger.error("\(what); it is stopped")
+            logger.error(
+                "\(what); it is stopped until \(task.settings.source) serves the file that it was restored from"
+            )
             return false
         }
     }

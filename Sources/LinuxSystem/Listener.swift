@@ -32,13 +32,25 @@ public struct Listener: ~Copyable, Sendable {
                 let descriptor = try Listener.socket(family)
                 let raw = descriptor.raw
                 var one: CInt = 1
-                try attempt("listen at \(address)", advice: "choose a free port, or 0 for any") { () throws(Errno) in
+                do throws(Errno) {
                     _ = try kernel(.setsockopt) { orErrno(setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &one, 4)) }
                     _ = try kernel(.bind) { orErrno(bind(raw, name, length)) }
                     _ = try kernel(.listen) { orErrno(listen(raw, backlog)) }
+                } catch {
+                    throw SystemError("listen at \(address)", error, advice: Listener.remedy(for: error))
                 }
                 return Listener(descriptor, .tcp(host: host, port: try Listener.port(of: raw)), nil)
             }
+        }
+    }
+
+    /// What to do where a TCP socket cannot listen.
+    private static func remedy(for error: Errno) -> String? {
+        switch error {
+        case .addressInUse: "choose a free port, or 0 for any"
+        case .addressNotAvailable: "choose an address of this host"
+        case .permissionDenied: "choose a port from 1024 on, or 0 for any"
+        default: nil
         }
     }
 

@@ -17,8 +17,9 @@ public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
             self = .unix(path: text)
         } else {
             let rest = text.hasPrefix("tcp:") ? text.dropFirst(4) : text[...]
-            guard let colon = rest.lastIndex(of: ":"), let port = UInt16(rest[rest.index(after: colon)...]) else {
-                throw SocketAddressError(text: text, reason: "no port")
+            guard let colon = rest.lastIndex(of: ":") else { throw SocketAddressError(text: text, reason: "no port") }
+            guard let port = UInt16(rest[rest.index(after: colon)...]) else {
+                throw SocketAddressError(text: text, reason: "a port is a number from 0 to 65535")
             }
             var host = rest[..<colon]
             if host.hasPrefix("["), host.hasSuffix("]") {

@@ -20,8 +20,9 @@ struct SocketAddressTests {
     }
 
     @Test(arguments: [
-        ("", "no port"), ("host", "no port"), ("host:", "no port"), ("host:65536", "no port"), ("host:-1", "no port"),
-        ("host:x", "no port"), (":1", "no host"), ("tcp::1", "no host"), ("[]:1", "no host"),
+        ("", "no port"), ("host", "no port"), ("host:", "a port is a number from 0 to 65535"),
+        ("host:65536", "a port is a number from 0 to 65535"), ("host:-1", "a port is a number from 0 to 65535"),
+        ("host:x", "a port is a number from 0 to 65535"), (":1", "no host"), ("tcp::1", "no host"), ("[]:1", "no host"),
         ("::1:4444", "an IPv6 address stands in brackets"),
         ("unix:", "a socket's path has 1 to 107 bytes"),
         ("/" + String(repeating: "x", count: 107), "a socket's path has 1 to 107 bytes"),

@@ -125,6 +125,15 @@ struct SocketTests {
         )
     }
 
+    @Test func `an address of another host is a clear line`() throws {
+        // Of a block that is reserved for documentation.
+        let address = SocketAddress.tcp(host: "192.0.2.1", port: 0)
+        let error = try #require(throws: SystemError.self) { _ = try Listener(at: address) }
+        #expect(
+            "\(error)" == "cannot listen at \(address): Cannot assign requested address; choose an address of this host"
+        )
+    }
+
     @Test func `a path in use is a clear line`() throws {
         try withSocketPath { path in
             let listener = try Listener(at: .unix(path: path))
