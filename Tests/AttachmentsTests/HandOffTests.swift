@@ -77,6 +77,10 @@ struct HandOffTests {
         Refused("says 1 regions and has 33 bytes", AttachingProcess.handOff([region]) + [0]),
         Refused("less than its header", [0x50, 0x47, 0x48]),
         Refused("pages of 8192 bytes; only 4096 and 2097152", AttachingProcess.handOff(pageSize: 8192, [region])),
+        Refused(
+            "region 0 has 1 where version 1 has 0; memory files are of version 2",
+            AttachingProcess.handOff([region]).dropLast(4) + [1, 0, 0, 0]
+        ),
         Refused("no range of pages", AttachingProcess.handOff(pageSize: 2 << 20, [region])),
         Refused("pages of 0 bytes", AttachingProcess.handOff(pageSize: 0, [region])),
         Refused("no range of pages", AttachingProcess.handOff([(address: 0x10001, byteCount: 4096)])),
