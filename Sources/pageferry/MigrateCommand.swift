@@ -88,8 +88,10 @@ struct MigrateCommand: AsyncParsableCommand {
         }
         if let uri, let listening = try await migration.destination.listeningAddress(), listening != uri.description {
             // A tunnel, say; otherwise this is the reason why nobody is there.
-            let note = "pageferry: the destination listens at \(listening), and is looked for at \(uri)\n"
-            LineLog.write(note)
+            LineLog.print(
+                "pageferry: the destination listens at \(listening), and is looked for at \(uri); if that does not lead "
+                    + "there, start the destination again with --listen"
+            )
         }
         try await migration.begin(at: uri)
         if detach { return }
