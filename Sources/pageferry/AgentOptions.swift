@@ -25,17 +25,19 @@ struct AgentOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "Let a run lease decide who runs where messages cannot: a directory that both hosts mount, and the "
-                + "workload's name in it.",
+                + "workload's name in it (default: none).",
             valueName: "dir/name"
-        )
+        ),
+        transform: readLease
     )
     var lease = LeaseOption.none
 
     @Option(
         help: ArgumentHelp(
-            "How long an agent looks for its peer by itself after their connection broke; 0: not at all.",
+            "How long an agent looks for its peer by itself after their connection broke; 0: not at all (default: 300s).",
             valueName: "time"
-        )
+        ),
+        transform: readTime
     )
     var recoverFor = TimeSpan(nanoseconds: 300_000_000_000)
 

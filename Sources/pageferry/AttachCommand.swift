@@ -28,7 +28,11 @@ struct AttachCommand: AsyncParsableCommand {
     var from: SocketAddress
 
     @Option(
-        help: ArgumentHelp("How long a guest that needs a page waits for a server that is gone.", valueName: "time")
+        help: ArgumentHelp(
+            "How long a guest that needs a page waits for a server that is gone (default: 60s).",
+            valueName: "time"
+        ),
+        transform: readTime
     )
     var giveUp = TimeSpan(nanoseconds: 60_000_000_000)
 
@@ -52,8 +56,11 @@ struct AttachCommand: AsyncParsableCommand {
     )
     var record: String?
 
-    @Option(help: ArgumentHelp("For how long that is recorded after it has attached.", valueName: "time"))
-    var window = TimeSpan(nanoseconds: 10_000_000_000)
+    @Option(
+        help: ArgumentHelp("For how long that is recorded after it has attached (default: 10s).", valueName: "time"),
+        transform: readTime
+    )
+    var window: TimeSpan?
 
     @Option(
         help: ArgumentHelp("Fetch the pages of such a record when a guest attaches, in their order.", valueName: "file")
@@ -62,8 +69,13 @@ struct AttachCommand: AsyncParsableCommand {
 
     @OptionGroup var service: ServiceOptions
 
+    private var recordMilliseconds: UInt64 { (window?.nanoseconds ?? 10_000_000_000) / 1_000_000 }
+
     func validate() throws {
-        guard (1...3_600_000).contains(window.nanoseconds / 1_000_000) else {
+        guard window == nil || record != nil else {
+            throw ValidationError("--window is for how long pages are recorded; give --record, or drop it")
+        }
+        guard (1...3_600_000).contains(recordMilliseconds) else {
             throw ValidationError("--window is 1ms to 3600s")
         }
         guard record == nil || prefetch == nil else {
@@ -93,7 +105,7 @@ struct AttachCommand: AsyncParsableCommand {
             peerTimeoutSeconds: Double(service.peerTimeout.nanoseconds) / 1e9,
             faultThreads: min(4, max(1, Processors.online / 4)),
             record: record.map(absolute),
-            recordMilliseconds: UInt32(window.nanoseconds / 1_000_000),
+            recordMilliseconds: UInt32(recordMilliseconds),
             prefetch: prefetch.map(absolute)
         )
         let listener = try GuestListener(at: socket, settings: settings, logger: logger)

@@ -45,7 +45,8 @@ struct DestinationCommand: AsyncParsableCommand {
         help: ArgumentHelp(
             "Let a microVM arrive in a Firecracker that was just started.",
             valueName: "firecracker:api-socket"
-        )
+        ),
+        transform: readGuest
     )
     var guest: GuestOption?
 
@@ -63,6 +64,9 @@ struct DestinationCommand: AsyncParsableCommand {
         }
         if guest != nil, attach != nil {
             throw ValidationError("a workload arrives in one place: give --guest or --attach")
+        }
+        if guest != nil || attach != nil, serialOption.serial != nil {
+            throw ValidationError("--serial is for guests of --workload kvm, which arrive without --guest and --attach")
         }
         if guest != nil, faultOptions.inThread {
             throw ValidationError("--in-thread is for built-in workloads; the kernel touches a microVM's memory")

@@ -28,7 +28,8 @@ struct MigrateCommand: AsyncParsableCommand {
         help: ArgumentHelp(
             "Instead of --source: a microVM of Firecracker on this host.",
             valueName: "firecracker:api-socket"
-        )
+        ),
+        transform: readGuest
     )
     var guest: GuestOption?
 

@@ -23,7 +23,8 @@ struct SourceCommand: AsyncParsableCommand {
         help: ArgumentHelp(
             "Instead of a workload of its own: a microVM of Firecracker that runs.",
             valueName: "firecracker:api-socket"
-        )
+        ),
+        transform: readGuest
     )
     var guest: GuestOption?
 

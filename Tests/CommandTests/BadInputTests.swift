@@ -54,6 +54,62 @@ struct BadInputTests {
     }
 
     @Test(
+        "an option's wrong value is told with the form that is expected",
+        arguments: [
+            (["source", "--qmp", "/tmp/a.sock", "--guest", "/run/vm.sock"], "write firecracker:PATH"),
+            (["migrate", "--destination", "/tmp/b.sock", "--guest", "vm"], "write firecracker:PATH"),
+            (["source", "--qmp", "/tmp/a.sock", "--lease", "name"], "write DIR/NAME"),
+            (["source", "--qmp", "/tmp/a.sock", "--peer-timeout", "5"], "ns, us, ms or s, such as 500ms"),
+            (
+                ["destination", "--qmp", "/tmp/b.sock", "--listen", "127.0.0.1:99999"],
+                "a port is a number from 0 to 65535"
+            ),
+            (["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:abc"], "a port is a number from 0 to 65535"),
+            (
+                ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--window", "5s"],
+                "--window is for how long pages are recorded; give --record"
+            ),
+            (
+                [
+                    "destination", "--qmp", "/tmp/b.sock", "--guest", "firecracker:/run/vm.sock", "--serial",
+                    "/dev/null",
+                ],
+                "--serial is for guests of --workload kvm"
+            ),
+        ]
+    )
+    func forms(arguments: [String], words: String) throws {
+        let finished = try Executable.run(Executable.pageferry, arguments)
+        expectOneLine(finished, status: 2, holding: words)
+    }
+
+    @Test("a record that cannot be written is told before a guest attaches", .timeLimit(.minutes(1)))
+    func unwritableRecord() throws {
+        let workspace = try Workspace()
+        for (path, words) in [
+            (workspace.path, "give a regular file or a new name"), ("/dev/null", "give a regular file or a new name"),
+            (
+                "/proc/x",
+                "cannot write /proc/x: No such file or directory; give a file in a folder that you can write to"
+            ),
+            (workspace.file("none/x"), "cannot open the directory \(workspace.file("none"))"),
+        ] {
+            let finished = try Executable.pageferry(
+                "attach",
+                "--socket",
+                workspace.file("uffd.sock"),
+                "--from",
+                "127.0.0.1:1",
+                "--record",
+                path,
+                seconds: 20
+            )
+            expectOneLine(finished, status: 1, holding: words)
+        }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: workspace.path).isEmpty)
+    }
+
+    @Test(
         "what a guest in a virtual machine cannot have is told in one line",
         arguments: [
             (["--vcpus", "0"], "a guest cannot have 0 vCPUs; give 1 to 12"),
