@@ -8,8 +8,8 @@ struct PushOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Push at most so many bytes of pages a second, such as 100MiB; 0: as many as the network takes. A page that is "
-                + "asked for is sent at once all the same.",
+            "Push at most so many bytes of pages a second, such as 100MiB; 0: as many as the network takes. Pages that are "
+                + "asked for are sent at once all the same, and so are those asked for ahead beside them.",
             valueName: "size"
         )
     )

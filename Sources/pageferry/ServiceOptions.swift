@@ -12,7 +12,7 @@ struct ServiceOptions: ParsableArguments {
     )
     var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
 
-    @Option(help: ArgumentHelp("The least that is logged: debug, info, notice, warning or error.", valueName: "level"))
+    @Option(help: ArgumentHelp("The least that is logged.", valueName: "level"))
     var logLevel = Logger.Level.notice
 
     func logger(_ command: String) -> Logger {
