@@ -38,7 +38,7 @@ struct AttachCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "What to do with it then: kill its process, or hold it stopped until its pages can be had.",
+            "What to do with it then: kill its process, or hold it stopped until its pages can be had (default: hold).",
             valueName: "kill|hold"
         ),
         transform: { text in

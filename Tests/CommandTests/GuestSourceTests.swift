@@ -1,10 +1,11 @@
+import Firecracker
 import FirecrackerRig
 import OwnThread
 import Testing
 
-@Suite("A source whose microVM has moved", .ownThread, .timeLimit(.minutes(2)), .needsFirecracker)
+@Suite("A source of a microVM", .ownThread, .timeLimit(.minutes(2)), .needsFirecracker)
 struct GuestSourceTests {
-    @Test("takes no workload, says where one can arrive, and knows what it has moved")
+    @Test("whose guest has moved takes no workload, says where one can arrive, and knows what it has moved")
     func takesNone() throws {
         let site = try MoveSite()
         defer { site.end() }
@@ -17,5 +18,19 @@ struct GuestSourceTests {
         )
         #expect(answer.contains("pageferry destination --guest firecracker:"), "\(answer)")
         #expect(try site.source.qmp("query-migrate").contains("\"completed\""))
+    }
+    @Test("that waits after a failed start goes on when it is cancelled, its Firecracker there having ended")
+    func waits() throws {
+        let site = try MoveSite(source: ["--on-start-failure", "wait"], destination: ["--stopped"])
+        defer { site.end() }
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        site.there.end()
+        let cont = try Executable.pageferry("cont", site.destination.socket)
+        #expect(cont.status == 1 && cont.errors.contains("has ended"), "\(cont)")
+        #expect(try site.here.api.instance().state == .paused)
+        let cancelled = try Executable.pageferry("cancel", site.source.socket)
+        #expect(cancelled.status == 0, "\(cancelled)")
+        #expect(try site.here.api.instance().state == .running)
     }
 }
