@@ -73,13 +73,12 @@ struct HandOff {
                 address + size <= 1 << 56
             else { throw AttachmentError("region \(region) (address \(address), \(size) bytes) is no range of pages") }
             ranges.append(PageRange(address: address, pageSize: pageSize, pageCount: Int(size / page)))
-            let last = Int(integer(offset + 20, as: UInt32.self))
-            guard version > 1 || last == 0 else {
+            let file = Int(integer(offset + 20, as: UInt32.self))
+            guard version > 1 || file == 0 else {
                 throw AttachmentError(
-                    "region \(region) has \(last) where version 1 has 0; memory files are of version 2"
+                    "region \(region) has \(file) where version 1 has 0; memory files are of version 2"
                 )
             }
-            let file = last
             guard file <= HandOff.maxFiles else {
                 throw AttachmentError(
                     "region \(region) names memory file \(file); at most \(HandOff.maxFiles) can be handed over"

@@ -26,6 +26,9 @@ public struct MicroVMLanding: Landing {
         return host
     }
 
+    /// Nobody knows what its pages should hold.
+    public var canVerify: Bool { false }
+
     /// Takes the Firecracker, which hands the microVM's memory over when it loads the snapshot.
     ///
     /// - Throws: ``MicroVMError`` when it cannot arrive here; `FirecrackerError` when nobody answers at the socket.
