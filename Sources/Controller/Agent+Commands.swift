@@ -5,6 +5,7 @@ import Logging
 public import QMP
 import SourceAgent
 import Switchover
+import Synchronization
 import Telemetry
 
 /// What QMP clients can ask for.
@@ -81,7 +82,7 @@ extension Agent {
                 guard !isQuitting else { break }
                 isQuitting = true
                 sink.send("SHUTDOWN", ["guest": false, "reason": "host-qmp-quit"])
-                await incoming?.leave("the agent ends")
+                await incoming?.leave("the agent ends", isPatient: false)
                 ending.yield(.quit)
             case .setCapabilities: try setCapabilities(command)
             case .setParameters: try setParameters(command)
@@ -117,6 +118,13 @@ extension Agent {
         if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
                 throw CommandRefused(reason: "a migration was begun before, it is \(state.state.rawValue)")
+            }
+            // Written late, its record would beat that of the next destination.
+            if earlier?.isRegaining.load(ordering: .sequentiallyConsistent) == true {
+                throw CommandRefused(
+                    reason:
+                        "the run lease is still being taken back after the last migration; try again when its store answers"
+                )
             }
         }
         if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }

@@ -117,6 +117,9 @@ extension Agent {
         }
         if let reason = await incoming.endReason { throw CommandRefused(reason: "the workload has ended: \(reason)") }
         await incoming.retire()
+        guard self.incoming === incoming else {
+            throw CommandRefused(reason: "another client has just begun a migration")
+        }
         watchEnd(of: workload)
         ownWorkload = workload
         endReason = nil

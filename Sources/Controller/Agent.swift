@@ -164,8 +164,12 @@ public actor Agent: QMPHandler {
             let (leaving, coming) = (outgoing, incoming)
             await leaving?.waitUntilUnneeded()
             await coming?.leaveWhenUnneeded("the agent ends")
-            // Another migration may have begun meanwhile. From here on none does.
-            if leaving === outgoing, coming === incoming { isQuitting = true }
+            // Another migration may have begun meanwhile, or be about to. From here on none does.
+            if underWay != nil {
+                await withCheckedContinuation { queue.append($0) }
+            } else if leaving === outgoing, coming === incoming {
+                isQuitting = true
+            }
         }
         quit()
     }

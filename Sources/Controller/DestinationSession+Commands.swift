@@ -51,23 +51,28 @@ extension DestinationSession {
 
     /// The agent ends: the source is told that nothing starts here, where that can be promised.
     ///
-    /// - Parameter time: how long a source that has lost the link may take to come for that promise.
-    func leave(_ reason: String, promisingFor time: Duration = leaveTime) async {
+    /// - Parameter isPatient: whether a source that has lost the link may take as long as it is looked for to come for that
+    ///   promise, and what prepares or undoes a start as long as it does.
+    func leave(_ reason: String, isPatient: Bool) async {
         leaving = reason
         if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
         let begin = ContinuousClock.now
+        let sourceTime = isPatient ? settings.recoveryTime : DestinationSession.leaveTime
         var deadline = begin + DestinationSession.leaveTime
         while true {
             let now = ContinuousClock.now
-            if isStarting && now < begin + DestinationSession.startTime || machine.awaitsSource && now < begin + time {
-                // A start that is under way cannot be refused any more, and tells what has become of it. One that has
-                // failed is undone, and a source that is back says RUN again: that takes its own time.
+            let isInTime = now < begin + DestinationSession.startTime
+            // A start that cannot be refused any more tells what has become of it.
+            if isStarting && isInTime || machine.isPreparingStart && (isPatient || isInTime)
+                || machine.awaitsSource && now < begin + sourceTime
+            {
+                // What comes after that has its own time.
                 deadline = now + DestinationSession.leaveTime
             } else {
                 guard machine.owesPromise, now < deadline else { break }
             }
             refuseStart()
-            await rest(for: .milliseconds(5))
+            await rest(for: .milliseconds(20))
         }
         failConts(reason)
         if machine.state == .postcopyDevice {

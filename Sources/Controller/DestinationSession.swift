@@ -49,9 +49,10 @@ actor DestinationSession {
         var recoveryTime: Duration
     }
 
-    /// How long RUN may take to come, and a start that is being prepared to be undone, before the agent ends all the same.
+    /// How long the source may take to say what it is due to say before the agent ends all the same.
     static let leaveTime = Duration.seconds(5)
-    /// How long a start that cannot be refused any more may take before the agent ends all the same.
+    /// How long a start, or its undoing, may take before an agent that is not patient ends all the same; and one that is,
+    /// if the start cannot be refused any more.
     static let startTime = Duration.seconds(60)
 
     let landing: any Landing
@@ -157,7 +158,7 @@ actor DestinationSession {
     }
 
     /// Whether the workload here, or its source, needs this agent.
-    var isNeeded: Bool { isWorkloadNeeding || machine.awaitsSource }
+    var isNeeded: Bool { isWorkloadNeeding || machine.awaitsSource || machine.isPreparingStart }
 
     /// Whether the workload here needs this agent: from the commit point on until the source has said BYE. One that has
     /// ended, or gone on, needs nobody.
@@ -168,7 +169,7 @@ actor DestinationSession {
     /// The agent ends as soon as it is not needed: what may still start here is refused.
     func leaveWhenUnneeded(_ reason: String) async {
         await waitUntilUnneeded()
-        await leave(reason, promisingFor: settings.recoveryTime)
+        await leave(reason, isPatient: true)
         // A start that was under way may have made it the workload's.
         await waitUntilUnneeded()
     }
@@ -307,7 +308,7 @@ actor DestinationSession {
         case .failed(let reason):
             // The source is to hear that nothing starts here, for which the link is needed.
             guard machine.owesPromise else { return lose(reason) }
-            memoryFailure = reason
+            memoryFailure = "\(reason); migrate again when that is mended"
             tellRefusal(reason)
         }
     }

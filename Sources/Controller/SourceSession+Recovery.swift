@@ -4,6 +4,7 @@ import Logging
 import PageProtocol
 import SourceAgent
 import Switchover
+import Synchronization
 
 /// Links that break and are made again, and the run lease where messages cannot decide.
 extension SourceSession {
@@ -84,7 +85,11 @@ extension SourceSession {
             return lose("\(error)")
         }
         holdsStill = false
-        search = nil
+        // One that breaks at once, again and again, is not looked for anew each time.
+        Task { [events, settings, number = lastControl] in
+            await rest(for: settings.peerTimeout)
+            events.yield(.linkHeld(number))
+        }
         logger.notice("\(destination) is there again")
         perform(machine.resynced())
     }
@@ -98,8 +103,10 @@ extension SourceSession {
 
     func regainLease() {
         guard let lease = settings.lease else { return }
-        start("lease") { [events, logger] in
+        isRegaining.store(true, ordering: .sequentiallyConsistent)
+        start("lease") { [events, logger, self] in
             let epoch = lease.regain { logger.warning("cannot take the run lease back yet: \($0)") }
+            isRegaining.store(false, ordering: .sequentiallyConsistent)
             events.yield(.regained(epoch: epoch))
         }
     }

@@ -6,6 +6,7 @@ import PageProtocol
 import QMP
 import SourceAgent
 import Switchover
+import Synchronization
 import Telemetry
 
 /// Drives the source's machine through one migration: turns what happens into its events, and its actions into deeds.
@@ -30,6 +31,7 @@ actor SourceSession {
         case resumeFailed(reason: String)
         case redialGivenUp(Redial, reason: String)
         case pushDue(Int)
+        case linkHeld(Int)
     }
 
     /// Moments that the report is made of.
@@ -97,7 +99,11 @@ actor SourceSession {
     /// How long such attempts go on, since the last link that has served.
     var search: Redial.Search?
     /// The agent is to end.
-    private var isLeaving = false
+    private(set) var isLeaving = false
+    /// It is, and the destination is only owed a word: it is not looked for as long as one with a migration.
+    private var isHurrying = false
+    /// Whether the run lease is being taken back, which may take long: until it is, nobody else may be given it.
+    let isRegaining = Atomic<Bool>(false)
     /// A pause was asked for, or the destination was looked for in vain: only `recover` ends it.
     var holdsStill = false
     private let stream: AsyncStream<Event>
@@ -231,12 +237,7 @@ actor SourceSession {
     /// Waits until the agent is not needed. A migration that nobody has told to switch over is cancelled.
     func waitUntilUnneeded() async {
         isLeaving = true
-        if machine.owesWord, redial != nil {
-            redial?.cancel()
-            redial = nil
-            search = nil
-            startRedial()
-        }
+        hurry()
         if !machine.isSwitchoverAsked {
             logger.notice("the migration is cancelled: the agent ends, and nobody has asked for the switchover")
             // One that cannot be cancelled any more is waited for.
@@ -254,8 +255,18 @@ actor SourceSession {
 
     /// How long the destination is looked for, without being asked, when the link has broken.
     var searchTime: Duration {
-        isLeaving && machine.owesWord
-            ? min(settings.recoveryTime, SourceSession.leaveTime) : settings.recoveryTime
+        isHurrying ? min(settings.recoveryTime, SourceSession.leaveTime) : settings.recoveryTime
+    }
+
+    /// Where the agent is to end, a destination that is only owed a word is looked for anew, and not for long.
+    private func hurry() {
+        guard isLeaving, machine.owesWord, !isHurrying else { return }
+        isHurrying = true
+        search = nil
+        guard redial != nil else { return }
+        redial?.cancel()
+        redial = nil
+        startRedial()
     }
 
     /// The workload's process here has ended.
@@ -271,6 +282,7 @@ actor SourceSession {
     private func consume() async {
         for await event in stream {
             take(event)
+            hurry()
             wakeWaiters()
         }
         wakeWaiters()
@@ -299,6 +311,8 @@ actor SourceSession {
             }
         case .pushDue(let number):
             if number == lastControl, control != nil { push() }
+        case .linkHeld(let number):
+            if number == lastControl, control != nil { search = nil }
         case .agent(.everyPageSent): perform(machine.allPagesSent())
         case .agent(.notReleased(let reason)): logger.warning("\(reason)")
         case .agent(.laneLost(let lane, let reason)): loseSoon("the \(lane) lane: \(reason)")

@@ -61,7 +61,9 @@ struct WorkloadLease: Sendable {
             do throws(RunLeaseError) {
                 switch try store.propose(record, for: workload) {
                 case .won: return .taken(epoch: record.epoch)
-                case .lost(let newest) where newest.owner == instance: return .taken(epoch: newest.epoch)
+                // Written before, without an answer; or given back by a destination that executed nothing.
+                case .lost(let newest) where newest == record || isGivenBack(newest, after: epoch, token: token):
+                    return .taken(epoch: newest.epoch)
                 case .lost(let newest): return .refused(reason: describe(newest))
                 }
             } catch {
@@ -71,6 +73,10 @@ struct WorkloadLease: Sendable {
             }
             WorkloadLease.rest(&pause)
         }
+    }
+
+    private func isGivenBack(_ record: LeaseRecord, after epoch: UInt64, token: UInt64) -> Bool {
+        record == LeaseRecord(epoch: epoch + 2, owner: instance, token: token, started: false)
     }
 
     /// Takes the lease back after an epoch, as the destination gave no answer.

@@ -125,6 +125,16 @@ public struct DestinationMachine: Hashable, Sendable {
     /// Whether the source may wait for a promise that nothing starts here.
     public var owesPromise: Bool { !isCommitted && !mayLeave }
 
+    /// Whether a start is being prepared, or undone, here: that ends by itself, and what it comes to is told.
+    public var isPreparingStart: Bool {
+        switch current {
+        case .acquiring, .committing, .undoing, .returning: true
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .starting, .refused,
+            .running, .completed, .resigned, .failed:
+            false
+        }
+    }
+
     /// Whether the source is to come again, over a link that is not there yet, to hear that promise. A lease tells it too.
     public var awaitsSource: Bool { owesPromise && !usesLease && (!isLinked || isRejoining) }
 

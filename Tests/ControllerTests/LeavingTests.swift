@@ -71,26 +71,32 @@ struct LeavingTests {
     @Test func `a destination that quits while it wins the lease starts nothing, and gives the lease back`()
         async throws
     {
+        try await withLeaseFolder { folder in
+            let gate = try Gate()
+            let store = SlowStore(files: try FileRunLeaseStore(directory: folder), gate: gate)
+            let ferrying = try await Ferrying(lease: store)
+            defer {
+                gate.open()
+                ferrying.end()
+            }
+            try await ferrying.migrate()
+            #expect(try await soon { gate.hasVisitor })
+            async let quit = ferrying.destination.refusal("quit")
+            try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+            gate.open()
+            #expect(await quit == nil)
+            try await ferrying.source.wait(for: "failed")
+            #expect(ferrying.journal.running == ["source"])
+            #expect(ferrying.journal.index(of: "destination run") == nil)
+            #expect(try store.newest("test")?.epoch ?? 0 >= 3)
+        }
+    }
+
+    private func withLeaseFolder(_ body: (String) async throws -> Void) async throws {
         let folder = NSTemporaryDirectory() + "pf-lease-\(UInt32.random(in: 0...UInt32.max))"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        let gate = try Gate()
-        let store = SlowStore(files: try FileRunLeaseStore(directory: folder), gate: gate)
-        let ferrying = try await Ferrying(lease: store)
-        defer {
-            gate.open()
-            ferrying.end()
-        }
-        try await ferrying.migrate()
-        #expect(try await soon { gate.hasVisitor })
-        async let quit = ferrying.destination.refusal("quit")
-        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
-        gate.open()
-        #expect(await quit == nil)
-        try await ferrying.source.wait(for: "failed")
-        #expect(ferrying.journal.running == ["source"])
-        #expect(ferrying.journal.index(of: "destination run") == nil)
-        #expect(try store.newest("test")?.epoch ?? 0 >= 3)
+        try await body(folder)
     }
 
     @Test func `a start that fails late is undone and told of before its agent quits`() async throws {
@@ -174,6 +180,7 @@ struct LeavingTests {
         try await ferrying.source.wait(untilRunning: true)
         weak let first = await ferrying.source.agent.outgoing
         let hasEnded = LeavingTests.tellToEnd(ferrying.source)
+        #expect(try await soon { await first?.isLeaving == true })
         let other = TestLanding(journal: ferrying.journal)
         let destination = Host(landing: other)
         let address = try await destination.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
@@ -212,6 +219,59 @@ struct LeavingTests {
         try await ferrying.source.wait(for: "failed")
         await ferrying.source.agent.quitWhenUnneeded()
         #expect(ferrying.journal.running == ["source"])
+    }
+
+    @Test func `an agent that is told to end looks no longer for who is only owed a word, also by a lease`()
+        async throws
+    {
+        try await withLeaseFolder { folder in
+            let store = try FileRunLeaseStore(directory: folder)
+            let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(600), lease: store)
+            defer { ferrying.end() }
+            try await ferrying.migrate()
+            try await ferrying.source.wait(for: "postcopy-active")
+            try await ferrying.destination.wait(for: "postcopy-device")
+            weak let session = await ferrying.source.agent.outgoing
+            let hasEnded = LeavingTests.tellToEnd(ferrying.source)
+            #expect(try await soon { await session?.isLeaving == true })
+            // It takes the lease, and its workload back.
+            ferrying.relay.end()
+            try await ferrying.source.wait(for: "failed")
+            try await ferrying.source.wait(untilRunning: true)
+            #expect(try await soon { hasEnded.isRaised })
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `a destination that is told to end waits for what prepares the start, to undo it`(
+        usesLease: Bool
+    ) async throws {
+        try await withLeaseFolder { folder in
+            let gate = try Gate()
+            let store = SlowStore(files: try FileRunLeaseStore(directory: folder), gate: gate)
+            let ferrying = try await Ferrying(recovering: .seconds(60), lease: usesLease ? store : nil) {
+                if !usesLease { $0.disk.behave { $0.acquire = .waits } }
+            }
+            defer {
+                gate.open()
+                ferrying.end()
+            }
+            try await ferrying.migrate()
+            let isHeld = { usesLease ? gate.hasVisitor : ferrying.landing.workload?.disk.gate.hasVisitor == true }
+            #expect(try await soon(isHeld))
+            #expect(await ferrying.destination.agent.isNeeded)
+            let hasEnded = LeavingTests.tellToEnd(ferrying.destination)
+            // Longer than the source is waited for.
+            try await Task.sleep(for: DestinationSession.leaveTime + .milliseconds(500))
+            #expect(!hasEnded.isRaised)
+            gate.open()
+            ferrying.landing.workload?.disk.gate.open()
+            try await ferrying.source.wait(for: "failed")
+            #expect(try await ferrying.source.failure?.contains("the agent ends") == true)
+            #expect(ferrying.journal.running == ["source"])
+            #expect(ferrying.journal.index(of: "destination run") == nil)
+            #expect(try await soon { hasEnded.isRaised })
+        }
     }
 
     @Test func `a workload that has come, and ends while it moves on, is told of`() async throws {

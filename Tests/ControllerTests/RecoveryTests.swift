@@ -4,6 +4,7 @@ import OwnThread
 import PageProtocol
 import QMP
 import RunLease
+import Synchronization
 import Testing
 
 @Suite("A migration whose link breaks", .ownThread, .serialized, .timeLimit(.minutes(2)))
@@ -65,6 +66,22 @@ struct RecoveryTests {
         try await ferrying.destination.command("migrate-pause")
         try await ferrying.source.wait(forLine: "was looked for in vain: somebody is there")
         // More and more seldom: not as fast as they are turned away.
+        #expect((2...8).contains(ferrying.source.passed.count { $0 == "postcopy-recover-setup" }))
+    }
+
+    @Test func `is tried more and more seldom when it breaks again at once`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(2)) {
+            $0.disk.behave { $0.load = .waits }
+            $0.holdsRun.store(true, ordering: .releasing)
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
+        // No page can be placed any more.
+        ferrying.landing.releaseReaders()
+        ferrying.landing.workload?.disk.gate.open()
+        #expect(try await soon { ferrying.landing.workload?.runGate.hasVisitor == true })
+        try await ferrying.source.wait(forLine: "was looked for in vain")
         #expect((2...8).contains(ferrying.source.passed.count { $0 == "postcopy-recover-setup" }))
     }
 
