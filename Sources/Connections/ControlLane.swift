@@ -34,8 +34,8 @@ public final class ControlLane: Sendable {
     /// - Parameters:
     ///   - setupTime: within which the peer says what it is due to say before both sides are ready, however it spreads
     ///     that: until ``allowSilence()``.
-    ///   - peerTimeout: the longest time without anything from the peer, which is asked whether it is there each second, or four times
-    ///     within that time.
+    ///   - peerTimeout: the longest time without anything from the peer, which is asked whether it is there each second,
+    ///     or four times within that time.
     ///   - onEvent: called from threads; must not block.
     public init(
         _ socket: consuming StreamSocket,

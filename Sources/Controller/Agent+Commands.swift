@@ -111,9 +111,9 @@ extension Agent {
             guard let outgoing else { throw CommandRefused(reason: "no migration is paused here") }
             return try await outgoing.recover(at: address)
         }
+        try await refuseEnded()
         try await adoptArrived()
         guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
-        try await refuseEnded()
         let earlier = outgoing
         if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {

@@ -115,7 +115,6 @@ extension Agent {
         guard let memory = workload.ownMemory else {
             throw CommandRefused(reason: "the workload's memory is in another process, and cannot be moved from here")
         }
-        if let reason = await incoming.endReason { throw CommandRefused(reason: "the workload has ended: \(reason)") }
         await incoming.retire()
         guard self.incoming === incoming else {
             throw CommandRefused(reason: "another client has just begun a migration")

@@ -240,3 +240,15 @@ func onThread<Value: Sendable>(_ name: String, _ body: @escaping @Sendable () th
         }
     }
 }
+
+extension ThreadGroup {
+    /// Waits for its threads without holding a thread of the concurrency pool.
+    func joined() async {
+        do {
+            try await onThread("join") { self.join() }
+        } catch {
+            // There is no thread to wait on: this one does.
+            join()
+        }
+    }
+}

@@ -80,12 +80,7 @@ extension DestinationSession {
             perform(machine.linkLost(reason: reason))
         }
         // What was put into the control connection leaves first.
-        await withCheckedContinuation { ended in
-            start("leave") { [hangUps] in
-                hangUps.join()
-                ended.resume()
-            }
-        }
+        await hangUps.joined()
     }
 
     /// Whether the commit point is passed, and the workload's start has not ended.

@@ -245,12 +245,7 @@ actor SourceSession {
         }
         while isNeeded { await withCheckedContinuation { waitingForEvent.append($0) } }
         // What was put into the control connection leaves first.
-        await withCheckedContinuation { ended in
-            start("leave") { [hangUps] in
-                hangUps.join()
-                ended.resume()
-            }
-        }
+        await hangUps.joined()
     }
 
     /// How long the destination is looked for, without being asked, when the link has broken.

@@ -173,9 +173,8 @@ struct MicroVMTests {
         #expect(try site.here.api.instance().state == .paused)
         // From then on it may have loaded something.
         let file = try #require(try site.waitForKeeper(of: site.there).last)
-        let deadline = Date(timeIntervalSinceNow: 30)
-        while !FileManager.default.fileExists(atPath: file), Date() < deadline { usleep(1000) }
-        #expect(file.hasSuffix(".sock") && FileManager.default.fileExists(atPath: file))
+        #expect(file.hasSuffix(".sock"))
+        try site.waitForFile(file)
         if agent { site.destination.end() } else { site.there.end() }
         try site.wait(site.source, for: "failed")
         try site.waitForEnd(ofProcesses: "microvm-keeper", site.there.api.socketPath)

@@ -151,6 +151,14 @@ final class MoveSite: Sendable {
         throw TestFailure("the agent has no thread \(name)")
     }
 
+    /// Waits until there is a file.
+    func waitForFile(_ path: String) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while !FileManager.default.fileExists(atPath: path) {
+            guard Date() < deadline else { throw TestFailure("there is no \(path)") }
+        }
+    }
+
     /// Waits until there is no such process.
     func waitForEnd(ofProcesses words: String...) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
