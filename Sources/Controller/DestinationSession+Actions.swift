@@ -124,16 +124,16 @@ extension DestinationSession {
     }
 
     private func commitLease(_ grant: RunGrant) {
-        guard let lease = settings.lease else { return }
+        guard let lease = settings.lease, let source = peer?.instance.description else { return }
         start("lease") { [events] in
-            events.yield(.committed(lease.take(after: grant.epoch, token: grant.token.value)))
+            events.yield(.committed(lease.take(after: grant.epoch, token: grant.token.value, from: source)))
         }
     }
 
     private func returnLease(_ grant: RunGrant) {
         guard let lease = settings.lease, let owner = peer?.instance.description else { return }
         start("lease") { [events, logger] in
-            lease.giveBack(to: owner, after: grant.epoch, token: grant.token.value) { error in
+            lease.giveBack(to: owner, token: grant.token.value) { error in
                 logger.warning("cannot give the run lease back yet: \(error)")
             }
             events.yield(.leaseReturned)

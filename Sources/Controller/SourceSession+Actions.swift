@@ -98,6 +98,7 @@ extension SourceSession {
     }
 
     private func send(_ message: SourceMessage) {
+        if case .run(let grant) = message { lastRun = grant.token }
         guard let control else { return }
         switch message {
         case .hello:

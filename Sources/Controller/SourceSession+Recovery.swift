@@ -2,6 +2,7 @@ import Connections
 import LinuxSystem
 import Logging
 import PageProtocol
+import RunLease
 import SourceAgent
 import Switchover
 import Synchronization
@@ -101,13 +102,22 @@ extension SourceSession {
         }
     }
 
+    /// Mends the record of the last RUN, which the destination has promised never to start by.
     func regainLease() {
-        guard let lease = settings.lease else { return }
+        guard let lease = settings.lease, let lastRun, let peer else { return }
         isRegaining.store(true, ordering: .sequentiallyConsistent)
         start("lease") { [events, logger, self] in
-            let epoch = lease.regain { logger.warning("cannot take the run lease back yet: \($0)") }
+            let outcome = lease.regain(token: lastRun.value, promisedBy: peer.instance.description) {
+                logger.warning("cannot take the run lease back yet: \($0)")
+            }
             isRegaining.store(false, ordering: .sequentiallyConsistent)
-            events.yield(.regained(epoch: epoch))
+            switch outcome {
+            case .regained(let epoch): events.yield(.regained(epoch: epoch))
+            // superseded
+            case .superseded(let record):
+                logger.error("the run lease '\(lease.workload)' is not taken back: \(record.sentence)")
+            case .stopped: break
+            }
         }
     }
 }

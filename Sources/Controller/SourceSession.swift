@@ -76,6 +76,8 @@ actor SourceSession {
     var machine: SourceMachine
     /// The epoch of the run lease that the source knows to hold; 0 without one.
     var epoch: UInt64
+    /// The token of the RUN that was sent last.
+    var lastRun: RunToken?
     /// The epoch from which the migration began.
     let firstEpoch: UInt64
     var states: StateLog
@@ -246,6 +248,13 @@ actor SourceSession {
         while isNeeded { await withCheckedContinuation { waitingForEvent.append($0) } }
         // What was put into the control connection leaves first.
         await hangUps.joined()
+    }
+
+    /// Takes the workload back if no RUN is out, so that an agent that ends has a workload of its own to stop.
+    func cancelBeforeRun() async {
+        guard machine.isTakeBackPossible else { return }
+        // A workload that cannot resume stays stopped here.
+        try? await cancel()
     }
 
     /// How long the destination is looked for, without being asked, when the link has broken.

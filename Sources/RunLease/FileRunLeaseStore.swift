@@ -13,13 +13,18 @@ public struct FileRunLeaseStore: RunLeaseStore {
     /// No workload is called so, since it begins with a dot.
     private static let nameFile = ".store-id"
 
-    /// Uses a directory that exists, and makes it a store if it is none yet.
-    public init(directory path: String) throws(RunLeaseError) {
+    /// Uses a directory that exists.
+    ///
+    /// - Parameter creates: whether a directory that is no store yet becomes one.
+    public init(directory path: String, creates: Bool = true) throws(RunLeaseError) {
         self.path = path
         let root = try told { () throws(SystemError) in try Directory(path) }
         if let name = try FileRunLeaseStore.name(of: root) {
             self.name = name
             return
+        }
+        guard creates else {
+            throw RunLeaseError("\(path) is no run lease store: no agent was started with --lease \(path)/NAME")
         }
         let drawn = "\(FileRunLeaseStore.randomDigits())\n"
         let publication = try told { () throws(SystemError) in
@@ -49,8 +54,35 @@ public struct FileRunLeaseStore: RunLeaseStore {
         return try newest(in: folder)
     }
 
-    /// Tries to make a record the one of its epoch.
-    public func propose(_ record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseProposal {
+    /// The record of one epoch, whatever has followed; nil if there is none.
+    public func record(of epoch: UInt64, for workload: String) throws(RunLeaseError) -> LeaseRecord? {
+        try check(workload)
+        let root = try root()
+        guard let folder = try told({ () throws(SystemError) in try root.directory(workload) }) else { return nil }
+        return try record(of: epoch, in: folder)
+    }
+
+    /// Every epoch of a workload that has a file, in order, with its record; nil instead of a record that is damaged.
+    public func history(of workload: String) throws(RunLeaseError) -> [(epoch: UInt64, record: LeaseRecord?)] {
+        try check(workload)
+        let root = try root()
+        guard let folder = try told({ () throws(SystemError) in try root.directory(workload) }) else { return [] }
+        var history: [(epoch: UInt64, record: LeaseRecord?)] = []
+        for epoch in try epochs(in: folder).sorted() {
+            guard let bytes = try bytes(of: epoch, in: folder) else { continue }
+            history.append((epoch, FileRunLeaseStore.record(of: epoch, in: bytes)))
+        }
+        return history
+    }
+
+    /// Tries to make a record the one of its epoch, if the record before it is still the one that the proposer has seen.
+    ///
+    /// All steps use one open folder: in a folder that was removed and made again meanwhile nothing is created (ENOENT).
+    public func propose(
+        _ record: LeaseRecord,
+        following predecessor: LeaseRecord?,
+        for workload: String
+    ) throws(RunLeaseError) -> LeaseProposal {
         try check(workload)
         let root = try root()
         let folder = try told { () throws(SystemError) in
@@ -62,7 +94,14 @@ public struct FileRunLeaseStore: RunLeaseStore {
         }
         guard let folder else { throw gap(before: record, workload, newest: nil) }
         let newest = try newest(in: folder)
-        guard record.epoch - 1 <= newest?.epoch ?? 0 else { throw gap(before: record, workload, newest: newest) }
+        let before = record.epoch - 1
+        guard before == predecessor?.epoch ?? 0 else { throw gap(before: record, workload, newest: newest) }
+        if let predecessor {
+            guard let newest, let found = try self.record(of: before, in: folder) else {
+                throw gap(before: record, workload, newest: newest)
+            }
+            guard found == predecessor else { return .lost(newest: newest) }
+        }
         if let newest, record.epoch <= newest.epoch {
             guard try self.record(of: record.epoch, in: folder) == record else { return .lost(newest: newest) }
             return try won(in: folder)
@@ -106,28 +145,38 @@ public struct FileRunLeaseStore: RunLeaseStore {
     }
 
     private func newest(in folder: borrowing Directory) throws(RunLeaseError) -> LeaseRecord? {
-        let names: [String]
-        do throws(SystemError) { names = try folder.names() } catch { throw RunLeaseError("\(error)") }
-        let epochs = names.compactMap { name in UInt64(name).flatMap { "\($0)" == name ? $0 : nil } }
-        guard let last = epochs.max() else { return nil }
+        guard let last = try epochs(in: folder).max() else { return nil }
         guard let record = try record(of: last, in: folder) else {
             throw RunLeaseError("\(folder.path)/\(last) was there and is gone; records must not be removed")
         }
         return record
     }
 
+    /// The epochs that have a file, in no order.
+    private func epochs(in folder: borrowing Directory) throws(RunLeaseError) -> [UInt64] {
+        let names: [String]
+        do throws(SystemError) { names = try folder.names() } catch { throw RunLeaseError("\(error)") }
+        return names.compactMap { name in UInt64(name).flatMap { "\($0)" == name && $0 > 0 ? $0 : nil } }
+    }
+
     private func record(of epoch: UInt64, in folder: borrowing Directory) throws(RunLeaseError) -> LeaseRecord? {
-        let bytes: [UInt8]?
-        do throws(SystemError) {
-            bytes = try folder.read("\(epoch)", atMost: LeaseRecord.maximumByteCount + 1)
-        } catch {
-            throw RunLeaseError("\(error)")
-        }
-        guard let bytes else { return nil }
-        guard let record = LeaseRecord(text: bytes), record.epoch == epoch else {
+        guard let bytes = try bytes(of: epoch, in: folder) else { return nil }
+        guard let record = FileRunLeaseStore.record(of: epoch, in: bytes) else {
             throw RunLeaseError("the run lease record \(folder.path)/\(epoch) is damaged")
         }
         return record
+    }
+
+    private func bytes(of epoch: UInt64, in folder: borrowing Directory) throws(RunLeaseError) -> [UInt8]? {
+        do throws(SystemError) {
+            return try folder.read("\(epoch)", atMost: LeaseRecord.maximumByteCount + 1)
+        } catch {
+            throw RunLeaseError("\(error)")
+        }
+    }
+
+    private static func record(of epoch: UInt64, in bytes: [UInt8]) -> LeaseRecord? {
+        LeaseRecord(text: bytes).flatMap { $0.epoch == epoch ? $0 : nil }
     }
 
     /// Opens the directory, and sees that it is still this store and not, say, the empty place where it was mounted.

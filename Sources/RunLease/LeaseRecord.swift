@@ -2,7 +2,7 @@
 public struct LeaseRecord: Hashable, Sendable {
     /// Counts the changes: the first record has 1, and each has one more than the record that it replaces.
     public let epoch: UInt64
-    /// The instance id of the process that holds the lease, as 32 hexadecimal digits.
+    /// The instance id of the process that holds the lease, or held it, as 32 hexadecimal digits.
     public let owner: String
     /// The token of the RUN that it was taken for; 0 if for none.
     public let token: UInt64
@@ -21,6 +21,53 @@ public struct LeaseRecord: Hashable, Sendable {
         self.owner = owner
         self.token = token
         self.started = started
+    }
+
+    /// What a record says of the workload.
+    public enum Standing: Hashable, Sendable {
+        /// The owner runs the workload, or has committed to start it: `started yes`.
+        case holding
+        /// A destination that executed nothing gave the lease back to the owner, who still holds it: `started no` with
+        /// the token of the RUN.
+        case givenBack
+        /// Nobody runs the workload, and any next owner may follow: `started no` with token 0.
+        case released
+    }
+
+    /// What the record says of the workload.
+    public var standing: Standing {
+        if started { return .holding }
+        return token == 0 ? .released : .givenBack
+    }
+
+    /// The record that replaces this one.
+    ///
+    /// The only arithmetic on epochs is here: an epoch comes from a file or a peer, and may be the last one.
+    ///
+    /// - Throws: ``RunLeaseError`` where no epoch follows this one.
+    public func next(owner: String, token: UInt64 = 0, started: Bool) throws(RunLeaseError) -> LeaseRecord {
+        let (next, overflows) = epoch.addingReportingOverflow(1)
+        guard !overflows else {
+            throw RunLeaseError("epoch \(epoch) of a run lease is the last one: no record can follow it")
+        }
+        return LeaseRecord(epoch: next, owner: owner, token: token, started: started)
+    }
+
+    /// The record that says of this record's owner that it runs nothing any more, and follows this one.
+    public func release() throws(RunLeaseError) -> LeaseRecord {
+        try next(owner: owner, started: false)
+    }
+}
+
+extension LeaseRecord {
+    /// What the record says, for people: owner, epoch, and whether the workload runs.
+    public var sentence: String {
+        switch standing {
+        case .holding: "\(owner) runs the workload, or has committed to start it, since epoch \(epoch)"
+        case .givenBack:
+            "\(owner) has held the lease again since epoch \(epoch), as a destination gave it back and executed nothing"
+        case .released: "\(owner) released the lease in epoch \(epoch): nobody runs the workload"
+        }
     }
 }
 

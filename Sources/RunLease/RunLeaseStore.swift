@@ -11,18 +11,28 @@ public protocol RunLeaseStore: Sendable {
     /// The record of a workload's last epoch; nil if it has none yet.
     func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord?
 
-    /// Tries to make a record the one of its epoch, which must follow the newest.
+    /// The record of one epoch, whatever has followed; nil if there is none.
+    func record(of epoch: UInt64, for workload: String) throws(RunLeaseError) -> LeaseRecord?
+
+    /// Tries to make a record the one of its epoch, if the record before it is still the one that the proposer has seen.
     ///
-    /// Of all the records that are ever proposed for an epoch, one wins, for good. To propose it again, after an answer
-    /// that got lost, wins again, also when later epochs have followed.
-    func propose(_ record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseProposal
+    /// A compare and an exclusive creation in one step: of all the records that are ever proposed for an epoch, one wins,
+    /// for good. Proposing it again, after an answer that got lost, wins again, also when later epochs have followed.
+    ///
+    /// - Parameter predecessor: the record of the epoch before; nil for epoch 1.
+    /// - Returns: `lost` also where another record than `predecessor` has the epoch before.
+    func propose(
+        _ record: LeaseRecord,
+        following predecessor: LeaseRecord?,
+        for workload: String
+    ) throws(RunLeaseError) -> LeaseProposal
 }
 
 /// What became of a record that was proposed.
 public enum LeaseProposal: Hashable, Sendable {
     /// It is the record of its epoch, durably.
     case won
-    /// Another one is.
+    /// It is not: another record has its epoch, or the epoch before.
     case lost(newest: LeaseRecord)
 }
 

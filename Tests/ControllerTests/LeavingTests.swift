@@ -61,8 +61,16 @@ struct LeavingTests {
 
         func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord? { try files.newest(workload) }
 
-        func propose(_ record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseProposal {
-            let proposal = try files.propose(record, for: workload)
+        func record(of epoch: UInt64, for workload: String) throws(RunLeaseError) -> LeaseRecord? {
+            try files.record(of: epoch, for: workload)
+        }
+
+        func propose(
+            _ record: LeaseRecord,
+            following predecessor: LeaseRecord?,
+            for workload: String
+        ) throws(RunLeaseError) -> LeaseProposal {
+            let proposal = try files.propose(record, following: predecessor, for: workload)
             if record.epoch == 2 { gate.pass() }
             return proposal
         }

@@ -77,6 +77,93 @@ struct FileRunLeaseStoreTests {
         #expect(try site.names(in: "vm") == ["1"])
     }
 
+    @Test func `a record follows only the one that its proposer has seen`() throws {
+        let store = try site.store()
+        #expect(try store.propose(.of(1), following: nil, for: "vm") == .won)
+        let others = [
+            LeaseRecord.of(2), LeaseRecord(epoch: 1, owner: LeaseRecord.of(1).owner, token: 1, started: false),
+        ]
+        for other in others {
+            #expect(try store.propose(.of(3, epoch: 2), following: other, for: "vm") == .lost(newest: .of(1)))
+        }
+        #expect(throws: RunLeaseError("epoch 2 of 'vm' in \(site.path) follows no other: the last is 1")) {
+            try store.propose(.of(3, epoch: 2), following: nil, for: "vm")
+        }
+        #expect(throws: RunLeaseError("epoch 1 of 'vm' in \(site.path) follows no other: the last is 1")) {
+            try store.propose(.of(1), following: .of(1), for: "vm")
+        }
+        #expect(try site.names(in: "vm") == ["1"])
+        #expect(try store.propose(.of(3, epoch: 2), following: .of(1), for: "vm") == .won)
+        // Also a record that is there is only had again by who has seen the one before.
+        #expect(try store.propose(.of(3, epoch: 2), following: .of(2), for: "vm") == .lost(newest: .of(3, epoch: 2)))
+    }
+
+    #if DEBUG
+    @Test func `whenever the folder is removed and made again, nothing is written into the new one`() throws {
+        let (store, path) = (try site.store(), site.path)
+        #expect(try store.propose(.of(1), for: "counted") == .won)
+        let count = try Calls.of { _ = try store.propose(.of(2, epoch: 2), following: .of(1), for: "counted") }.count
+        for place in 0..<count {
+            let workload = "vm-\(place)"
+            #expect(try store.propose(.of(1), for: workload) == .won)
+            let proposal = try? Calls.at(place) { _ in
+                try? FileManager.default.removeItem(atPath: "\(path)/\(workload)")
+                _ = try? store.propose(.of(3), following: nil, for: workload)
+                return nil
+            } _: {
+                try store.propose(.of(2, epoch: 2), following: .of(1), for: workload)
+            }
+            // Only a record that was there before its folder went may have won.
+            if proposal == .won { #expect(place >= count - 2) }
+            #expect(try store.newest(workload) == .of(3))
+            #expect(try site.names(in: workload) == ["1"])
+        }
+    }
+    #endif
+
+    @Test func `each epoch's record can be read, whatever has followed`() throws {
+        let store = try site.store()
+        #expect(try store.record(of: 1, for: "vm") == nil)
+        for epoch in 1...3 as ClosedRange<UInt64> { #expect(try store.propose(.of(1, epoch: epoch)) == .won) }
+        for epoch in 1...3 as ClosedRange<UInt64> {
+            #expect(try store.record(of: epoch, for: "vm") == .of(1, epoch: epoch))
+        }
+        for epoch in [0, 4, .max] as [UInt64] { #expect(try store.record(of: epoch, for: "vm") == nil) }
+    }
+
+    @Test func `the last of all epochs is read, and nothing follows it`() throws {
+        let store = try site.store()
+        let record = LeaseRecord(epoch: .max, owner: LeaseRecord.of(1).owner, started: false)
+        #expect(try store.propose(.of(1)) == .won)
+        try site.write(
+            "pageferry run lease 1\nepoch \(UInt64.max)\nowner \(record.owner)\ntoken 0\nstarted no\n",
+            to: "vm/\(UInt64.max)"
+        )
+        #expect(try store.newest() == record)
+        #expect(try store.propose(.of(2, epoch: 2)) == .lost(newest: record))
+        #expect(throws: RunLeaseError.self) { try record.next(owner: record.owner, started: true) }
+        #expect(throws: RunLeaseError.self) { try record.release() }
+    }
+
+    @Test func `the history of a lease has all that is there, also what is damaged`() throws {
+        let store = try site.store()
+        #expect(try store.history(of: "vm").isEmpty)
+        for epoch in 1...3 as ClosedRange<UInt64> { #expect(try store.propose(.of(1, epoch: epoch)) == .won) }
+        try FileManager.default.removeItem(atPath: "\(site.path)/vm/2")
+        for name in ["5", "\(UInt64.max)", "0", "x"] { try site.write("", to: "vm/\(name)") }
+        let history = try store.history(of: "vm")
+        #expect(history.map(\.epoch) == [1, 3, 5, .max])
+        #expect(history.map(\.record) == [.of(1), .of(1, epoch: 3), nil, nil])
+    }
+
+    @Test func `a directory that is no store is not made one by who only looks`() throws {
+        let reason = "\(site.path) is no run lease store: no agent was started with --lease \(site.path)/NAME"
+        #expect(throws: RunLeaseError(reason)) { try FileRunLeaseStore(directory: site.path, creates: false) }
+        #expect(try site.names() == [])
+        let name = try site.store().name
+        #expect(try FileRunLeaseStore(directory: site.path, creates: false).name == name)
+    }
+
     @Test func `an epoch whose record was removed is never given again`() throws {
         let store = try site.store()
         for epoch in 1...3 as ClosedRange<UInt64> { #expect(try store.propose(.of(1, epoch: epoch)) == .won) }

@@ -22,6 +22,18 @@ import Testing
         }
     }
 
+    @Test func `a record says whether its owner runs, has the lease back, or has released it`() throws {
+        let owner = "00112233445566778899aabbccddeeff"
+        func standing(_ token: UInt64, _ started: Bool) -> LeaseRecord.Standing {
+            LeaseRecord(epoch: 7, owner: owner, token: token, started: started).standing
+        }
+        #expect(standing(0, true) == .holding && standing(42, true) == .holding)
+        #expect(standing(42, false) == .givenBack)
+        #expect(standing(0, false) == .released)
+        let released = try LeaseRecord(epoch: 7, owner: owner, token: 42, started: true).release()
+        #expect(released == LeaseRecord(epoch: 8, owner: owner, started: false))
+    }
+
     @Test func `a record that is cut anywhere, or goes on, is none`() {
         let bytes = Array(LeaseRecordTests.text.utf8)
         for count in 0..<bytes.count { #expect(LeaseRecord(text: Array(bytes[..<count])) == nil) }

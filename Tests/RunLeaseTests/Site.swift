@@ -32,6 +32,12 @@ extension LeaseRecord {
 }
 
 extension FileRunLeaseStore {
-    func propose(_ record: LeaseRecord) throws(RunLeaseError) -> LeaseProposal { try propose(record, for: "vm") }
+    /// Proposes a record after whatever is there.
+    func propose(_ record: LeaseRecord, for workload: String = "vm") throws(RunLeaseError) -> LeaseProposal {
+        let before = record.epoch - 1
+        let predecessor = before == 0 ? nil : try self.record(of: before, for: workload)
+        return try propose(record, following: predecessor, for: workload)
+    }
+
     func newest() throws(RunLeaseError) -> LeaseRecord? { try newest("vm") }
 }
