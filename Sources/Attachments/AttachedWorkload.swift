@@ -97,6 +97,8 @@ final class AttachedWorkload: Workload {
         throw AttachmentError("\(process.name) runs by itself; stop it there")
     }
 
+    let endsWithAgent = false
+
     var activity: WorkloadActivity {
         var activity = WorkloadActivity()
         activity.isRunning = isRunning.load(ordering: .acquiring)

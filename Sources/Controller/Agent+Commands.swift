@@ -173,6 +173,7 @@ extension Agent {
     }
 
     private func cont() async throws {
+        guard !hasEnded else { throw CommandRefused(reason: "this agent ends") }
         // Until it has started here, the session alone says whether and when it does.
         if let incoming, await !incoming.snapshot().hasStarted { return try await incoming.cont() }
         // A source that could not resume tries again.

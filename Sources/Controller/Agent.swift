@@ -67,6 +67,8 @@ public actor Agent: QMPHandler {
     var outgoing: SourceSession?
     var incoming: DestinationSession?
     var isQuitting = false
+    /// Whether the workload was stopped for good: nothing starts here any more.
+    var hasEnded = false
     /// The command that is just starting, stopping or checking the workload.
     var underWay: String?
     /// Commands that wait for that one to end.
@@ -112,10 +114,16 @@ public actor Agent: QMPHandler {
         // The control sockets may be there already: what is asked for meanwhile waits, or is refused.
         try await exclusively("the start") {
             do {
-                try await onThread("start") { [lease] in
-                    _ = try lease?.begin()
+                try await onThread("start") { [lease, logger] in
+                    // The locks come first: a start that they refuse has written no record.
                     try workload.devices.acquire()
-                    try WorkloadStart.inPlace(workload)
+                    do {
+                        _ = try lease?.begin()
+                        try Agent.run(workload, lease, logger)
+                    } catch {
+                        workload.devices.release()
+                        throw error
+                    }
                 }
             } catch {
                 // Without its lease and locks nobody is to start it.
@@ -123,6 +131,21 @@ public actor Agent: QMPHandler {
                 regions = []
                 throw error
             }
+        }
+    }
+
+    /// Runs a workload whose lease was taken; if that fails, no record claims that it runs.
+    private static func run(_ workload: any Workload, _ lease: WorkloadLease?, _ logger: Logger) throws {
+        do {
+            try WorkloadStart.inPlace(workload)
+        } catch {
+            do {
+                // A microVM that was there before its agent runs on.
+                if !workload.activity.isRunning { try lease?.release(forGood: false) }
+            } catch {
+                logger.error("\(error)")
+            }
+            throw error
         }
     }
 
@@ -198,6 +221,7 @@ public actor Agent: QMPHandler {
 
     /// Whether the workload in this process is this process's to start and stop now, or why not.
     func ownership() async -> Result<any Workload, CommandRefused> {
+        guard !hasEnded else { return .failure(CommandRefused(reason: "this agent ends")) }
         if let incoming {
             let snapshot = await incoming.snapshot()
             guard snapshot.hasStarted, let workload = await incoming.workload else {

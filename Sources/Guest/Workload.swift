@@ -35,6 +35,9 @@ public protocol Workload: AnyObject, Sendable {
     /// with the reason: the process that it lives in is gone. A workload of this process never tells.
     func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void)
 
+    /// Whether the workload cannot outlive this process.
+    var endsWithAgent: Bool { get }
+
     /// What it has done so far in this process.
     var activity: WorkloadActivity { get }
 
@@ -62,6 +65,9 @@ extension Workload {
 
     /// Nothing depends on it.
     public func settle(_ arrival: Arrival) {}
+
+    /// As a workload of this process does.
+    public var endsWithAgent: Bool { true }
 
     /// Nothing to tell of a workload that lives as long as this process.
     public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {}

@@ -128,6 +128,9 @@ public final class MicroVM: Workload {
         }
     }
 
+    /// Its process is Firecracker's.
+    public let endsWithAgent = false
+
     /// Without operations, which nobody counts.
     public var activity: WorkloadActivity { current.activity.withLock(\.self) }
 

@@ -117,6 +117,7 @@ struct AgentOptions: ParsableArguments {
             }
         }
         let outcome = await agent.outcome()
+        await agent.end()
         withExtendedLifetime(signals) {}
         await server.shutdown()
         if case .failed(let reason) = outcome { throw Failure(reason) }
