@@ -9,9 +9,9 @@ struct Pageferry: AsyncParsableCommand {
         abstract: "Move a running workload to another host before its memory.",
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
-            RecoverCommand.self, ContCommand.self, StatusCommand.self, ServeCommand.self, AttachCommand.self,
-            AttachWorkerCommand.self, MicroVMKeeperCommand.self, WorkingSetCommand.self, BenchCommand.self,
-            ProbeCommand.self,
+            RecoverCommand.self, ContCommand.self, StatusCommand.self, LeaseCommand.self, ServeCommand.self,
+            AttachCommand.self, AttachWorkerCommand.self, MicroVMKeeperCommand.self, WorkingSetCommand.self,
+            BenchCommand.self, ProbeCommand.self,
         ]
     )
 

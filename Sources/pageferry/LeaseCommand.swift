@@ -1,0 +1,74 @@
+import ArgumentParser
+import RunLease
+
+/// Shows a run lease, and takes it over for whoever comes after an agent that is gone.
+struct LeaseCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "lease",
+        abstract: "Show who may run a workload by its run lease, or release it for an agent that is gone.",
+        discussion: """
+            Agents that end orderly release their lease. Of one that was killed, or whose host is lost, the lease stays: \
+            no other start is allowed until you say that this agent is gone for good. Say so only when it is: if that \
+            agent still runs the workload, two run after the next start. Examples:
+
+              pageferry lease /srv/leases/vm-7
+              pageferry lease /srv/leases/vm-7 --take 5f0c93d2
+            """
+    )
+
+    @Argument(
+        help: ArgumentHelp("The folder of the leases and the workload's name, as in --lease.", valueName: "dir/name"),
+        transform: readLease
+    )
+    var lease: LeaseOption
+
+    @Option(
+        help: ArgumentHelp(
+            "Release the lease on behalf of this owner, which is gone for good: its instance id as the records show it, "
+                + "or the first 8 digits or more.",
+            valueName: "owner"
+        )
+    )
+    var take: String?
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func validate() throws {
+        if case .none = lease { throw ValidationError("write DIR/NAME: the folder and the name that --lease has") }
+        guard let take else { return }
+        guard (8...32).contains(take.utf8.count), take.utf8.allSatisfy({ "0123456789abcdef".utf8.contains($0) }) else {
+            throw ValidationError("--take: an owner is 32 digits of 0-9 and a-f, or the first 8 or more of them")
+        }
+    }
+
+    func run() throws {
+        guard case .files(let directory, let workload) = lease else { return }
+        let store = try FileRunLeaseStore(directory: directory, creates: false)
+        if let take { try release(store, workload, ownedBy: take) }
+        let table = LeaseTable(place: store.place(of: workload), try store.history(of: workload))
+        print(try json ? table.json() : table.text)
+        guard table.isReadable else { throw Failure(table.summary) }
+    }
+
+    /// Writes the record after the newest: every RUN that is still out finds its epoch taken.
+    private func release(_ store: FileRunLeaseStore, _ workload: String, ownedBy owner: String) throws {
+        let place = store.place(of: workload)
+        guard let newest = try store.newest(workload) else {
+            throw Failure("\(place) has no record: nobody has it, and any agent may start the workload")
+        }
+        guard newest.standing != .released else {
+            return LineLog.print("pageferry lease: \(place) needs no taking over: \(newest.sentence)")
+        }
+        let owners = Set(try store.history(of: workload).compactMap { $0.record?.owner }.filter { $0.hasPrefix(owner) })
+        guard newest.owner.hasPrefix(owner), owners.count == 1 else {
+            let why = newest.owner.hasPrefix(owner) ? "\(owner) stands for several agents" : "it is not \(owner)'s"
+            throw Failure("cannot take \(place) over: \(why); \(newest.sentence)")
+        }
+        guard case .lost(let other) = try store.propose(try newest.release(), following: newest, for: workload) else {
+            return
+        }
+        guard other.standing != .released else { return }
+        throw Failure("cannot take \(place) over: a newer record came first; \(other.sentence)")
+    }
+}
