@@ -91,19 +91,7 @@ struct AgentOptions: ParsableArguments {
     func run(_ agent: Agent, logger: Logger, _ begin: () async throws -> String) async throws {
         let server = QMPServer(handler: agent, logger: logger)
         agent.setEventSink { name, data in server.broadcast(event: name, data: data) }
-        do {
-            for address in qmp {
-                let bound = try await server.listen(on: address)
-                if !bound.isLocal {
-                    logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
-                }
-            }
-            try LineLog.ready(try await begin())
-        } catch {
-            await server.shutdown()
-            throw error
-        }
-        InputEnd.shared.tell(agent)
+        // From before the lease is taken on, so that no signal finds it taken and ends the process at once.
         let isEnding = Atomic<Bool>(false)
         let signals = EndSignals {
             if isEnding.exchange(true, ordering: .relaxed) { Foundation.exit(1) }
@@ -116,6 +104,22 @@ struct AgentOptions: ParsableArguments {
                 await agent.quitWhenUnneeded()
             }
         }
+        do {
+            for address in qmp {
+                let bound = try await server.listen(on: address)
+                if !bound.isLocal {
+                    logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
+                }
+            }
+            try LineLog.ready(try await begin())
+        } catch {
+            // The workload may have started before that.
+            await agent.end()
+            withExtendedLifetime(signals) {}
+            await server.shutdown()
+            throw error
+        }
+        InputEnd.shared.tell(agent)
         let outcome = await agent.outcome()
         await agent.end()
         withExtendedLifetime(signals) {}

@@ -19,6 +19,8 @@ final class TestWorkload: Workload {
     private let end = Mutex<(@Sendable (String) -> Void)?>(nil)
     /// Whether a run executes nothing and says why.
     let failsToRun = Atomic<Bool>(false)
+    /// Whether the workload can run on without its agent, as one in another process does.
+    let livesOn = Atomic<Bool>(false)
     /// Whether a run waits at its gate before it begins.
     let holdsRun = Atomic<Bool>(false)
     let runGate: Gate
@@ -100,6 +102,7 @@ final class TestWorkload: Workload {
         end.withLock(\.self)?(reason)
     }
 
+    var endsWithAgent: Bool { !livesOn.load(ordering: .acquiring) }
     var activity: WorkloadActivity { state.withLock(\.self) }
     var stalls: [LatencyRecorder] { [] }
     var blockedNanoseconds: UInt64? { nil }

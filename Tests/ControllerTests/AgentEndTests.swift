@@ -1,0 +1,163 @@
+import Guest
+import LinuxSystem
+import LogLines
+import OwnThread
+import PageProtocol
+import QMP
+import RunLease
+import Synchronization
+import Testing
+
+@testable import Controller
+
+/// What an agent's start and end leave in the run lease of its workload.
+@Suite(.ownThread, .timeLimit(.minutes(1)))
+struct AgentEndTests {
+    private let journal = Journal()
+    private let log = LogLines()
+    private let store: HeldStore
+    private let workload: TestWorkload
+
+    init() throws {
+        store = try HeldStore()
+        workload = try TestWorkload.filled(journal: journal, pageCounts: [4])
+    }
+
+    private func host() -> Host {
+        var configuration = Agent.Configuration()
+        configuration.lease = (store, "test")
+        return Host(workload: workload, configuration: configuration, log: log)
+    }
+
+    private var standings: [LeaseRecord.Standing?] {
+        get throws { try store.files.history(of: "test").map { $0.record?.standing } }
+    }
+
+    @Test func `a start takes the locks before the lease`() async throws {
+        let host = host()
+        workload.disk.behave { $0.acquire = .waits }
+        async let start: Void = host.agent.startWorkload()
+        #expect(try await soon { workload.disk.gate.hasVisitor })
+        #expect(try standings == [])
+        workload.disk.gate.open()
+        try await start
+        #expect(try standings == [.holding])
+        await host.agent.end()
+        #expect(!workload.activity.isRunning)
+    }
+
+    @Test func `a start that a lock refuses leaves no record`() async throws {
+        workload.clock.behave { $0.acquire = .fails }
+        let host = host()
+        await #expect(throws: (any Error).self) { try await host.agent.startWorkload() }
+        #expect(try standings == [])
+        #expect(journal.index(of: "source release disk") != nil)
+    }
+
+    @Test func `a start that the lease refuses releases the locks`() async throws {
+        try store.files.append(String(repeating: "b", count: 32), to: "test")
+        let host = host()
+        await #expect(throws: (any Error).self) { try await host.agent.startWorkload() }
+        #expect(journal.index(of: "source release disk") != nil)
+        #expect(journal.running == [])
+        #expect(try standings == [.holding])
+    }
+
+    @Test func `a start that fails after the lease was taken releases it`() async throws {
+        workload.failsToRun.store(true, ordering: .releasing)
+        let host = host()
+        await #expect(throws: (any Error).self) { try await host.agent.startWorkload() }
+        #expect(try standings == [.holding, .released])
+        #expect(journal.index(of: "source release disk") != nil)
+    }
+
+    @Test func `an agent that ends has stopped its workload before it releases the lease`() async throws {
+        let host = host()
+        try await host.agent.startWorkload()
+        store.hold([.propose])
+        let end = Task { await host.agent.end() }
+        #expect(try await soon { store.gate.hasVisitor })
+        #expect(!workload.activity.isRunning)
+        // Nothing starts it any more, whether or not the store has answered.
+        async let refusal = host.refusal("cont")
+        store.gate.open()
+        await end.value
+        #expect(await refusal == "this agent ends")
+        #expect(try standings == [.holding, .released])
+        #expect(journal.running == [])
+    }
+
+    @Test func `a workload that has ended by itself releases its lease when its agent ends`() async throws {
+        let host = host()
+        workload.livesOn.store(true, ordering: .releasing)
+        try await host.agent.startWorkload()
+        try workload.end("its processor burned")
+        try await host.wait(forLine: "the workload has ended: its processor burned")
+        #expect(try standings == [.holding])
+        await host.agent.end()
+        #expect(try standings == [.holding, .released])
+    }
+
+    @Test func `a workload that can outlive its agent keeps its lease, and runs on`() async throws {
+        let host = host()
+        workload.livesOn.store(true, ordering: .releasing)
+        try await host.agent.startWorkload()
+        await host.agent.end()
+        #expect(workload.activity.isRunning)
+        #expect(try standings == [.holding])
+        let instance = await host.agent.instance.description
+        try await host.wait(
+            forLine: "is not released: test can run on without this agent; once nobody runs the workload: "
+                + "pageferry lease leases/test --take \(instance)"
+        )
+        try workload.stop()
+    }
+
+    @Test func `a store that hangs delays an agent's end for a bounded time`() async throws {
+        let host = host()
+        try await host.agent.startWorkload()
+        store.hold([.newest])
+        let begin = ContinuousClock.now
+        await host.agent.end()
+        #expect(ContinuousClock.now - begin < .seconds(25))
+        #expect(!workload.activity.isRunning)
+        try await host.wait(forLine: "is not released: the run lease at leases/test has not answered for 10 s; ")
+        store.gate.open()
+    }
+
+    @Test func `an agent whose workload has moved away leaves the lease alone`() async throws {
+        let ferrying = try await Ferrying(lease: store)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "completed")
+        try await ferrying.destination.wait(for: "completed")
+        await ferrying.source.agent.end()
+        #expect(try standings == [.holding, .holding])
+        await ferrying.destination.agent.end()
+        #expect(try standings == [.holding, .holding, .released])
+        #expect(ferrying.journal.running == [])
+    }
+
+    @Test func `a source that ends before RUN takes its workload back, stops it, and releases the lease`() async throws
+    {
+        let ferrying = try await Ferrying(lease: store) { $0.disk.behave { $0.load = .waits } }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-device")
+        await ferrying.source.agent.end()
+        #expect(try standings == [.holding, .released])
+        #expect(ferrying.journal.running == [])
+    }
+
+    @Test func `a source that ends with RUN out leaves the lease to the destination`() async throws {
+        let ferrying = try await Ferrying(startsStopped: true, lease: store)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        await ferrying.source.agent.end()
+        #expect(try standings == [.holding])
+        try await ferrying.destination.command("cont")
+        #expect(ferrying.journal.running == ["destination"])
+        #expect(try standings == [.holding, .holding])
+    }
+}
