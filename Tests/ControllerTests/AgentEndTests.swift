@@ -149,6 +149,74 @@ struct AgentEndTests {
         #expect(ferrying.journal.running == [])
     }
 
+    /// A store whose only record is of the last epoch there is, and names whoever has begun.
+    private final class LastEpochStore: RunLeaseStore {
+        private let record = Mutex<LeaseRecord?>(nil)
+        let name = "last"
+        func place(of workload: String) -> String { "last/\(workload)" }
+
+        func newest(_ workload: String) throws(RunLeaseError) -> LeaseRecord? { record.withLock(\.self) }
+
+        func record(of epoch: UInt64, for workload: String) throws(RunLeaseError) -> LeaseRecord? {
+            record.withLock { $0?.epoch == epoch ? $0 : nil }
+        }
+
+        func propose(
+            _ record: LeaseRecord,
+            following predecessor: LeaseRecord?,
+            for workload: String
+        ) throws(RunLeaseError) -> LeaseProposal {
+            self.record.withLock { $0 = LeaseRecord(epoch: .max, owner: record.owner, started: true) }
+            return .won
+        }
+    }
+
+    @Test func `no side minds the last of all epochs, in HELLO, in RUN or in a record`() async throws {
+        let ferrying = try await Ferrying(lease: LastEpochStore())
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "failed")
+        try await ferrying.source.wait(untilRunning: true)
+        let failure = try await ferrying.source.failure
+        #expect(failure?.contains("epoch 18446744073709551615 of a run lease is the last one") == true)
+        #expect(ferrying.journal.running == ["source"])
+        // The link breaks with RUN out: the source asks the lease.
+        let other = try await Ferrying(startsStopped: true, lease: LastEpochStore())
+        defer { other.end() }
+        try await other.migrate()
+        try await other.source.wait(for: "postcopy-active")
+        other.relay.end()
+        try await other.source.wait(for: "postcopy-paused")
+        #expect(try await soon { try await other.source.failure?.contains("is the last one") == true })
+        #expect(other.journal.running == [])
+    }
+
+    @Test func `a workload that waits for a page which never comes delays its agent's end for a bounded time`()
+        async throws
+    {
+        let ferrying = try await Ferrying(recovering: .seconds(600), lease: store, pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(untilRunning: true)
+        ferrying.relay.end()
+        try await ferrying.destination.wait(for: "postcopy-paused")
+        // Several of its pages came by demand, and the next one does not.
+        var seen: UInt64?
+        let workload = try #require(ferrying.landing.workload)
+        #expect(
+            try await soon {
+                defer { seen = workload.activity.operations }
+                guard seen == workload.activity.operations else { return false }
+                try await Task.sleep(for: .milliseconds(50))
+                return seen == workload.activity.operations
+            }
+        )
+        await ferrying.destination.agent.end()
+        try await ferrying.destination.wait(forLine: "is not released: the workload has not stopped within 5")
+        #expect(try standings == [.holding, .holding])
+    }
+
     @Test func `a source that ends with RUN out leaves the lease to the destination`() async throws {
         let ferrying = try await Ferrying(startsStopped: true, lease: store)
         defer { ferrying.end() }
