@@ -95,6 +95,13 @@ extension SourceSession {
         perform(machine.resynced())
     }
 
+    /// Takes the workload back if no RUN is out, so that an agent that ends has a workload of its own to stop.
+    func cancelBeforeRun() async {
+        guard machine.isTakeBackPossible else { return }
+        // A workload that cannot resume stays stopped here.
+        try? await cancel()
+    }
+
     func seizeLease(_ grant: RunGrant) {
         guard let lease = settings.lease else { return }
         start("lease") { [events] in

@@ -250,13 +250,6 @@ actor SourceSession {
         await hangUps.joined()
     }
 
-    /// Takes the workload back if no RUN is out, so that an agent that ends has a workload of its own to stop.
-    func cancelBeforeRun() async {
-        guard machine.isTakeBackPossible else { return }
-        // A workload that cannot resume stays stopped here.
-        try? await cancel()
-    }
-
     /// How long the destination is looked for, without being asked, when the link has broken.
     var searchTime: Duration {
         isHurrying ? min(settings.recoveryTime, SourceSession.leaveTime) : settings.recoveryTime

@@ -292,7 +292,7 @@ struct WorkloadLeaseTests {
 
     @Test func `a release ends a regain that waits for its store`() throws {
         let store = FailingStore()
-        let lease = WorkloadLease(store: store, workload: "w", instance: a, patience: 0.2)
+        let lease = WorkloadLease(store: store, workload: "w", instance: a, patience: 4)
         let waiting = try OnThread {
             lease.regain(token: 7, promisedBy: b) { _ in store.told.store(true, ordering: .relaxed) }
         }
@@ -346,7 +346,7 @@ struct WorkloadLeaseTests {
         #expect(lease(a, in: store).seize(after: .max - 1, token: 7) != .taken(epoch: .max))
         try lease(a, in: store).release(forGood: true)
         try store.write(last.replacing("no\n", with: "yes\n"), as: "\(UInt64.max)", for: "w")
-        #expect(refusal { try lease(a, in: store, patience: 0.2).release(forGood: true) }?.contains(reason) == true)
+        #expect(refusal { try lease(a, in: store, patience: 4).release(forGood: true) }?.contains(reason) == true)
     }
 
     @Test func `a commit takes no epoch after which it could not be given back`() throws {
