@@ -45,8 +45,8 @@ public enum DestinationAction: Hashable, Sendable {
     /// Write this side as the owner, started, into the lease's record after the grant's epoch; then report
     /// `leaseCommitted`, or `leaseRefused` if that provably was not and never will be written.
     case commitLease(RunGrant)
-    /// The commit point is passed: start the workload, then report `started`, or `startFailed` if it provably executed
-    /// nothing.
+    /// The commit point is passed: start the workload, then report `started`; `startEnded` if it has ended by itself since
+    /// and may have executed; or `startFailed` if it provably executed nothing.
     case start(RunGrant)
     /// Undo what `acquire` has done, wholly or in part, then report `undone`. Repeat it until it is done: the promise
     /// to the source waits for it.

@@ -80,6 +80,7 @@ extension DestinationMachine {
         switch current {
         case .loaded, .refused:
             lostReason = nil
+            if let prohibition { return refuse(grant, reason: prohibition) }
             if startsStopped && !contWaits {
                 current = .granted(grant)
                 return []

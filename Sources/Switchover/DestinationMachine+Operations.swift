@@ -38,8 +38,9 @@ extension DestinationMachine {
     /// Without a lease, the commit point is passed here.
     public mutating func acquired() -> [DestinationAction] {
         guard case .acquiring(let grant) = current else { return [] }
-        if isCancelAsked {
-            current = .undoing(grant, reason: SwitchoverFailure.cancelled.description, isCommitted: false)
+        if isCancelAsked || prohibition != nil {
+            let reason = isCancelAsked ? SwitchoverFailure.cancelled.description : prohibition ?? ""
+            current = .undoing(grant, reason: reason, isCommitted: false)
             return [.undo(grant)]
         }
         current = usesLease ? .committing(grant) : .starting(grant)
@@ -60,6 +61,11 @@ extension DestinationMachine {
         guard case .committing(let grant) = current else {
             // The source was promised meanwhile that nothing starts.
             return strayLease.map { [.returnLease($0)] } ?? []
+        }
+        if let prohibition {
+            // The record was written meanwhile. Nothing has executed, so that it is given back.
+            current = .undoing(grant, reason: prohibition, isCommitted: true)
+            return [.undo(grant)]
         }
         current = .starting(grant)
         return [.start(grant)]
@@ -82,6 +88,20 @@ extension DestinationMachine {
         isCancelAsked = false
         return (isLinked ? [.send(.running(grant.token))] : [])
             + answerCont(failure: nil)
+            + (isCompletionDue ? [.proceed] : [])
+    }
+
+    /// The workload was started and has ended by itself before its start was over.
+    ///
+    /// It may have executed, so that the start counts: the source never gets the workload back, and `cont` fails.
+    public mutating func startEnded(reason: String) -> [DestinationAction] {
+        guard case .starting(let grant) = current else { return [] }
+        current = .running(grant)
+        isCancelAsked = false
+        let end = "the workload was started and has ended: \(reason)"
+        endReason = end
+        return (isLinked ? [.send(.running(grant.token))] : [])
+            + answerCont(failure: end)
             + (isCompletionDue ? [.proceed] : [])
     }
 
@@ -116,7 +136,7 @@ extension DestinationMachine {
         return refuse(grant, reason: reason)
     }
 
-    private mutating func refuse(_ grant: RunGrant, reason: String) -> [DestinationAction] {
+    mutating func refuse(_ grant: RunGrant, reason: String) -> [DestinationAction] {
         refusals[grant.token] = reason
         current = .refused(grant.token, reason: reason, requested: false)
         // A source that has just rejoined hears of it now, before it repeats RUN.

@@ -58,6 +58,10 @@ public struct DestinationMachine: Hashable, Sendable {
     var strayLease: RunGrant?
     /// Why the link broke that PONG went over.
     var lostReason: SwitchoverFailure?
+    /// Why no start may begin here any more.
+    var prohibition: String?
+    /// Why the workload has ended in the midst of its start.
+    var endReason: String?
     var completeCame = false
     var allResident = false
     /// Each promise that was given, with its reason: the last word on that token.
@@ -97,9 +101,14 @@ public struct DestinationMachine: Hashable, Sendable {
         }
     }
 
+    /// Whether the lease's record may still come to name this side although the source was promised that nothing starts:
+    /// until the store has answered, and the record is given back, this machine's driver stays.
+    public var owesLease: Bool { strayLease != nil }
+
     /// Whether the process may end without taking something with it that the source or the workload needs.
     public var mayLeave: Bool {
-        switch current {
+        if owesLease { return false }
+        return switch current {
         case .none, .awaiting, .preparing, .active, .listening, .loading, .failed: true
         case .completed(_, let saidBye), .resigned(_, let saidBye): saidBye
         case .loaded, .granted, .acquiring, .committing, .starting, .undoing, .returning, .refused, .running: false
@@ -123,7 +132,26 @@ public struct DestinationMachine: Hashable, Sendable {
     }
 
     /// Whether the source may wait for a promise that nothing starts here.
-    public var owesPromise: Bool { !isCommitted && !mayLeave }
+    public var owesPromise: Bool {
+        switch current {
+        case .loaded, .granted, .acquiring, .committing, .undoing, .returning, .refused, .resigned(_, saidBye: false):
+            true
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .starting, .running, .completed, .resigned,
+            .failed:
+            false
+        }
+    }
+
+    /// Whether a source that comes again is told something that it may need: for that, what is known of this migration is
+    /// kept until the source has said BYE, whatever the process does next.
+    public var isRemembered: Bool {
+        switch current {
+        case .completed(_, saidBye: false), .resigned(_, saidBye: false): true
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .committing,
+            .starting, .undoing, .returning, .refused, .running, .completed, .resigned, .failed:
+            false
+        }
+    }
 
     /// Whether a start is being prepared, or undone, here: that ends by itself, and what it comes to is told.
     public var isPreparingStart: Bool {
@@ -178,6 +206,7 @@ public struct DestinationMachine: Hashable, Sendable {
             current = .acquiring(grant)
             return .acquire(grant)
         case .refused(let token, let reason, let requested):
+            if let prohibition { return .failed(reason: "cannot start the workload: \(prohibition)") }
             guard isLinked else {
                 return .failed(reason: "cannot start the workload: \(reason); the link to ask the source again is gone")
             }
@@ -186,12 +215,22 @@ public struct DestinationMachine: Hashable, Sendable {
             // A source that has just rejoined hears of the refusal first.
             return requested || isRejoining ? .waits : .requestStart
         case .running, .completed:
-            return .succeeded
+            return endReason.map { .failed(reason: $0) } ?? .succeeded
         case .resigned(let failure, _):
             return .failed(reason: "\(failure); the source has taken the workload back")
         case .failed(let failure):
             return .failed(reason: failure.description)
         }
+    }
+
+    /// Nothing may start here from now on: the process ends, or what has come cannot run.
+    ///
+    /// A start that is past its commit point is not held up. One before is undone, and the source is promised that it
+    /// never happens.
+    public mutating func prohibitStart(reason: String) -> [DestinationAction] {
+        prohibition = prohibition ?? reason
+        guard case .granted(let grant) = current else { return [] }
+        return refuse(grant, reason: reason)
     }
 
     /// Goes on after ``DestinationAction/proceed``.

@@ -23,14 +23,17 @@ public enum SourceMessage: Hashable, Sendable {
 /// What the driver of a ``SourceMachine`` has to do, in the order given.
 ///
 /// `stop`, `save`, `releaseLocks`, `seizeLease`, `resume` and `resync` take their time: their end is reported by an
-/// event, and any other event may come before it. At most one of them is under way at a time. `regainLease` may be under
-/// way beside any of them.
+/// event, and any other event may come before it. At most one of them is under way at a time; a `resync` whose link has
+/// broken counts no more. `regainLease` may be under way beside any of them.
+///
+/// Every event of a link (`linkUp`, `linkLost`, a message, `resynced`, `allPagesSent`) counts only while the machine's
+/// `link` is that link's number.
 public enum SourceAction: Hashable, Sendable {
-    /// Make the control link, then report `linkUp` or `linkLost`.
-    case connect
-    /// Make a control link again, trying for some time, then report `linkUp`, or `redialGivenUp`: the destination waits
-    /// for a word.
-    case redial
+    /// Make the control link with this number, then report `linkUp` or `linkLost`.
+    case connect(LinkNumber)
+    /// Make the control link with this number, trying for some time, then report `linkUp`, or `redialGivenUp`: the
+    /// destination waits for a word.
+    case redial(LinkNumber)
     /// Put a message on the control link. A link that is already broken swallows it.
     case send(SourceMessage)
     /// Call `proceed()` next; the state between is one to be seen.
@@ -44,9 +47,11 @@ public enum SourceAction: Hashable, Sendable {
     /// Write the source as the owner into the lease's record after the grant's epoch, then report `leaseTaken`, also if
     /// the newest record names the source already, `leaseRefused` if it names the destination, or `leaseUnreachable`.
     case seizeLease(RunGrant)
-    /// Make the lease's record name the source, which holds a promise. Repeat it until that is done, then report
-    /// `leaseRegained`.
-    case regainLease
+    /// Make the lease's record name the source, which holds the promise that this token never starts: write over a
+    /// record of the promising destination for that token, and over no other. Repeat it until it is done, then report
+    /// `leaseRegained`; or `leaseSuperseded` if the newest record is one that the promise does not speak of. At most one
+    /// is under way.
+    case regainLease(RunToken)
     /// Take the disk locks that are not held and let the workload go on, then report `resumed` or `resumeFailed`.
     case resume
     /// Learn what the destination has of the pages and make lanes, then report `resynced`.
@@ -55,6 +60,8 @@ public enum SourceAction: Hashable, Sendable {
     case cancelSucceeded
     /// Answer every `cancel` that waits: it failed for this reason.
     case cancelFailed(reason: String)
+    /// Answer every `cancel` that waits: what becomes of it is not known yet, for this reason.
+    case cancelUnknown(reason: String)
     /// The migration is over, or the link is of no use: close it, the reason is for the peer and the log.
     case closeLink(reason: String)
     /// The peer broke the protocol: close the link at once, the reason is for the peer and the log.
@@ -63,8 +70,8 @@ public enum SourceAction: Hashable, Sendable {
 
 /// The answer to `migrate`.
 public enum MigrateAnswer: Hashable, Sendable {
-    /// Make the control link, then report `linkUp` or `linkLost`.
-    case connect
+    /// Make the control link with this number, then report `linkUp` or `linkLost`.
+    case connect(LinkNumber)
     /// The command fails with this reason.
     case refuse(reason: String)
 }
@@ -83,7 +90,8 @@ public enum StartPostcopyAnswer: Hashable, Sendable {
 public enum CancelAnswer: Hashable, Sendable {
     /// The workload is here.
     case succeeded
-    /// Do this; `cancelSucceeded` or `cancelFailed` is among it, or follows.
+    /// Do this; `cancelSucceeded` or `cancelFailed` is among it, or follows. Call `cancelOverdue()` if neither has come
+    /// for long.
     case waits([SourceAction])
     /// The command fails with this reason.
     case refuse(reason: String)
@@ -91,8 +99,8 @@ public enum CancelAnswer: Hashable, Sendable {
 
 /// The answer to `migrate` with `resume`.
 public enum RecoverAnswer: Hashable, Sendable {
-    /// Make the control link, then report `linkUp` or `linkLost`.
-    case connect
+    /// Make the control link with this number, then report `linkUp` or `linkLost`.
+    case connect(LinkNumber)
     /// The command fails with this reason.
     case refuse(reason: String)
 }

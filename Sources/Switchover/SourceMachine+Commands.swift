@@ -6,8 +6,7 @@ extension SourceMachine {
             return .refuse(reason: "a migration was begun before, it is \(state.rawValue)")
         }
         current = .setup(startAsked: false)
-        isLinked = true
-        return .connect
+        return .connect(newLink())
     }
 
     /// `migrate-start-postcopy`: begin the switchover, or remember it until READY.
@@ -41,7 +40,7 @@ extension SourceMachine {
             return .succeeded
         case .setup, .active:
             current = .ended(.cancelled)
-            isLinked = false
+            link = nil
             cancelWaits = true
             return .waits([.closeLink(reason: SwitchoverFailure.cancelled.description)] + answerCancel(nil))
         case .stopping(let failure):
@@ -87,14 +86,35 @@ extension SourceMachine {
         return .waits([])
     }
 
+    /// A `cancel` has waited too long: whoever asked is told what is known. The wish stays.
+    public mutating func cancelOverdue() -> [SourceAction] {
+        guard cancelWaits else { return [] }
+        let answer: String
+        switch current {
+        case .cancelling, .redialing(_, .unknown, _), .recovering(_, .unknown, _), .seizing:
+            answer =
+                "the destination has not answered yet, whether the workload runs there is unknown; it is taken back "
+                + "here as soon as the destination says that it never starts. Look at the destination (pageferry "
+                + "status): end what holds its start up, or end that agent, then run cancel again"
+        case .takingBack:
+            answer = "the workload is being resumed here, which has not ended yet; look again with pageferry status"
+        case .stopping, .saving, .releasing:
+            answer = "the workload is being stopped here, which has not ended yet; it is taken back then"
+        case .none, .setup, .active, .awaitingPong, .granted, .refused, .renewing, .running, .paused, .redialing,
+            .recovering, .held, .ended, .abandoned, .completed:
+            answer = "the migration is \(state.rawValue); look again with pageferry status"
+        }
+        cancelWaits = false
+        return [.cancelUnknown(reason: answer)]
+    }
+
     /// `migrate` with `resume`: make a new link for a paused migration.
     public mutating func recover() -> RecoverAnswer {
         guard case .paused(let grant, let standing, let failure) = current else {
             return .refuse(reason: "no migration is paused here, it is \(state.rawValue)")
         }
         current = .redialing(grant, standing, failure)
-        isLinked = true
-        return .connect
+        return .connect(newLink())
     }
 
     /// The operator's word that the destination is gone for good, and whether the workload has executed there.
@@ -120,6 +140,7 @@ extension SourceMachine {
         guard case .held(let failure, _) = current else {
             return .refuse(reason: "no resume has failed here, the migration is \(state.rawValue)")
         }
+        if let supersession { return .refuse(reason: supersession) }
         current = .takingBack(failure, seenAs: state)
         return .resume
     }

@@ -154,12 +154,12 @@ extension SourceMachine {
         switch current {
         case .cancelling(let grant) where grant.token == token && instance == peer,
             .recovering(let grant, .unknown, _) where grant.token == token && instance == peer:
-            isLinked = false
+            link = nil
             return takeBack(.cancelled, owesWord: false) + [.send(.bye)]
         case .takingBack, .held, .ended:
             guard token == owedWord, instance == peer else { return [] }
             owedWord = nil
-            isLinked = false
+            link = nil
             return [.send(.bye)]
         case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering:
@@ -179,7 +179,7 @@ extension SourceMachine {
             precondition(grant.token != token, "a RUN after START_FAILED needs a fresh token")
             if usesLease {
                 current = .renewing(token, reason: reason)
-                return [.regainLease]
+                return regainLease(by: token)
             }
             current = .granted(grant)
             return [.send(.run(grant))]
@@ -197,7 +197,7 @@ extension SourceMachine {
         switch current {
         case .running where completeSent:
             current = .completed
-            isLinked = false
+            link = nil
             return [.send(.bye)]
         case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering:

@@ -25,7 +25,7 @@ extension SourceMachine {
     /// Before RUN the workload is taken back as soon as the operation under way ends. After RUN it stays stopped until
     /// the lease, a promise or the operator says more.
     mutating func lose(_ failure: SwitchoverFailure) -> [SourceAction] {
-        isLinked = false
+        link = nil
         switch current {
         case .setup, .active: current = .ended(failure)
         case .stopping(let earlier): current = .stopping(earlier ?? failure)
@@ -81,8 +81,8 @@ extension SourceMachine {
         owedWord = owesWord ? token : nil
         current = .takingBack(failure, seenAs: state)
         // A promise beats the record: the workload resumes at once, and the record is mended meanwhile.
-        let mayBeMoved = usesLease && token != nil && token != RunToken.none
-        let actions: [SourceAction] = [.resume] + (mayBeMoved ? [.regainLease] : [])
+        var actions = [SourceAction.resume]
+        if usesLease, let token, token != RunToken.none { actions += regainLease(by: token) }
         guard let owedWord else { return actions }
         guard isLinked else { return actions + redialIfOwed() }
         return actions + (isCancelSent ? [] : [.send(.cancel(owedWord))])
@@ -90,15 +90,23 @@ extension SourceMachine {
 
     private mutating func redialIfOwed() -> [SourceAction] {
         guard owedWord != nil else { return [] }
-        isLinked = true
-        return [.redial]
+        return [.redial(newLink())]
+    }
+
+    /// Makes the lease's record name the source again, by the promise that the RUN with this token never starts.
+    ///
+    /// One such operation is under way at a time: a second one, late, could write over what the lease became meanwhile.
+    mutating func regainLease(by token: RunToken) -> [SourceAction] {
+        guard regaining == nil else { return [] }
+        regaining = token
+        return [.regainLease(token)]
     }
 
     /// Redialing to tell the destination that the workload was taken back was given up.
     public mutating func redialGivenUp() {
         switch current {
         case .takingBack, .held, .ended:
-            isLinked = false
+            link = nil
             owedWord = nil
         case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering, .abandoned, .completed:
@@ -177,9 +185,22 @@ extension SourceMachine {
     ///
     /// `grant` carries the record's epoch, and a token that was never used before.
     public mutating func leaseRegained(fresh grant: RunGrant) -> [SourceAction] {
+        regaining = nil
         guard case .renewing = current else { return [] }
         current = .granted(grant)
         return [.send(.run(grant))]
+    }
+
+    /// The lease's record names somebody whom the promise does not speak of, and stays.
+    ///
+    /// A workload that stands still here does not resume. One that runs, by the promise, is the operator's to look at.
+    public mutating func leaseSuperseded(reason: String) -> [SourceAction] {
+        regaining = nil
+        supersession = reason
+        guard case .renewing(let token, let refusal) = current else { return [] }
+        owedWord = token
+        current = .held(.startRefused(reason: refusal), reason: reason)
+        return answerCancel(failureReason) + (isLinked ? [.send(.cancel(token))] : redialIfOwed())
     }
 
     /// The workload runs here again.
@@ -204,7 +225,7 @@ extension SourceMachine {
 
     mutating func endLink(_ reason: String) -> [SourceAction] {
         guard isLinked else { return [] }
-        isLinked = false
+        link = nil
         return [.closeLink(reason: reason)]
     }
 

@@ -63,8 +63,11 @@ public struct SourceMachine: Hashable, Sendable {
     var current = State.none
     let refusalPolicy: StartRefusalPolicy
     let usesLease: Bool
-    /// From `migrate` or `recover` on, until the link breaks or is closed.
-    var isLinked = false
+    /// The link that stands or is being made: from `migrate` or `recover` on, until it breaks or is closed. Events of
+    /// any other link are not for this machine.
+    public internal(set) var link: LinkNumber?
+    /// The number of the attempt that was made last.
+    var lastLink = LinkNumber(0)
     /// The instance that sent READY; answers count from no other.
     var peer: InstanceID?
     /// Whether the destination tells if a start has worked.
@@ -75,6 +78,10 @@ public struct SourceMachine: Hashable, Sendable {
     var cancelWanted = false
     /// The destination may have sent PONG and waits for a word about this token: that the workload was taken back.
     var owedWord: RunToken?
+    /// The token whose promise is being used to make the lease's record name the source again.
+    var regaining: RunToken?
+    /// Why the record cannot be made to name the source: somebody whom no promise speaks of holds the lease.
+    var supersession: String?
     var pagesSent = false
     var completeSent = false
 
@@ -153,6 +160,20 @@ public struct SourceMachine: Hashable, Sendable {
 
     /// Whether the destination is still to be told that the workload was taken back.
     public var owesWord: Bool { owedWord != nil }
+
+    /// Whether the lease's record is still being made to name the source: until that has ended, nobody else may be
+    /// given the lease.
+    public var isRegainingLease: Bool { regaining != nil }
+
+    /// Whether the link stands or is being made.
+    var isLinked: Bool { link != nil }
+
+    /// Draws the number of a new link, which takes the place of the one before.
+    mutating func newLink() -> LinkNumber {
+        lastLink = lastLink.next
+        link = lastLink
+        return lastLink
+    }
 
     /// Whether nothing more is expected of the destination, nor owed to it.
     public var isOver: Bool {

@@ -3,12 +3,16 @@ import Switchover
 /// What can happen to a source: one event of its machine, or of the store that it has asked.
 enum SourceEvent: Hashable {
     case migrate, startPostcopy, cancel, recover, retryResume
+    case cancelOverdue
     case destinationIsGone(hasRun: Bool)
     case linkLost
     case allPagesSent
-    case storeDecides
+    /// The store carries out what an operation has asked of it.
+    case storeDecides(SourceOperation)
     case ended(SourceOperation, Outcome)
     case received(DestinationMessage)
+    /// The agent was told to end, and nothing holds it.
+    case ends
 }
 
 /// How an operation ended.
@@ -16,21 +20,41 @@ enum Outcome: Hashable {
     case success, failure
     /// Of the lease's store: nothing was written.
     case unreachable
+    /// Of the lease's store: no answer came in time, and what was asked may still be carried out.
+    case silent
+    /// Of a start: the workload was started, and has ended by itself.
+    case dead
 }
 
 /// What a source's driver does after an action, and reports when it has ended.
 enum SourceOperation: Hashable {
-    case connect, redial, proceed, stop, save, releaseLocks, resume, resync
+    case connect(LinkNumber), redial(LinkNumber), resync(LinkNumber)
+    case proceed, stop, save, releaseLocks, resume
     case seizeLease(RunGrant)
     /// The store has decided, the driver has not told the machine yet.
     case seizeDecided(Bool)
-    case regainLease
+    case regainLease(RunToken)
+    /// The driver has read the newest record, and is about to write over it.
+    case regainWrites(RunToken, over: Store.Record)
+    case regainDecided(Bool)
 
     /// A pause of the migration is about to end.
     var isDeciding: Bool {
         switch self {
         case .seizeLease, .seizeDecided, .resume: true
-        case .connect, .redial, .proceed, .stop, .save, .releaseLocks, .resync, .regainLease: false
+        case .connect, .redial, .proceed, .stop, .save, .releaseLocks, .resync, .regainLease, .regainWrites,
+            .regainDecided:
+            false
+        }
+    }
+
+    /// The link that it belongs to; nil if to none.
+    var link: LinkNumber? {
+        switch self {
+        case .connect(let link), .redial(let link), .resync(let link): link
+        case .proceed, .stop, .save, .releaseLocks, .resume, .seizeLease, .seizeDecided, .regainLease, .regainWrites,
+            .regainDecided:
+            nil
         }
     }
 }
@@ -42,9 +66,15 @@ enum DestinationEvent: Hashable {
     case allPagesResident
     case accepted
     case sourceGivenUp
-    case storeDecides
+    case storeDecides(DestinationOperation)
     case ended(DestinationOperation, Outcome)
     case received(SourceMessage)
+    /// The agent was told to end: nothing starts any more.
+    case leaves
+    /// It ends, as nothing holds it.
+    case ends
+    /// Another migration takes the place of one that is over.
+    case makesWay
 }
 
 /// What a destination's driver does after an action, and reports when it has ended.
@@ -54,13 +84,28 @@ enum DestinationOperation: Hashable {
     /// The store has decided, the driver has not told the machine yet.
     case commitDecided(Bool)
     case returnLease(RunGrant)
+    case returnDecided
 
     var isOfLease: Bool {
         switch self {
-        case .commitLease, .commitDecided, .returnLease: true
+        case .commitLease, .commitDecided, .returnLease, .returnDecided: true
         case .proceed, .prepareMemory, .loadDevices, .acquire, .start, .undo: false
         }
     }
+}
+
+/// What can happen beside the migration that is walked: another one begins, or a workload of that name elsewhere.
+enum ThirdEvent: Hashable {
+    /// A workload that was taken back, or has come, is moved on to a third host: it is stopped, and RUN is sent.
+    case moves(from: Side)
+    /// The third host wins the lease, if there is one, and runs the workload.
+    case commits
+    /// The third host promises that nothing starts there: the workload runs on where it was.
+    case refuses
+    /// The operator knows that the lease's owner is gone, and does what the product says.
+    case takesOver
+    /// A workload of that name begins on the third host: the lease is released.
+    case begins
 }
 
 /// How the two sides answer events: the machines that ship, or a mutant around them.
@@ -74,6 +119,22 @@ struct Behaviour: Sendable {
 
     static let shipped = Behaviour(source: shippedSource, destination: shippedDestination)
 
+    /// A destination of an earlier release, without the capability START_RESULT, and a source that knows it.
+    static let older = Behaviour(
+        source: { machine, event, fresh in
+            guard case .received(.ready) = event else { return shippedSource(&machine, event, fresh) }
+            return machine.ready(from: instance, tellsStart: false)
+        },
+        destination: { machine, event in
+            shippedDestination(&machine, event).filter { action in
+                switch action {
+                case .send(.running), .send(.startFailed), .send(.startRequest), .send(.cancelled): false
+                default: true
+                }
+            }
+        }
+    )
+
     static let instance = InstanceID(high: 1, low: 2)
     static let ping: UInt64 = 7
 }
@@ -81,7 +142,8 @@ struct Behaviour: Sendable {
 private func shippedSource(_ machine: inout SourceMachine, _ event: SourceEvent, _ fresh: RunGrant) -> [SourceAction] {
     switch event {
     case .migrate:
-        return machine.migrate() == .connect ? [.connect] : []
+        if case .connect(let link) = machine.migrate() { return [.connect(link)] }
+        return []
     case .startPostcopy:
         return machine.startPostcopy() == .stop ? [.stop] : []
     case .cancel:
@@ -91,14 +153,16 @@ private func shippedSource(_ machine: inout SourceMachine, _ event: SourceEvent,
         case .refuse(let reason): return [.cancelFailed(reason: reason)]
         }
     case .recover:
-        return machine.recover() == .connect ? [.connect] : []
+        if case .connect(let link) = machine.recover() { return [.connect(link)] }
+        return []
+    case .cancelOverdue: return machine.cancelOverdue()
     case .destinationIsGone(let hasRun):
         return machine.destinationIsGone(hasRun: hasRun) == .takeBack ? [.resume] : []
     case .retryResume:
         return machine.retryResume() == .resume ? [.resume] : []
     case .linkLost: return machine.linkLost(reason: "lost")
     case .allPagesSent: return machine.allPagesSent()
-    case .storeDecides: return []
+    case .storeDecides, .ends: return []
     case .ended(let operation, let outcome): return ended(&machine, operation, outcome, fresh)
     case .received(.ready): return machine.ready(from: Behaviour.instance)
     case .received(.refused(let reason)): return machine.refused(reason: reason)
@@ -139,7 +203,9 @@ private func ended(
     case (.seizeLease, _): return machine.leaseUnreachable(reason: "no store")
     case (.seizeDecided, .success): return machine.leaseTaken()
     case (.seizeDecided, _): return machine.leaseRefused()
-    case (.regainLease, _): return machine.leaseRegained(fresh: fresh)
+    case (.regainDecided(true), _): return machine.leaseRegained(fresh: fresh)
+    case (.regainDecided(false), _): return machine.leaseSuperseded(reason: "another's")
+    case (.regainLease, _), (.regainWrites, _): return []
     }
 }
 
@@ -161,7 +227,8 @@ private func shippedDestination(_ machine: inout DestinationMachine, _ event: De
         case .refuse(let reason, let actions): return actions + [.send(.refused(reason: reason))]
         }
     case .sourceGivenUp: return machine.sourceGivenUp()
-    case .storeDecides: return []
+    case .leaves: return machine.prohibitStart(reason: "the agent ends")
+    case .storeDecides, .ends, .makesWay: return []
     case .ended(let operation, let outcome): return ended(&machine, operation, outcome)
     case .received(.hello): return machine.hello()
     case .received(.rejoin): return [.violation("HELLO within a link")]
@@ -188,12 +255,13 @@ private func ended(
     case (.loadDevices, _): return machine.deviceLoadFailed(device: "clock", reason: "newer")
     case (.acquire, .success): return machine.acquired()
     case (.acquire, _): return machine.acquireFailed(reason: "locked")
-    case (.commitLease, _), (.commitDecided, .failure), (.commitDecided, .unreachable):
-        return machine.leaseRefused(reason: "not ours")
     case (.commitDecided, .success): return machine.leaseCommitted()
+    case (.commitLease, _), (.commitDecided, _): return machine.leaseRefused(reason: "not ours")
     case (.start, .success): return machine.started()
+    case (.start, .dead): return machine.startEnded(reason: "killed")
     case (.start, _): return machine.startFailed(reason: "no cpu")
     case (.undo, _): return machine.undone()
-    case (.returnLease, _): return machine.leaseReturned()
+    case (.returnDecided, _): return machine.leaseReturned()
+    case (.returnLease, _): return []
     }
 }

@@ -274,7 +274,7 @@ extension Step {
     fileprivate var isMessage: Bool {
         switch self {
         case .source(.received), .destination(.received): true
-        case .source, .destination, .sourceDies, .destinationDies: false
+        case .source, .destination, .sourceDies, .destinationDies, .third, .strayLands: false
         }
     }
 }

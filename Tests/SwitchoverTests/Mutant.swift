@@ -104,7 +104,7 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             breaks: .everyMessageIsExpected,
             source: { machine, event, fresh in
                 let actions = Behaviour.shipped.source(&machine, event, fresh)
-                guard event == .ended(.resync, .success) else { return actions }
+                guard case .ended(.resync, .success) = event else { return actions }
                 return actions.map { if case .send(.run) = $0 { .send(.run(fresh)) } else { $0 } }
             }
         ),
@@ -112,7 +112,9 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             "a source that does not tell that it took the workload back",
             breaks: .noDeadEnd,
             source: { machine, event, fresh in
-                Behaviour.shipped.source(&machine, event, fresh).filter { $0 != .redial }
+                Behaviour.shipped.source(&machine, event, fresh).filter { action in
+                    if case .redial = action { false } else { true }
+                }
             }
         ),
         Mutant(

@@ -38,7 +38,7 @@ struct SourceMachineTests {
     func happyPath() {
         var machine = SourceMachine()
         #expect(machine.state == .none)
-        #expect(machine.migrate() == .connect)
+        #expect(machine.migrate() == .connect(LinkNumber(1)))
         #expect(machine.state == .setup)
         #expect(machine.linkUp() == [.send(.hello)])
         #expect(machine.ready(from: peer) == [])
@@ -127,7 +127,7 @@ struct SourceMachineTests {
         #expect(machine.linkLost(reason: "reset") == [])
         #expect(machine.isTakeBackPossible)
         // The destination has sent PONG and waits: it is to be told.
-        #expect(machine.released(fresh: first) == [.resume, .redial])
+        #expect(machine.released(fresh: first) == [.resume, .redial(LinkNumber(2))])
         #expect(machine.resumed() == [])
         #expect(machine.state == .failed)
     }
@@ -137,7 +137,7 @@ struct SourceMachineTests {
         for (number, instance) in [(UInt64(8), peer), (9, stranger)] {
             var machine = SourceMachine.awaitingPong()
             let actions = machine.pong(number, from: instance)
-            #expect(actions.dropFirst() == [.resume, .redial])
+            #expect(actions.dropFirst() == [.resume, .redial(LinkNumber(2))])
             guard case .violation? = actions.first else { Issue.record("\(actions)"); continue }
             #expect(machine.resumed() == [])
             #expect(machine.state == .failed)
@@ -200,7 +200,7 @@ struct SourceMachineTests {
         #expect(machine.startRequested(fresh: second) == [.send(.run(second))])
         #expect(!machine.isTakeBackPossible)
         #expect(machine.running(second.token, from: peer) == [])
-        #expect(other.linkLost(reason: "reset") == [.resume, .redial])
+        #expect(other.linkLost(reason: "reset") == [.resume, .redial(LinkNumber(2))])
     }
 
     @Test("stays stopped if its locks are gone, says so, and can be told to try again")

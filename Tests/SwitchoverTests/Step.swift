@@ -6,19 +6,24 @@ enum Step: Hashable, CustomStringConvertible {
     case destination(DestinationEvent)
     case sourceDies
     case destinationDies
+    case third(ThirdEvent)
+    /// A record that nobody waits for any more reaches the store.
+    case strayLands(Store.Proposal)
 
     var description: String {
         switch self {
         case .source(.migrate): "source: migrate"
         case .source(.startPostcopy): "source: migrate-start-postcopy"
         case .source(.cancel): "source: migrate_cancel"
+        case .source(.cancelOverdue): "source: migrate_cancel has waited too long"
+        case .source(.ends): "source ends, as it was told to"
         case .source(.recover): "source: migrate, resume"
         case .source(.destinationIsGone(let hasRun)):
             "source: the operator says that the destination is gone and has \(hasRun ? "" : "not ")run"
         case .source(.retryResume): "source: resume is tried again"
         case .source(.linkLost): "source notices that the link is lost"
         case .source(.allPagesSent): "source has sent all pages"
-        case .source(.storeDecides): "the store decides on the source's record"
+        case .source(.storeDecides(let operation)): "the store answers the source: \(words(operation))"
         case .source(.ended(let operation, let outcome)): "source: \(operation), \(outcome)"
         case .source(.received(let message)): "source receives \(words(message))"
         case .destination(.cont): "destination: cont"
@@ -26,9 +31,18 @@ enum Step: Hashable, CustomStringConvertible {
         case .destination(.allPagesResident): "destination has all pages"
         case .destination(.sourceGivenUp): "destination waits for the source no longer"
         case .destination(.accepted): "destination accepts a new link"
-        case .destination(.storeDecides): "the store decides on the destination's record"
+        case .destination(.storeDecides(let operation)): "the store answers the destination: \(words(operation))"
+        case .destination(.leaves): "destination is told to end"
+        case .destination(.ends): "destination ends, as it was told to"
+        case .destination(.makesWay): "destination takes another migration"
         case .destination(.ended(let operation, let outcome)): "destination: \(words(operation)), \(outcome)"
         case .destination(.received(let message)): "destination receives \(words(message))"
+        case .third(.moves(let side)): "the workload moves on from the \(side) to a third host"
+        case .third(.commits): "the third host starts the workload"
+        case .third(.refuses): "the third host does not start the workload"
+        case .third(.takesOver): "the operator takes the lease over, as its owner is gone"
+        case .third(.begins): "a workload of that name begins on the third host"
+        case .strayLands(let proposal): "a late record reaches the store: \(proposal)"
         case .sourceDies: "source dies"
         case .destinationDies: "destination dies"
         }

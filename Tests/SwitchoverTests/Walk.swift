@@ -1,6 +1,9 @@
 import Switchover
 
 /// Walks every world that can be reached, the nearest first.
+///
+/// Of a world that has been visited only a fingerprint of 64 bits stays, and how the world was reached. Among ten million
+/// worlds, two have the same fingerprint by chance in one of 300 000 walks.
 struct Walk {
     /// A world in which a property does not hold, and the shortest way to it.
     struct Finding: CustomStringConvertible {
@@ -12,13 +15,32 @@ struct Walk {
         }
     }
 
+    /// What is looked for on the way, beside properties that do not hold.
+    struct Questions {
+        /// Worlds to be seen at least once.
+        var sights: [(name: String, isSeen: (World) -> Bool)] = []
+        /// A way to a world like this is to be there from every world that ``isBound`` names.
+        var isGoal: ((World) -> Bool)?
+        var isBound: (World) -> Bool = { _ in true }
+        /// Worlds that are excused from ``isGoal``, for a reason that is known.
+        var isExcused: (World) -> Bool = { _ in false }
+    }
+
     let start: World
     let behaviour: Behaviour
-    private(set) var worlds: [World] = []
+    /// Worlds visited.
+    private(set) var count = 0
     private(set) var finding: Finding?
-    /// The world that each one was first reached from, and by which step.
-    private var origins: [(world: Int, step: Step)?] = []
-    private var successors: [[Int]] = []
+    /// The walk was given up, as there are more worlds than it may visit.
+    private(set) var isTooLarge = false
+    /// The sights that were not seen.
+    private(set) var unseen: [String] = []
+    /// A world from which no way leads to the goal, and which is not excused.
+    private(set) var stuck: [Int] = []
+    /// One from which no way leads to the goal, and which is.
+    private(set) var excused: [Int] = []
+    /// The world that each one was first reached from, and by which of its steps.
+    private var origins: [(world: Int32, step: Int32)] = []
 
     /// Walks from `start` until a property of `properties` does not hold, or to the end.
     ///
@@ -27,65 +49,112 @@ struct Walk {
         from start: World,
         by behaviour: Behaviour = .shipped,
         checking properties: [Property] = Property.allCases,
-        faults: Bool = true
+        faults: Bool = true,
+        atMost limit: Int = 6_000_000,
+        asking questions: Questions = Questions()
     ) {
         self.start = start
         self.behaviour = behaviour
-        var known: [World: Int] = [start: 0]
-        worlds = [start]
-        origins = [nil]
-        var next = 0
-        while next < worlds.count {
-            let world = worlds[next]
-            if let broken = properties.first(where: { !$0.holds(in: world, by: behaviour) }) {
-                finding = Finding(property: broken, trace: trace(to: next))
+        var known: [Int: Int32] = [start.hashValue: 0]
+        var layer = [start]
+        origins = [(-1, 0)]
+        var open = questions.sights
+        var (goals, bound, excuses): ([Int32], [Int32], Set<Int32>) = ([], [], [])
+        var successors: [Int32] = []
+        var ends: [Int] = []
+        while !layer.isEmpty {
+            var next: [World] = []
+            for world in layer {
+                let steps = world.steps()
+                let isQuiet = steps.allSatisfy(\.isFault)
+                if let broken = properties.first(where: { !$0.holds(in: world, isQuiet, by: behaviour) }) {
+                    finding = Finding(property: broken, trace: trace(to: count))
+                    return
+                }
+                open.removeAll { $0.isSeen(world) }
+                if let isGoal = questions.isGoal {
+                    if isGoal(world) {
+                        goals.append(Int32(count))
+                    } else if questions.isBound(world) {
+                        bound.append(Int32(count))
+                        if questions.isExcused(world) { excuses.insert(Int32(count)) }
+                    }
+                }
+                for (number, (step, isFault)) in steps.enumerated() where faults || !isFault {
+                    var successor = world
+                    _ = successor.take(step, by: behaviour)
+                    let fresh = Int32(origins.count)
+                    let index = { known in
+                        if known == nil { known = fresh }
+                        return known ?? fresh
+                    }(&known[successor.hashValue])
+                    if index == fresh {
+                        origins.append((Int32(count), Int32(number)))
+                        next.append(successor)
+                    }
+                    if questions.isGoal != nil { successors.append(index) }
+                }
+                ends.append(successors.count)
+                count += 1
+            }
+            layer = next
+            if origins.count > limit {
+                isTooLarge = true
                 return
             }
-            var reached: [Int] = []
-            for (step, isFault) in world.steps() where faults || !isFault {
-                var successor = world
-                _ = successor.take(step, by: behaviour)
-                let index = known[successor] ?? worlds.count
-                if index == worlds.count {
-                    known[successor] = index
-                    worlds.append(successor)
-                    origins.append((next, step))
-                }
-                reached.append(index)
-            }
-            successors.append(reached)
-            next += 1
         }
+        unseen = open.map(\.name)
+        let reaching = Walk.reaching(goals, successors, ends)
+        for index in bound where !reaching[Int(index)] {
+            if excuses.contains(index) { excused.append(Int(index)) } else { stuck.append(Int(index)) }
+        }
+    }
+
+    /// For each world, whether a way leads from it to one of `goals`.
+    private static func reaching(_ goals: [Int32], _ successors: [Int32], _ ends: [Int]) -> [Bool] {
+        // The edges backwards, as one array that is cut by how many each world has.
+        var begins = [Int32](repeating: 0, count: ends.count + 1)
+        for successor in successors { begins[Int(successor) + 1] += 1 }
+        for index in ends.indices { begins[index + 1] += begins[index] }
+        var free = begins
+        var predecessors = [Int32](repeating: 0, count: successors.count)
+        var begin = 0
+        for (world, end) in ends.enumerated() {
+            for successor in successors[begin..<end] {
+                predecessors[Int(free[Int(successor)])] = Int32(world)
+                free[Int(successor)] += 1
+            }
+            begin = end
+        }
+        var reaches = [Bool](repeating: false, count: ends.count)
+        var open = goals
+        for goal in goals { reaches[Int(goal)] = true }
+        while let world = open.popLast() {
+            for predecessor in predecessors[Int(begins[Int(world)])..<Int(begins[Int(world) + 1])]
+            where !reaches[Int(predecessor)] {
+                reaches[Int(predecessor)] = true
+                open.append(predecessor)
+            }
+        }
+        return reaches
     }
 
     /// The way from the start to a world, a line a step.
     func trace(to index: Int) -> [String] {
-        var steps: [Step] = []
+        var numbers: [Int] = []
         var current = index
-        while let origin = origins[current] {
-            steps.append(origin.step)
-            current = origin.world
+        while origins[current].world >= 0 {
+            numbers.append(Int(origins[current].step))
+            current = Int(origins[current].world)
         }
         var world = start
-        return steps.reversed().enumerated().map { number, step in
+        return numbers.reversed().enumerated().map { number, choice in
+            let step = world.steps()[choice].step
             let actions = world.take(step, by: behaviour).map(words)
-            let runs = "\(world.runsOnSource ? "S" : "-")\(world.runsOnDestination ? "D" : "-")"
+            let runs =
+                (world.runsOnSource ? "S" : "-") + (world.runsOnDestination ? "D" : "-") + (world.runsOnThird ? "T" : "-")
             return "\(number + 1). [runs \(runs)] \(step)"
                 + (actions.isEmpty ? "" : " → ") + actions.joined(separator: ", ")
         }
-    }
-
-    /// The worlds from which none that satisfies `goal` can be reached.
-    func worldsThatCannotReach(_ goal: (World) -> Bool) -> [Int] {
-        var predecessors: [[Int]] = Array(repeating: [], count: worlds.count)
-        for (world, reached) in successors.enumerated() {
-            for successor in reached { predecessors[successor].append(world) }
-        }
-        var open = worlds.indices.filter { goal(worlds[$0]) }
-        var good = Set(open)
-        while let world = open.popLast() {
-            for predecessor in predecessors[world] where good.insert(predecessor).inserted { open.append(predecessor) }
-        }
-        return worlds.indices.filter { !good.contains($0) }
     }
 }

@@ -1,7 +1,7 @@
 import Switchover
 import Testing
 
-@Suite("Every interleaving of the machines that ship")
+@Suite("Every interleaving of the machines that ship", .serialized)
 struct WalkTests {
     @Test(
         "keeps every property in every reachable world",
@@ -13,75 +13,124 @@ struct WalkTests {
             World.Setting(conts: 0, relinks: 2),
             World.Setting(usesLease: true),
             World.Setting(policy: .wait, usesLease: true, cancels: 0),
+            World.Setting(startsStopped: true, usesLease: true),
+            World.Setting(policy: .wait, usesLease: true, relinks: 0),
+            World.Setting(usesLease: true, conts: 0, thirds: 1),
+            World.Setting(startsStopped: true, usesLease: true, cancels: 0, thirds: 1),
+            World.Setting(conts: 0, thirds: 1),
+            World.Setting(conts: 0, hangs: true),
+            World.Setting(usesLease: true, conts: 0, hangs: true),
+            World.Setting(usesLease: true, conts: 0, silences: 1),
+            World.Setting(conts: 0, ends: 1),
+            World.Setting(usesLease: true, conts: 0, ends: 1),
+            World.Setting(conts: 1, diesStarting: true),
         ]
     )
     func everyWorld(setting: World.Setting) {
-        let walk = Walk(from: World(setting))
+        var questions = Walk.Questions()
+        questions.isGoal = { $0.runsWhereItShould }
+        questions.isBound = { $0.mayStillRun }
+        // What the walk is there to see is to be seen.
+        questions.sights = [
+            ("both complete", { $0.source.state == .completed && $0.destination.state == .completed }),
+            ("taken back by a promise", { $0.heardPromise && $0.runsOnSource }),
+            ("taken back before RUN", { $0.heardPong && $0.runsSent == 0 && $0.runsOnSource }),
+            ("a resume that fails", { $0.resumeFailed }),
+            ("the source dies after the start", { $0.newest == .destination && !$0.isSourceAlive && $0.runsOnDestination }),
+            ("the destination dies after the start", { $0.newest == .destination && !$0.isDestinationAlive }),
+        ]
+        func see(_ name: String, _ isSeen: @escaping (World) -> Bool) { questions.sights.append((name, isSeen)) }
+        if setting.relinks > 0 {
+            see("completed over the last link") { $0.relinksLeft == 0 && $0.source.state == .completed }
+        }
+        if setting.policy == .wait, setting.conts > 0 {
+            see("a second RUN that starts") { $0.runsSent == 2 && $0.runsOnDestination }
+        }
+        if setting.cancels > 0 { see("cancelled") { $0.source.state == .cancelled } }
+        if setting.usesLease { see("a third epoch") { $0.store.newest.map { $0.epoch > 2 } == true } }
+        if setting.thirds > 0 {
+            see("moved on by the source") { $0.runsOnThird && $0.source.state == .failed && $0.isSourceAlive }
+            see("moved on by the destination") { $0.runsOnThird && $0.destination.state == .completed }
+            if setting.usesLease { see("taken over") { $0.runsOnThird && !$0.isSourceAlive && $0.runsSent > 0 } }
+        }
+        if setting.ends > 0 { see("an agent that ends") { $0.endsLeft == 0 && !$0.isDestinationAlive } }
+        if setting.diesStarting { see("a start that dies") { $0.hasDied && $0.source.state == .failed } }
+        let walk = Walk(from: World(setting), asking: questions)
         if let finding = walk.finding {
             Issue.record("\(finding)")
             return
         }
-        print("walked \(walk.worlds.count) worlds: \(setting)")
-
-        // What the walk is there to see was seen.
-        #expect(walk.worlds.contains { $0.source.state == .completed && $0.destination.state == .completed })
-        #expect(walk.worlds.contains { $0.heardPromise && $0.runsOnSource })
-        #expect(walk.worlds.contains { $0.heardPong && $0.runsSent == 0 && $0.runsOnSource })
-        #expect(walk.worlds.contains { $0.resumeFailed })
-        #expect(walk.worlds.contains { $0.newestOnDestination && !$0.isSourceAlive && $0.runsOnDestination })
-        #expect(walk.worlds.contains { $0.newestOnDestination && !$0.isDestinationAlive })
-        #expect(walk.worlds.contains { $0.relinksLeft == 0 && $0.source.state == .completed })
-        #expect(
-            walk.worlds.contains { $0.runsSent == 2 && $0.runsOnDestination }
-                == (setting.policy == .wait && setting.conts > 0)
-        )
-        #expect(setting.cancels == 0 || walk.worlds.contains { $0.source.state == .cancelled })
-        #expect(walk.worlds.contains { $0.lease.epoch > 2 } == setting.usesLease)
-        expectWayOn(in: walk)
-    }
-
-    /// From every world in which a living side may still run the workload there is a way on which it does.
-    private func expectWayOn(in walk: Walk) {
-        let stuck = walk.worldsThatCannotReach { $0.runsWhereItShould }
-        for index in stuck where walk.worlds[index].mayStillRun {
+        print("walked \(walk.count) worlds: \(setting)")
+        #expect(!walk.isTooLarge)
+        #expect(walk.unseen == [])
+        // From every world in which a living side may still run the workload there is a way on which it does.
+        for index in walk.stuck.prefix(1) {
             Issue.record("nobody can run any more after:\n\(walk.trace(to: index).joined(separator: "\n"))")
-            return
         }
     }
 
     @Test("without a lease and an operator has one window: RUN is out, and the destination is never seen again")
     func window() throws {
-        let walk = Walk(from: World(World.Setting(conts: 0, cancels: 0, operatorSpeaks: false)))
-        try #require(walk.finding == nil)
-        let stuck = walk.worldsThatCannotReach { $0.runsWhereItShould }.filter { walk.worlds[$0].mayStillRun }
-        for index in stuck { #expect(walk.worlds[index].isWindow) }
-        let first = try #require(stuck.first)
+        var questions = Walk.Questions()
+        questions.isGoal = { $0.runsWhereItShould }
+        questions.isBound = { $0.mayStillRun }
+        questions.isExcused = { $0.isWindow }
+        let setting = World.Setting(conts: 0, cancels: 0, operatorSpeaks: false)
+        let walk = Walk(from: World(setting), asking: questions)
+        #expect(walk.finding == nil && walk.stuck.isEmpty)
+        let first = try #require(walk.excused.first)
         print("the window without a lease:\n\(walk.trace(to: first).joined(separator: "\n"))")
 
-        let leased = Walk(from: World(World.Setting(usesLease: true, conts: 0, cancels: 0, operatorSpeaks: false)))
-        #expect(!leased.worldsThatCannotReach { $0.runsWhereItShould }.contains { leased.worlds[$0].mayStillRun })
+        let leased = World.Setting(usesLease: true, conts: 0, cancels: 0, operatorSpeaks: false)
+        let other = Walk(from: World(leased), asking: questions)
+        #expect(other.stuck.isEmpty && other.excused.isEmpty)
     }
 
     @Test("can complete from every world in which nothing has failed", arguments: [false, true], [false, true])
     func completionStaysPossible(startsStopped: Bool, usesLease: Bool) throws {
         let setting = World.Setting(startsStopped: startsStopped, usesLease: usesLease, conts: 2, cancels: 0)
-        let walk = Walk(from: World(setting), faults: false)
-        try #require(walk.finding == nil)
-        let stuck = walk.worldsThatCannotReach {
-            $0.source.state == .completed && $0.destination.state == .completed && $0.destination.mayLeave
-        }
-        for index in stuck.prefix(1) {
+        let walk = Walk(from: World(setting), faults: false, asking: .completion)
+        #expect(walk.finding == nil)
+        for index in walk.stuck.prefix(1) {
             Issue.record("no completion after:\n\(walk.trace(to: index).joined(separator: "\n"))")
         }
+    }
+
+    @Test("moves to a destination of an earlier release, which cannot say whether a start has worked")
+    func olderDestination() {
+        let setting = World.Setting(conts: 0, cancels: 0, tellsStart: false)
+        let walk = Walk(from: World(setting), by: .older, faults: false, asking: .completion)
+        #expect(walk.finding == nil, "\(walk.finding.map { "\($0)" } ?? "")")
+        #expect(walk.stuck.isEmpty)
+        // Whatever breaks, the order of messages keeps what it keeps without promises.
+        let broken = Walk(
+            from: World(World.Setting(conts: 0, tellsStart: false)),
+            by: .older,
+            checking: [.neverBothRun, .newestStateRuns, .devicesBeforeRun, .locksAreFreeBeforeRun, .completedIsComplete]
+        )
+        #expect(broken.finding == nil, "\(broken.finding.map { "\($0)" } ?? "")")
+        print("walked \(walk.count) and \(broken.count) worlds with a destination of an earlier release")
+    }
+}
+
+extension Walk.Questions {
+    /// Whether both sides can complete, and the destination may leave.
+    static var completion: Walk.Questions {
+        var questions = Walk.Questions()
+        questions.isGoal = {
+            $0.source.state == .completed && $0.destination.state == .completed && $0.destination.mayLeave
+        }
+        return questions
     }
 }
 
 extension World {
     /// A side that lives has the newest state, and has not used up what this walk allows of links and tries.
     fileprivate var mayStillRun: Bool {
-        guard newestOnDestination ? isDestinationAlive : isSourceAlive else { return false }
+        guard newest != .third, !hasDied, isAlive(newest) else { return false }
+        if case .granted = third { return false }
         // The lease's record is the commit point, even if the one that wrote it died before it knew.
-        if lease.owner == .destination && !isDestinationAlive { return false }
+        if store.newest?.owner == .destination && !isDestinationAlive { return false }
         if resumeFailed && retriesLeft == 0 { return false }
         return !isDestinationAlive || relinksLeft > 0
     }

@@ -5,18 +5,27 @@ extension World {
     mutating func take(_ step: Step, by behaviour: Behaviour) -> [Any] {
         switch step {
         case .source(let event):
-            prepare(event)
+            guard prepare(event) else { return [] }
             let fresh = RunGrant(token: RunToken(UInt64(runsSent + 1)), epoch: sourceEpoch)
             let actions = behaviour.source(&source, event, fresh)
             actions.forEach { perform($0) }
             return actions
         case .destination(let event):
-            prepare(event)
+            if event == .accepted, hasDied { return refuseWhatHasDied() }
+            guard prepare(event) else { return [] }
             let actions = behaviour.destination(&destination, event)
             if event == .accepted { accept(actions) } else { actions.forEach { perform($0) } }
             return actions
+        case .third(let event):
+            take(event)
+            return []
+        case .strayLands(let proposal):
+            strays.remove(proposal)
+            _ = store.accepts(proposal, checksOwner: driver.checksOwner)
+            return []
         case .sourceDies:
             // A dead side keeps nothing; that many worlds become one.
+            strayWrites(of: sourceOperations)
             source = SourceMachine()
             sourceOperations = []
             toSource = []
@@ -28,6 +37,7 @@ extension World {
             cancelWaits = false
             return []
         case .destinationDies:
+            strayWrites(of: destinationOperations)
             destination = DestinationMachine()
             destinationOperations = []
             toDestination = []
@@ -44,34 +54,50 @@ extension World {
 
     // MARK: What an event does before its machine hears of it
 
-    private mutating func prepare(_ event: SourceEvent) {
+    /// - Returns: whether the machine hears of it.
+    private mutating func prepare(_ event: SourceEvent) -> Bool {
         switch event {
         case .migrate, .recover: break
         case .startPostcopy: mayStart = false
         case .cancel:
             cancelsLeft = max(0, cancelsLeft - 1)
             cancelWaits = true
+        case .cancelOverdue: break
         // It is said only when it is true.
         case .destinationIsGone(let hasRun): heardPromise = heardPromise || !hasRun
         case .retryResume: retriesLeft -= 1
         case .linkLost: loseSourceLink()
         case .allPagesSent: allPagesSent = true
-        case .storeDecides: decideForSource()
-        case .ended(let operation, let outcome): prepareEnd(of: operation, outcome)
+        case .storeDecides(let operation):
+            decide(operation)
+            return false
+        case .ended(let operation, let outcome): return prepareEnd(of: operation, outcome)
         case .received(let message):
             toSource.removeFirst()
             switch message {
             case .pong: heardPong = true
             case .running: heardRunning = true
             case .startFailed(let token, _), .cancelled(let token):
+                promised.insert(token.value)
                 heardPromise = heardPromise || token.value == UInt64(runsSent)
             case .ready, .refused, .welcome, .devicesFailed, .startRequest, .completeAck: break
             }
+        case .ends:
+            endsLeft -= 1
+            release(by: .source, if: runsOnSource)
+            _ = take(.sourceDies, by: .shipped)
+            return false
         }
+        return true
     }
 
-    private mutating func prepareEnd(of operation: SourceOperation, _ outcome: Outcome) {
+    private mutating func prepareEnd(of operation: SourceOperation, _ outcome: Outcome) -> Bool {
         sourceOperations.remove(operation)
+        if let link = operation.link, link != source.link {
+            // Late: of a link that nobody wants any more.
+            guard !driver.checksLinks else { return false }
+            misdeeds.insert(.linksAreTold)
+        }
         switch (operation, outcome) {
         case (.connect, .success), (.redial, .success):
             toSource = []
@@ -92,61 +118,90 @@ extension World {
             sourceHoldsLocks = true
             resumeFailed = false
         case (.resume, _): resumeFailed = true
+        case (.seizeLease(let grant), .silent):
+            silencesLeft -= 1
+            strays.insert(proposal(of: grant))
         case (.seizeDecided(true), _):
             heardPromise = true
-            sourceEpoch = lease.epoch
-        case (.regainLease, _):
-            if lease.owner != .source { lease = Lease(epoch: lease.epoch + 1, owner: .source) }
-            sourceEpoch = lease.epoch
+            if let newest = store.newest, newest.owner == .source { sourceEpoch = newest.epoch }
+        case (.regainDecided(true), _):
+            if let newest = store.newest, newest.owner == .source { sourceEpoch = newest.epoch }
         case (.resync, _): allPagesSent = false
         case (.connect, _), (.stop, _), (.releaseLocks, _), (.proceed, _), (.save, _),
-            (.seizeLease, _), (.seizeDecided(false), _):
+            (.seizeLease, _), (.seizeDecided(false), _), (.regainDecided(false), _), (.regainLease, _),
+            (.regainWrites, _):
             break
         }
+        return true
     }
 
-    private mutating func decideForSource() {
-        for case .seizeLease(let grant) in sourceOperations {
-            sourceOperations.remove(.seizeLease(grant))
-            if lease.epoch == grant.epoch { lease = Lease(epoch: grant.epoch + 1, owner: .source) }
-            sourceOperations.insert(.seizeDecided(lease.owner == .source))
-        }
-    }
-
-    private mutating func decideForDestination() {
-        for case .commitLease(let grant) in destinationOperations {
-            destinationOperations.remove(.commitLease(grant))
-            let isWon = lease.epoch == grant.epoch
-            if isWon { lease = Lease(epoch: grant.epoch + 1, owner: .destination) }
-            destinationOperations.insert(.commitDecided(isWon))
-        }
-    }
-
-    private mutating func prepare(_ event: DestinationEvent) {
+    private mutating func prepare(_ event: DestinationEvent) -> Bool {
         switch event {
         case .cont:
             contsLeft -= 1
             contWaits = true
         case .linkLost: loseDestinationLink()
         case .allPagesResident: allPagesResident = true
-        case .accepted, .sourceGivenUp: break
-        case .storeDecides: decideForDestination()
-        case .ended(let operation, let outcome):
-            destinationOperations.remove(operation)
-            switch (operation, outcome) {
-            case (.loadDevices, .success): devicesLoaded = true
-            case (.start, .failure), (.start, .unreachable):
-                runsOnDestination = false
-                newestOnDestination = false
-            case (.undo, _): destinationHoldsHooks = false
-            case (.returnLease(let grant), _):
-                if lease.epoch == grant.epoch + 1 { lease = Lease(epoch: grant.epoch + 2, owner: .source) }
-            case (.proceed, _), (.prepareMemory, _), (.loadDevices, _), (.acquire, _), (.start, .success),
-                (.commitLease, _), (.commitDecided, _):
-                break
-            }
+        case .accepted: break
+        case .sourceGivenUp: gaveSourceUp = true
+        case .storeDecides(let operation):
+            decide(operation)
+            return false
+        case .ended(let operation, let outcome): return prepareEnd(of: operation, outcome)
         case .received: toDestination.removeFirst()
+        case .leaves:
+            endsLeft -= 1
+            destinationLeaves = true
+        case .ends:
+            noteEnd()
+            release(by: .destination, if: runsOnDestination)
+            _ = take(.destinationDies, by: .shipped)
+            return false
+        case .makesWay:
+            strayWrites(of: destinationOperations)
+            destinationOperations = []
+            destination = DestinationMachine()
+            return false
         }
+        return true
+    }
+
+    private mutating func prepareEnd(of operation: DestinationOperation, _ outcome: Outcome) -> Bool {
+        destinationOperations.remove(operation)
+        switch (operation, outcome) {
+        case (.loadDevices, .success): devicesLoaded = true
+        case (.start, .failure), (.start, .unreachable), (.start, .silent):
+            runsOnDestination = false
+            newest = .source
+            hasCome = false
+        case (.start, .dead):
+            runsOnDestination = false
+            hasDied = true
+        case (.undo, .success): destinationHoldsHooks = false
+        case (.undo, _) where driver.repeatsUndo:
+            destinationOperations.insert(.undo)
+            return false
+        case (.proceed, _), (.prepareMemory, _), (.loadDevices, _), (.acquire, _), (.start, .success),
+            (.commitLease, _), (.commitDecided, _), (.undo, _), (.returnLease, _), (.returnDecided, _):
+            break
+        }
+        return true
+    }
+
+    /// An agent that ends because it was told to leaves no question open at the source.
+    private mutating func noteEnd() {
+        guard isSourceAlive, !gaveSourceUp else { return }
+        let isUnknown = runIsOut && !heardRunning && !setting.usesLease
+        if isUnknown || runsOnDestination && source.state != .completed { misdeeds.insert(.endIsPolite) }
+    }
+
+    /// What the source of a workload that has ended is told when it comes again.
+    private mutating func refuseWhatHasDied() -> [Any] {
+        dialed = nil
+        isJoined = false
+        let refusal = DestinationMessage.refused(reason: "the workload has ended")
+        if sourceLink == .up { toSource.append(refusal) }
+        return [DestinationAction.send(refusal)]
     }
 
     /// What follows a HELLO that rejoins: the new link takes the old one's place, or is refused.
@@ -154,6 +209,8 @@ extension World {
         let sent = dialed ?? []
         dialed = nil
         if case .send(.refused)? = actions.last {
+            // Of a workload that has come, the source is told for as long as this side lives.
+            if hasCome { misdeeds.insert(.isRemembered) }
             if sourceLink == .up, let reason = actions.last { append(reason) }
             actions.dropLast().forEach { perform($0) }
             isJoined = false
@@ -174,23 +231,25 @@ extension World {
 
     private mutating func perform(_ action: SourceAction) {
         switch action {
-        case .connect: sourceOperations.insert(.connect)
-        case .redial: sourceOperations.insert(.redial)
+        case .connect(let link): sourceOperations.insert(.connect(link))
+        case .redial(let link): sourceOperations.insert(.redial(link))
         case .send(let message): send(message)
         case .proceed: sourceOperations.insert(.proceed)
         case .stop: sourceOperations.insert(.stop)
         case .save: sourceOperations.insert(.save)
         case .releaseLocks: sourceOperations.insert(.releaseLocks)
         case .seizeLease(let grant): sourceOperations.insert(.seizeLease(grant))
-        case .regainLease: sourceOperations.insert(.regainLease)
+        case .regainLease(let token): sourceOperations.insert(.regainLease(token))
         case .resume: sourceOperations.insert(.resume)
-        case .resync: sourceOperations.insert(.resync)
+        case .resync:
+            if let link = source.link { sourceOperations.insert(.resync(link)) }
         case .cancelSucceeded:
             if !runsOnSource { misdeeds.insert(.cancelTellsTheTruth) }
             cancelWaits = false
         case .cancelFailed:
             if runsOnSource { misdeeds.insert(.cancelTellsTheTruth) }
             cancelWaits = false
+        case .cancelUnknown: cancelWaits = false
         case .closeLink: loseSourceLink()
         case .violation:
             misdeeds.insert(.everyMessageIsExpected)
@@ -211,7 +270,8 @@ extension World {
         case .commitLease(let grant): destinationOperations.insert(.commitLease(grant))
         case .start:
             runsOnDestination = true
-            newestOnDestination = true
+            newest = .destination
+            hasCome = true
             destinationOperations.insert(.start)
         case .undo: destinationOperations.insert(.undo)
         case .returnLease(let grant): destinationOperations.insert(.returnLease(grant))

@@ -9,11 +9,12 @@ import Switchover
 struct World: Hashable {
     enum Link: Hashable { case none, up, lost }
 
-    /// The newest record of the run lease.
-    struct Lease: Hashable {
-        enum Owner: Hashable { case source, destination }
-        var epoch: UInt64 = 1
-        var owner = Owner.source
+    /// A third host, on which the workload may come to run.
+    enum Third: Hashable {
+        case none
+        /// RUN was sent to it, with the epoch that its sender holds.
+        case granted(by: Side, epoch: UInt64)
+        case runs
     }
 
     /// What is to be walked.
@@ -27,6 +28,18 @@ struct World: Hashable {
         var relinks = 1
         /// Whether an operator who knows it says that the destination is gone.
         var operatorSpeaks = true
+        /// Whether the destination has the capability START_RESULT.
+        var tellsStart = true
+        /// Migrations to a third host, and takings over of the lease for it.
+        var thirds = 0
+        /// Whether stops, starts, hooks and their undoing may take for ever.
+        var hangs = false
+        /// How often the store keeps a source's question to itself, and answers it when nobody waits any more.
+        var silences = 0
+        /// Agents that are told to end.
+        var ends = 0
+        /// Whether a workload may end by itself in the midst of its start.
+        var diesStarting = false
 
         var description: String {
             [
@@ -34,15 +47,20 @@ struct World: Hashable {
                 "\(policy) after a refused start",
                 usesLease ? "with a lease" : "without a lease",
                 "\(conts) cont, \(cancels) cancel, \(relinks) more links",
-            ].joined(separator: ", ")
+                thirds > 0 ? "\(thirds) to a third host" : nil,
+                hangs ? "operations that hang" : nil,
+                silences > 0 ? "a store that answers late" : nil,
+                ends > 0 ? "\(ends) told to end" : nil,
+                diesStarting ? "starts that die" : nil,
+            ].compactMap(\.self).joined(separator: ", ")
         }
     }
 
     // The machines and their drivers.
     var source: SourceMachine
     var destination: DestinationMachine
-    var sourceOperations: Set<SourceOperation> = []
-    var destinationOperations: Set<DestinationOperation> = []
+    var sourceOperations: Multiset<SourceOperation> = []
+    var destinationOperations: Multiset<DestinationOperation> = []
     var sourceLink = Link.none
     var destinationLink = Link.none
     /// Both sides' links are the two ends of one.
@@ -57,8 +75,12 @@ struct World: Hashable {
     // What is so, whatever the machines believe.
     var runsOnSource = true
     var runsOnDestination = false
-    /// The workload has executed on the destination, or may have: the source's state is old.
-    var newestOnDestination = false
+    /// Where the workload has executed last, or may have: every other side's state is old.
+    var newest = Side.source
+    /// It has executed on the destination, or may have.
+    var hasCome = false
+    /// The workload has ended by itself.
+    var hasDied = false
     var devicesLoaded = false
     var sourceHoldsLocks = true
     /// From the first hook on until everything is undone.
@@ -66,9 +88,14 @@ struct World: Hashable {
     var resumeFailed = false
     var allPagesSent = false
     var allPagesResident = false
-    var lease = Lease()
+    var store = Store()
+    /// Records that were on their way when nobody waited for them any more.
+    var strays: Multiset<Store.Proposal> = []
     /// The epoch that the source knows to hold.
     var sourceEpoch: UInt64 = 1
+    var third = Third.none
+    /// The source has begun the migration to the third host, after it had its workload back.
+    var sourceMovedOn = false
 
     // What was said.
     var runsSent = 0
@@ -76,143 +103,78 @@ struct World: Hashable {
     /// The RUN that was sent last never starts: by a promise, the lease, or a word that is true.
     var heardPromise = false
     var heardRunning = false
+    /// The tokens of which the source was promised that they never start.
+    var promised = SmallSet()
     var contWaits = false
     var cancelWaits = false
     /// The source has given up to tell the destination that it took the workload back.
     var gaveUpRedial = false
+    /// The destination has given up to hear from the source again.
+    var gaveSourceUp = false
+    /// The destination's agent is told to end.
+    var destinationLeaves = false
     /// Properties that an action of a side has broken.
-    var misdeeds: Set<Property> = []
+    var misdeeds = SmallSet()
 
     // What the operator may still do.
     var contsLeft: Int
     var cancelsLeft: Int
     var relinksLeft: Int
+    var thirdsLeft: Int
+    var silencesLeft: Int
+    var endsLeft: Int
     var mayStart = true
     var retriesLeft = 1
-    let setting: Setting
+    @Constant var setting: Setting
+    @Constant var driver: Driver
 
-    init(_ setting: Setting = Setting()) {
+    init(_ setting: Setting = Setting(), driver: Driver = Driver()) {
         source = SourceMachine(afterStartRefusal: setting.policy, usesLease: setting.usesLease)
         destination = DestinationMachine(startsStopped: setting.startsStopped, usesLease: setting.usesLease)
-        self.setting = setting
+        _setting = Constant(setting)
+        _driver = Constant(driver)
         contsLeft = setting.conts
         cancelsLeft = setting.cancels
         relinksLeft = setting.relinks
+        thirdsLeft = setting.thirds
+        silencesLeft = setting.silences
+        endsLeft = setting.ends
         _ = destination.migrateIncoming()
     }
 
     /// The source has sent RUN and does not know that it will not start.
     var runIsOut: Bool { runsSent > 0 && !heardPromise }
 
+    var runsOnThird: Bool { third == .runs }
+    var newestOnDestination: Bool { newest == .destination }
+
     /// The workload runs where its newest state is.
-    var runsWhereItShould: Bool { newestOnDestination ? runsOnDestination : runsOnSource }
-
-    // MARK: What can happen next
-
-    /// Every step that can be taken.
-    ///
-    /// `isFault` says that nothing makes it happen: the world may also stay without it.
-    func steps() -> [(step: Step, isFault: Bool)] {
-        var steps: [(step: Step, isFault: Bool)] = []
-        if isSourceAlive { addSourceSteps(&steps) }
-        if isDestinationAlive { addDestinationSteps(&steps) }
-        return steps
-    }
-
-    private func addSourceSteps(_ steps: inout [(step: Step, isFault: Bool)]) {
-        addOperatorSteps(&steps)
-        for operation in sourceOperations { addEnds(of: operation, &steps) }
-        if let message = toSource.first, sourceLink == .up { steps.append((.source(.received(message)), false)) }
-        if sourceLink == .up {
-            let mustNotice = toSource.isEmpty && (!isJoined && dialed == nil || !isDestinationAlive)
-            steps.append((.source(.linkLost), !mustNotice))
-            if isJoined, !allPagesSent, source.state == .postcopyDevice || source.state == .postcopyActive {
-                steps.append((.source(.allPagesSent), false))
-            }
+    var runsWhereItShould: Bool {
+        switch newest {
+        case .source: runsOnSource
+        case .destination: runsOnDestination
+        case .third: runsOnThird
         }
-        steps.append((.sourceDies, true))
-    }
-
-    private func addOperatorSteps(_ steps: inout [(step: Step, isFault: Bool)]) {
-        if source.state == .none { steps.append((.source(.migrate), false)) }
-        if mayStart, source.state == .setup || source.state == .active {
-            steps.append((.source(.startPostcopy), false))
-        }
-        if resumeFailed, retriesLeft > 0, !sourceOperations.contains(.resume) {
-            steps.append((.source(.retryResume), false))
-        }
-        // Nobody has to cancel, but somebody who waits may.
-        if cancelsLeft > 0, source.state != .none, !cancelWaits { steps.append((.source(.cancel), true)) }
-        guard source.state == .postcopyPaused, !sourceOperations.contains(where: \.isDeciding) else { return }
-        if relinksLeft > 0, isDestinationAlive { steps.append((.source(.recover), false)) }
-        let isGone = !isDestinationAlive || destination.state == .failed || destination.state == .cancelled
-        if setting.usesLease, isGone, !newestOnDestination { steps.append((.source(.cancel), false)) }
-        if setting.operatorSpeaks, isGone, newestOnDestination || !setting.usesLease {
-            steps.append((.source(.destinationIsGone(hasRun: newestOnDestination)), false))
-        }
-    }
-
-    private func addEnds(of operation: SourceOperation, _ steps: inout [(step: Step, isFault: Bool)]) {
-        func add(_ outcome: Outcome, isFault: Bool = false) {
-            steps.append((.source(.ended(operation, outcome)), isFault))
-        }
-        switch operation {
-        case .connect, .redial:
-            let isHopeless = !isDestinationAlive || source.hasLinkedBefore && relinksLeft == 0
-            if !isHopeless { add(.success) }
-            add(.failure, isFault: !isHopeless)
-        case .proceed, .resync, .regainLease: add(.success)
-        case .stop, .save, .releaseLocks:
-            add(.success)
-            add(.failure, isFault: true)
-        case .resume:
-            add(.success)
-            // One that could not be stopped runs on, and holds what it needs.
-            if !runsOnSource { add(.failure, isFault: true) }
-        case .seizeLease:
-            steps.append((.source(.storeDecides), false))
-            add(.unreachable, isFault: true)
-        case .seizeDecided(let isWon): add(isWon ? .success : .failure)
-        }
-    }
-
-    private func addDestinationSteps(_ steps: inout [(step: Step, isFault: Bool)]) {
-        if contsLeft > 0 { steps.append((.destination(.cont), false)) }
-        for operation in destinationOperations {
-            func add(_ outcome: Outcome, isFault: Bool = false) {
-                steps.append((.destination(.ended(operation, outcome)), isFault))
-            }
-            switch operation {
-            case .proceed, .undo, .returnLease: add(.success)
-            case .prepareMemory, .loadDevices, .acquire, .start:
-                add(.success)
-                add(.failure, isFault: true)
-            case .commitLease:
-                steps.append((.destination(.storeDecides), false))
-                add(.unreachable, isFault: true)
-            case .commitDecided(let isWon): add(isWon ? .success : .failure)
-            }
-        }
-        if destination.awaitsBye, destinationLink != .up, !destinationOperations.contains(where: \.isOfLease) {
-            steps.append((.destination(.sourceGivenUp), false))
-        }
-        if dialed?.isEmpty == false { steps.append((.destination(.accepted), false)) }
-        if let message = toDestination.first, destinationLink == .up {
-            steps.append((.destination(.received(message)), false))
-        }
-        if destinationLink == .up {
-            let mustNotice = toDestination.isEmpty && (!isJoined || !isSourceAlive)
-            steps.append((.destination(.linkLost), !mustNotice))
-        }
-        if allPagesSent, !allPagesResident, destination.state != .failed, destination.state != .cancelled {
-            // Pages come over lanes of their own, so that they may arrive before or after anything on this one.
-            steps.append((.destination(.allPagesResident), !isJoined))
-        }
-        steps.append((.destinationDies, true))
     }
 }
 
-extension SourceMachine {
-    /// Whether the link that is being made is not the first.
-    fileprivate var hasLinkedBefore: Bool { state != .setup }
+/// Numbers below 64.
+struct SmallSet: Hashable {
+    private var bits: UInt64 = 0
+
+    mutating func insert(_ number: UInt64) { bits |= 1 << number }
+    mutating func insert(_ property: Property) { insert(property.number) }
+    func contains(_ number: UInt64) -> Bool { number < 64 && bits & 1 << number != 0 }
+    func contains(_ property: Property) -> Bool { contains(property.number) }
+}
+
+/// What is the same in every world of a walk, and tells no two apart.
+@propertyWrapper
+struct Constant<Value: Sendable>: Hashable, Sendable {
+    let wrappedValue: Value
+
+    init(_ value: Value) { wrappedValue = value }
+
+    static func == (one: Constant, other: Constant) -> Bool { true }
+    func hash(into hasher: inout Hasher) {}
 }
