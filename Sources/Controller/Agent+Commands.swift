@@ -120,7 +120,7 @@ extension Agent {
                 throw CommandRefused(reason: "a migration was begun before, it is \(state.state.rawValue)")
             }
             // Written late, its record would beat that of the next destination.
-            if earlier?.isRegaining.load(ordering: .sequentiallyConsistent) == true {
+            if await earlier?.isRegainingLease == true {
                 throw CommandRefused(
                     reason:
                         "the run lease is still being taken back after the last migration; try again when its store answers"

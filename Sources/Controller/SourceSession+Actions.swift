@@ -15,7 +15,8 @@ extension SourceSession {
 
     private func perform(_ action: SourceAction) {
         switch action {
-        case .connect: connect()
+        case .connect(let link): connect(link)
+        // Its number is the machine's when the destination is reached.
         case .redial: startRedial()
         case .send(let message): send(message)
         case .proceed: perform(machine.proceed())
@@ -40,17 +41,21 @@ extension SourceSession {
             }
         case .releaseLocks:
             start("release") { [workload, events] in
-                workload.devices.release()
-                events.yield(.locksReleased)
+                do throws(DeviceError) {
+                    try workload.devices.release()
+                    events.yield(.locksReleased)
+                } catch {
+                    events.yield(.releaseFailed(error))
+                }
             }
         case .seizeLease(let grant): seizeLease(grant)
-        case .regainLease: regainLease()
+        case .regainLease(let token): regainLease(by: token)
         case .resume: resume()
         case .resync: resync()
         case .cancelSucceeded:
             waitingCancels.forEach { $0.resume() }
             waitingCancels = []
-        case .cancelFailed(let reason):
+        case .cancelFailed(let reason), .cancelUnknown(let reason):
             waitingCancels.forEach { $0.resume(throwing: CommandRefused(reason: reason)) }
             waitingCancels = []
         case .closeLink(let reason): hangUp(reason: reason)
@@ -71,12 +76,12 @@ extension SourceSession {
         }
     }
 
-    private func connect() {
+    private func connect(_ link: LinkNumber) {
         start("connect") { [destination, events] in
             do throws(SystemError) {
-                events.yield(.connected(Handover(try StreamSocket(connectingTo: destination))))
+                events.yield(.link(link, .connected(Handover(try StreamSocket(connectingTo: destination)))))
             } catch {
-                events.yield(.connectFailed(reason: "\(error)"))
+                events.yield(.link(link, .connectFailed(reason: "\(error)")))
             }
         }
     }
@@ -91,14 +96,18 @@ extension SourceSession {
                 try WorkloadStart.inPlace(workload)
                 events.yield(.resumed)
             } catch {
-                workload.devices.release()
-                events.yield(.resumeFailed(reason: "\(error)"))
+                var reason = "\(error)"
+                do throws(DeviceError) {
+                    try workload.devices.release()
+                } catch {
+                    reason += "; what was prepared for it is not undone: \(error)"
+                }
+                events.yield(.resumeFailed(reason: reason))
             }
         }
     }
 
     private func send(_ message: SourceMessage) {
-        if case .run(let grant) = message { lastRun = grant.token }
         guard let control else { return }
         switch message {
         case .hello:
@@ -116,6 +125,8 @@ extension SourceSession {
         case .run(let grant):
             timeline.note(.runSent)
             send(.run(token: grant.token.value, epoch: grant.epoch), on: control)
+            // A destination that cannot say so counts as started once it may start.
+            if machine.isStartedThere { noteStart() }
             pushSoon()
         case .cancel(let token): send(.cancel(token: token.value), on: control)
         case .complete: send(.complete, on: control)
@@ -131,7 +142,7 @@ extension SourceSession {
             savedDevices = []
         } catch {
             // More state than the protocol carries: the workload is taken back.
-            events.yield(.control(lastControl, .lost(reason: "\(error)")))
+            fail("\(error)")
         }
     }
 
@@ -150,10 +161,18 @@ extension SourceSession {
     /// Pushed pages would keep both hosts busy while the start is all that counts; one that takes long is not waited
     /// for.
     private func pushSoon() {
-        Task { [events, number = lastControl] in
+        guard let link = machine.link else { return }
+        Task { [events] in
             await rest(for: .milliseconds(20))
-            events.yield(.pushDue(number))
+            events.yield(.link(link, .pushDue))
         }
+    }
+
+    /// The workload has started at the destination, as that has said, or as is taken to be so.
+    func noteStart() {
+        timeline.note(.running)
+        releaseMemory()
+        push()
     }
 
     /// The workload runs at the destination: what is sent is not needed here any more.

@@ -6,14 +6,12 @@ import Switchover
 
 /// What the destination says.
 extension SourceSession {
-    func connected(_ handover: Handover<StreamSocket>) {
+    func connected(_ handover: Handover<StreamSocket>, on link: LinkNumber) {
         // Of two attempts that succeed, the first counts.
         guard control == nil, let socket = handover.take() else { return }
         do {
-            lastControl += 1
-            let number = lastControl
             control = try ControlLane(socket, peerTimeout: settings.peerTimeout) { [events] in
-                events.yield(.control(number, $0))
+                events.yield(.link(link, .control($0)))
             }
             perform(machine.linkUp())
         } catch {
@@ -21,22 +19,22 @@ extension SourceSession {
         }
     }
 
-    func join(_ lanes: Lanes) {
+    func join(_ lanes: Lanes, of link: LinkNumber) {
         if rejoining != nil {
             rejoining?.lanes = lanes
             return settleRejoin()
         }
         guard control != nil else { return }
         do {
-            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
+            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk, telling: lanesOf(link))
         } catch {
             lose("\(error)")
         }
     }
 
-    func receive(_ message: ControlMessage) {
+    func receive(_ message: ControlMessage, on link: LinkNumber) {
         guard let control else { return }
-        if case .hello(let hello) = message { return greet(hello) }
+        if case .hello(let hello) = message { return greet(hello, on: link) }
         if case .refused(let reason) = message {
             // It was asked again and does not take this any more: asking goes on only when somebody says so.
             if machine.state == .postcopyRecoverSetup { holdsStill = true }
@@ -48,7 +46,7 @@ extension SourceSession {
         switch message {
         case .ready:
             control.allowSilence()
-            perform(machine.ready(from: instance))
+            perform(machine.ready(from: instance, tellsStart: peer.capabilities.contains(.startResult)))
         case .received(let part):
             guard rejoining?.received.add(part) == true else {
                 return refuse("the destination sent RECEIVED that does not fit")
@@ -60,15 +58,14 @@ extension SourceSession {
         case .devicesFailed(let device, let reason):
             perform(machine.devicesFailed(device: device, reason: reason))
         case .running(let token):
-            timeline.note(.running)
             perform(machine.running(RunToken(token), from: instance))
-            if machine.isStartedThere {
-                releaseMemory()
-                push()
-            }
+            if machine.isStartedThere { noteStart() }
         case .startFailed(let token, let reason):
+            notePromise(token, from: peer)
             perform(machine.startFailed(RunToken(token), reason: reason, from: instance))
-        case .cancelled(let token): perform(machine.cancelled(RunToken(token), from: instance))
+        case .cancelled(let token):
+            notePromise(token, from: peer)
+            perform(machine.cancelled(RunToken(token), from: instance))
         case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
         case .completeAck: perform(machine.completeAcknowledged())
         case .hello, .failure, .refused, .regions, .listen, .devices, .deviceData, .ping, .run, .cancel, .complete,
@@ -78,31 +75,34 @@ extension SourceSession {
         }
     }
 
-    private func greet(_ hello: Hello) {
+    /// What the destination has promised, the lease's record may be mended by, now or later.
+    private func notePromise(_ token: UInt64, from peer: Hello) {
+        settings.lease?.notePromise(token: token, from: peer.instance.description)
+    }
+
+    private func greet(_ hello: Hello, on link: LinkNumber) {
         guard peer == nil || rejoining != nil else { return refuse("the destination sent HELLO twice") }
         guard hello.role == .destination else { return refuse("the peer at \(destination) is a source too") }
         guard hello.migration == migration else { return refuse("the destination answered for another migration") }
-        guard hello.capabilities.contains(.startResult) else {
-            return refuse("the destination cannot say whether a start worked; run the same release on both hosts")
-        }
         peer = hello
-        joinLanes(as: hello)
+        joinLanes(as: hello, of: link)
         if rejoining != nil { perform(machine.welcomed(by: Switchover.InstanceID(hello.instance))) }
     }
 
-    private func joinLanes(as hello: Hello) {
-        start("join-lanes") { [destination, events, number = lastControl] in
+    private func joinLanes(as hello: Hello, of link: LinkNumber) {
+        start("join-lanes") { [destination, events] in
             do throws(SystemError) {
-                events.yield(.lanesJoined(try Lanes(to: destination, as: hello, urgentLanes: hello.urgentLanes)))
+                let lanes = try Lanes(to: destination, as: hello, urgentLanes: hello.urgentLanes)
+                events.yield(.link(link, .lanesJoined(lanes)))
             } catch {
-                events.yield(.control(number, .lost(reason: "\(error)")))
+                events.yield(.link(link, .failed(reason: "\(error)")))
             }
         }
     }
 
     /// The peer broke the protocol in a way that the machine does not see.
     private func refuse(_ reason: String) {
-        events.yield(.control(lastControl, .lost(reason: reason)))
+        fail(reason)
     }
 }
 

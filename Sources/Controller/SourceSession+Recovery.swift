@@ -5,7 +5,6 @@ import PageProtocol
 import RunLease
 import SourceAgent
 import Switchover
-import Synchronization
 
 /// Links that break and are made again, and the run lease where messages cannot decide.
 extension SourceSession {
@@ -44,7 +43,7 @@ extension SourceSession {
             guard case .connect = machine.recover() else { return }
             note()
         }
-        connected(socket)
+        if let link = machine.link { connected(socket, on: link) }
     }
 
     /// The destination was not there for as long as it is looked for: from now on only `recover` does.
@@ -72,24 +71,25 @@ extension SourceSession {
 
     /// Serves over a link that rejoins, once the destination has said what it has and the lanes stand.
     func settleRejoin() {
-        guard let rejoining, rejoining.isAsked, let received = rejoining.received.complete, let lanes = rejoining.lanes
+        guard let link = machine.link, let rejoining, rejoining.isAsked, let received = rejoining.received.complete,
+            let lanes = rejoining.lanes
         else { return }
         self.rejoining = nil
-        let lost = agent.resend(allBut: received)
+        let lost = agent.resend(allBut: received, telling: lanesOf(link))
         guard lost == 0 else {
             holdsStill = true
             return lose("\(lost) pages were in flight when the link broke, and are gone: --release-ram gave them back")
         }
         do throws(SystemError) {
-            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
+            try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk, telling: lanesOf(link))
         } catch {
             return lose("\(error)")
         }
         holdsStill = false
         // One that breaks at once, again and again, is not looked for anew each time.
-        Task { [events, settings, number = lastControl] in
+        Task { [events, settings] in
             await rest(for: settings.peerTimeout)
-            events.yield(.linkHeld(number))
+            events.yield(.link(link, .held))
         }
         logger.notice("\(destination) is there again")
         perform(machine.resynced())
@@ -109,22 +109,22 @@ extension SourceSession {
         }
     }
 
-    /// Mends the record of the last RUN, which the destination has promised never to start by.
-    func regainLease() {
-        guard let lease = settings.lease, let lastRun, let peer else { return }
-        isRegaining.store(true, ordering: .sequentiallyConsistent)
-        start("lease") { [events, logger, self] in
-            let outcome = lease.regain(token: lastRun.value, promisedBy: peer.instance.description) {
+    /// Mends the record of a RUN that the destination has promised never to start by.
+    func regainLease(by token: RunToken) {
+        guard let lease = settings.lease, let peer else { return }
+        start("lease") { [events, logger] in
+            let outcome = lease.regain(token: token.value, promisedBy: peer.instance.description) {
                 logger.warning("cannot take the run lease back yet: \($0)")
             }
-            isRegaining.store(false, ordering: .sequentiallyConsistent)
-            switch outcome {
-            case .regained(let epoch): events.yield(.regained(epoch: epoch))
-            // superseded
-            case .superseded(let record):
-                logger.error("the run lease '\(lease.workload)' is not taken back: \(record.sentence)")
-            case .stopped: break
-            }
+            events.yield(.regained(outcome))
         }
+    }
+
+    /// Somebody whom no promise speaks of has the lease.
+    func leaseSuperseded(by record: LeaseRecord) {
+        let reason = "the run lease '\(settings.lease?.workload ?? "")' is another's: \(record.sentence)"
+        let runs = machine.isWorkloadHere || workload.activity.isRunning
+        logger.error("\(reason)\(runs ? "; the workload runs here too: stop one of the two" : "")")
+        perform(machine.leaseSuperseded(reason: reason))
     }
 }

@@ -6,32 +6,45 @@ import PageProtocol
 import QMP
 import SourceAgent
 import Switchover
-import Synchronization
 import Telemetry
 
 /// Drives the source's machine through one migration: turns what happens into its events, and its actions into deeds.
 actor SourceSession {
     /// What happens outside of the session, in the order it happened.
     enum Event: Sendable {
-        case connected(Handover<StreamSocket>)
+        case link(LinkNumber, LinkEvent)
         case redialed(Redial, Handover<StreamSocket>)
-        case connectFailed(reason: String)
-        case lanesJoined(Lanes)
-        case control(Int, ControlLane.Event)
-        case agent(SourceAgent.Event)
+        case redialGivenUp(Redial, reason: String)
+        case notReleased(reason: String)
         case stopBegun(at: UInt64)
         case stopped
         case stopFailed(reason: String)
         case saved([DeviceSet.Saved])
         case saveFailed(DeviceError)
         case locksReleased
+        case releaseFailed(DeviceError)
         case seized(WorkloadLease.Taking)
-        case regained(epoch: UInt64)
+        case regained(WorkloadLease.Regaining)
         case resumed
         case resumeFailed(reason: String)
-        case redialGivenUp(Redial, reason: String)
-        case pushDue(Int)
-        case linkHeld(Int)
+        case cancelOverdue(Int)
+    }
+
+    /// What happens on one link. An event of any link but the machine's counts no more.
+    enum LinkEvent: Sendable {
+        case connected(Handover<StreamSocket>)
+        case connectFailed(reason: String)
+        case lanesJoined(Lanes)
+        case control(ControlLane.Event)
+        case laneLost(Lane, reason: String)
+        case everyPageSent
+        /// The link is of no use any more, for a reason that was found here.
+        case failed(reason: String)
+        /// A lane or the control connection has ended, and nothing has said why for some time.
+        case unexplained(reason: String)
+        case pushDue
+        /// The link has served for as long as a peer may be silent.
+        case held
     }
 
     /// Moments that the report is made of.
@@ -56,6 +69,9 @@ actor SourceSession {
         var isAsked = false
     }
 
+    /// How long a `cancel` waits for the destination before it is answered with what is known.
+    private static let cancelTime = Duration.seconds(30)
+
     /// How long an agent that is told to end looks for a destination which is only to be told that the workload was taken
     /// back.
     private static let leaveTime = Duration.seconds(5)
@@ -76,19 +92,17 @@ actor SourceSession {
     var machine: SourceMachine
     /// The epoch of the run lease that the source knows to hold; 0 without one.
     var epoch: UInt64
-    /// The token of the RUN that was sent last.
-    var lastRun: RunToken?
     /// The epoch from which the migration began.
     let firstEpoch: UInt64
     var states: StateLog
     var timeline = Timeline<Moment>()
     var control: ControlLane?
-    /// The number of the control connection that was made last: it tells its events from those of an earlier one.
-    var lastControl = 0
     var peer: Hello?
     var savedDevices: [DeviceSet.Saved] = []
     var wasTakenBack = false
     var waitingCancels: [CheckedContinuation<Void, any Error>] = []
+    /// How many `cancel` commands have come.
+    private var cancels = 0
     var waitingResumes: [CheckedContinuation<Void, any Error>] = []
     private var waitingForEvent: [CheckedContinuation<Void, Never>] = []
     /// Why the workload's process here has ended by itself.
@@ -104,8 +118,8 @@ actor SourceSession {
     private(set) var isLeaving = false
     /// It is, and the destination is only owed a word: it is not looked for as long as one with a migration.
     private var isHurrying = false
-    /// Whether the run lease is being taken back, which may take long: until it is, nobody else may be given it.
-    let isRegaining = Atomic<Bool>(false)
+    /// Whether the run lease is being taken back, which may take long: until that has ended, nobody else may be given it.
+    var isRegainingLease: Bool { machine.isRegainingLease }
     /// A pause was asked for, or the destination was looked for in vain: only `recover` ends it.
     var holdsStill = false
     private let stream: AsyncStream<Event>
@@ -144,7 +158,19 @@ actor SourceSession {
         }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
         agent = try SourceAgent(regions: regions, table: table, releasesMemory: settings.releasesMemory) {
-            events.yield(.agent($0))
+            // Events of lanes go to those who attach them.
+            if case .notReleased(let reason) = $0 { events.yield(.notReleased(reason: reason)) }
+        }
+    }
+
+    /// Where the events of a link's lanes go.
+    func lanesOf(_ link: LinkNumber) -> @Sendable (SourceAgent.Event) -> Void {
+        { [events] event in
+            switch event {
+            case .everyPageSent: events.yield(.link(link, .everyPageSent))
+            case .laneLost(let lane, let reason): events.yield(.link(link, .laneLost(lane, reason: reason)))
+            case .notReleased(let reason): events.yield(.notReleased(reason: reason))
+            }
         }
     }
 
@@ -152,12 +178,12 @@ actor SourceSession {
     func begin() throws(CommandRefused) {
         switch machine.migrate() {
         case .refuse(let reason): throw CommandRefused(reason: reason)
-        case .connect:
+        case .connect(let link):
             timeline.note(.begin)
             note()
             // Who runs is decided ahead of whatever else the process does.
             Task(priority: .high) { await consume() }
-            perform([.connect])
+            perform([.connect(link)])
         }
     }
 
@@ -180,6 +206,11 @@ actor SourceSession {
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .waits(let next): actions = next
         }
+        cancels += 1
+        Task { [events, cancels] in
+            await rest(for: SourceSession.cancelTime)
+            events.yield(.cancelOverdue(cancels))
+        }
         try await withCheckedThrowingContinuation { waiting in
             waitingCancels.append(waiting)
             perform(actions)
@@ -190,12 +221,12 @@ actor SourceSession {
     func recover(at address: SocketAddress?) throws(CommandRefused) {
         switch machine.recover() {
         case .refuse(let reason): throw CommandRefused(reason: reason)
-        case .connect:
+        case .connect(let link):
             if let address { destination = address }
             redial?.cancel()
             redial = nil
             search = nil
-            perform([.connect])
+            perform([.connect(link)])
         }
     }
 
@@ -293,26 +324,13 @@ actor SourceSession {
 
     private func take(_ event: Event) {
         switch event {
-        case .connected(let socket): connected(socket)
-        case .connectFailed(let reason): lose(reason)
+        case .link(let link, let event):
+            if link == machine.link { take(event, of: link) }
         case .redialed(let attempt, let socket):
             if attempt === redial { redialed(socket) }
         case .redialGivenUp(let attempt, let reason):
             if attempt === redial { giveUpRedial(reason) }
-        case .lanesJoined(let lanes): join(lanes)
-        case .control(let number, let event):
-            guard number == lastControl, control != nil else { return }
-            switch event {
-            case .message(let message): receive(message)
-            case .lost(let reason), .silent(let reason): lose(reason)
-            }
-        case .pushDue(let number):
-            if number == lastControl, control != nil { push() }
-        case .linkHeld(let number):
-            if number == lastControl, control != nil { search = nil }
-        case .agent(.everyPageSent): perform(machine.allPagesSent())
-        case .agent(.notReleased(let reason)): logger.warning("\(reason)")
-        case .agent(.laneLost(let lane, let reason)): loseSoon("the \(lane) lane: \(reason)")
+        case .notReleased(let reason): logger.warning("\(reason)")
         case .stopBegun(let time): timeline.note(.stopAsked, at: time)
         case .stopped:
             timeline.note(.stopped)
@@ -327,6 +345,7 @@ actor SourceSession {
         case .saveFailed(let error):
             perform(machine.saveFailed(device: error.device, reason: error.reason))
         case .locksReleased: perform(machine.released(fresh: freshGrant()))
+        case .releaseFailed(let error): perform(machine.releaseFailed(reason: "\(error)"))
         case .seized(.taken(let epoch)):
             self.epoch = epoch
             perform(machine.leaseTaken())
@@ -334,9 +353,15 @@ actor SourceSession {
             logger.warning("cannot take the workload back: \(reason)")
             perform(machine.leaseRefused())
         case .seized(.unreachable(let reason)): perform(machine.leaseUnreachable(reason: reason))
-        case .regained(let epoch):
+        case .regained(.regained(let epoch)):
             self.epoch = epoch
             perform(machine.leaseRegained(fresh: freshGrant()))
+        case .regained(.superseded(let record)): leaseSuperseded(by: record)
+        // The agent ends.
+        case .regained(.stopped): break
+        case .cancelOverdue(let number):
+            // Somebody who came later has time of their own.
+            if number == cancels { perform(machine.cancelOverdue()) }
         case .resumed:
             wasTakenBack = true
             logger.notice("the workload runs on here")
@@ -361,11 +386,22 @@ actor SourceSession {
         }
     }
 
-    /// A peer that hangs up closes its connections in no order: the control connection is given time to say why.
-    private func loseSoon(_ reason: String) {
-        Task { [events, number = lastControl] in
-            await rest(for: ControlLane.lastWordTime)
-            events.yield(.control(number, .lost(reason: reason)))
+    private func take(_ event: LinkEvent, of link: LinkNumber) {
+        switch event {
+        case .connected(let socket): connected(socket, on: link)
+        case .connectFailed(let reason), .failed(let reason), .unexplained(let reason): lose(reason)
+        case .lanesJoined(let lanes): join(lanes, of: link)
+        case .control(.message(let message)): receive(message, on: link)
+        case .control(.lost(let reason)), .control(.silent(let reason)): lose(reason)
+        case .everyPageSent: perform(machine.allPagesSent())
+        case .laneLost(let lane, let reason):
+            // A peer that hangs up closes its connections in no order: the control connection is given time to say why.
+            Task { [events] in
+                await rest(for: ControlLane.lastWordTime)
+                events.yield(.link(link, .unexplained(reason: "the \(lane) lane: \(reason)")))
+            }
+        case .pushDue: push()
+        case .held: search = nil
         }
     }
 
@@ -419,7 +455,12 @@ actor SourceSession {
         } catch {
             // Our own message exceeds the protocol's bounds: the migration cannot go on, the workload can.
             logger.error("cannot send \(message.kind): \(error)")
-            events.yield(.control(lastControl, .lost(reason: "\(error)")))
+            fail("\(error)")
         }
+    }
+
+    /// Ends the link for a reason that the machine does not see, once what is being done has been done.
+    func fail(_ reason: String) {
+        if let link = machine.link { events.yield(.link(link, .failed(reason: reason))) }
     }
 }

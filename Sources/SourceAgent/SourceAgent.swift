@@ -39,6 +39,7 @@ public final class SourceAgent: Sendable {
     private struct RunningLanes {
         let sockets: LaneSockets
         let threads: ThreadGroup
+        let onEvent: @Sendable (Event) -> Void
         var pushes = false
 
         func end() {
@@ -67,14 +68,22 @@ public final class SourceAgent: Sendable {
 
     /// Starts to answer on the lanes of a connection. Until ``freeze()`` only probes are answered.
     ///
-    /// - Parameter urgent: those of the destination's threads that serve faults; each is answered by a thread of its own.
-    public func attach(urgent: [SharedSocket], bulk: SharedSocket) throws(SystemError) {
+    /// - Parameters:
+    ///   - urgent: those of the destination's threads that serve faults; each is answered by a thread of its own.
+    ///   - tell: told of these lanes, instead of the agent's own `onEvent`, so that their events are told from those of
+    ///     earlier lanes.
+    public func attach(
+        urgent: [SharedSocket],
+        bulk: SharedSocket,
+        telling tell: (@Sendable (Event) -> Void)? = nil
+    ) throws(SystemError) {
         memory.pushLimit.lift(false)
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
-        let running = RunningLanes(sockets: sockets, threads: ThreadGroup())
+        let onEvent = tell ?? onEvent
+        let running = RunningLanes(sockets: sockets, threads: ThreadGroup(), onEvent: onEvent)
         do throws(SystemError) {
             for socket in urgent {
-                try running.threads.run("urgent-serve", pace: .urgent) { [memory, onEvent] in
+                try running.threads.run("urgent-serve", pace: .urgent) { [memory] in
                     do {
                         var service = RequestService(socket, memory: memory)
                         try service.run { onEvent(.everyPageSent) }
@@ -117,8 +126,8 @@ public final class SourceAgent: Sendable {
         try lanes.withLock { (lanes) throws(SystemError) in
             guard let running = lanes, !running.pushes else { return }
             lanes?.pushes = true
-            try running.threads.run("bulk-push", pace: .background) { [memory, onEvent, sockets = running.sockets] in
-                var push = BulkPush(memory: memory, sockets: sockets, onEvent: onEvent)
+            try running.threads.run("bulk-push", pace: .background) { [memory] in
+                var push = BulkPush(memory: memory, sockets: running.sockets, onEvent: running.onEvent)
                 push.run()
             }
         }
@@ -142,15 +151,17 @@ public final class SourceAgent: Sendable {
 
     /// From now on, what was not received counts as not sent: it was in flight when the lanes broke.
     ///
-    /// - Parameter received: a bit a page for each region, as ``PageBitmap/bytes(of:)`` gives them.
+    /// - Parameters:
+    ///   - received: a bit a page for each region, as ``PageBitmap/bytes(of:)`` gives them.
+    ///   - tell: told if nothing is to be sent again, as in ``attach(urgent:bulk:telling:)``.
     /// - Returns: pages that were not received and have been given back to the kernel: they are gone. If there are any,
     ///   nothing else has changed.
-    public func resend(allBut received: [[UInt8]]) -> Int {
+    public func resend(allBut received: [[UInt8]], telling tell: (@Sendable (Event) -> Void)? = nil) -> Int {
         precondition(lanes.withLock { $0 == nil }, "lanes are attached")
         let lost = memory.release?.pagesLost(receiving: received) ?? 0
         guard lost == 0 else { return lost }
         memory.assign(received)
-        if memory.completesNow() { onEvent(.everyPageSent) }
+        if memory.completesNow() { (tell ?? onEvent)(.everyPageSent) }
         return 0
     }
 
