@@ -121,7 +121,11 @@ public actor Agent: QMPHandler {
                         _ = try lease?.begin()
                         try Agent.run(workload, lease, logger)
                     } catch {
-                        workload.devices.release()
+                        do throws(DeviceError) {
+                            try workload.devices.release()
+                        } catch let undo {
+                            logger.error("cannot give back what the workload held: \(undo)")
+                        }
                         throw error
                     }
                 }

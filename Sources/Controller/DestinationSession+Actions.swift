@@ -27,8 +27,12 @@ extension DestinationSession {
         case .start: startWorkload()
         case .undo:
             guard let workload else { return }
-            start("undo") { [events] in
-                workload.devices.release()
+            start("undo") { [events, logger] in
+                do throws(DeviceError) {
+                    try workload.devices.release()
+                } catch {
+                    logger.error("cannot undo the start: \(error)")
+                }
                 events.yield(.undone)
             }
         case .contSucceeded:

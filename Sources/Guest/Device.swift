@@ -15,7 +15,9 @@ public protocol Device: AnyObject, Sendable {
     func acquire() throws
 
     /// Gives back what ``acquire()`` took. Called after the workload stopped and before another side may start.
-    func release()
+    ///
+    /// - Throws: what could not be given back; then the device still holds that part, and the next call tries it again.
+    func release() throws
 }
 
 extension Device {

@@ -87,7 +87,7 @@ struct DeviceTests {
         let source = try workload(.broken(at: step))
         // The side where the workload was made starts it whatever is to fail later.
         try source.devices.acquire()
-        source.devices.release()
+        try source.devices.release()
         let error: DeviceError?
         if step == .start {
             let destination = try source.moved()

@@ -31,11 +31,11 @@ struct HostDeviceTests {
                 == "cannot lock \(image.path): \(strerror(EAGAIN).map { String(cString: $0) } ?? ""); "
                 + "another holds it, see: fuser -v \(image.path)"
         )
-        source.devices.release()
-        source.devices.release()
+        try source.devices.release()
+        try source.devices.release()
         try destination.devices.acquire()
         #expect(refusal(source.devices) != nil)
-        destination.devices.release()
+        try destination.devices.release()
         try source.devices.acquire()
     }
 
@@ -92,13 +92,13 @@ struct HostDeviceTests {
     func hook() throws {
         let script = try Script("true")
         let hook = script.hook()
-        hook.release()
+        try hook.release()
         #expect(script.notes == [])
         try hook.acquire()
         try hook.acquire()
         #expect(script.notes == ["start vm"])
-        hook.release()
-        hook.release()
+        try hook.release()
+        try hook.release()
         #expect(script.notes == ["start vm", "undo vm"])
         try hook.acquire()
         #expect(script.notes == ["start vm", "undo vm", "start vm"])
@@ -107,9 +107,9 @@ struct HostDeviceTests {
     @Test(
         "A hook that fails refuses the start with its first line, and is undone",
         arguments: [
-            ("exit 3", "ended with status 3"),
-            ("echo no volume >&2; echo more >&2; exit 1", "ended with status 1: no volume"),
-            ("echo gone >&2; kill -KILL $$", "was ended by signal 9: gone"),
+            ("[ $1 = undo ] || exit 3", "ended with status 3"),
+            ("[ $1 = undo ] || { echo no volume >&2; echo more >&2; exit 1; }", "ended with status 1: no volume"),
+            ("[ $1 = undo ] || { echo gone >&2; kill -KILL $$; }", "was ended by signal 9: gone"),
             ("[ $1 = undo ] || { echo waits >&2; sleep 60; }", "did not end within 3 s: waits"),
         ]
     )
@@ -118,11 +118,11 @@ struct HostDeviceTests {
         let devices = DeviceSet([script.hook(seconds: body.contains("sleep") ? 3 : 30)])
         #expect(refusal(devices) == "\(script.file.path) start \(outcome)")
         #expect(script.notes == ["start vm", "undo vm"])
-        devices.release()
+        try devices.release()
         #expect(script.notes == ["start vm", "undo vm"])
     }
 
-    @Test("A hook that is no program is told")
+    @Test("A hook that is no program is told, and not undone")
     func noHook() throws {
         let hook = DeviceSet([HookDevice(path: "/nowhere/hook", workload: "vm")])
         #expect(refusal(hook) == "cannot run /nowhere/hook: No such file or directory")
@@ -133,6 +133,47 @@ struct HostDeviceTests {
         let hook = HookDevice(path: "/h", workload: "vm")
         try hook.load(hook.save())
         #expect(throws: DeviceError.self) { try hook.load([1]) }
+    }
+
+    @Test("A hook whose undo fails says so, and is undone by the next release that succeeds")
+    func failedUndo() throws {
+        let broken = try TemporaryFile([])
+        let script = try Script("[ $1 = start ] || [ ! -e \(broken.path) ] || { echo busy >&2; exit 4; }")
+        let devices = DeviceSet([script.hook()])
+        try devices.acquire()
+        for _ in 1...2 {
+            let error = #expect(throws: DeviceError.self) { try devices.release() }
+            #expect(error?.reason == "\(script.file.path) undo ended with status 4: busy")
+        }
+        unlink(broken.path)
+        try devices.release()
+        try devices.release()
+        #expect(script.notes == ["start vm", "undo vm", "undo vm", "undo vm"])
+    }
+
+    @Test("A hook whose start and undo fail says both, and is undone by the next release")
+    func failedStartAndUndo() throws {
+        let broken = try TemporaryFile([])
+        let script = try Script("[ ! -e \(broken.path) ] || { echo busy >&2; exit 4; }")
+        let devices = DeviceSet([script.hook()])
+        let path = script.file.path
+        #expect(
+            refusal(devices) == "\(path) start ended with status 4: busy; \(path) undo ended with status 4: busy"
+        )
+        unlink(broken.path)
+        try devices.release()
+        try devices.release()
+        #expect(script.notes == ["start vm", "undo vm", "undo vm"])
+    }
+
+    @Test("A hook that is half undone is started again before the workload")
+    func startAfterFailedUndo() throws {
+        let script = try Script("[ $1 = start ]")
+        let devices = DeviceSet([script.hook()])
+        try devices.acquire()
+        #expect(throws: DeviceError.self) { try devices.release() }
+        try devices.acquire()
+        #expect(script.notes == ["start vm", "undo vm", "start vm"])
     }
 
     @Test("A hook that arrives runs only where it is allowed")

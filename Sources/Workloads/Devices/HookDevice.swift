@@ -5,14 +5,22 @@ import Synchronization
 /// A program that makes a host ready for the workload before it starts there, and makes it undone after it stopped.
 ///
 /// It is called as `PATH start WORKLOAD` and `PATH undo WORKLOAD`. A start that fails is undone too, since it may have
-/// come half way.
+/// come half way. An undo that fails is reported, and called again by the next release.
 final class HookDevice: Device {
     let name: String
     private let path: String
     private let workload: String
     private let seconds: UInt64
     /// Relaxed: the calls come from one thread at a time, ordered by whoever makes them.
-    private let isStarted = Atomic<Bool>(false)
+    private let state = Atomic<State>(.undone)
+
+    private enum State: UInt8, AtomicRepresentable {
+        /// The host is as it was before the first start.
+        case undone
+        case started
+        /// A start or an undo has begun and not succeeded: the host may be half made ready. Either may be called.
+        case halfway
+    }
 
     /// - Parameter seconds: how long each call may take.
     init(name: String = "hook", path: String, workload: String, seconds: UInt64 = 30) {
@@ -26,25 +34,47 @@ final class HookDevice: Device {
 
     func load(_ state: [UInt8]) throws { try StateReader(state, of: name).finish() }
 
-    func acquire() throws {
-        guard !isStarted.exchange(true, ordering: .relaxed) else { return }
-        do {
-            try call("start")
+    func acquire() throws(DeviceError) {
+        guard state.load(ordering: .relaxed) != .started else { return }
+        // A program that cannot be run has changed nothing.
+        let process = try begin("start")
+        state.store(.halfway, ordering: .relaxed)
+        do throws(DeviceError) {
+            try finish(process, "start")
         } catch {
-            release()
+            do throws(DeviceError) {
+                try release()
+            } catch let undo {
+                throw DeviceError(device: name, reason: "\(error.reason); \(undo.reason)")
+            }
             throw error
+        }
+        state.store(.started, ordering: .relaxed)
+    }
+
+    func release() throws(DeviceError) {
+        guard state.load(ordering: .relaxed) != .undone else { return }
+        state.store(.halfway, ordering: .relaxed)
+        try finish(try begin("undo"), "undo")
+        state.store(.undone, ordering: .relaxed)
+    }
+
+    private func begin(_ verb: String) throws(DeviceError) -> ChildProcess {
+        do throws(SystemError) {
+            return try ChildProcess(path, [verb, workload])
+        } catch {
+            throw DeviceError(device: name, reason: "\(error)")
         }
     }
 
-    func release() {
-        guard isStarted.exchange(false, ordering: .relaxed) else { return }
-        // The workload has stopped and goes on elsewhere, whatever is left here: nobody waits for a reason.
-        try? call("undo")
-    }
-
-    private func call(_ verb: String) throws {
-        let process = try ChildProcess(path, [verb, workload])
-        let (end, errors) = try process.wait(milliseconds: seconds * 1000)
+    /// Waits for the program's end. One that does not end in time is killed.
+    private func finish(_ process: consuming ChildProcess, _ verb: String) throws(DeviceError) {
+        let (end, errors): (ChildProcess.End?, [UInt8])
+        do throws(SystemError) {
+            (end, errors) = try process.wait(milliseconds: seconds * 1000)
+        } catch {
+            throw DeviceError(device: name, reason: "\(error)")
+        }
         let outcome =
             switch end {
             case .exited(status: 0): nil as String?
