@@ -66,7 +66,7 @@ extension LeaseRecord {
         case .holding: "\(owner) runs the workload, or has committed to start it, since epoch \(epoch)"
         case .givenBack:
             "\(owner) has held the lease again since epoch \(epoch), as a destination gave it back and executed nothing"
-        case .released: "\(owner) released the lease in epoch \(epoch): nobody runs the workload"
+        case .released: "the lease of \(owner) was released in epoch \(epoch): nobody runs the workload"
         }
     }
 }

@@ -91,7 +91,8 @@ struct AgentOptions: ParsableArguments {
     func run(_ agent: Agent, logger: Logger, _ begin: () async throws -> String) async throws {
         let server = QMPServer(handler: agent, logger: logger)
         agent.setEventSink { name, data in server.broadcast(event: name, data: data) }
-        // From before the lease is taken on, so that no signal finds it taken and ends the process at once.
+        // From before the lease is taken on, so that nothing ends the process at once while it has the lease.
+        InputEnd.shared.tell(agent)
         let isEnding = Atomic<Bool>(false)
         let signals = EndSignals {
             if isEnding.exchange(true, ordering: .relaxed) { Foundation.exit(1) }
@@ -119,7 +120,6 @@ struct AgentOptions: ParsableArguments {
             await server.shutdown()
             throw error
         }
-        InputEnd.shared.tell(agent)
         let outcome = await agent.outcome()
         await agent.end()
         withExtendedLifetime(signals) {}
