@@ -1,4 +1,5 @@
 import Connections
+import Guest
 import LinuxSystem
 import Logging
 import PageProtocol

@@ -426,7 +426,8 @@ actor SourceSession {
                     )
                 }
             }
-            if machine.isOver { events.finish() }
+            // What becomes of the run lease is still to be told.
+            if machine.isOver, !machine.isRegainingLease { events.finish() }
         case .none, .setup, .active, .device, .postcopyDevice, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
             .postcopyRecover, .cancelling:
             break
