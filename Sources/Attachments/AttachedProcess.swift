@@ -40,16 +40,19 @@ final class AttachedProcess: Sendable {
 
     /// Lets the process run.
     ///
-    /// - Throws: when it provably has not run: RUN did not leave, or it answered FAILED. A process that hangs up or
-    ///   answers anything else may have run, so it counts as started.
-    func run() throws {
+    /// - Returns: whether the process answered DONE. A process that hangs up or answers anything else may have run, so
+    ///   it counts as started and as ended; its connection is closed.
+    /// - Throws: when it provably has not run: RUN did not leave, or it answered FAILED.
+    func run() throws -> Bool {
         try send(.run)
         do {
             try awaitDone("start")
+            return true
         } catch let failure as ProcessFailure {
             throw AttachmentError(failure.description)
         } catch {
             socket.shutdown()
+            return false
         }
     }
 

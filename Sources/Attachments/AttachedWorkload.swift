@@ -45,7 +45,7 @@ final class AttachedWorkload: Workload {
         onUse()
     }
 
-    func run(_ permit: consuming RunPermit) throws {
+    func run(_ permit: consuming RunPermit) throws -> StartResult {
         use()
         // What can fail comes before RUN: to throw is to say that nothing was executed.
         let start = try Start()
@@ -54,15 +54,19 @@ final class AttachedWorkload: Workload {
             process.waitForEnd()
             self?.noteEnd()
         }
+        let isAlive: Bool
         do {
-            try process.run()
+            isAlive = try process.run()
         } catch {
             start.decide(false)
             throw error
         }
-        isRunning.store(true, ordering: .releasing)
+        isRunning.store(isAlive, ordering: .releasing)
         start.decide(true)
+        return isAlive ? .runs : .ended(reason: endReason)
     }
+
+    private var endReason: String { "\(process.name) has ended or hung up" }
 
     /// Whether the process was started, for the thread that then watches it.
     private final class Start: Sendable {
@@ -86,7 +90,7 @@ final class AttachedWorkload: Workload {
 
     private func noteEnd() {
         isRunning.store(false, ordering: .releasing)
-        end.note("\(process.name) has ended or hung up")
+        end.note(endReason)
     }
 
     func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {

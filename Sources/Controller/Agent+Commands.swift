@@ -83,6 +83,7 @@ extension Agent {
                 isQuitting = true
                 sink.send("SHUTDOWN", ["guest": false, "reason": "host-qmp-quit"])
                 await incoming?.leave("the agent ends", isPatient: false)
+                for session in earlier { await session.leave("the agent ends", isPatient: false) }
                 ending.yield(.quit)
             case .setCapabilities: try setCapabilities(command)
             case .setParameters: try setParameters(command)
@@ -112,9 +113,8 @@ extension Agent {
             return try await outgoing.recover(at: address)
         }
         try await refuseEnded()
-        try await adoptArrived()
-        guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
-        let earlier = outgoing
+        let (workload, memory) = try await movable()
+        let (earlier, arrival) = (outgoing, incoming)
         if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
                 throw CommandRefused(reason: "a migration was begun before, it is \(state.state.rawValue)")
@@ -132,16 +132,17 @@ extension Agent {
             try await onThread("lease") { [lease] in try lease?.begin() ?? 0 }
         }
         // From here to the assignment nothing is awaited: of two clients that ask at once, one is refused.
+        if let arrival { try await adopt(workload, memory, of: arrival) }
         guard outgoing === earlier else { throw CommandRefused(reason: "another client has just begun a migration") }
         if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }
-        guard ownWorkload.activity.isRunning else {
+        guard workload.activity.isRunning else {
             try await refuseEnded()
             throw CommandRefused(reason: "the workload is stopped; run cont first")
         }
         guard !isQuitting else { throw CommandRefused(reason: "this agent ends") }
         let session = try SourceSession(
-            workload: ownWorkload,
-            regions: regions,
+            workload: workload,
+            regions: memory,
             destination: address,
             instance: instance,
             settings: SourceSession.Settings(

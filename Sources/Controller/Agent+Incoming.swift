@@ -34,6 +34,9 @@ extension Agent {
         }
         // One that has ended lets go of its address, which may be wanted; one that listens does so once this one does too.
         if let earlier, await earlier.snapshot().state != .setup { await earlier.retire() }
+        for session in self.earlier + (earlier.map { [$0] } ?? []) where await session.isRetired {
+            if await session.listens(atPortOf: address) { await session.stopListening() }
+        }
         guard incoming === earlier else {
             throw CommandRefused(reason: "another client has just begun an incoming migration")
         }
@@ -50,7 +53,10 @@ extension Agent {
         ownWorkload = nil
         regions = []
         endReason = nil
-        await earlier?.retire()
+        if let earlier {
+            await earlier.retire()
+            keep(earlier)
+        }
         try await session.begin()
         let bound = await session.snapshot().address
         if !address.isLocal {
@@ -76,6 +82,7 @@ extension Agent {
                 peerTimeout: configuration.peerTimeout,
                 recoveryTime: configuration.recoveryTime
             ),
+            formers: formers,
             logger: logger,
             sink: sink,
             onEnd: { [ending, logger] failure in
@@ -104,9 +111,12 @@ extension Agent {
         }
     }
 
-    /// A workload that has come, with all of its memory, may go on to another host.
-    func adoptArrived() async throws {
-        guard let incoming else { return }
+    /// The workload that may move from here, with its memory: this agent's own, or one that has come with all of its memory.
+    func movable() async throws -> (workload: any Workload, memory: [MemoryRegion]) {
+        guard let incoming else {
+            guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
+            return (ownWorkload, regions)
+        }
         guard await incoming.snapshot().state == .completed, let workload = await incoming.workload else {
             throw CommandRefused(
                 reason: "the workload here is not complete, it is \(await incoming.snapshot().state.rawValue)"
@@ -115,8 +125,16 @@ extension Agent {
         guard let memory = workload.ownMemory else {
             throw CommandRefused(reason: "the workload's memory is in another process, and cannot be moved from here")
         }
-        await incoming.retire()
-        guard self.incoming === incoming else {
+        guard workload.activity.isRunning else {
+            throw CommandRefused(reason: "the workload is stopped; run cont first")
+        }
+        return (workload, memory)
+    }
+
+    /// Makes a workload that has come this agent's own. What is known of its migration stays with the session.
+    func adopt(_ workload: any Workload, _ memory: [MemoryRegion], of arrival: DestinationSession) async throws {
+        await arrival.retire()
+        guard incoming === arrival else {
             throw CommandRefused(reason: "another client has just begun a migration")
         }
         watchEnd(of: workload)
@@ -124,6 +142,16 @@ extension Agent {
         endReason = nil
         regions = memory
         outgoing = nil
-        self.incoming = nil
+        keep(arrival)
+        incoming = nil
+    }
+
+    /// Keeps a session that has retired for as long as it owes anybody an answer.
+    private func keep(_ session: DestinationSession) {
+        earlier.append(session)
+        Task {
+            await session.ended()
+            earlier.removeAll { $0 === session }
+        }
     }
 }

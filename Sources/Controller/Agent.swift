@@ -66,6 +66,9 @@ public actor Agent: QMPHandler {
     var releasesMemory: Bool
     var outgoing: SourceSession?
     var incoming: DestinationSession?
+    /// Sessions that were `incoming`, and may still have to answer their sources or wait for their store.
+    var earlier: [DestinationSession] = []
+    let formers = FormerMigrations()
     var isQuitting = false
     /// Whether the workload was stopped for good: nothing starts here any more.
     var hasEnded = false
@@ -176,6 +179,7 @@ public actor Agent: QMPHandler {
     public var isNeeded: Bool {
         get async {
             if let outgoing, await outgoing.isNeeded { return true }
+            for session in earlier where await session.isNeeded { return true }
             return await incoming?.isNeeded ?? false
         }
     }
@@ -191,6 +195,7 @@ public actor Agent: QMPHandler {
             let (leaving, coming) = (outgoing, incoming)
             await leaving?.waitUntilUnneeded()
             await coming?.leaveWhenUnneeded("the agent ends")
+            for session in earlier { await session.leaveWhenUnneeded("the agent ends") }
             // Another migration may have begun meanwhile, or be about to. From here on none does.
             if underWay != nil {
                 await withCheckedContinuation { queue.append($0) }

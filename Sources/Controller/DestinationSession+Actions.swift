@@ -25,16 +25,7 @@ extension DestinationSession {
         case .commitLease(let grant): commitLease(grant)
         case .returnLease(let grant): returnLease(grant)
         case .start: startWorkload()
-        case .undo:
-            guard let workload else { return }
-            start("undo") { [events, logger] in
-                do throws(DeviceError) {
-                    try workload.devices.release()
-                } catch {
-                    logger.error("cannot undo the start: \(error)")
-                }
-                events.yield(.undone)
-            }
+        case .undo: undo()
         case .contSucceeded:
             waitingConts.forEach { $0.resume() }
             waitingConts = []
@@ -67,7 +58,7 @@ extension DestinationSession {
     }
 
     private func prepareMemory() {
-        guard let announcement else { return }
+        guard let announcement else { return perform(machine.memoryRefused(reason: lack("the guest's description"))) }
         do throws(ProtocolError) {
             table = try RegionTable(announcement.regions)
         } catch {
@@ -83,6 +74,11 @@ extension DestinationSession {
             }
         }
     }
+
+    private func report(_ event: Event) { events.yield(event) }
+
+    /// What to tell where an action finds nothing to act on, which its state rules out.
+    private func lack(_ what: String) -> String { "the agent has lost \(what), which is a fault of its own" }
 
     func discardMemory() {
         collapsing = nil
@@ -102,7 +98,9 @@ extension DestinationSession {
     }
 
     private func loadDevices() {
-        guard let workload else { return }
+        guard let workload else {
+            return report(.loadFailed(DeviceError(device: "all devices", reason: lack("the workload"))))
+        }
         let states = arriving?.complete ?? []
         arriving = nil
         timeline.note(.loadBegun)
@@ -116,7 +114,7 @@ extension DestinationSession {
     }
 
     private func acquire() {
-        guard let workload else { return }
+        guard let workload else { return report(.acquireFailed(reason: lack("the workload"))) }
         start("acquire") { [events] in
             do throws(DeviceError) {
                 try workload.devices.acquire()
@@ -127,15 +125,33 @@ extension DestinationSession {
         }
     }
 
+    func undo() {
+        // Without a workload nothing was acquired.
+        guard let workload else { return report(.undone) }
+        start("undo") { [events] in
+            do throws(DeviceError) {
+                try workload.devices.release()
+                events.yield(.undone)
+            } catch {
+                events.yield(.undoFailed(error))
+            }
+        }
+    }
+
     private func commitLease(_ grant: RunGrant) {
-        guard let lease = settings.lease, let source = peer?.instance.description else { return }
+        guard let lease = settings.lease, let source = peer?.instance.description else {
+            return report(.committed(.refused(reason: lack("the run lease"))))
+        }
         start("lease") { [events] in
             events.yield(.committed(lease.take(after: grant.epoch, token: grant.token.value, from: source)))
         }
     }
 
     private func returnLease(_ grant: RunGrant) {
-        guard let lease = settings.lease, let owner = peer?.instance.description else { return }
+        // Without a lease nothing was written.
+        guard let lease = settings.lease, let owner = peer?.instance.description else {
+            return report(.leaseReturned)
+        }
         start("lease") { [events, logger] in
             lease.giveBack(to: owner, token: grant.token.value) { error in
                 logger.warning("cannot give the run lease back yet: \(error)")
@@ -145,21 +161,22 @@ extension DestinationSession {
     }
 
     private func startWorkload() {
-        if let refusal {
-            // The lease was won meanwhile; nothing has executed, so that it is given back.
-            events.yield(.startFailed(reason: refusal))
-            return
+        guard let workload, let loaded else {
+            return report(.startFailed(reason: lack("the workload, or the proof that its devices have loaded")))
         }
-        guard let workload, let loaded else { return }
         start("start") { [events] in
             do {
+                let result: StartResult
                 if let proof = loaded.take() {
-                    try WorkloadStart.arrived(workload, proof)
+                    result = try WorkloadStart.arrived(workload, proof)
                 } else {
                     // A start that executed nothing has left the devices as they were loaded.
-                    try WorkloadStart.inPlace(workload)
+                    result = try WorkloadStart.again(workload)
                 }
-                events.yield(.started)
+                switch result {
+                case .runs: events.yield(.started)
+                case .ended(let reason): events.yield(.startEnded(reason: reason))
+                }
             } catch {
                 events.yield(.startFailed(reason: "\(error)"))
             }

@@ -1,6 +1,7 @@
 import Connections
 import LinuxSystem
 import Logging
+import PageProtocol
 import Switchover
 
 /// What clients ask of it, and its making way for the next.
@@ -18,15 +19,35 @@ extension DestinationSession {
         isRetired = false
     }
 
-    /// Ends the session, which has given way or ended its migration: it lets go of the guest, and of itself.
+    /// Lets go of the guest, as the session has given way or ended its migration.
+    ///
+    /// The session itself stays for as long as its store owes it an answer, or its source may come for one. For that it
+    /// listens on until ``stopListening()``.
     func retire() {
         isRetired = true
-        acceptor.close()
+        if machine.isRemembered, let peer { formers.add(peer.migration, events) } else { stopListening() }
         failConts("another migration has taken this one's place")
         discardMemory()
         loaded = nil
+        endIfOver()
+    }
+
+    /// Gives the address up, for another session that takes it, and with it the connections for this one.
+    func stopListening() {
+        acceptor.close()
+        isListening = false
+    }
+
+    /// Ends a session that has retired, and owes nobody anything.
+    func endIfOver() {
+        guard isRetired, !machine.isRemembered, !machine.owesLease else { return }
+        if let peer { formers.remove(peer.migration) }
+        stopListening()
         events.finish()
     }
+
+    /// Whether the session listens at an address's port.
+    func listens(atPortOf address: SocketAddress) -> Bool { isListening && acceptor.address.sharesPort(with: address) }
 
     /// `cont`: returns when the workload runs.
     ///
@@ -56,6 +77,7 @@ extension DestinationSession {
     func leave(_ reason: String, isPatient: Bool) async {
         leaving = reason
         if machine.state == .postcopyDevice { logger.notice("nothing starts here any more: \(reason)") }
+        perform(machine.prohibitStart(reason: reason))
         let begin = ContinuousClock.now
         let sourceTime = isPatient ? settings.recoveryTime : DestinationSession.leaveTime
         var deadline = begin + DestinationSession.leaveTime
@@ -63,7 +85,7 @@ extension DestinationSession {
             let now = ContinuousClock.now
             let isInTime = now < begin + DestinationSession.startTime
             // A start that cannot be refused any more tells what has become of it.
-            if isStarting && isInTime || machine.isPreparingStart && (isPatient || isInTime)
+            if isStarting && isInTime || (machine.isPreparingStart || machine.owesLease) && (isPatient || isInTime)
                 || machine.awaitsSource && now < begin + sourceTime
             {
                 // What comes after that has its own time.
@@ -71,7 +93,6 @@ extension DestinationSession {
             } else {
                 guard machine.owesPromise, now < deadline else { break }
             }
-            refuseStart()
             await rest(for: .milliseconds(20))
         }
         failConts(reason)
@@ -101,7 +122,9 @@ extension DestinationSession {
         guard control == nil, !machine.mayLeave else {
             throw CommandRefused(reason: "no migration is paused here, it is \(machine.state.rawValue)")
         }
-        var other = try LaneAcceptor(at: address, logger: logger) { [events] in events.yield(.arrived($0, $1)) }
+        var other = try LaneAcceptor(at: address, logger: logger) { [events, formers] in
+            formers.route($0, $1, otherwise: events)
+        }
         swap(&acceptor, &other)
         isListening = true
         start("listen") { [other] in other.stop() }

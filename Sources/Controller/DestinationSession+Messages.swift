@@ -73,9 +73,11 @@ extension DestinationSession {
     }
 
     func welcome(on lane: ControlLane) {
-        guard let peer, let agent else { return }
+        guard let peer, let announcement else { return lose("the agent has lost its part of the migration") }
         send(.hello(answer(to: peer)), on: lane)
-        for part in ReceivedMap.parts(of: agent.received) { send(.received(part), on: lane) }
+        // A session that has let go of its memory needs no page any more.
+        let received = agent?.received ?? ReceivedMap.everything(of: announcement.description.regions.map(\.pageCount))
+        for part in ReceivedMap.parts(of: received) { send(.received(part), on: lane) }
         lane.allowSilence()
     }
 
@@ -201,7 +203,7 @@ extension DestinationSession {
         switch message {
         case .regions, .failure, .refused: break
         default:
-            guard number == acceptedControl || agent != nil else {
+            guard number == acceptedControl || agent != nil || isRetired else {
                 return lose("the source sent \(message.kind) before REGIONS")
             }
         }

@@ -25,8 +25,11 @@ actor DestinationSession {
         case acquired
         case acquireFailed(reason: String)
         case started
+        case startEnded(reason: String)
         case startFailed(reason: String)
         case undone
+        case undoFailed(DeviceError)
+        case undoDue
         case committed(WorkloadLease.Taking)
         case leaseReturned
         case sourceGivenUp(Int)
@@ -63,6 +66,8 @@ actor DestinationSession {
     /// Where it listens: first for any source, after `migrate-recover` for the one that it had.
     var acceptor: LaneAcceptor
     var isListening = true
+    /// The migrations of this agent that are over here, and whose sources may still come.
+    let formers: FormerMigrations
     let sink: EventSink
     let work = ThreadGroup()
     /// Control connections that are being closed.
@@ -108,8 +113,6 @@ actor DestinationSession {
     var lastLoss: String?
     /// Why nothing is to start here any more: the agent ends.
     var leaving: String?
-    /// Why its memory cannot be served any more, which was seen before it could start.
-    private var memoryFailure: String?
     /// Another session takes this one's place.
     var isRetired = false
     private var hasEnded = false
@@ -120,6 +123,7 @@ actor DestinationSession {
     /// Makes a session that listens for a source.
     ///
     /// - Parameters:
+    ///   - formers: who is told of connections that are for an earlier migration of this agent.
     ///   - sink: told of every state the migration passes, and of the workload's start.
     ///   - onEnd: told once when the migration ends here, with the reason if it failed.
     init(
@@ -127,6 +131,7 @@ actor DestinationSession {
         listening address: SocketAddress,
         instance: PageProtocol.InstanceID,
         settings: Settings,
+        formers: FormerMigrations,
         logger: Logger,
         sink: EventSink,
         onEnd: @escaping @Sendable (_ failure: String?) -> Void
@@ -143,7 +148,8 @@ actor DestinationSession {
         let (stream, events) = AsyncStream.makeStream(of: Event.self)
         self.stream = stream
         self.events = events
-        acceptor = try LaneAcceptor(at: address, logger: logger) { events.yield(.arrived($0, $1)) }
+        self.formers = formers
+        acceptor = try LaneAcceptor(at: address, logger: logger) { formers.route($0, $1, otherwise: events) }
     }
 
     /// `migrate-incoming`: waits for a source.
@@ -160,10 +166,10 @@ actor DestinationSession {
     /// Whether the workload here, or its source, needs this agent.
     var isNeeded: Bool { isWorkloadNeeding || machine.awaitsSource || machine.isPreparingStart }
 
-    /// Whether the workload here needs this agent: from the commit point on until the source has said BYE. One that has
-    /// ended, or gone on, needs nobody.
+    /// Whether the workload here needs this agent: from the commit point on until the source has said BYE. A workload that
+    /// has ended needs nobody; one that has moved on needs the agent only to answer its source.
     private var isWorkloadNeeding: Bool {
-        machine.isCommitted && !machine.mayLeave && endReason == nil && !isRetired
+        machine.isCommitted && !machine.mayLeave && endReason == nil && (!isRetired || machine.isRemembered)
     }
 
     /// The agent ends as soon as it is not needed: what may still start here is refused.
@@ -192,10 +198,17 @@ actor DestinationSession {
     func consume() async {
         for await event in stream {
             take(event)
-            refuseStart()
+            endIfOver()
             wakeWaiters()
         }
         wakeWaiters()
+    }
+
+    /// Waits until the session, which has retired, owes nobody anything.
+    func ended() async {
+        while !(isRetired && !machine.isRemembered && !machine.owesLease) {
+            await withCheckedContinuation { waitingForEvent.append($0) }
+        }
     }
 
     /// What they wait for may have come.
@@ -236,8 +249,7 @@ actor DestinationSession {
             perform(machine.devicesLoaded())
         case .loadFailed(let error):
             perform(machine.deviceLoadFailed(device: error.device, reason: error.reason))
-        case .acquired:
-            perform(refusal.map { machine.acquireFailed(reason: $0) } ?? machine.acquired())
+        case .acquired: perform(machine.acquired())
         case .acquireFailed(let reason): perform(machine.acquireFailed(reason: reason))
         case .started:
             timeline.note(.started)
@@ -248,16 +260,28 @@ actor DestinationSession {
             sink.send("RESUME")
             perform(actions)
             if let endReason { tellEnd(endReason) }
+        case .startEnded(let reason):
+            timeline.note(.started)
+            endReason = reason
+            perform(machine.startEnded(reason: reason))
+            tellEnd(reason)
         case .startFailed(let reason): perform(machine.startFailed(reason: reason))
         case .undone: perform(machine.undone())
+        case .undoFailed(let error):
+            logger.error("cannot undo the start, which is tried again; until then the source is told nothing: \(error)")
+            Task { [events] in
+                await rest(for: .seconds(1))
+                events.yield(.undoDue)
+            }
+        case .undoDue: undo()
         case .committed(.taken): perform(machine.leaseCommitted())
         case .committed(.refused(let reason)), .committed(.unreachable(let reason)):
             perform(machine.leaseRefused(reason: reason))
         case .leaseReturned: perform(machine.leaseReturned())
         case .workloadEnded(let reason):
-            // Before it was started, whoever wanted to load or start it is told.
+            guard endReason == nil else { return }
             endReason = reason
-            if snapshot().hasStarted { tellEnd(reason) } else { tellRefusal(reason) }
+            if snapshot().hasStarted { tellEnd(reason) } else { prohibitStart(reason) }
         case .byeGivenUp: hasWaitedForBye = true
         case .sourceGivenUp(let number):
             guard number == lastControl, control == nil else { return }
@@ -266,15 +290,10 @@ actor DestinationSession {
         }
     }
 
-    /// Why nothing can start here any more; nil while something can.
-    var refusal: String? { leaving ?? endReason ?? memoryFailure }
-
-    private func tellRefusal(_ reason: String) { logger.error("the workload cannot start here any more: \(reason)") }
-
-    /// Refuses a start that waits for `cont`, if nothing can start here any more.
-    func refuseStart() {
-        guard let refusal, machine.awaitsCont, case .acquire = machine.cont() else { return }
-        perform(machine.acquireFailed(reason: refusal))
+    /// Lets nothing start here any more.
+    private func prohibitStart(_ reason: String) {
+        logger.error("the workload cannot start here any more: \(reason)")
+        perform(machine.prohibitStart(reason: reason))
     }
 
     private func tellEnd(_ reason: String) {
@@ -308,8 +327,7 @@ actor DestinationSession {
         case .failed(let reason):
             // The source is to hear that nothing starts here, for which the link is needed.
             guard machine.owesPromise else { return lose(reason) }
-            memoryFailure = "\(reason); migrate again when that is mended"
-            tellRefusal(reason)
+            prohibitStart("\(reason); migrate again when that is mended")
         }
     }
 
@@ -358,6 +376,8 @@ actor DestinationSession {
 
     /// Ends all three connections; the peer is told why.
     func hangUp(reason: String?) {
+        // The reason leaves first: the lanes' end alone would not tell it.
+        if let (lane, _) = control, let reason { send(.failure(reason: reason), on: lane) }
         agent?.detach()
         waitingLanes = nil
         // Nothing is missing any more: the memory is the kernel's again.
@@ -368,7 +388,6 @@ actor DestinationSession {
         lanes = Lanes.Arriving(urgentLanes: settings.faultThreads)
         guard let (lane, _) = control else { return }
         control = nil
-        if let reason { send(.failure(reason: reason), on: lane) }
         // A peer that takes nothing more may hold this up for seconds.
         runBlocking("hang-up", in: hangUps) { lane.finish() }
     }

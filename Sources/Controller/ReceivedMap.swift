@@ -30,6 +30,15 @@ struct ReceivedMap: Sendable {
         return true
     }
 
+    /// The map of a destination that has every page, or needs none any more: a bit a page for each region.
+    static func everything(of pageCounts: [Int]) -> [[UInt8]] {
+        pageCounts.map { count in
+            var bits = [UInt8](repeating: 0xff, count: (count + 7) / 8)
+            if count & 7 != 0 { bits[bits.count - 1] = 1 << UInt8(count & 7) - 1 }
+            return bits
+        }
+    }
+
     /// The frames' contents that carry what is said by a bit a page for each region.
     static func parts(of regions: [[UInt8]]) -> [ReceivedPages] {
         regions.enumerated().flatMap { region, bits in

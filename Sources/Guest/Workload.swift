@@ -15,8 +15,9 @@ public protocol Workload: AnyObject, Sendable {
 
     /// Starts, or goes on exactly where the devices say it stopped. Returns once it runs.
     ///
+    /// - Returns: whether the workload runs, or has ended by itself since it was started.
     /// - Throws: when the start provably executed nothing.
-    func run(_ permit: consuming RunPermit) throws
+    func run(_ permit: consuming RunPermit) throws -> StartResult
 
     /// Stops between two operations; returns once nothing of it executes any more.
     ///
@@ -71,6 +72,14 @@ extension Workload {
 
     /// Nothing to tell of a workload that lives as long as this process.
     public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {}
+}
+
+/// What a start has come to that may have executed something.
+public enum StartResult: Sendable, Hashable {
+    /// The workload runs.
+    case runs
+    /// The workload was started, and has ended by itself since, for this reason. It may have executed.
+    case ended(reason: String)
 }
 
 /// How a workload's arrival has ended.

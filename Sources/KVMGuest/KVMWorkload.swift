@@ -85,7 +85,7 @@ public final class KVMWorkload: Workload {
     /// Lets every vCPU run on a thread of its own. Returns once they may run.
     ///
     /// - Throws: ``KVMGuestError`` when the guest has ended before; `SystemError` when a thread cannot be had.
-    public func run(_ permit: consuming RunPermit) throws {
+    public func run(_ permit: consuming RunPermit) throws -> StartResult {
         try current.withLock { current in
             precondition(current == nil || !fate.isRunning, "a workload runs once at a time")
             // Of a guest that has ended by itself.
@@ -108,6 +108,7 @@ public final class KVMWorkload: Workload {
             }
             gate.flag.raise()
             current = threads
+            return .runs
         }
     }
 

@@ -7,6 +7,15 @@ public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// A path in the file system, at most 107 bytes.
     case unix(path: String)
 
+    /// Whether listening at one address may rule out listening at the other: the port, or the path, is the same.
+    public func sharesPort(with other: SocketAddress) -> Bool {
+        switch (self, other) {
+        case (.tcp(_, let one), .tcp(_, let other)): one == other && one != 0
+        case (.unix, .unix): self == other
+        case (.tcp, .unix), (.unix, .tcp): false
+        }
+    }
+
     /// Reads `tcp:HOST:PORT`, `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` or a path that holds a slash.
     ///
     /// - Throws: ``SocketAddressError`` that shows the forms it takes.

@@ -78,7 +78,7 @@ public final class MicroVM: Workload {
     }
 
     /// Lets it go on; one that was not stopped here does already.
-    public func run(_ permit: consuming RunPermit) throws {
+    public func run(_ permit: consuming RunPermit) throws -> StartResult {
         if !activity.isRunning {
             try host.watchEnd()
             if isNew.load(ordering: .relaxed) { try host.start() } else { try host.resume() }
@@ -91,6 +91,7 @@ public final class MicroVM: Workload {
         // It moves no more.
         state.noteRun()
         image.discard()
+        return host.watched.process.hasEnded ? .ended(reason: "\(host.name) has ended") : .runs
     }
 
     /// Pauses it.

@@ -120,7 +120,7 @@ public final class BuiltInWorkload: Workload {
     /// Starts its threads, or lets them go on where they were. Returns once they may run.
     ///
     /// - Throws: `SystemError` when a thread cannot be had; none has done anything then.
-    public func run(_ permit: consuming RunPermit) throws {
+    public func run(_ permit: consuming RunPermit) throws -> StartResult {
         try current.withLock { current in
             precondition(current == nil, "a workload runs once at a time")
             let run = Run()
@@ -142,6 +142,7 @@ public final class BuiltInWorkload: Workload {
             isRunning.store(true, ordering: .relaxed)
             signal.begin()
             current = run
+            return .runs
         }
     }
 

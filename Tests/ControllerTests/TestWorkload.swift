@@ -56,7 +56,7 @@ final class TestWorkload: Workload {
 
     var devices: DeviceSet { DeviceSet([disk, clock]) }
 
-    func run(_ permit: consuming RunPermit) throws {
+    func run(_ permit: consuming RunPermit) throws -> StartResult {
         guard !failsToRun.load(ordering: .acquiring) else { throw DeviceError(device: "processor", reason: "is hot") }
         if holdsRun.load(ordering: .acquiring) {
             runGate.pass()
@@ -82,6 +82,7 @@ final class TestWorkload: Workload {
             }
         }
         self.thread.withLock { swap(&thread, &$0) }
+        return .runs
     }
 
     func stop() throws {

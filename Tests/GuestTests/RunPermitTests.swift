@@ -34,14 +34,14 @@ struct RunPermitTests {
             """
             @_spi(Controller) import Guest
             func start(_ workload: any Workload, _ proof: consuming DevicesLoaded) throws {
-                try workload.run(RunPermit(proof))
+                _ = try workload.run(RunPermit(proof))
             }
             """
         )
         #expect(controller.status == 0, "\(controller.errors)")
         for early in [
-            "try workload.run(RunPermit())", "try workload.run(RunPermit(DevicesLoaded()))",
-            "try workload.run(RunPermit(.inPlace()))", "try workload.run(RunPermit(try workload.devices.load([])))",
+            "_ = try workload.run(RunPermit())", "_ = try workload.run(RunPermit(DevicesLoaded()))",
+            "_ = try workload.run(RunPermit(.inPlace()))", "_ = try workload.run(RunPermit(try workload.devices.load([])))",
         ] {
             let result = try compiles("import Guest\nfunc start(_ workload: any Workload) throws { \(early) }\n")
             #expect(result.status != 0, "\(early) compiles")
@@ -55,8 +55,8 @@ struct RunPermitTests {
             """
             import Guest
             func start(_ workload: any Workload, _ permit: consuming RunPermit) throws {
-                try workload.run(permit)
-                try workload.run(permit)
+                _ = try workload.run(permit)
+                _ = try workload.run(permit)
             }
             """
         )

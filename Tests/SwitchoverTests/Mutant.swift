@@ -8,16 +8,21 @@ struct Mutant: Sendable, CustomTestStringConvertible {
     let breaks: [Property]
     let setting: World.Setting
     let behaviour: Behaviour
+    let driver: Driver
 
-    static let all = sourceMutants + destinationMutants
+    static let all = sourceMutants + destinationMutants + driverMutants
 
     private init(
         _ testDescription: String,
         breaks: Property...,
         in setting: World.Setting = World.Setting(conts: 0, cancels: 0),
         source: @escaping Behaviour.Source = Behaviour.shipped.source,
-        destination: @escaping Behaviour.Destination = Behaviour.shipped.destination
+        destination: @escaping Behaviour.Destination = Behaviour.shipped.destination,
+        driver change: (inout Driver) -> Void = { _ in }
     ) {
+        var driver = Driver()
+        change(&driver)
+        self.driver = driver
         self.testDescription = testDescription
         self.breaks = breaks
         self.setting = setting
@@ -249,6 +254,94 @@ struct Mutant: Sendable, CustomTestStringConvertible {
                 let actions = Behaviour.shipped.destination(&machine, event)
                 return event == .cont ? [.contSucceeded] + actions : actions
             }
+        ),
+    ]
+
+    private static let driverMutants = [
+        Mutant(
+            "a source that takes late lanes of an earlier link for those of the link that stands",
+            breaks: .linksAreTold,
+            in: World.Setting(conts: 0, cancels: 0, relinks: 2),
+            driver: { $0.checksLinks = false }
+        ),
+        Mutant(
+            "an operator who removes the records of an agent that is gone, where a commit follows any record",
+            breaks: .neverBothRun,
+            .leaseNamesRunner,
+            in: World.Setting(startsStopped: true, usesLease: true, cancels: 0, relinks: 0, thirds: 1),
+            driver: {
+                $0.takesOver = false
+                $0.checksOwner = false
+            }
+        ),
+        Mutant(
+            "a lease that is taken over from the destination while its source may have been promised the workload",
+            breaks: .neverBothRun,
+            in: World.Setting(usesLease: true, conts: 0, relinks: 0, thirds: 1),
+            driver: { $0.takesOverFromBoth = false }
+        ),
+        Mutant(
+            "a source that makes the record its own whoever has it, while another such attempt is under way",
+            breaks: .leaseNamesRunner,
+            in: World.Setting(policy: .wait, usesLease: true, relinks: 0, thirds: 1),
+            source: { machine, event, fresh in
+                // A cancel that meets an attempt begins a second one.
+                let wasRegaining = machine.isRegainingLease
+                let actions = Behaviour.shipped.source(&machine, event, fresh)
+                guard event == .cancel, wasRegaining else { return actions }
+                return actions + [.regainLease(RunToken(1))]
+            },
+            driver: { $0.regainsOnlyWhatWasPromised = false }
+        ),
+        Mutant(
+            "a destination that makes way for another migration while its commit is being written",
+            breaks: .leaseComesHome,
+            in: World.Setting(usesLease: true, conts: 0, relinks: 0, thirds: 1),
+            driver: {
+                $0.staysForStore = false
+                $0.followsPromises = false
+            }
+        ),
+        Mutant(
+            "a source that cannot follow the record of a destination that has promised and died",
+            breaks: .leaseComesHome,
+            in: World.Setting(usesLease: true, conts: 0, relinks: 0),
+            driver: { $0.followsPromises = false }
+        ),
+        Mutant(
+            "a destination that forgets a migration before its source has said BYE",
+            breaks: .isRemembered,
+            in: World.Setting(conts: 0, cancels: 0, thirds: 1),
+            driver: { $0.remembersMigrations = false }
+        ),
+        Mutant(
+            "a destination that ends although its source has not said BYE",
+            breaks: .endIsPolite,
+            in: World.Setting(conts: 0, cancels: 0, ends: 1),
+            driver: { $0.endsAfterBye = false }
+        ),
+        Mutant(
+            "a destination that counts a failed undo as done",
+            breaks: .undoneBeforePromise,
+            in: World.Setting(conts: 0, cancels: 0, hangs: true),
+            driver: { $0.repeatsUndo = false }
+        ),
+        Mutant(
+            "a source that counts a failed release of its locks as done",
+            breaks: .locksAreFreeBeforeRun,
+            driver: { $0.reportsFailedRelease = false }
+        ),
+        Mutant(
+            "a destination that counts a start whose workload has ended as one that runs",
+            breaks: .contTellsTheTruth,
+            in: World.Setting(cancels: 0, diesStarting: true),
+            driver: { $0.reportsDeadStart = false }
+        ),
+        Mutant(
+            "a source that lets a cancel wait as long as a start that hangs",
+            breaks: .noDeadEnd,
+            in: World.Setting(conts: 0, relinks: 0, hangs: true),
+            driver: { $0.answersOverdueCancel = false }
         ),
     ]
 }

@@ -6,7 +6,7 @@ struct MutantTests {
     @Test("for each mutant, with the shortest way to the harm", .timeLimit(.minutes(10)), arguments: Mutant.all)
     func mutant(_ mutant: Mutant) throws {
         for property in mutant.breaks {
-            let start = World(mutant.setting)
+            let start = World(mutant.setting, driver: mutant.driver)
             let walk = Walk(from: start, by: mutant.behaviour, checking: [property])
             let finding = try #require(walk.finding, "\(mutant.testDescription) survives \(property)")
             print("\(mutant.testDescription): \(finding)")

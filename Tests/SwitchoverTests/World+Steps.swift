@@ -7,13 +7,13 @@ extension World {
         case .source(let event):
             guard prepare(event) else { return [] }
             let fresh = RunGrant(token: RunToken(UInt64(runsSent + 1)), epoch: sourceEpoch)
-            let actions = behaviour.source(&source, event, fresh)
+            let actions = behaviour.source(&source, told(event), fresh)
             actions.forEach { perform($0) }
             return actions
         case .destination(let event):
             if event == .accepted, hasDied { return refuseWhatHasDied() }
             guard prepare(event) else { return [] }
-            let actions = behaviour.destination(&destination, event)
+            let actions = behaviour.destination(&destination, told(event))
             if event == .accepted { accept(actions) } else { actions.forEach { perform($0) } }
             return actions
         case .third(let event):
@@ -53,6 +53,17 @@ extension World {
     }
 
     // MARK: What an event does before its machine hears of it
+
+    /// What the driver makes of an end.
+    private func told(_ event: SourceEvent) -> SourceEvent {
+        if !driver.reportsFailedRelease, event == .ended(.releaseLocks, .failure) { return .ended(.releaseLocks, .success) }
+        return event
+    }
+
+    private func told(_ event: DestinationEvent) -> DestinationEvent {
+        if !driver.reportsDeadStart, event == .ended(.start, .dead) { return .ended(.start, .success) }
+        return event
+    }
 
     /// - Returns: whether the machine hears of it.
     private mutating func prepare(_ event: SourceEvent) -> Bool {

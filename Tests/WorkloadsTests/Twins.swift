@@ -46,7 +46,7 @@ extension BuiltInWorkload {
     }
 
     func run() throws {
-        try run(RunPermit(DevicesLoaded.inPlace()))
+        _ = try run(RunPermit(DevicesLoaded.inPlace()))
     }
 
     /// Runs until all threads together have done some operations more, and stops.
