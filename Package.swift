@@ -40,15 +40,18 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
     ],
     targets: [
+        // What comes from outside: imports nothing.
+        room("Outside"),
+
         // The kernel.
         .target(name: "CShims", path: "CShims", cSettings: [.define("_GNU_SOURCE")]),
-        room("LinuxSystem", ["CShims", .product(name: "SystemPackage", package: "swift-system")]),
+        room("LinuxSystem", ["CShims", "Outside", .product(name: "SystemPackage", package: "swift-system")]),
 
         // Values: no sockets, no threads.
-        room("PageProtocol"),
+        room("PageProtocol", ["Outside"]),
         .target(name: "Switchover", swiftSettings: optimized),
-        room("Telemetry", [.product(name: "Histogram", package: "hdrhistogram-swift")]),
-        room("Guest", ["LinuxSystem", "Telemetry"]),
+        room("Telemetry", ["Outside", .product(name: "Histogram", package: "hdrhistogram-swift")]),
+        room("Guest", ["LinuxSystem", "Outside", "Telemetry"]),
         .target(name: "WorkingSet", dependencies: ["LinuxSystem"], swiftSettings: optimized),
         room(
             "QMP",
@@ -72,20 +75,20 @@ let package = Package(
         room(
             "Bench",
             [
-                "SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "Telemetry",
+                "SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "Outside", "Telemetry",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ]
         ),
 
         // What can be moved.
-        room("Workloads", ["Guest", "LinuxSystem", "Telemetry"]),
+        room("Workloads", ["Guest", "LinuxSystem", "Outside", "Telemetry"]),
         .target(name: "KVMGuestCode"),
         room("KVMGuest", ["Guest", "KVMGuestCode", "LinuxSystem", "Telemetry"]),
         room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
         room(
             "FaultHandler",
             [
-                "Attachments", "Connections", "DestinationAgent", "PageProtocol", "LinuxSystem", "Telemetry",
+                "Attachments", "Connections", "DestinationAgent", "PageProtocol", "LinuxSystem", "Outside", "Telemetry",
                 "WorkingSet", logging,
             ]
         ),
@@ -101,14 +104,17 @@ let package = Package(
             ]
         ),
 
-        room("MicroVMGuest", ["Attachments", "Firecracker", "Guest", "LinuxSystem", "Telemetry", logging]),
+        room(
+            "MicroVMGuest",
+            ["Attachments", "Firecracker", "Guest", "LinuxSystem", "Outside", "Telemetry", logging]
+        ),
 
         // Who runs.
         room("RunLease", ["LinuxSystem"]),
         room(
             "Controller",
             [
-                "Connections", "SourceAgent", "DestinationAgent", "Switchover", "RunLease", "QMP", "Guest",
+                "Connections", "SourceAgent", "DestinationAgent", "Switchover", "RunLease", "QMP", "Guest", "Outside",
                 "PageProtocol", "LinuxSystem", "Telemetry", logging,
             ]
         ),
@@ -117,9 +123,8 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "KVMGuest",
-                "LinuxSystem", "MicroVMGuest", "Orchestration", "PageProtocol", "QMP", "RunLease", "Snapshots",
-                "Switchover",
-                "Telemetry", "WorkingSet", "Workloads", logging,
+                "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageProtocol", "QMP", "RunLease",
+                "Snapshots", "Switchover", "Telemetry", "WorkingSet", "Workloads", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
@@ -152,6 +157,7 @@ let package = Package(
             of: "LinuxSystem",
             ["HugePages", "OwnThread", "TestProcess", .product(name: "SystemPackage", package: "swift-system")]
         ),
+        tests(of: "Outside"),
         tests(of: "Guest", ["TestProcess"]),
         tests(of: "Telemetry"),
         tests(of: "Workloads", ["Guest", "LandedGuest", "LinuxSystem", "Telemetry"]),

@@ -115,7 +115,7 @@ extension Bench {
             try wait(for: rig)
             finish(&figures, since: begin)
             let gibibytes = Double(size.pushedPages) / 262_144
-            figures.cpuSecondsPerGiB = Double(try usage() - before) / 1e9 / gibibytes
+            figures.cpuSecondsPerGiB = (try usage() - before) / 1e9 / gibibytes
         }
     }
 

@@ -92,7 +92,7 @@ public struct Bench: ~Copyable {
         figures.mebibytesPerSecond = Double(size.pushedPages) / 256 / seconds
     }
 
-    func usage() throws -> UInt64 { try far.ask(.usage).cpuNanoseconds + ProcessClock.now() }
+    func usage() throws -> Double { try Double(far.ask(.usage).cpuNanoseconds) + Double(ProcessClock.now()) }
 
     func wait(for rig: any Rig) throws {
         while !rig.memory.isComplete {

@@ -1,4 +1,5 @@
 import LinuxSystem
+import Outside
 import QMP
 import SourceAgent
 import Switchover
@@ -60,7 +61,7 @@ extension Agent {
             "postcopy-requests": JSONValue(progress.requests),
             "page-size": JSONValue(pageSize),
             "mbps": .double(bytesPerSecond * 8 / 1e6),
-            "pages-per-second": JSONValue(Int(bytesPerSecond) / max(1, pageSize)),
+            "pages-per-second": JSONValue(whole(bytesPerSecond) / max(1, pageSize)),
             "dirty-sync-count": 1,
             "dirty-pages-rate": 0,
             "dirty-sync-missed-zero-copy": 0,
@@ -82,5 +83,7 @@ extension Agent {
         return answer
     }
 
-    private func milliseconds(_ microseconds: Double) -> Int { Int(microseconds / 1000) }
+    private func milliseconds(_ microseconds: Double) -> Int { whole(microseconds / 1000) }
+
+    private func whole(_ number: Double) -> Int { Untrusted(truncating: number).clamped(to: 0...Int.max) }
 }

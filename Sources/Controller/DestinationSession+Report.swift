@@ -34,7 +34,7 @@ extension DestinationSession {
             address: acceptor.address,
             isListening: isListening,
             progress: agent?.progress ?? DestinationAgent.Progress(),
-            totalMicroseconds: Double(end - begin) / 1000
+            totalMicroseconds: Timeline<Moment>.microseconds(from: begin, to: end)
         )
     }
 
@@ -82,6 +82,6 @@ extension DestinationSession {
     private var microsecondsToFirstOperation: Double {
         noteFirstOperation()
         guard let begin = timeline[.runReceived], let firstOperation else { return 0 }
-        return Double(firstOperation - begin) / 1000
+        return Timeline<Moment>.microseconds(from: begin, to: firstOperation)
     }
 }

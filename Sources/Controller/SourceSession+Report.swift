@@ -29,7 +29,7 @@ extension SourceSession {
             failureReason: machine.failureReason,
             destination: destination,
             progress: agent.progress,
-            totalMicroseconds: Double(end - begin) / 1000,
+            totalMicroseconds: Timeline<Moment>.microseconds(from: begin, to: end),
             downtimeMicroseconds: timeline[.running] == nil
                 ? nil : timeline.microseconds(from: .lastOperation, to: .running)
         )

@@ -14,7 +14,13 @@ struct Timeline<Moment: Hashable & Sendable>: Sendable {
 
     /// Microseconds from one moment to another; 0 where one of them was not, or they are the wrong way round.
     func microseconds(from start: Moment, to end: Moment) -> Double {
-        guard let start = moments[start], let end = moments[end], end > start else { return 0 }
-        return Double(end - start) / 1000
+        guard let start = moments[start], let end = moments[end] else { return 0 }
+        return Timeline.microseconds(from: start, to: end)
+    }
+
+    /// Microseconds from one time to another; 0 where they are the wrong way round, which a peer that sends its messages
+    /// again can bring about.
+    static func microseconds(from start: UInt64, to end: UInt64) -> Double {
+        end > start ? Double(end - start) / 1000 : 0
     }
 }

@@ -103,15 +103,16 @@ extension ArrivingMemory {
     }
 
     /// Notes that the process drops what lies between two addresses. In turn.
-    func noteRemoved(_ addresses: Range<UInt64>) {
+    func noteRemoved(from first: UInt64, to last: UInt64) {
         for (region, range) in ranges.enumerated() {
-            let begin = max(addresses.lowerBound, range.address)
-            let end = min(addresses.upperBound, range.address + range.byteCount)
+            let begin = max(first, range.address)
+            let end = min(last, range.address + range.byteCount)
             guard begin < end else { continue }
             let size = UInt64(range.pageSize)
-            let pages = Int((begin - range.address + size - 1) / size)..<Int((end - range.address) / size)
-            guard !pages.isEmpty else { continue }
-            noteRemoved(pages, region: region)
+            // Inside of one page where the process has smaller pages than it said: none is dropped whole.
+            let (lower, upper) = (Int((begin - range.address + size - 1) / size), Int((end - range.address) / size))
+            guard lower < upper else { continue }
+            noteRemoved(lower..<upper, region: region)
             // Who waits for one of them faults again, and gets zeros.
             userfaultfd.wake(begin, byteCount: Int(end - begin))
         }

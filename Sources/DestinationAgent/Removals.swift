@@ -84,7 +84,7 @@ public final class Removals: Sendable {
     private func apply(to memory: ArrivingMemory, in turn: inout Turn) {
         for index in 0..<turn.events.count {
             switch turn.events[index] {
-            case .removed(let start, let end): memory.noteRemoved(start..<end)
+            case .removed(let start, let end): memory.noteRemoved(from: start, to: end)
             case .fault(let address, let thread): turn.faults.append(PageFault(address: address, thread: thread))
             case .other: break
             }

@@ -47,6 +47,8 @@ public final class TouchLog: @unchecked Sendable {
 
     /// The pages so far, in order; a page may come more than once.
     public var pages: [UInt32] {
-        (0..<min(capacity, count.pointee.load(ordering: .relaxed))).map { places[$0].load(ordering: .acquiring) }
+        (0..<min(capacity, max(0, count.pointee.load(ordering: .relaxed)))).map {
+            places[$0].load(ordering: .acquiring)
+        }
     }
 }

@@ -1,3 +1,5 @@
+import Outside
+
 /// Little-endian fields of a device's state, written one after the other.
 package struct StateWriter {
     package private(set) var bytes: [UInt8] = []
@@ -23,7 +25,8 @@ package struct StateReader {
         rest = state[...]
     }
 
-    package mutating func next<Word: FixedWidthInteger>(_: Word.Type = Word.self) throws(DeviceError) -> Word {
+    /// A word that is only kept and compared, such as a register or a digest: nobody counts with it.
+    package mutating func nextBits<Word: FixedWidthInteger>(_: Word.Type = Word.self) throws(DeviceError) -> Word {
         let size = MemoryLayout<Word>.size
         guard rest.count >= size else { throw malformed("it ends too early") }
         let word = rest.withUnsafeBytes { Word(littleEndian: $0.loadUnaligned(as: Word.self)) }
@@ -31,12 +34,22 @@ package struct StateReader {
         return word
     }
 
+    /// A number to count with, once it lies in the bounds.
+    ///
+    /// - Parameter fault: what is wrong with one that does not.
+    package mutating func next<Word: FixedWidthInteger & Sendable>(
+        in bounds: ClosedRange<Word>,
+        or fault: (_ found: Word) -> String
+    ) throws(DeviceError) -> Word {
+        let word: Word = try nextBits()
+        guard let number = Untrusted(word).within(bounds) else { throw malformed(fault(word)) }
+        return number
+    }
+
     /// A count of what has happened so far: a state that claims more than can have happened is not taken, so that
     /// whoever goes on counting never overflows.
     package mutating func nextCount(of what: String) throws(DeviceError) -> UInt64 {
-        let count: UInt64 = try next()
-        guard count < 1 << 62 else { throw malformed("it says \(count) \(what)") }
-        return count
+        try next(in: 0...(1 << 62 - 1)) { "it says \($0) \(what)" }
     }
 
     /// Everything that is left.

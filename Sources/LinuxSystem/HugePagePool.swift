@@ -1,3 +1,5 @@
+import Outside
+
 /// The kernel's pool of huge pages of 2 MiB (hugetlb): memory that is mapped out of it has its pages reserved.
 public enum HugePagePool {
     /// Bytes in a page of the pool.
@@ -20,6 +22,6 @@ public enum HugePagePool {
 
     private static func count(_ name: String) -> Int {
         let text = ProcessFile.text("/sys/kernel/mm/hugepages/hugepages-2048kB/\(name)")
-        return text.flatMap { Int($0.filter(\.isNumber)) } ?? 0
+        return Untrusted(text.flatMap { Int($0.filter(\.isNumber)) } ?? 0).clamped(to: 0...(1 << 40))
     }
 }

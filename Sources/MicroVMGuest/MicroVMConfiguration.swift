@@ -2,6 +2,7 @@ import Firecracker
 import FoundationEssentials
 import Guest
 import LinuxSystem
+import Outside
 
 /// What must be known of a microVM before it arrives: the rest is in its snapshot.
 public struct MicroVMConfiguration: Codable, Hashable, Sendable {
@@ -20,10 +21,25 @@ public struct MicroVMConfiguration: Codable, Hashable, Sendable {
     /// devices, below 4 GiB and at 256 GiB. Pieces that begin at all of them lie whole in the regions of each.
     private static let borders = [3 << 30, 3328 << 20, 255 << 30]
 
-    init(firecracker: String, machine: Machine) {
+    /// Takes what a Firecracker says of itself.
+    ///
+    /// - Throws: ``MicroVMError`` if no microVM has that memory.
+    init(firecracker: String, machine: Machine) throws(MicroVMError) {
         self.firecracker = firecracker
         memoryMiB = machine.memoryMiB
         pageSize = machine.pages == .huge ? HugePagePool.pageSize : 4096
+        guard isSound else {
+            throw MicroVMError(
+                "Firecracker says that its microVM has \(memoryMiB) MiB of memory in pages of \(pageSize) bytes; a microVM "
+                    + "that moves has whole pages, and at most \(MicroVMConfiguration.maxMemoryMiB) MiB"
+            )
+        }
+    }
+
+    /// Whether there can be such a memory: nothing else may be asked of one that there cannot.
+    private var isSound: Bool {
+        guard Untrusted(memoryMiB).within(1...MicroVMConfiguration.maxMemoryMiB) != nil else { return false }
+        return (pageSize == 4096 || pageSize == HugePagePool.pageSize) && byteCount % pageSize == 0
     }
 
     /// Bytes of its memory.
@@ -66,9 +82,8 @@ public struct MicroVMConfiguration: Codable, Hashable, Sendable {
         } catch {
             throw MicroVMError("the microVM's configuration cannot be read: \(error)")
         }
-        guard (1...MicroVMConfiguration.maxMemoryMiB).contains(memoryMiB),
-            pageSize == 4096 || pageSize == HugePagePool.pageSize, byteCount % pageSize == 0,
-            description.regions == self.description.regions
-        else { throw MicroVMError("the microVM's memory is not that which its configuration makes") }
+        guard isSound, description.regions == self.description.regions else {
+            throw MicroVMError("the microVM's memory is not that which its configuration makes")
+        }
     }
 }

@@ -31,12 +31,18 @@ public struct AgentClient: Sendable {
 
     /// What the agent knows of its migration.
     public func report() async throws -> AgentReport {
-        try decode(try await execute("pageferry-report"))
+        let report: AgentReport = try await ask("pageferry-report")
+        do throws(AgentReport.Contradiction) {
+            try report.requireSound()
+        } catch {
+            throw AgentFailure(agent: address, command: "pageferry-report", reason: AgentClient.nonsense("\(error)"))
+        }
+        return report
     }
 
     /// Checks every page of the workload; one that runs is stopped meanwhile.
     public func verify() async throws -> Report.Verify {
-        try decode(try await execute("pageferry-verify"))
+        try await ask("pageferry-verify")
     }
 
     /// Waits until the recovery that was asked for has ended.
@@ -75,8 +81,18 @@ public struct AgentClient: Sendable {
         await client.close()
     }
 
-    private func decode<Value: Decodable>(_ value: JSONValue) throws -> Value {
-        try JSONDecoder().decode(Value.self, from: JSONEncoder().encode(value))
+    /// Asks for something that an agent of this release answers.
+    private func ask<Value: Decodable>(_ command: String) async throws -> Value {
+        let answer = try await execute(command)
+        do {
+            return try JSONDecoder().decode(Value.self, from: JSONEncoder().encode(answer))
+        } catch let error as DecodingError {
+            throw AgentFailure(agent: address, command: command, reason: AgentClient.nonsense(error.what))
+        }
+    }
+
+    private static func nonsense(_ what: String) -> String {
+        "its answer makes no sense: \(what); check that an agent of the same release runs there"
     }
 }
 
@@ -91,4 +107,17 @@ public struct AgentFailure: Error, Sendable, Equatable, CustomStringConvertible 
 
     /// One line.
     public var description: String { "\(command) at \(agent): \(reason)" }
+}
+
+extension DecodingError {
+    /// What is wrong where, on one line.
+    fileprivate var what: String {
+        func place(_ path: [any CodingKey]) -> String { path.map(\.stringValue).joined(separator: ".") }
+        return switch self {
+        case .keyNotFound(let key, let context): "\(place(context.codingPath + [key])) is missing"
+        case .valueNotFound(_, let context), .typeMismatch(_, let context), .dataCorrupted(let context):
+            "\(place(context.codingPath)) is not what it should be"
+        @unknown default: "\(self)"
+        }
+    }
 }

@@ -1,3 +1,5 @@
+import Outside
+
 /// One device state that DEVICES announces.
 public struct DeviceEntry: Hashable, Sendable {
     /// The device's name, 1 to 64 bytes, used once.
@@ -48,16 +50,16 @@ public struct DeviceEntry: Hashable, Sendable {
             guard names.insert(device.name).inserted else {
                 throw .duplicateName(frame: .devices, name: device.name)
             }
-            let (sum, overflow) = total.addingReportingOverflow(device.byteCount)
-            guard !overflow, sum <= Wire.maxDeviceBytes else {
+            let sum = Untrusted(total) + Untrusted(device.byteCount)
+            guard let next = sum.within(0...Wire.maxDeviceBytes) else {
                 throw .outOfBounds(
                     frame: .devices,
                     field: "length of all states up to \"\(device.name)\"",
-                    found: overflow ? .max : sum,
+                    found: sum.clamped(to: 0...UInt64.max),
                     allowed: 0...Wire.maxDeviceBytes
                 )
             }
-            total = sum
+            total = next
         }
     }
 }

@@ -1,3 +1,5 @@
+import Outside
+
 /// One piece of the guest's memory.
 public struct RegionShape: Hashable, Sendable {
     /// The region's name, 1 to 64 bytes, used once.
@@ -58,9 +60,9 @@ public struct RegionShape: Hashable, Sendable {
                 allowed: 1...(Wire.maxMemoryBytes / UInt64(pageSize))
             )
         }
-        let (size, overflow) = pageCount.multipliedReportingOverflow(by: UInt64(pageSize))
-        guard !overflow, size <= Wire.maxMemoryBytes else { throw .memoryTooLarge(region: name) }
-        guard !guestAddress.addingReportingOverflow(size).overflow else {
+        let byteCount = Untrusted(pageCount) * Untrusted(converting: pageSize)
+        guard let size = byteCount.within(0...Wire.maxMemoryBytes) else { throw .memoryTooLarge(region: name) }
+        guard (Untrusted(guestAddress) + byteCount).within(0...UInt64.max) != nil else {
             throw .regionOverflow(region: name, guestAddress: guestAddress)
         }
         return size

@@ -28,7 +28,7 @@ extension Report {
             service = arrived.service
             floor = arrived.floor
             if arrived.untilResident > 0 {
-                throughput = Double(memoryBytes) / 1_048_576 / (arrived.untilResident / 1_000_000)
+                throughput = Report.finite(Double(memoryBytes) / 1_048_576 / (arrived.untilResident / 1_000_000))
             }
         }
         if let left = source?.source { measureSwitchover(left, destination?.destination) }
@@ -67,12 +67,15 @@ extension Report {
         switchover.save = left.save
         guard let arrived, left.untilLoaded > 0 else { return }
         switchover.load = arrived.load
-        switchover.transfer = max(0, left.untilLoaded - arrived.load)
+        switchover.transfer = Report.finite(max(0, left.untilLoaded - arrived.load))
         guard left.untilRunning > 0 else { return }
         switchover.start = arrived.start
-        switchover.grant = max(0, left.untilRunning - arrived.untilStarted)
-        downtime = left.lastOperationToRun + switchover.grant / 2 + arrived.start
+        switchover.grant = Report.finite(max(0, left.untilRunning - arrived.untilStarted))
+        downtime = Report.finite(left.lastOperationToRun + switchover.grant / 2 + arrived.start)
     }
+
+    /// What JSON has a word for: an agent may say any duration.
+    private static func finite(_ value: Double) -> Double { value.isFinite ? value : 0 }
 
     private mutating func conclude(source: AgentReport?, destination: AgentReport?, _ gone: Set<Side>) {
         let last = (source: source?.states.last, destination: destination?.states.last)

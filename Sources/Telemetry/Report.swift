@@ -1,3 +1,5 @@
+import Outside
+
 /// The report of one migration, `pageferry.report/1`: durations in microseconds, sizes in bytes.
 public struct Report: Codable, Hashable, Sendable {
     /// How a migration ended.
@@ -95,7 +97,9 @@ public struct Report: Codable, Hashable, Sendable {
         public init() {}
 
         /// Pages that have arrived.
-        public var resident: Int { demand + prefetched + pushed + zero }
+        public var resident: Int {
+            (Untrusted(demand) + Untrusted(prefetched) + Untrusted(pushed) + Untrusted(zero)).clamped(to: 0...Int.max)
+        }
     }
 
     /// What the machine and the network cost before Pageferry adds anything.

@@ -1,5 +1,6 @@
 import Glibc
 public import LinuxSystem
+import Outside
 import Synchronization
 
 /// A file that tells from outside which process worked on a workload, and when, whatever becomes of that process.
@@ -59,8 +60,10 @@ public final class Witness: @unchecked Sendable {
     ///
     /// - Throws: ``WorkloadError`` when the file has no slot left.
     func makeRun() throws(WorkloadError) -> Run {
-        let slot = Int(words.pointee.wrappingAdd(1, ordering: .relaxed).newValue)
-        guard (slot + 1) * Witness.wordsPerSlot * MemoryLayout<UInt64>.size <= mapping.byteCount else {
+        // The file is another's too, and may say any number.
+        let slots = mapping.byteCount / (Witness.wordsPerSlot * MemoryLayout<UInt64>.size)
+        let taken = Untrusted<Int>(converting: words.pointee.wrappingAdd(1, ordering: .relaxed).newValue)
+        guard slots > 1, let slot = taken.within(1...(slots - 1)) else {
             throw WorkloadError("the witness file is full; begin with a new one")
         }
         return Run(self, slot: slot)

@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import Orchestration
+import Outside
 
 /// An agent in a process of its own.
 final class ChildAgent: Sendable {
@@ -59,15 +60,15 @@ final class ChildAgent: Sendable {
         guard let maps = ProcessFile.text("/proc/\(process.processIdentifier)/smaps") else {
             throw Failure("the \(name) agent has ended")
         }
-        var total = 0
+        var total: Untrusted<Int> = 0
         var isWorkload = false
         for line in maps.split(separator: "\n") {
             let words = line.split(separator: " ")
             guard words.count == 3, let kibibytes = Int(words[1]) else { continue }
             if words[0] == "Size:" { isWorkload = kibibytes << 10 >= size }
-            if words[0] == "Pss:", !isWorkload { total += kibibytes << 10 }
+            if words[0] == "Pss:", !isWorkload { total += Untrusted(kibibytes) * 1024 }
         }
-        return total
+        return total.clamped(to: 0...Int.max)
     }
 
     /// Lets the agent end, and waits for it.

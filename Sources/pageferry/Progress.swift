@@ -24,7 +24,7 @@ struct Progress: Sendable {
             }
             let now = ContinuousClock.now
             let seconds = Double((now - last.time) / .milliseconds(1)) / 1000
-            let bytes = Double((arrived.pages.resident - last.resident) * report.pageSize)
+            let bytes = (Double(arrived.pages.resident) - Double(last.resident)) * Double(report.pageSize)
             last = (arrived.pages.resident, now)
             show(
                 String(
@@ -41,7 +41,6 @@ struct Progress: Sendable {
     }
 
     private func show(_ line: String) {
-        // Back to the line's beginning, and clear to its end.
-        LineLog.write("\r\u{1b}[K\(line)")
+        Terminal.sayInPlace(line)
     }
 }

@@ -42,4 +42,40 @@ struct StatusTests {
         let finished = try Executable.pageferry("status", destination.socket)
         #expect(finished.output.contains("migration completed, built-in has ended: "), "\(finished)")
     }
+
+    /// A report of an agent, with the pages on demand as they are said to be.
+    private func report(demand: String) -> String {
+        let zeros = ["count", "mean", "p50", "p90", "p99", "p999", "max", "total"].map { "\"\($0)\":0" }
+        let latency = "{\(zeros.joined(separator: ","))}"
+        return """
+            {"instance":"","states":["none"],"runsHere":true,"holdsWorkload":true,"pageSize":4096,"memoryBytes":4096,\
+            "workload":"w","operations":1,"total":0,"destination":{"load":0,"untilStarted":0,"start":0,"untilResident":0,\
+            "pages":{"total":7,\(demand)"prefetched":9223372036854775,"prefetched_unused":0,"pushed":1,"zero":1,\
+            "duplicate":0},"stall":\(latency),"service":\(latency),\
+            "floor":{"round_trip_p50":0,"local_fault_p50":0}}}
+            """
+    }
+
+    @Test(
+        "says that an agent's counts make no sense",
+        arguments: [
+            "\"demand\":9223372036854775807,", "\"demand\":-1,", "\"demand\":NaN,", "\"demand\":1.5,", "",
+            "\"demand\":1e300,", "\"demand\":1e999,", "\"demand\":null,", "\"demand\":18446744073709551616,",
+            "\"demand\":\"7\",", "\"demand\":0,",
+        ],
+        [[], ["--json"]]
+    )
+    func lies(demand: String, options: [String]) throws {
+        let workspace = try Workspace()
+        let agent = try LyingAgent(in: workspace, answering: report(demand: demand))
+        defer { agent.end() }
+        let finished = try Executable.run(Executable.pageferry, ["status", agent.socket] + options)
+        #expect(finished.status == 1, "\(finished)")
+        #expect(finished.output == "")
+        #expect(finished.errors.split(separator: "\n").count == 1, "\(finished)")
+        #expect(
+            finished.errors.contains("its answer makes no sense") || finished.errors.contains("JSON parse error"),
+            "\(finished)"
+        )
+    }
 }

@@ -6,16 +6,16 @@ import Testing
 
 @Suite("A microVM's configuration")
 struct ConfigurationTests {
-    private func configuration(_ memoryMiB: Int, _ pages: Machine.Pages = .base) -> MicroVMConfiguration {
-        MicroVMConfiguration(firecracker: "1.12.1", machine: Machine(memoryMiB: memoryMiB, pages: pages))
+    private func configuration(_ memoryMiB: Int, _ pages: Machine.Pages = .base) throws -> MicroVMConfiguration {
+        try MicroVMConfiguration(firecracker: "1.12.1", machine: Machine(memoryMiB: memoryMiB, pages: pages))
     }
 
     @Test(
         "is announced in pieces that lie whole in the regions of every release",
         arguments: [(128, 1), (3072, 1), (3073, 2), (3328, 2), (4096, 3), (300 << 10, 4)]
     )
-    func pieces(memoryMiB: Int, count: Int) {
-        let configuration = configuration(memoryMiB)
+    func pieces(memoryMiB: Int, count: Int) throws {
+        let configuration = try configuration(memoryMiB)
         let pieces = configuration.pieces
         #expect(pieces.count == count)
         #expect(pieces.first?.lowerBound == 0 && pieces.last?.upperBound == memoryMiB << 20)
@@ -30,17 +30,17 @@ struct ConfigurationTests {
 
     @Test("travels in a description", arguments: [Machine.Pages.base, .huge])
     func travels(pages: Machine.Pages) throws {
-        let sent = configuration(4096, pages)
+        let sent = try configuration(4096, pages)
         #expect(try MicroVMConfiguration(sent.description) == sent)
         #expect(sent.description.regions[0].pageSize == (pages == .huge ? 2 << 20 : 4096))
     }
 
     @Test("is refused where the description says something else")
-    func contradiction() {
-        var description = configuration(128).description
+    func contradiction() throws {
+        var description = try configuration(128).description
         description.regions[0].pageCount += 1
         #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
-        description = configuration(128).description
+        description = try configuration(128).description
         description.configuration = Array(
             #"{"firecracker":"1.12.1","memoryMiB":9223372036854775807,"pageSize":4096}"#.utf8
         )
@@ -50,5 +50,21 @@ struct ConfigurationTests {
         description.kind = "kvm"
         let error = #expect(throws: MicroVMError.self) { try MicroVMConfiguration(description) }
         #expect("\(error, default: "")".contains("only microVMs of Firecracker arrive here"))
+    }
+
+    @Test(
+        "is refused where Firecracker says what no microVM has",
+        arguments: [-1, 0, 1 << 43, Int.max, Int.min, 1 << 24 + 1, 1 << 44]
+    )
+    func lies(memoryMiB: Int) {
+        for pages in [Machine.Pages.base, .huge] {
+            let error = #expect(throws: MicroVMError.self) { try configuration(memoryMiB, pages) }
+            #expect(error?.description.hasPrefix("Firecracker says that its microVM has \(memoryMiB) MiB") == true)
+        }
+    }
+
+    @Test("is refused where the memory is not whole huge pages")
+    func halfPage() {
+        #expect(throws: MicroVMError.self) { try configuration(129, .huge) }
     }
 }

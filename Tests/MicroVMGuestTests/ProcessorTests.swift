@@ -11,9 +11,8 @@ import Testing
 /// What becomes of a microVM whose processors do not stop or start as they should. A program stands in for Firecracker.
 @Suite("A microVM's processors", .timeLimit(.minutes(1)))
 struct ProcessorTests {
-    private let configuration = MicroVMConfiguration(firecracker: "1.12.1", machine: .init(memoryMiB: 128))
-
     private func microVM(_ api: FakeAPI, hasCome: Bool) throws -> MicroVM {
+        let configuration = try MicroVMConfiguration(firecracker: "1.12.1", machine: .init(memoryMiB: 128))
         let host = try FirecrackerHost(at: api.socketPath, logger: Logger(label: "test"))
         guard hasCome else { return try MicroVM(configuration, host) }
         return try MicroVM(configuration, host, onMemory: { _ in })

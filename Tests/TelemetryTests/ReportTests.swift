@@ -73,4 +73,22 @@ struct ReportTests {
             #expect(abs(found - exact) / exact < 0.01, "\(found), \(exact)")
         }
     }
+
+    @Test("counts pages without overflow, whatever an agent says", arguments: [Int.max, Int.min, -1])
+    func lies(count: Int) throws {
+        var side = AgentReport(instance: "")
+        side.destination = AgentReport.Destination()
+        side.destination?.pages.demand = count
+        side.destination?.pages.pushed = count
+        side.destination?.untilResident = .leastNonzeroMagnitude
+        side.memoryBytes = .max
+        #expect((0...Int.max).contains(side.destination?.pages.resident ?? -1))
+        #expect(throws: AgentReport.Contradiction.self) { try side.requireSound() }
+        side.source = AgentReport.Source()
+        side.source?.untilLoaded = .greatestFiniteMagnitude
+        side.source?.untilRunning = .greatestFiniteMagnitude
+        side.source?.lastOperationToRun = .greatestFiniteMagnitude
+        side.destination?.start = .greatestFiniteMagnitude
+        _ = try Report(source: side, destination: side, verify: Report.Verify()).json()
+    }
 }

@@ -31,10 +31,9 @@ final class GuestClock: Device {
 
     func load(_ state: [UInt8]) throws {
         var reader = StateReader(state, of: name)
-        let nanoseconds: UInt64 = try reader.next()
-        try reader.finish()
         // 292 years: whatever is added to it later cannot overflow.
-        guard nanoseconds < 1 << 63 else { throw reader.malformed("it shows \(nanoseconds) ns") }
+        let nanoseconds: UInt64 = try reader.next(in: 0...(1 << 63 - 1)) { "it shows \($0) ns" }
+        try reader.finish()
         try machine.machine.setClock(nanoseconds)
         shown.withLock { $0 = .success(nanoseconds) }
     }

@@ -25,8 +25,10 @@ final class ModelRegistersDevice: Device {
     func load(_ state: [UInt8]) throws {
         var reader = StateReader(state, of: name)
         var registers: [VirtualProcessor.ModelRegister] = []
-        for _ in 0..<(try reader.next(UInt32.self)) {
-            registers.append(VirtualProcessor.ModelRegister(number: try reader.next(), value: try reader.next()))
+        for _ in 0..<(try reader.nextBits(UInt32.self)) {
+            registers.append(
+                VirtualProcessor.ModelRegister(number: try reader.nextBits(), value: try reader.nextBits())
+            )
         }
         try reader.finish()
         guard let refused = processor.load(registers) else { return }

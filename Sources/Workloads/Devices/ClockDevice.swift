@@ -45,10 +45,9 @@ final class ClockDevice: Device {
 
     func load(_ state: [UInt8]) throws {
         var reader = StateReader(state, of: name)
-        let elapsed: UInt64 = try reader.next()
-        try reader.finish()
         // 292 years: whatever is added to it later cannot overflow.
-        guard elapsed < 1 << 63 else { throw reader.malformed("it shows \(elapsed) ns") }
+        let elapsed: UInt64 = try reader.next(in: 0...(1 << 63 - 1)) { "it shows \($0) ns" }
+        try reader.finish()
         self.state.withLock { $0.elapsed = elapsed }
     }
 }

@@ -25,18 +25,18 @@ final class ProcessorDevice: Device {
 
     func load(_ state: [UInt8]) throws {
         var reader = StateReader(state, of: name)
-        let count = try reader.next(UInt32.self)
+        let count = try reader.nextBits(UInt32.self)
         guard count == threads.count else {
             throw reader.malformed("it is of \(count) threads, and here are \(threads.count)")
         }
         var states: [ThreadState] = []
         for thread in threads {
-            var state = ThreadState(random: RandomStream(state: try reader.next()))
-            state.cursor = try reader.next()
-            state.operations = try reader.nextCount(of: "operations of thread \(thread.index)")
-            guard state.cursor < UInt64(thread.pageCount) else {
-                throw reader.malformed("thread \(thread.index) is at page \(state.cursor) of \(thread.pageCount)")
+            var state = ThreadState(random: RandomStream(state: try reader.nextBits()))
+            let pages = UInt64(thread.pageCount)
+            state.cursor = try reader.next(in: 0...(pages - 1)) { page in
+                "thread \(thread.index) is at page \(page) of \(pages)"
             }
+            state.operations = try reader.nextCount(of: "operations of thread \(thread.index)")
             states.append(state)
         }
         try reader.finish()

@@ -31,7 +31,7 @@ public final class MemoryReadingDevice: Device {
         var reader = StateReader(state, of: name)
         var place = 0
         try forEachPage { page in
-            let expected: UInt64 = try reader.next()
+            let expected: UInt64 = try reader.nextBits()
             guard digest(of: page, seed: 0) == expected else {
                 throw DeviceError(device: name, reason: "page \(place) of those it reads is not the one it saved")
             }
