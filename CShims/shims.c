@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -46,6 +47,8 @@ int shim_ioctl(int descriptor, unsigned long request, unsigned long argument) { 
 
 int shim_open(const char *path, int flags) { return OR_ERRNO(open(path, flags)); }
 int shim_openat(int directory, const char *path, int flags, mode_t mode) { return OR_ERRNO(openat(directory, path, flags, mode)); }
+int shim_open_place(const char *path, int flags) { return OR_ERRNO(open(path, O_PATH | O_CLOEXEC | flags)); }
+int shim_open_place_beneath(int directory, const char *path) { return OR_ERRNO((int)syscall(SYS_openat2, directory, path, &(struct open_how){.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS}, sizeof(struct open_how))); }
 ssize_t shim_getdents64(int directory, void *entries, size_t length) { return OR_ERRNO(getdents64(directory, entries, length)); }
 int shim_lock_file(int descriptor, int type) { return OR_ERRNO(fcntl(descriptor, F_OFD_SETLK, &(struct flock){.l_type = type, .l_whence = SEEK_SET})); }
 int shim_pipe(int ends[2]) { return OR_ERRNO(pipe2(ends, O_CLOEXEC)); }

@@ -83,6 +83,10 @@ _Static_assert(sizeof(struct kvm_msr_list) == 4, "read as words of 4 bytes");
 int shim_open(const char *path, int flags);
 /// openat is variadic.
 int shim_openat(int directory, const char *path, int flags, mode_t mode);
+/// O_PATH is hidden behind _GNU_SOURCE. Opens as a place only, which neither reads nor writes nor waits.
+int shim_open_place(const char *path, int flags);
+/// openat2 has no wrapper. Opens as a place what lies under a directory, whatever the path and its links say.
+int shim_open_place_beneath(int directory, const char *path);
 /// getdents64 is hidden behind _GNU_SOURCE.
 ssize_t shim_getdents64(int directory, void *entries, size_t length);
 /// fcntl is variadic, and F_OFD_SETLK is hidden behind _GNU_SOURCE. `type` is F_WRLCK or F_UNLCK, of the whole file.

@@ -14,7 +14,17 @@ public struct FileLock: ~Copyable, Sendable {
     ///
     /// - Throws: among others, who holds it, as far as the kernel tells.
     public init(_ path: String) throws(SystemError) {
-        let file = try RegularFile(path, to: "lock")
+        try self.init(RegularFile(path, to: "lock"), path)
+    }
+
+    /// Opens and locks a file whose path somebody else gave, if it lies in one of these folders.
+    ///
+    /// - Throws: the same for whatever does not, be it there or not.
+    public init(_ path: String, in folders: [AllowedFolder]) throws(SystemError) {
+        try self.init(RegularFile(path, in: folders, to: "lock"), path)
+    }
+
+    private init(_ file: consuming RegularFile, _ path: String) throws(SystemError) {
         let raw = file.descriptor.raw
         do throws(Errno) {
             _ = try kernel(.fcntl) { shim_lock_file(raw, CInt(F_WRLCK)) }

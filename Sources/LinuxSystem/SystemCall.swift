@@ -7,7 +7,7 @@ package enum SystemCall: String, Sendable, Hashable {
     case epollControl = "epoll_ctl", epollCreate = "epoll_create1", epollWait = "epoll_wait", eventfd
     case fchmod, fcntl, flock, fstat, fstatat, fsync, ftruncate, getdents64, getpeername, getsockname
     case getsockopt, kill, linkat, listen, lseek, lstat, madvise, mincore
-    case memfdCreate = "memfd_create", mkdirat, mlock, mmap, munmap, open, openat
+    case memfdCreate = "memfd_create", mkdirat, mlock, mmap, munmap, open, openat, openat2
     case pidfdOpen = "pidfd_open", pidfdSendSignal = "pidfd_send_signal", pipe2, poll
     case posixFadvise = "posix_fadvise", posixFallocate = "posix_fallocate", posixSpawn = "posix_spawn", pread
     case pwrite, read, recv, recvmsg, renameat, send, sendmsg

@@ -1,9 +1,10 @@
 public import Guest
-import LinuxSystem
+public import LinuxSystem
 
 /// A place in this process where built-in workloads can arrive.
 public struct BuiltInLanding: Landing {
     private let hooks: Set<String>
+    private let folders: [AllowedFolder]
     private let witness: Witness?
     private let resolvesInThread: Bool
 
@@ -11,10 +12,17 @@ public struct BuiltInLanding: Landing {
     ///
     /// - Parameters:
     ///   - hooks: paths of programs that the `hook` devices of a workload that arrives may run on this host.
+    ///   - folders: where the files of its `disk` devices must lie.
     ///   - witness: who is told of each operation of a workload that arrives; nil for nobody.
     ///   - resolvesInThread: whether a thread that touches an absent page fetches it itself.
-    public init(allowingHooks hooks: Set<String> = [], witness: Witness? = nil, resolvesInThread: Bool = false) {
+    public init(
+        allowingHooks hooks: Set<String> = [],
+        allowingDisksIn folders: [AllowedFolder] = [],
+        witness: Witness? = nil,
+        resolvesInThread: Bool = false
+    ) {
         self.hooks = hooks
+        self.folders = folders
         self.witness = witness
         self.resolvesInThread = resolvesInThread
     }
@@ -32,6 +40,11 @@ public struct BuiltInLanding: Landing {
             // Whoever reaches the migration port would choose what runs here.
             throw WorkloadError("the workload brings hook:\(path), which may not run here; allow it with --allow-hook")
         }
+        for case .disk(let path) in configuration.devices where !folders.contains(where: { $0.covers(path) }) {
+            throw WorkloadError(
+                "the workload brings disk:\(path), which may not be used here; allow its folder with --allow-disk"
+            )
+        }
         try configuration.checkMemory()
         let userfaultfd = try resolvesInThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
         let regions = try description.regions.map { shape in
@@ -39,7 +52,12 @@ public struct BuiltInLanding: Landing {
             return GuestRegion(memory: memory, resident: try PageBitmap(pageCount: shape.pageCount))
         }
         for region in regions { try userfaultfd.register(region.memory.range) }
-        let workload = try BuiltInWorkload(configuration, regions: regions, origin: .arriving, witness: witness)
+        let workload = try BuiltInWorkload(
+            configuration,
+            regions: regions,
+            origin: .arriving(disksIn: folders),
+            witness: witness
+        )
         onMemory(
             WaitingMemory(
                 userfaultfd: userfaultfd,

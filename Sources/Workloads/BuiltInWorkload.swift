@@ -9,8 +9,17 @@ public final class BuiltInWorkload: Workload {
     public enum Origin: Hashable, Sendable {
         /// It is born here: its pages are filled.
         case new
-        /// It comes from elsewhere: its memory is not touched, and its devices wait for their state.
-        case arriving
+        /// It comes from elsewhere: its memory is not touched, and its devices wait for their state. Its disks must lie in
+        /// one of these folders.
+        case arriving(disksIn: [AllowedFolder])
+
+        /// Where a disk may lie; nil for anywhere.
+        fileprivate var folders: [AllowedFolder]? {
+            switch self {
+            case .new: nil
+            case .arriving(let folders): folders
+            }
+        }
     }
 
     /// What makes it what it is.
@@ -87,7 +96,7 @@ public final class BuiltInWorkload: Workload {
         self.console = console
         devices = DeviceSet(
             [ProcessorDevice(threads), LedgerDevice(memory, travels: configuration.hasLedger), clock, console]
-                + configuration.makeDevices(regions: regions)
+                + configuration.makeDevices(regions: regions, disksIn: origin.folders)
         )
         switch origin {
         case .new: try fill()
@@ -192,14 +201,14 @@ public final class BuiltInWorkload: Workload {
 
 extension WorkloadConfiguration {
     /// Makes the devices that were asked for; of several with one name, the second is called `name-2`, and so on.
-    fileprivate func makeDevices(regions: [GuestRegion]) -> [any Device] {
+    fileprivate func makeDevices(regions: [GuestRegion], disksIn folders: [AllowedFolder]?) -> [any Device] {
         var uses: [String: Int] = [:]
         return devices.map { specification in
             let use = uses[specification.deviceName, default: 0] + 1
             uses[specification.deviceName] = use
             let name = use == 1 ? specification.deviceName : "\(specification.deviceName)-\(use)"
             return switch specification {
-            case .disk(let path): DiskDevice(name: name, path: path)
+            case .disk(let path): DiskDevice(name: name, path: path, in: folders)
             case .hook(let path): HookDevice(name: name, path: path, workload: pattern.rawValue)
             case .broken(let step): BrokenDevice(name: name, at: step)
             case .slow(let step, let seconds): SlowDevice(name: name, at: step, seconds: seconds)

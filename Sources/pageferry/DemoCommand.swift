@@ -34,10 +34,10 @@ struct DemoCommand: AsyncParsableCommand {
     func run() async throws {
         let migration = LocalMigration(
             source: workloadOptions.arguments + pushOptions.arguments + serialOption.arguments,
-            destination: workloadOptions.hookPermissions + faultOptions.arguments + serialOption.arguments
+            destination: workloadOptions.permissions + faultOptions.arguments + serialOption.arguments
         )
         let report = try await withTimeout { try await migration.run() }
-        print(try json ? report.json() : ReportTable(report).text)
+        if json { Terminal.show(json: try report.json()) } else { Terminal.show(ReportTable(report).lines) }
         if report.result != .completed { throw ExitCode(1) }
     }
 

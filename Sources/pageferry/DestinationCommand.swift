@@ -50,13 +50,7 @@ struct DestinationCommand: AsyncParsableCommand {
     )
     var guest: GuestOption?
 
-    @Option(
-        help: ArgumentHelp(
-            "Let the device hook:PATH of a workload that arrives run this program; may be repeated.",
-            valueName: "path"
-        )
-    )
-    var allowHook: [String] = []
+    @OptionGroup var arrivalOptions: ArrivalOptions
 
     func validate() throws {
         if let listen, case .unix = listen {
@@ -97,8 +91,7 @@ struct DestinationCommand: AsyncParsableCommand {
             try attached
             ?? guest.map { try MicroVMLanding(socketPath: $0.socketPath, logger: logger) }
             ?? HostLanding(
-                builtIn: BuiltInLanding(
-                    allowingHooks: Set(allowHook),
+                builtIn: arrivalOptions.landing(
                     witness: agentOptions.makeWitness(),
                     resolvesInThread: faultOptions.inThread
                 ),

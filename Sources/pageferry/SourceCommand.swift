@@ -31,6 +31,7 @@ struct SourceCommand: AsyncParsableCommand {
     @OptionGroup var workloadOptions: WorkloadOptions
     @OptionGroup var serialOption: SerialOption
     @OptionGroup var pushOptions: PushOptions
+    @OptionGroup var arrivalOptions: ArrivalOptions
 
     @Option(
         help: ArgumentHelp(
@@ -64,7 +65,10 @@ struct SourceCommand: AsyncParsableCommand {
         configuration.arrivalRefusal =
             "an agent of `source --guest` takes no workload; start `pageferry destination --guest firecracker:API-SOCKET`, "
             + "with a Firecracker that boots nothing"
-        let landing = HostLanding(builtIn: BuiltInLanding(witness: witness), kvm: KVMLanding(output: serial))
+        let landing = HostLanding(
+            builtIn: try arrivalOptions.landing(witness: witness),
+            kvm: KVMLanding(output: serial)
+        )
         let agent = Agent(
             workload: (workload, workload.ownMemory ?? []),
             landing: guest == nil ? landing : nil,

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import Guest
 import KVMGuest
 import LinuxSystem
@@ -77,10 +78,17 @@ struct WorkloadOptions: ParsableArguments {
         return arguments
     }
 
-    /// The arguments with which a destination lets the workload's hooks run.
-    var hookPermissions: [String] {
+    /// The arguments with which a destination lets the workload's hooks run, and its disks be locked.
+    var permissions: [String] {
         var arguments: [String] = []
-        for case .hook(let path) in device { arguments += ["--allow-hook", path] }
+        for device in device {
+            switch device {
+            case .hook(let path): arguments += ["--allow-hook", path]
+            case .disk(let path):
+                arguments += ["--allow-disk", URL(fileURLWithPath: path).deletingLastPathComponent().path]
+            case .broken, .slow, .readsMemory, .large: break
+            }
+        }
         return arguments
     }
 

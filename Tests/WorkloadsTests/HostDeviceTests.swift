@@ -64,6 +64,24 @@ struct HostDeviceTests {
         }
     }
 
+    @Test(
+        "A disk that was given away more often than can be is refused",
+        arguments: [UInt64.max, UInt64.max - 1, 1 << 62] as [UInt64]
+    )
+    func acquisitionsThatOverflow(count: UInt64) throws {
+        let image = try TemporaryFile([])
+        let disk = DiskDevice(name: "disk", path: image.path)
+        let name = image.path.utf8.dropFirst(5)
+        let state = withUnsafeBytes(of: count.littleEndian) { Array($0) } + name
+        let error = #expect(throws: DeviceError.self) { try disk.load(state) }
+        #expect(error?.reason == "its state cannot be read: it says \(count) acquisitions")
+        try disk.load([255, 255, 255, 255, 255, 255, 255, 0x3f] + name)
+        for _ in 1...2 {
+            try disk.acquire()
+            disk.release()
+        }
+    }
+
     @Test("A disk that is not there is told")
     func noDisk() {
         let disk = DeviceSet([DiskDevice(name: "disk", path: "/nowhere/a.img")])
@@ -187,5 +205,71 @@ struct HostDeviceTests {
             )
         }
         _ = try BuiltInLanding(allowingHooks: ["/srv/hook"]).land(description)
+    }
+
+    @Test("A disk that arrives is refused where no folder is allowed, and where another is")
+    func allowedDisk() throws {
+        let description = WorkloadConfiguration.small(.random, devices: [.disk(path: "/srv/disks/a.img")]).description
+        for landing in [BuiltInLanding(), BuiltInLanding(allowingDisksIn: [try AllowedFolder("/tmp")])] {
+            let error = #expect(throws: WorkloadError.self) { _ = try landing.land(description) }
+            #expect(
+                error?.description
+                    == "the workload brings disk:/srv/disks/a.img, which may not be used here; allow its folder with "
+                    + "--allow-disk"
+            )
+        }
+    }
+
+    @Test("A disk that arrives is locked in its folder, and refused in one way whatever else is there")
+    func disksInFolders() throws {
+        let image = try TemporaryFile([])
+        let folder = "\(image.path)-folder"
+        mkdir(folder, 0o700)
+        mkdir("\(folder)/inner", 0o700)
+        mkfifo("\(folder)/pipe", 0o600)
+        defer {
+            for name in ["a.img", "inner/b.img", "outside", "absolute", "pipe", "inside"] {
+                unlink("\(folder)/\(name)")
+            }
+            rmdir("\(folder)/inner")
+            rmdir(folder)
+        }
+        for name in ["a.img", "inner/b.img"] { close(open("\(folder)/\(name)", O_CREAT | O_RDWR | O_CLOEXEC, 0o600)) }
+        symlink("../\(image.path.dropFirst(5))", "\(folder)/outside")
+        symlink(image.path, "\(folder)/absolute")
+        symlink("inner/b.img", "\(folder)/inside")
+        let folders = [try AllowedFolder(folder)]
+        func refusal(_ path: String) -> String? {
+            self.refusal(DeviceSet([DiskDevice(name: "disk", path: path, in: folders)]))
+        }
+        for name in ["a.img", "inner/b.img", "inside", "./a.img", "inner/../a.img"] {
+            #expect(refusal("\(folder)/\(name)") == nil)
+        }
+        let others = [
+            "\(folder)/gone", "\(folder)/pipe", "\(folder)/inner", "\(folder)/outside", "\(folder)/absolute",
+            "\(folder)/../\(image.path.dropFirst(5))", "\(folder)", "\(folder)/", image.path, "/etc/shadow", "/dev/tty",
+            "\(folder)x", "/nowhere/at/all",
+        ]
+        for path in others {
+            let reason = strerror(EACCES).map { String(cString: $0) } ?? ""
+            #expect(
+                refusal(path)
+                    == "cannot lock \(path): \(reason); it is no regular file in a folder that may be used"
+            )
+        }
+    }
+
+    @Test("A pipe that an operator gives as a disk is refused without being opened")
+    func pipe() throws {
+        let image = try TemporaryFile([])
+        let pipe = "\(image.path)-pipe"
+        mkfifo(pipe, 0o600)
+        defer { unlink(pipe) }
+        #expect(
+            refusal(DeviceSet([DiskDevice(name: "disk", path: pipe)]))?.hasSuffix("; give a regular file") == true
+        )
+        // A writer that was opened, or a reader, would let this succeed at once.
+        let writer = open(pipe, O_WRONLY | O_NONBLOCK | O_CLOEXEC)
+        #expect(writer == -1 && errno == ENXIO)
     }
 }

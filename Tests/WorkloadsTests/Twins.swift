@@ -40,7 +40,11 @@ extension BuiltInWorkload {
         for (old, new) in zip(self.regions, regions) {
             new.memory.base.copyMemory(from: old.memory.base, byteCount: old.memory.byteCount)
         }
-        let arrived = try BuiltInWorkload(WorkloadConfiguration(description), regions: regions, origin: .arriving)
+        let arrived = try BuiltInWorkload(
+            WorkloadConfiguration(description),
+            regions: regions,
+            origin: .arriving(disksIn: [AllowedFolder("/tmp")])
+        )
         _ = try arrived.devices.load(try devices.save())
         return arrived
     }

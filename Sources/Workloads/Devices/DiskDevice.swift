@@ -6,6 +6,7 @@ import Synchronization
 final class DiskDevice: Device {
     let name: String
     private let path: String
+    private let folders: [AllowedFolder]?
 
     private struct State: ~Copyable {
         var lock: FileLock?
@@ -15,9 +16,11 @@ final class DiskDevice: Device {
 
     private let state = Mutex(State())
 
-    init(name: String, path: String) {
+    /// - Parameter folders: where it may lie, if its path came from another host; nil for an operator's own.
+    init(name: String, path: String, in folders: [AllowedFolder]? = nil) {
         self.name = name
         self.path = path
+        self.folders = folders
     }
 
     /// The image's name on each host; only its directory may differ.
@@ -28,7 +31,7 @@ final class DiskDevice: Device {
     func acquire() throws {
         try state.withLock { state in
             guard state.lock == nil else { return }
-            state.lock = try FileLock(path)
+            state.lock = try folders.map { try FileLock(path, in: $0) } ?? FileLock(path)
             state.acquisitions += 1
         }
     }
@@ -46,9 +49,9 @@ final class DiskDevice: Device {
 
     func load(_ state: [UInt8]) throws {
         var reader = StateReader(state, of: name)
-        let acquisitions: UInt64 = try reader.next()
+        let acquisitions = try reader.nextCount(of: "acquisitions")
         let found = reader.takeRest()
-        guard found.elementsEqual(fileName), acquisitions < .max else {
+        guard found.elementsEqual(fileName) else {
             let image = String(decoding: found.prefix(256), as: UTF8.self)
             throw DeviceError(device: name, reason: "its state is of the image \(image), not of \(path)")
         }

@@ -58,6 +58,7 @@ final class TortureRound {
             "destination",
             ["destination", "--qmp", workspace.file("destination"), "--insecure"]
                 + ["--fault-threads", "\(plan.faultThreads)"]
+                + ["--allow-disk", workspace.path]
                 + ["--listen", "\(TwoHosts.destinationAddress):\(TortureRound.port)"]
         )
         // Replaced below: a process that ends at once.
