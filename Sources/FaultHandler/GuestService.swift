@@ -253,7 +253,7 @@ public final class GuestService: Sendable {
             let before = agent.progress.pagesResident
             do {
                 let link = try SnapshotLink(
-                    to: SocketAddress("tcp:\(settings.source)"),
+                    to: settings.address,
                     slices: task.regions.map(\.slice),
                     expecting: memory.snapshot,
                     urgentLanes: settings.faultThreads,

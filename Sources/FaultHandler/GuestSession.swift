@@ -67,13 +67,17 @@ struct GuestSession: ~Copyable {
     private mutating func serve() throws -> ChildProcess.End {
         let state = try self.state ?? State(of: task)
         self.state = state
+        // Not among the arguments, which every user of the host can read.
+        let bytes = Array(try JSONEncoder().encode(task))
+        let taskFile = try MemoryFile(name: "pageferry-task", byteCount: bytes.count)
+        try taskFile.write(bytes)
         var gifts = WorkerProcess.Gifts()
+        try gifts.add(taskFile)
         try gifts.add(guest.userfaultfd)
         try gifts.add(state.file)
         try gifts.add(guest.process)
         try gifts.add(guest.socket.stream)
-        let argument = String(decoding: try JSONEncoder().encode(task), as: UTF8.self)
-        let worker = try WorkerProcess(["attach-worker", "--log-level", "\(logger.logLevel)", argument], giving: gifts)
+        let worker = try WorkerProcess(["attach-worker", "--log-level", "\(logger.logLevel)"], giving: gifts)
         lastWorker = worker.id
         logger.info("worker \(worker.id) serves \(task.name)")
         return try worker.waitForEnd()

@@ -59,7 +59,7 @@ struct SessionMemory: Sendable {
                 at: SessionMemory.bitmapsOffset + task.regions.reduce(0) { $0 + SessionMemory.bitmapBytes($1) },
                 capacity: SessionMemory.recordCapacity(task),
                 firstPages: task.regions.map { UInt32($0.offset / UInt64($0.pageSize)) },
-                deadline: UInt64(words[5]) + UInt64(task.settings.recordMilliseconds) * 1_000_000
+                deadline: UInt64(bitPattern: words[5]) &+ UInt64(task.settings.recordMilliseconds) * 1_000_000
             )
     }
 

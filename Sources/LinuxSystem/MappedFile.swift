@@ -69,6 +69,12 @@ public final class MappedFile: Sendable {
     /// Bytes of the file.
     public var byteCount: Int { opened.byteCount }
 
+    /// Whether every user of this host may read it.
+    public var isReadableByAll: Bool {
+        var status = stat()
+        return fstat(descriptor.raw, &status) == 0 && status.st_mode & S_IROTH != 0
+    }
+
     /// When it was last modified, in nanoseconds since 1970-01-01 00:00 UTC.
     public var modified: Int64 { opened.modified }
 

@@ -92,7 +92,10 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         guard let base = UnsafeMutableRawPointer(bitPattern: address) else {
             preconditionFailure("mmap answered address 0 without MAP_FIXED")
         }
-        return Mapping(base: base, byteCount: byteCount)
+        let mapping = Mapping(base: base, byteCount: byteCount)
+        // Whatever is mapped may be a guest's memory, and who may read a core dump is not who may read a guest.
+        try mapping.advise(.dontDump)
+        return mapping
     }
 
     deinit {
@@ -112,6 +115,8 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         case populate
         /// Pages are touched in no order: none is read ahead of its first touch.
         case random
+        /// Core dumps leave the mapping out.
+        case dontDump
 
         fileprivate var raw: CInt {
             switch self {
@@ -121,6 +126,7 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
             // MADV_POPULATE_READ, absent from older headers.
             case .populate: 22
             case .random: MADV_RANDOM
+            case .dontDump: MADV_DONTDUMP
             }
         }
     }

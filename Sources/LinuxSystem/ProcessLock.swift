@@ -4,7 +4,9 @@ import SystemPackage
 
 /// The right to do something to a process that nobody else has at the same time. It leaves no file behind.
 ///
-/// It is an advisory lock (flock) on the process's own file in /proc: all who see the process there see the lock.
+/// It is an advisory lock (flock) on a file of the process in /proc: all who see the process there see the lock. The file
+/// is the environment, which only the process's own user and root can open: another user could hold the lock on one that
+/// everybody can read, or take a name that everybody can make, and keep the process's user from it.
 public struct ProcessLock: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
 
@@ -12,7 +14,7 @@ public struct ProcessLock: ~Copyable, Sendable {
     ///
     /// - Throws: that somebody else has it, among others.
     public init(of process: borrowing PeerProcess) throws(SystemError) {
-        let path = "/proc/\(process.id)/stat"
+        let path = "/proc/\(process.id)/environ"
         let descriptor = try attempt("lock process \(process.id)") { () throws(Errno) in
             OwnedDescriptor(try kernel(.open) { shim_open(path, O_RDONLY | O_CLOEXEC) })
         }

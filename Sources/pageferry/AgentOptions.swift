@@ -110,9 +110,12 @@ struct AgentOptions: ParsableArguments {
                 let bound = try await server.listen(on: address)
                 if !bound.isLocal {
                     logger.warning("\(bound) gives control of this agent to whoever reaches it, unauthenticated")
+                } else if case .tcp = bound {
+                    let remedy = "control it at its unix: socket, which is of mode 0600, and drop --qmp \(address)"
+                    logger.warning("\(bound) gives control of this agent to every user of this host; \(remedy)")
                 }
             }
-            try LineLog.ready(try await begin())
+            try Terminal.ready(try await begin())
         } catch {
             // The workload may have started before that.
             await agent.end()

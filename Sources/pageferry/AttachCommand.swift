@@ -22,7 +22,7 @@ struct AttachCommand: AsyncParsableCommand {
     var socket: String
 
     @Option(
-        help: ArgumentHelp("Where `pageferry serve` has the snapshot.", valueName: "host:port"),
+        help: ArgumentHelp("Where `pageferry serve` has the snapshot.", valueName: "host:port|unix:path"),
         transform: readAddress
     )
     var from: SocketAddress
@@ -83,11 +83,18 @@ struct AttachCommand: AsyncParsableCommand {
                 "pages that are fetched ahead are not seen to be touched: give --record or --prefetch"
             )
         }
-        guard case .tcp = from else { throw ValidationError("a snapshot is served by TCP only, not at \(from)") }
         do {
             _ = try SocketAddress("unix:\(socket)")
         } catch {
             throw ValidationError("--socket: \(error.reason)")
+        }
+    }
+
+    /// `HOST:PORT`, or `unix:` and an absolute path.
+    private var source: String {
+        switch from {
+        case .tcp: String(from.description.dropFirst("tcp:".count))
+        case .unix(let path): "unix:\(absolute(path))"
         }
     }
 
@@ -99,7 +106,7 @@ struct AttachCommand: AsyncParsableCommand {
         if let prefetch { _ = try WorkingSet(contentsOf: prefetch) }
         if let record { try WholeFile.requireReplaceable(record) }
         let settings = HandlerSettings(
-            source: String(from.description.dropFirst("tcp:".count)),
+            source: source,
             giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,
             onLost: onLost,
             peerTimeoutSeconds: Double(service.peerTimeout.nanoseconds) / 1e9,
@@ -118,7 +125,7 @@ struct AttachCommand: AsyncParsableCommand {
             logger.notice("no more guests are taken; those that are here are served until they have ended")
             listener.close()
         }
-        try LineLog.ready("\(listener.address)")
+        try Terminal.ready("\(listener.address)")
         try listener.run()
         withExtendedLifetime(signals) {}
     }
@@ -131,13 +138,10 @@ struct AttachWorkerCommand: AsyncParsableCommand {
     @Option
     var logLevel = Logger.Level.notice
 
-    @Argument
-    var task: String
-
     func run() async throws {
-        let inherited = Inherited()
+        var inherited = Inherited()
+        let task = try GuestTask(&inherited)
         let logger = LineLog.logger("attach", logLevel)
-        let task = try JSONDecoder().decode(GuestTask.self, from: Data(task.utf8))
         let end = try GuestService(task, inherited, logger: logger).run()
         // Without waiting for threads: the kernel ends them, and nothing is left to be kept.
         Foundation.exit(end.rawValue)

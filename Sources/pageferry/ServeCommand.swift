@@ -19,7 +19,10 @@ struct ServeCommand: AsyncParsableCommand {
     var snapshot: String
 
     @Option(
-        help: ArgumentHelp("Where to wait for those who restore it.", valueName: "host:port"),
+        help: ArgumentHelp(
+            "Where to wait for those who restore it: HOST:PORT, or unix:PATH for this user of this host only.",
+            valueName: "address"
+        ),
         transform: readAddress
     )
     var listen: SocketAddress
@@ -30,9 +33,6 @@ struct ServeCommand: AsyncParsableCommand {
     @OptionGroup var service: ServiceOptions
 
     func validate() throws {
-        guard case .tcp = listen else {
-            throw ValidationError("a snapshot is served by TCP only, not at \(listen); give HOST:PORT")
-        }
         guard listen.isLocal || insecure else {
             throw ValidationError(
                 "\(listen) can be reached from other hosts, and whoever reaches it can read the snapshot; use 127.0.0.1, "
@@ -48,8 +48,11 @@ struct ServeCommand: AsyncParsableCommand {
         let signals = EndSignals { server.end() }
         if !server.address.isLocal {
             logger.warning("\(server.address) gives \(snapshot) to whoever reaches it, unauthenticated")
+        } else if case .tcp = server.address, !file.isReadableByAll {
+            let remedy = "to serve this host, use --listen unix:PATH, which is of mode 0600"
+            logger.warning("\(server.address) gives \(snapshot), which not all may read, to every user here; \(remedy)")
         }
-        try LineLog.ready("\(server.address)")
+        try Terminal.ready("\(server.address)")
         try await server.run()
         withExtendedLifetime(signals) {}
     }

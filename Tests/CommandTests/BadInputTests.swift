@@ -36,13 +36,13 @@ struct BadInputTests {
             ["destination", "--qmp", "/tmp/b.sock", "--attach", "/" + String(repeating: "x", count: 107)],
             ["migrate", "--source", "/tmp/a.sock", "--destination", "/tmp/b.sock", "--uri", "unix:/tmp/b"],
             ["attach", "--socket", "/tmp/u.sock"], ["attach", "--from", "127.0.0.1:1"],
-            ["attach", "--socket", "/tmp/u.sock", "--from", "unix:/tmp/s.sock"],
+            ["attach", "--socket", "/tmp/u.sock", "--from", "unix:"],
             ["attach", "--socket", "/tmp/u.sock", "--from", "127.0.0.1:1", "--on-lost", "pause"],
             ["attach", "--socket", "/tmp/u.sock", "--from", "127.0.0.1:1", "--window", "0"],
             ["attach", "--socket", "", "--from", "127.0.0.1:1"],
             ["serve", "--listen", "127.0.0.1:0"], ["serve", "--snapshot", "/tmp/vm.mem"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "0.0.0.0:0"],
-            ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "unix:/tmp/serve.sock"],
+            ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "unix:"],
             ["demo", "--vcpus", "2"], ["demo", "--serial", "/dev/null"],
         ]
     )

@@ -54,6 +54,16 @@ struct ControlSocketTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
+    @Test("a port that every user of the host can reach is warned of, and says what to do", .timeLimit(.minutes(1)))
+    func localUsers() throws {
+        let workspace = try Workspace()
+        let agent = try AgentProcess.destination(in: workspace, "--qmp", "tcp:127.0.0.1:0")
+        defer { agent.end() }
+        let line = try agent.running.errorLine(holding: "warning: tcp:127.0.0.1:")
+        #expect(line.contains("gives control of this agent to every user of this host; control it at its unix: socket"))
+        #expect(agent.running.errorText.split(separator: "\n").count == 1)
+    }
+
     private func talkNonsense(at path: String) throws {
         let early = try QMPLine(greetedAt: path)
         #expect(try early.execute("stop").contains("CommandNotFound"))

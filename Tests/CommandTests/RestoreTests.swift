@@ -90,6 +90,17 @@ struct RestoreTests {
         #expect(try guest.perform(.pass) == 1)
     }
 
+    @Test("has a worker whose command line says nothing of its memory", arguments: GuestKind.available)
+    func commandLine(kind: GuestKind) throws {
+        let site = try RestoreSite(kind)
+        defer { site.end() }
+        let guest = try site.restore()
+        defer { guest.end() }
+        let worker = try site.worker(1)
+        let words = (ProcessFile.text("/proc/\(worker)/cmdline") ?? "").split(separator: "\0")
+        #expect(words.dropFirst() == ["attach-worker", "--log-level", "info"])
+    }
+
     @Test("of huge pages has them, also when its worker is killed")
     func hugePages() throws {
         try HugePages.with(free: 8) {

@@ -166,4 +166,31 @@ struct ServeTests {
         #expect(finished.output.isEmpty, "\(finished)")
         expectLastLine(finished, status: 1, words)
     }
+
+    @Test("warns where every user of the host gets what not all may read, and serves this one at a unix socket")
+    func localUsers() throws {
+        let file = try makeFile()
+        let workspace = try Workspace()
+        let warning = "pageferry serve: warning: "
+        for (mode, listen, warns) in [
+            (0o600, "127.0.0.1:0", true), (0o644, "127.0.0.1:0", false),
+            (0o600, "unix:\(workspace.file("s.sock"))", false),
+        ] {
+            #expect(chmod(file.path, mode_t(mode)) == 0)
+            let server = try Running(Executable.pageferry, ["serve", "--snapshot", file.path, "--listen", listen])
+            defer { server.end() }
+            let address = try SocketAddress(String(try server.line(holding: "ready ").dropFirst(6)))
+            if case .unix(let path) = address {
+                let client = try SnapshotClient(to: address)
+                try client.take([SnapshotSlice(offset: 0, pageSize: 4096, pageCount: 1)])
+                let permissions = try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions]
+                #expect(permissions as? Int == 0o600)
+            }
+            kill(server.pid, SIGTERM)
+            let finished = try server.finish()
+            let told = finished.errors.split(separator: "\n").filter { $0.hasPrefix(warning) }
+            #expect(told.count == (warns ? 1 : 0), "\(finished)")
+            if warns { #expect(told.first?.hasSuffix("use --listen unix:PATH, which is of mode 0600") == true) }
+        }
+    }
 }
