@@ -3,6 +3,7 @@ import Bench
 import Foundation
 import Histogram
 import LinuxSystem
+import Logging
 
 /// Measures what moving a page costs here, or between two hosts.
 struct BenchCommand: AsyncParsableCommand {
@@ -92,14 +93,16 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     private func tell(_ text: String) {
-        LineLog.print("pageferry bench: \(text)")
+        Terminal.say("pageferry bench: \(text)")
     }
 
     private func serve(at address: SocketAddress) throws {
         if endWithInput { InputEnd.shared.watch() }
         let far = try FarEnd(at: address)
-        try LineLog.ready("\(far.address)")
-        try far.run(tell)
+        try Terminal.ready("\(far.address)")
+        // Whoever reaches it can make it say this as often as it likes.
+        let logger = LineLog.logger("bench", .notice)
+        try far.run { logger.notice("\($0)") }
     }
 
     private func bench(to address: SocketAddress) throws -> Bench {
@@ -112,7 +115,7 @@ struct BenchCommand: AsyncParsableCommand {
 
     private func report(_ cases: [Comparison]) throws {
         if let hgrm { try write(cases, to: hgrm) }
-        print(try json ? BenchTable(cases).json() : BenchTable(cases).text)
+        if json { Terminal.show(json: try BenchTable(cases).json()) } else { Terminal.show(BenchTable(cases).lines) }
     }
 
     private func write(_ cases: [Comparison], to path: String) throws {

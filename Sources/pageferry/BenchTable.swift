@@ -21,14 +21,14 @@ struct BenchTable {
     }
 
     /// A line a case: each figure, what it is held against, and their ratio.
-    var text: String {
+    var lines: [String] {
         let figures: [(name: String, path: KeyPath<Figures, Double?>, format: String)] = [
             ("p50 us", \.p50, "%.1f"), ("p99 us", \.p99, "%.1f"), ("p99.9 us", \.p999, "%.1f"),
             ("seconds", \.seconds, "%.3f"), ("MiB/s", \.mebibytesPerSecond, "%.0f"),
             ("CPU s/GiB", \.cpuSecondsPerGiB, "%.2f"), ("ms", \.milliseconds, "%.1f"), ("MiB", \.mebibytes, "%.1f"),
         ]
-        return cases.map { one in
-            var lines = ["\(one.name), against \(one.against)"]
+        return cases.enumerated().flatMap { index, one in
+            var lines = (index == 0 ? [] : [""]) + ["\(one.name), against \(one.against)"]
             for (name, path, format) in figures {
                 guard let ours = one.ours[keyPath: path] else { continue }
                 var line = "  " + name.padding(toLength: 12, withPad: " ", startingAt: 0)
@@ -37,8 +37,8 @@ struct BenchTable {
                 if let ratio = one.ratio[keyPath: path] { line += column(String(format: "× %.2f", ratio)) }
                 lines.append(line)
             }
-            return lines.joined(separator: "\n")
-        }.joined(separator: "\n\n")
+            return lines
+        }
     }
 
     private func column(_ text: String) -> String {

@@ -18,13 +18,13 @@ struct GuestAgent {
             seesMigrationThrough: true
         )
         client = try await agent.connect()
-        LineLog.print("pageferry: the guest's agent is controlled at \(agent.address)")
+        Terminal.say("pageferry: the guest's agent is controlled at \(agent.address)")
     }
 
     /// Lets it go as soon as neither host needs it.
     func leave() {
         if !agent.leave(within: GuestAgent.patience) {
-            LineLog.print(
+            Terminal.say(
                 "pageferry: the guest's agent goes on as long as it is needed: pageferry status \(agent.address)"
             )
         }

@@ -89,7 +89,7 @@ struct MigrateCommand: AsyncParsableCommand {
         }
         if let uri, let listening = try await migration.destination.listeningAddress(), listening != uri.description {
             // A tunnel, say; otherwise this is the reason why nobody is there.
-            LineLog.print(
+            Terminal.say(
                 "pageferry: the destination listens at \(listening), and is looked for at \(uri); if that does not lead "
                     + "there, start the destination again with --listen"
             )
@@ -111,10 +111,10 @@ struct MigrateCommand: AsyncParsableCommand {
             }
         }
         let report = Report(source: sides.source, destination: sides.destination, gone: sides.gone, verify: checked)
-        print(try json ? report.json() : ReportTable(report).text)
+        if json { Terminal.show(json: try report.json()) } else { Terminal.show(ReportTable(report).lines) }
         if let problem { throw problem }
         if report.result == .paused {
-            LineLog.print(
+            Terminal.say(
                 "pageferry: the agents go on without this command; run migrate again to see what comes of it"
             )
         }

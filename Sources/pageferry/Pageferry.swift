@@ -37,10 +37,11 @@ struct Pageferry: AsyncParsableCommand {
             // Help and usage errors, which the parser words itself.
             let isHelp = exitCode(for: error) == .success
             let text = fullMessage(for: error)
-            if isHelp { print(text) } else { LineLog.print(text) }
+            let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+            if isHelp { Terminal.show(lines) } else { lines.forEach(Terminal.say) }
             Foundation.exit(isHelp ? 0 : 2)
         }
-        LineLog.print("pageferry: \(error)")
+        Terminal.say("pageferry: \(error)")
         Foundation.exit(1)
     }
 

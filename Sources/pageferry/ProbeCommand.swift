@@ -37,17 +37,17 @@ struct ProbeCommand: ParsableCommand {
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            print(String(decoding: try encoder.encode(["findings": findings]), as: UTF8.self))
+            Terminal.show(json: String(decoding: try encoder.encode(["findings": findings]), as: UTF8.self))
         } else {
-            for finding in findings { print(line(finding)) }
+            for finding in findings { Terminal.show(lines(finding)) }
         }
         if findings.contains(where: { $0.isRequired && !$0.isThere }) { throw ExitCode(1) }
     }
 
-    private func line(_ finding: Finding) -> String {
+    private func lines(_ finding: Finding) -> [String] {
         let mark = finding.isThere ? "yes" : finding.isRequired ? "NO " : "no "
         let name = finding.name.padding(toLength: 30, withPad: " ", startingAt: 0)
-        return "\(mark)  \(name)  \(finding.found)" + (finding.mend.map { "\n       → \($0)" } ?? "")
+        return ["\(mark)  \(name)  \(finding.found)"] + (finding.mend.map { ["       → \($0)"] } ?? [])
     }
 
     private func kernel() -> Finding {

@@ -9,7 +9,7 @@ struct ReportTable {
         self.report = report
     }
 
-    var text: String {
+    var lines: [String] {
         var lines = ["\(report.result.rawValue): \(headline)", ""]
         lines += [
             row("source", report.source.states.joined(separator: " → ")),
@@ -33,7 +33,7 @@ struct ReportTable {
             )
         }
         if report.verify.pagesChecked > 0 { lines += ["", row("verified", verified)] }
-        return lines.joined(separator: "\n")
+        return lines
     }
 
     private var headline: String {

@@ -29,7 +29,7 @@ struct StatusCommand: AsyncParsableCommand {
                 try await tell(address)
             } catch {
                 // The others are told of all the same.
-                LineLog.print("pageferry: \(error)")
+                Terminal.say("pageferry: \(error)")
                 isComplete = false
             }
         }
@@ -42,9 +42,9 @@ struct StatusCommand: AsyncParsableCommand {
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            print(String(decoding: try encoder.encode(report), as: UTF8.self))
+            Terminal.show(json: String(decoding: try encoder.encode(report), as: UTF8.self))
         } else {
-            print("\(address): \(line(report))")
+            Terminal.show(["\(address): \(line(report))"])
         }
         await agent.close()
     }

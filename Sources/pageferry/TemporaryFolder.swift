@@ -16,7 +16,7 @@ struct TemporaryFolder {
         do {
             try FileManager.default.removeItem(atPath: path)
         } catch {
-            LineLog.print("pageferry: cannot remove \(path): \(error)")
+            Terminal.say("pageferry: cannot remove \(path): \(error)")
         }
     }
 }

@@ -39,14 +39,14 @@ struct WorkingSetCommand: ParsableCommand {
         if let merged {
             try merged.set.write(to: merged.name)
             if merged.set.runs.count == WorkingSet.maxRuns {
-                LineLog.print(
+                Terminal.say(
                     "pageferry workingset: \(merged.name) is full with \(WorkingSet.maxRuns) runs; what would come last may "
                         + "be left out"
                 )
             }
         }
         let table = WorkingSetTable(records, merged: merged)
-        print(try json ? table.json() : table.text)
+        if json { Terminal.show(json: try table.json()) } else { Terminal.show(table.lines) }
     }
 
     private func merging(_ records: [(name: String, set: WorkingSet)]) throws -> WorkingSet {

@@ -100,20 +100,20 @@ struct WorkingSetTable {
         return String(decoding: try encoder.encode(printed), as: UTF8.self)
     }
 
-    var text: String {
+    var lines: [String] {
         var blocks = printed.records.map { block($0.file, $0) }
         if !printed.overlaps.isEmpty {
             let lines = printed.overlaps.map { overlap in
                 let index = overlap.jaccard.map { String(format: "%.3f", $0) } ?? "of different snapshots"
                 return row(index, "\(overlap.a) and \(overlap.b)")
             }
-            blocks.append((["overlap, as the Jaccard index"] + lines).joined(separator: "\n"))
+            blocks.append(["overlap, as the Jaccard index"] + lines)
         }
         if let merged = printed.merged { blocks.append(block("merged into \(merged.file)", merged)) }
-        return blocks.joined(separator: "\n\n")
+        return Array(blocks.joined(separator: [""]))
     }
 
-    private func block(_ title: String, _ record: Record) -> String {
+    private func block(_ title: String, _ record: Record) -> [String] {
         [
             title,
             row("pages", "\(record.pages) of \(record.pageSize >> 10) KiB, \(mebibytes(record.bytes)) MiB"),
@@ -121,7 +121,7 @@ struct WorkingSetTable {
             row("runs", "\(record.runs); \(percent(record.shareInLongRuns)) of the pages in runs of 16 or more"),
             row("window", "\(Double(record.windowMilliseconds) / 1000) s"),
             row("order", order(record)),
-        ].joined(separator: "\n")
+        ]
     }
 
     /// The first runs: `16-18, 3, …`.
