@@ -203,6 +203,14 @@ let package = Package(
             ]
         ),
         .testTarget(
+            name: "HostileInputTests",
+            dependencies: [
+                "Attachments", "Controller", "FaultHandler", "Firecracker", "Guest", "KVMGuest", "LinuxSystem",
+                "MicroVMGuest", "PageProtocol", "QMP", "Telemetry", "WorkingSet", "Workloads",
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
             name: "CommandTests",
             dependencies: [
                 "pageferry", "Connections", "Firecracker", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol",
