@@ -47,7 +47,7 @@ struct LeaseCommand: ParsableCommand {
         let store = try FileRunLeaseStore(directory: directory, creates: false)
         if let take { try release(store, workload, ownedBy: take) }
         let table = LeaseTable(place: store.place(of: workload), try store.history(of: workload))
-        print(try json ? table.json() : table.text)
+        if json { Terminal.show(json: try table.json()) } else { Terminal.show(table.lines) }
         guard table.isReadable else { throw Failure(table.summary) }
     }
 
@@ -58,7 +58,7 @@ struct LeaseCommand: ParsableCommand {
             throw Failure("\(place) has no record: nobody has it, and any agent may start the workload")
         }
         guard newest.standing != .released else {
-            return LineLog.print("pageferry lease: \(place) needs no taking over: \(newest.sentence)")
+            return Terminal.say("pageferry lease: \(place) needs no taking over: \(newest.sentence)")
         }
         let owners = Set(try store.history(of: workload).compactMap { $0.record?.owner }.filter { $0.hasPrefix(owner) })
         guard newest.owner.hasPrefix(owner), owners.count == 1 else {

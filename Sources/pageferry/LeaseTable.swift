@@ -93,7 +93,7 @@ struct LeaseTable {
     }
 
     /// A line for each epoch, and who may run the workload now.
-    var text: String {
+    var lines: [String] {
         var lines: [String] = []
         var expected: UInt64 = 1
         for record in printed.records {
@@ -107,7 +107,7 @@ struct LeaseTable {
             // A record of the last epoch is the last line.
             expected = record.epoch &+ 1
         }
-        return (lines + [printed.summary]).joined(separator: "\n")
+        return lines + [printed.summary]
     }
 
     /// One JSON object.
