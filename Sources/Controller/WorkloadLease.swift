@@ -76,7 +76,7 @@ struct WorkloadLease: Sendable {
         let newest = try store.newest(workload)
         if let newest, newest.owner == instance, newest.standing != .released { return newest.epoch }
         if let newest, newest.standing != .released, !isPromised(newest) {
-            throw CommandRefused(reason: "\(describe(newest)); \(remedy(for: newest.owner))")
+            throw CommandRefused(reason: "\(describe(newest)); \(try remedy(for: newest))")
         }
         switch take(try record(started: true, following: newest), following: newest, until: deadline) {
         case .taken(let epoch): return epoch
@@ -282,7 +282,7 @@ struct WorkloadLease: Sendable {
     /// What to tell of a lease that an agent which ends does not release.
     func notReleased(_ reason: String) -> String {
         "the run lease '\(workload)' is not released: \(reason); once nobody runs the workload: "
-            + takeCommand(for: instance)
+            + takeCommand(for: [instance])
     }
 
     /// Nil, or why the store did not answer.
@@ -324,12 +324,14 @@ struct WorkloadLease: Sendable {
     }
 
     /// What to do about a record whose owner does not answer.
-    private func remedy(for owner: String) -> String {
-        "if that agent is gone for good: \(takeCommand(for: owner))"
+    private func remedy(for record: LeaseRecord) throws(RunLeaseError) -> String {
+        let runners = record.possibleRunners(following: try store.predecessor(of: record, for: workload))
+        let who = runners.count == 1 ? "that agent is" : "that agent, and the one that it took the lease from, are both"
+        return "if \(who) gone for good: \(takeCommand(for: runners))"
     }
 
-    private func takeCommand(for owner: String) -> String {
-        "pageferry lease \(store.place(of: workload)) --take \(owner)"
+    private func takeCommand(for owners: [String]) -> String {
+        "pageferry lease \(store.place(of: workload))" + owners.map { " --take \($0)" }.joined()
     }
 }
 

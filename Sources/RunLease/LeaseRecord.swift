@@ -72,6 +72,22 @@ extension LeaseRecord {
 }
 
 extension LeaseRecord {
+    /// The instances that may run the workload by this record: the owner; and where the owner is a destination that took
+    /// the lease for a RUN, also the source that sent RUN. The destination may have promised since that nothing starts, and
+    /// the source then runs the workload before it has mended the record.
+    ///
+    /// - Parameter predecessor: the record of the epoch before; nil where that is not known.
+    public func possibleRunners(following predecessor: LeaseRecord?) -> [String] {
+        switch standing {
+        case .released: []
+        case .givenBack: [owner]
+        case .holding:
+            if token != 0, let source = predecessor?.owner, source != owner { [owner, source] } else { [owner] }
+        }
+    }
+}
+
+extension LeaseRecord {
     /// Bytes that the text form has at most.
     static let maximumByteCount = 160
 

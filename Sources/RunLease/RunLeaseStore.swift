@@ -28,6 +28,13 @@ public protocol RunLeaseStore: Sendable {
     ) throws(RunLeaseError) -> LeaseProposal
 }
 
+extension RunLeaseStore {
+    /// The record of the epoch before a record's; nil if there is none.
+    public func predecessor(of record: LeaseRecord, for workload: String) throws(RunLeaseError) -> LeaseRecord? {
+        record.epoch > 1 ? try self.record(of: record.epoch - 1, for: workload) : nil
+    }
+}
+
 /// What became of a record that was proposed.
 public enum LeaseProposal: Hashable, Sendable {
     /// It is the record of its epoch, durably.

@@ -87,9 +87,19 @@ struct LeaseTable {
         switch record.standing {
         case .released: return "Nobody runs the workload: any agent may start it."
         case .holding, .givenBack:
-            return "Only \(record.owner) may run the workload; if that agent is gone for good: "
-                + "pageferry lease \(place) --take \(record.owner)"
+            let runners = record.possibleRunners(following: history.last { $0.epoch < record.epoch }?.record)
+            let who =
+                runners.count == 1
+                ? "Only \(record.owner) may run the workload; if that agent is gone for good: "
+                : "Only \(record.owner) may run the workload, or \(runners[1]) if that was let have it back; if both are "
+                    + "gone for good: "
+            return who + takeCommand(place, runners)
         }
+    }
+
+    /// The command that takes the lease over from agents that are gone.
+    static func takeCommand(_ place: String, _ runners: [String]) -> String {
+        "pageferry lease \(place)" + runners.map { " --take \($0)" }.joined()
     }
 
     /// A line for each epoch, and who may run the workload now.

@@ -216,6 +216,25 @@ struct LeaseCommandTests {
         #expect(try states() == ["holding", "released"])
     }
 
+    @Test("a destination's lease is taken over from its source as well, which may have the workload back")
+    func bothOwners() throws {
+        let a = try AgentProcess.source(in: workspace, options)
+        let (source, destination) = (try owner(), String(repeating: "5", count: 32))
+        a.end()
+        try write(epoch: 2, "pageferry run lease 1\nepoch 2\nowner \(destination)\ntoken 7\nstarted yes\n")
+        let command = "pageferry lease \(lease) --take \(destination) --take \(source)"
+        let refused = try startAgain()
+        #expect(refused.status == 1 && refused.errors.contains(command), "\(refused)")
+        for owner in [destination, source] {
+            let one = try show("--take", owner)
+            #expect(one.status == 1 && one.errors.contains(command), "\(one)")
+        }
+        #expect(try show().output.contains(command))
+        #expect(try show("--take", destination, "--take", source).status == 0)
+        #expect(try states() == ["holding", "holding", "released"])
+        #expect(try startAgain().status == 0)
+    }
+
     @Test("a lease is shown in words, an epoch a line, with the newest marked")
     func words() throws {
         let a = try AgentProcess.source(in: workspace, options)
