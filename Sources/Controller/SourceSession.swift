@@ -82,7 +82,7 @@ actor SourceSession {
     let instance: PageProtocol.InstanceID
     let logger: Logger
     let sink: EventSink
-    let events: AsyncStream<Event>.Continuation
+    nonisolated let events: AsyncStream<Event>.Continuation
     let work = ThreadGroup()
     /// Control connections that are being closed.
     let hangUps = ThreadGroup()

@@ -17,7 +17,8 @@ struct AttachedWorkloadTests {
     ]
 
     /// Runs what the agent does on a thread, and says how it ended.
-    private func outcome<Value>(of body: @escaping @Sendable () throws -> Value, _ process: () throws -> Void) throws -> String
+    private func outcome<Value>(of body: @escaping @Sendable () throws -> Value, _ process: () throws -> Void) throws
+        -> String
     {
         let result = Outcome()
         let thread = try JoinedThread(name: "agent") {

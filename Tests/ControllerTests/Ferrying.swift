@@ -26,6 +26,8 @@ final class Ferrying: Sendable {
         cuttingAt forbidden: FrameKind? = nil,
         losing lossy: Relay.Line? = nil,
         recovering recoveryTime: Duration = .zero,
+        searching destinationTime: Duration? = nil,
+        older: Bool = false,
         refusal: StartRefusalPolicy = .takeBack,
         lease: (any RunLeaseStore)? = nil,
         pushes: Bool = true,
@@ -45,9 +47,10 @@ final class Ferrying: Sendable {
         configuration.faultThreads = faultThreads
         if let lease { configuration.lease = (lease, "test") }
         source = Host(workload: workload, configuration: configuration, log: log)
+        configuration.recoveryTime = destinationTime ?? recoveryTime
         destination = Host(landing: landing, configuration: configuration, log: log)
         address = try await destination.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
-        relay = try Relay(to: address, cuttingAt: forbidden, losing: lossy)
+        relay = try Relay(to: address, cuttingAt: forbidden, losing: lossy, older: older)
         try await source.agent.startWorkload()
     }
 
@@ -55,6 +58,18 @@ final class Ferrying: Sendable {
     func migrate() async throws {
         try await source.command("migrate", ["uri": .string(relay.address.description)])
         try await source.command("migrate-start-postcopy")
+    }
+
+    /// Where the source finds the destination.
+    var uri: JSONValue { .string(relay.address.description) }
+
+    /// Moves the workload that has come to the destination on to a third host, which is returned.
+    func moveOn() async throws -> Host {
+        let third = Host(landing: TestLanding(journal: journal))
+        let address = try await third.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
+        try await destination.command("migrate", ["uri": .string(address.description)])
+        try await destination.command("migrate-start-postcopy")
+        return third
     }
 
     /// Pages of the destination that differ from the source's; touches them all.

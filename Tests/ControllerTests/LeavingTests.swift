@@ -334,16 +334,18 @@ struct LeavingTests {
         #expect(ferrying.journal.running == ["source"])
     }
 
-    @Test func `an agent that waits for its source's last word ends when its workload is to go on`() async throws {
-        let ferrying = try await Ferrying(cuttingAt: .completeAck, recovering: .seconds(60))
+    @Test func `an agent whose workload has moved on answers its source before it ends`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .completeAck, searching: .seconds(60))
         defer { ferrying.end() }
         try await ferrying.migrate()
-        #expect(try await soon { try await ferrying.destination.command("query-migrate")["status"] == "completed" })
-        ferrying.relay.end()
+        try await ferrying.destination.wait(for: "completed")
         try await ferrying.source.wait(for: "postcopy-paused")
+        let third = try await ferrying.moveOn()
+        try await third.wait(untilRunning: true)
         let hasEnded = LeavingTests.tellToEnd(ferrying.destination)
         #expect(await ferrying.destination.agent.isNeeded)
-        try await ferrying.destination.agent.adoptArrived()
+        try await ferrying.source.command("migrate", ["uri": ferrying.uri, "resume": true])
+        try await ferrying.source.wait(for: "completed")
         #expect(try await soon { hasEnded.isRaised })
     }
 

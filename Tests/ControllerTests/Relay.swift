@@ -31,8 +31,16 @@ final class Relay: Sendable {
     private let forbidden: FrameKind?
     /// Takes all that the source sends on this connection, and passes nothing on.
     private let lossy: Line?
+    /// Makes the destination one of an earlier release: without the capability START_RESULT, and what belongs to it.
+    private let older: Bool
 
-    init(to target: SocketAddress, cuttingAt forbidden: FrameKind? = nil, losing lossy: Line? = nil) throws {
+    init(
+        to target: SocketAddress,
+        cuttingAt forbidden: FrameKind? = nil,
+        losing lossy: Line? = nil,
+        older: Bool = false
+    ) throws {
+        self.older = older
         listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         self.target = target
         self.forbidden = forbidden
@@ -81,9 +89,9 @@ final class Relay: Sendable {
             }
             pair.cut()
         }
-        try? threads.run("relay-back") { [forbidden] in
-            if number == Line.control.rawValue, let forbidden {
-                Self.passFrames(from: pair.destination, to: pair.source, until: forbidden)
+        try? threads.run("relay-back") { [forbidden, older] in
+            if number == Line.control.rawValue, forbidden != nil || older {
+                Self.passFrames(from: pair.destination, to: pair.source, until: forbidden, older: older)
             } else {
                 Self.pass(from: pair.destination, to: pair.source)
             }
@@ -112,8 +120,10 @@ final class Relay: Sendable {
     private static func passFrames(
         from one: borrowing StreamSocket,
         to other: borrowing StreamSocket,
-        until forbidden: FrameKind
+        until forbidden: FrameKind?,
+        older: Bool
     ) {
+        let unknown: [FrameKind] = older ? [.running, .startFailed, .startRequest, .cancelled] : []
         while true {
             var frame = [UInt8](repeating: 0, count: 8)
             guard (try? frame.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == 8 else { return }
@@ -121,8 +131,12 @@ final class Relay: Sendable {
             var payload = [UInt8](repeating: 0, count: length)
             guard (try? payload.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == length else { return }
             // PONG 0 says that somebody is there, each second, and nothing of the devices.
-            let isForbidden = UInt16(frame[4]) | UInt16(frame[5]) << 8 == forbidden.rawValue
-            if isForbidden, forbidden != .pong || payload.contains(where: { $0 != 0 }) { return }
+            let kind = UInt16(frame[4]) | UInt16(frame[5]) << 8
+            if kind == forbidden?.rawValue, forbidden != .pong || payload.contains(where: { $0 != 0 }) { return }
+            if unknown.contains(where: { $0.rawValue == kind }) { continue }
+            if older, kind == FrameKind.hello.rawValue {
+                payload.replaceSubrange(8..<16, with: repeatElement(0, count: 8))
+            }
             guard (try? other.send(frame + payload)) != nil else { return }
         }
     }

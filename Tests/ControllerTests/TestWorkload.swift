@@ -19,6 +19,8 @@ final class TestWorkload: Workload {
     private let end = Mutex<(@Sendable (String) -> Void)?>(nil)
     /// Whether a run executes nothing and says why.
     let failsToRun = Atomic<Bool>(false)
+    /// Whether a run ends the workload before the start is over.
+    let diesInRun = Atomic<Bool>(false)
     /// Whether the workload can run on without its agent, as one in another process does.
     let livesOn = Atomic<Bool>(false)
     /// Whether a run waits at its gate before it begins.
@@ -63,6 +65,10 @@ final class TestWorkload: Workload {
             guard !failsToRun.load(ordering: .acquiring) else {
                 throw DeviceError(device: "processor", reason: "became hot")
             }
+        }
+        if diesInRun.load(ordering: .acquiring) {
+            failsToRun.store(true, ordering: .releasing)
+            return .ended(reason: "its processor burned")
         }
         journal.begin(host)
         stopping.store(false, ordering: .releasing)
@@ -127,7 +133,6 @@ final class TestDevice: Device {
         var save = Behaviour.works
         var load = Behaviour.works
         var acquire = Behaviour.works
-        /// Cannot fail.
         var release = Behaviour.works
     }
 
@@ -161,10 +166,7 @@ final class TestDevice: Device {
 
     func acquire() throws { try act("acquire", behaviours.withLock(\.acquire)) }
 
-    func release() {
-        if case .waits = behaviours.withLock(\.release) { gate.pass() }
-        journal.note("\(host) release \(name)")
-    }
+    func release() throws { try act("release", behaviours.withLock(\.release)) }
 
     private func act(_ what: String, _ behaviour: Behaviour) throws {
         switch behaviour {

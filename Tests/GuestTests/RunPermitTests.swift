@@ -41,7 +41,8 @@ struct RunPermitTests {
         #expect(controller.status == 0, "\(controller.errors)")
         for early in [
             "_ = try workload.run(RunPermit())", "_ = try workload.run(RunPermit(DevicesLoaded()))",
-            "_ = try workload.run(RunPermit(.inPlace()))", "_ = try workload.run(RunPermit(try workload.devices.load([])))",
+            "_ = try workload.run(RunPermit(.inPlace()))",
+            "_ = try workload.run(RunPermit(try workload.devices.load([])))",
         ] {
             let result = try compiles("import Guest\nfunc start(_ workload: any Workload) throws { \(early) }\n")
             #expect(result.status != 0, "\(early) compiles")

@@ -39,7 +39,7 @@ extension KVMWorkload {
     }
 
     func run() throws {
-        try run(RunPermit(DevicesLoaded.inPlace()))
+        _ = try run(RunPermit(DevicesLoaded.inPlace()))
     }
 
     /// Runs until the guest has written some good marks more, and stops in the midst of what it does.

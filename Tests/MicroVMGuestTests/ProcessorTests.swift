@@ -19,7 +19,7 @@ struct ProcessorTests {
         return try MicroVM(configuration, host, onMemory: { _ in })
     }
 
-    private func run(_ microVM: MicroVM) throws { try microVM.run(RunPermit(.inPlace())) }
+    private func run(_ microVM: MicroVM) throws { _ = try microVM.run(RunPermit(.inPlace())) }
 
     @Test("are killed when a first start is refused, since some may run")
     func startRefused() throws {

@@ -57,7 +57,9 @@ extension World {
 
     /// The source that runs the workload can move it again.
     fileprivate var leaseComesHome: Bool {
-        guard setting.usesLease, runsOnSource, source.state == .failed || source.state == .cancelled else { return true }
+        guard setting.usesLease, runsOnSource, source.state == .failed || source.state == .cancelled else {
+            return true
+        }
         return mayMoveOn(from: .source)
     }
 

@@ -152,7 +152,8 @@ struct Walk {
             let step = world.steps()[choice].step
             let actions = world.take(step, by: behaviour).map(words)
             let runs =
-                (world.runsOnSource ? "S" : "-") + (world.runsOnDestination ? "D" : "-") + (world.runsOnThird ? "T" : "-")
+                (world.runsOnSource ? "S" : "-") + (world.runsOnDestination ? "D" : "-")
+                + (world.runsOnThird ? "T" : "-")
             return "\(number + 1). [runs \(runs)] \(step)"
                 + (actions.isEmpty ? "" : " → ") + actions.joined(separator: ", ")
         }

@@ -36,7 +36,10 @@ struct WalkTests {
             ("taken back by a promise", { $0.heardPromise && $0.runsOnSource }),
             ("taken back before RUN", { $0.heardPong && $0.runsSent == 0 && $0.runsOnSource }),
             ("a resume that fails", { $0.resumeFailed }),
-            ("the source dies after the start", { $0.newest == .destination && !$0.isSourceAlive && $0.runsOnDestination }),
+            (
+                "the source dies after the start",
+                { $0.newest == .destination && !$0.isSourceAlive && $0.runsOnDestination }
+            ),
             ("the destination dies after the start", { $0.newest == .destination && !$0.isDestinationAlive }),
         ]
         func see(_ name: String, _ isSeen: @escaping (World) -> Bool) { questions.sights.append((name, isSeen)) }
@@ -106,7 +109,9 @@ struct WalkTests {
         let broken = Walk(
             from: World(World.Setting(conts: 0, tellsStart: false)),
             by: .older,
-            checking: [.neverBothRun, .newestStateRuns, .devicesBeforeRun, .locksAreFreeBeforeRun, .completedIsComplete]
+            checking: [
+                .neverBothRun, .newestStateRuns, .devicesBeforeRun, .locksAreFreeBeforeRun, .completedIsComplete,
+            ]
         )
         #expect(broken.finding == nil, "\(broken.finding.map { "\($0)" } ?? "")")
         print("walked \(walk.count) and \(broken.count) worlds with a destination of an earlier release")

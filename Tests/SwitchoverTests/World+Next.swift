@@ -147,7 +147,9 @@ extension World {
         switch third {
         case .none:
             guard thirdsLeft > 0 else { return }
-            for side in [Side.source, .destination] where mayMoveOn(from: side) { add(.moves(from: side), isFault: true) }
+            for side in [Side.source, .destination] where mayMoveOn(from: side) {
+                add(.moves(from: side), isFault: true)
+            }
             guard setting.usesLease else { return }
             if ownerIsDead, store.newest?.isReleased == false { add(.takesOver, isFault: true) }
             if store.newest?.isReleased ?? true { add(.begins, isFault: true) }

@@ -56,7 +56,9 @@ extension World {
 
     /// What the driver makes of an end.
     private func told(_ event: SourceEvent) -> SourceEvent {
-        if !driver.reportsFailedRelease, event == .ended(.releaseLocks, .failure) { return .ended(.releaseLocks, .success) }
+        if !driver.reportsFailedRelease, event == .ended(.releaseLocks, .failure) {
+            return .ended(.releaseLocks, .success)
+        }
         return event
     }
 

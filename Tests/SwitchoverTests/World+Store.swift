@@ -43,7 +43,9 @@ extension World {
     /// What a source that holds a promise does once it has read the newest record.
     private func regainStep(_ token: RunToken) -> SourceOperation {
         guard let newest = store.newest else { return .regainDecided(false) }
-        if newest.owner == .source { return newest.isReleased ? .regainWrites(token, over: newest) : .regainDecided(true) }
+        if newest.owner == .source {
+            return newest.isReleased ? .regainWrites(token, over: newest) : .regainDecided(true)
+        }
         let isPromised = newest.owner == .destination && newest.token == token.value
         if isPromised || !driver.regainsOnlyWhatWasPromised { return .regainWrites(token, over: newest) }
         return .regainDecided(false)
@@ -83,7 +85,9 @@ extension World {
 
     /// An agent that ends with its workload says so in the lease.
     mutating func release(by side: Side, if ran: Bool) {
-        guard setting.usesLease, ran, let newest = store.newest, newest.owner == side, !newest.isReleased else { return }
+        guard setting.usesLease, ran, let newest = store.newest, newest.owner == side, !newest.isReleased else {
+            return
+        }
         store.newest = Store.Record(epoch: newest.epoch + 1, owner: side, started: false)
     }
 }
