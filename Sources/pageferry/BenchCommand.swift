@@ -99,7 +99,7 @@ struct BenchCommand: AsyncParsableCommand {
         if endWithInput { InputEnd.shared.watch() }
         let far = try FarEnd(at: address)
         try LineLog.ready("\(far.address)")
-        try far.run(tell)
+        far.run(tell)
     }
 
     private func bench(to address: SocketAddress) throws -> Bench {
