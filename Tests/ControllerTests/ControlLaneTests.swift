@@ -112,8 +112,8 @@ struct ControlLaneTests {
         defer { lane.finish() }
         let frame = try ControlMessage.deviceData([UInt8](repeating: 1, count: 1 << 20)).encode()
         let sending = try JoinedThread(name: "send") {
-            // 200 MiB, which the lane takes at the pace of its reader.
-            for _ in 0..<200 { guard (try? peer.socket.send(frame)) != nil else { return } }
+            // 64 MiB, which the lane takes at the pace of its reader.
+            for _ in 0..<64 { guard (try? peer.socket.send(frame)) != nil else { return } }
         }
         #expect(try await soon { counted.load(ordering: .relaxed) == 16 })
         // Longer than a peer may be silent: it is this side that does not listen.
@@ -125,9 +125,9 @@ struct ControlLaneTests {
             case .message: received += 1
             case .lost(let reason), .silent(let reason): losses.append(reason)
             }
-            if received == 200 || !losses.isEmpty { break }
+            if received == 64 || !losses.isEmpty { break }
         }
-        #expect(received == 200)
+        #expect(received == 64)
         #expect(losses == [])
         sending.join()
     }

@@ -73,7 +73,7 @@ struct PeerChecksTests {
             exitsOnError: true,
             waitsOn: true
         )
-        for round in 0..<40 {
+        for round in 0..<16 {
             let failures = destination.passed.count { $0 == "failed" }
             let raw = try RawSource(to: address)
             try raw.sendHello()
