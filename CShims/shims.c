@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -57,6 +58,8 @@ int shim_pidfd_send_signal(int process, int signal) { return OR_ERRNO((int)sysca
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(actions, first); }
 char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
+int shim_map_allocations_from(int bytes) { return mallopt(M_MMAP_THRESHOLD, bytes); }
+
 int shim_set_slice(uint64_t nanoseconds) { return sched_getscheduler(0) != SCHED_OTHER ? 0 : OR_ERRNO((int)syscall(SYS_sched_setattr, 0, &(struct sched_attributes){.size = sizeof(struct sched_attributes), .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds}, 0)); }
 int shim_memfd_create(const char *name, unsigned log2_huge_page) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC | (log2_huge_page ? MFD_HUGETLB | log2_huge_page << MAP_HUGE_SHIFT : 0))); }
 int shim_eventfd(void) { return OR_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }

@@ -108,6 +108,9 @@ char **shim_environment(void);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
 int shim_set_thread_name(const char *name);
 int shim_set_slice(uint64_t nanoseconds);
+
+/// <malloc.h> is no part of the module Glibc.
+int shim_map_allocations_from(int bytes);
 /// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec. `log2_huge_page` is 0 for small pages.
 int shim_memfd_create(const char *name, unsigned log2_huge_page);
 /// The Glibc module lacks sys/eventfd.h. The descriptor is close-on-exec and non-blocking.

@@ -15,24 +15,34 @@ public final class AttachedLanding: Landing {
 
     /// Seconds that a migration waits for a process which is just about to attach.
     private static let grace = 5.0
-    /// Seconds for a process that has connected to hand its userfaultfd over.
-    private static let handOffTimeout = 5
 
-    private let listener: Listener
+    private let path: String
     private let logger: Logger
     private let attached = Mutex<Attached?>(nil)
     private let arrival: EventDescriptor
-    private let thread = Mutex<JoinedThread?>(nil)
+    private let openings = Mutex<Openings<Handover<StreamSocket.DescriptorMessage>>?>(nil)
 
     /// Listens for processes.
     ///
     /// - Parameter path: the socket to make, mode 0600.
     public init(socketPath path: String, logger: Logger) throws {
-        listener = try Listener(at: .unix(path: path))
+        self.path = path
         arrival = try EventDescriptor()
         self.logger = logger
-        var thread: JoinedThread? = try JoinedThread(name: "attach") { [self] in accept() }
-        self.thread.withLock { swap(&thread, &$0) }
+        let openings = try Openings(
+            Listener(at: .unix(path: path)),
+            name: "attach",
+            Openings<Handover<StreamSocket.DescriptorMessage>>.Handling(
+                read: { socket, _ in Handover(try socket.receiveDescriptors(maxBytes: HandOff.maxBytes)) },
+                open: { [self] socket, message in
+                    if let socket = socket.take(), let message = message.take() { take(socket, message) }
+                },
+                drop: { [self] in refuse($0.peer, because: $1) },
+                onShortage: { logger.error("a process waits to attach: \($0)") },
+                onEnd: { logger.error("no further process can attach at unix:\(path): \($0)") }
+            )
+        )
+        self.openings.withLock { $0 = openings }
     }
 
     /// Nobody knows what a process of its own writes.
@@ -40,10 +50,8 @@ public final class AttachedLanding: Landing {
 
     /// Takes no more processes and removes the socket.
     public func close() {
-        listener.shutdown()
-        listener.file?.remove()
-        var thread: JoinedThread? = nil
-        self.thread.withLock { swap(&thread, &$0) }
+        // Its handling holds this landing.
+        openings.withLock { $0.take() }?.stop()
     }
 
     /// Gives the guest the memory of the process that attached last.
@@ -55,7 +63,7 @@ public final class AttachedLanding: Landing {
         onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
     ) throws -> any Workload {
         guard arrival.wait(seconds: AttachedLanding.grace), let attached = try takeAttached(fitting: description) else {
-            throw AttachmentError("no process has attached at \(listener.address); start it first")
+            throw AttachmentError("no process has attached at \(SocketAddress.unix(path: path)); start it first")
         }
         let process = attached.process
         let (ranges, aliases) = (attached.ranges, attached.aliases)
@@ -129,22 +137,13 @@ public final class AttachedLanding: Landing {
         try? process.refuse("another process has attached")
     }
 
-    private func accept() {
-        do throws(SystemError) {
-            try listener.takeAll(onShortage: { logger.error("a process waits to attach: \($0)") }) { handover in
-                if let socket = handover.take() { take(socket) }
-            }
-        } catch {
-            logger.error("no further process can attach at \(listener.address): \(error)")
-        }
+    private func refuse(_ peer: String, because error: any Error) {
+        logger.warning("refused \(peer) at \(SocketAddress.unix(path: path)): \(error)")
     }
 
-    private func take(_ socket: consuming StreamSocket) {
+    private func take(_ socket: consuming StreamSocket, _ message: consuming StreamSocket.DescriptorMessage) {
         let peer = socket.peer
         do {
-            try socket.setReceiveTimeout(seconds: AttachedLanding.handOffTimeout)
-            let message = try socket.receiveDescriptors(maxBytes: HandOff.maxBytes)
-            try socket.setReceiveTimeout(seconds: 0)
             let handOff = try HandOff(message.bytes)
             guard message.descriptorCount == handOff.descriptorCount else {
                 let expected = handOff.descriptorCount == 1 ? "one" : "\(handOff.descriptorCount)"
@@ -173,7 +172,7 @@ public final class AttachedLanding: Landing {
             logger.notice("\(peer) has attached with \(handOff.ranges.count) regions")
             if let earlier = next?.process { AttachedLanding.letGo(earlier) }
         } catch {
-            logger.warning("refused \(peer) at \(listener.address): \(error)")
+            refuse(peer, because: error)
         }
     }
 }

@@ -116,18 +116,18 @@ public struct FirecrackerGuest: ~Copyable, Sendable {
     /// The connection that it came over.
     public let socket: SharedSocket
 
-    /// Seconds for a process that has connected to hand its userfaultfd over.
-    private static let timeout = 5
-
     /// Gives the userfaultfd to whoever serves the faults.
     public consuming func takeUserfaultfd() -> Userfaultfd {
         userfaultfd
     }
 
-    /// Receives what a process hands over.
-    public init(from connection: consuming StreamSocket) throws {
-        try connection.setReceiveTimeout(seconds: FirecrackerGuest.timeout)
-        let message = try connection.receiveDescriptors(maxBytes: FirecrackerHandOff.maxBytes)
+    /// Takes what a process has handed over.
+    ///
+    /// - Parameter message: at most ``FirecrackerHandOff/maxBytes``.
+    public init(
+        from connection: consuming StreamSocket,
+        _ message: consuming StreamSocket.DescriptorMessage
+    ) throws {
         let handOff = try FirecrackerHandOff(message.bytes)
         guard FirecrackerHandOff.descriptorCounts.contains(message.descriptorCount) else {
             throw AttachmentError("the hand-off came with \(message.descriptorCount) descriptors instead of one")

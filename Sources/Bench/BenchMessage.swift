@@ -48,8 +48,8 @@ struct BenchAnswer: Codable {
 }
 
 /// The first line of each connection.
-struct BenchOpening: Codable {
-    enum Role: String, Codable {
+struct BenchOpening: Codable, Sendable {
+    enum Role: String, Codable, Sendable {
         case control, urgent, bulk
     }
 
@@ -64,6 +64,25 @@ enum BenchLine {
 
     static func send(_ value: some Encodable, on socket: borrowing StreamSocket) throws {
         try socket.send(Array(JSONEncoder().encode(value)) + [10])
+    }
+
+    /// Reads what has arrived of a connection's first line, and nothing behind it.
+    ///
+    /// - Parameter line: what came of it before.
+    /// - Returns: nil until all of it is there.
+    static func readOpening(from socket: borrowing StreamSocket, into line: inout [UInt8]) throws -> BenchOpening? {
+        var byte: [UInt8] = [0]
+        while line.count < limit {
+            guard let received = try byte.withUnsafeMutableBytes({ try socket.receiveNow(into: $0) }) else {
+                return nil
+            }
+            guard received == 1 else {
+                throw BenchFailure("\(socket.peer) closed the connection before it said what it is")
+            }
+            if byte[0] == 10 { return try JSONDecoder().decode(BenchOpening.self, from: Data(line)) }
+            line.append(byte[0])
+        }
+        throw BenchFailure("\(socket.peer) is no pageferry bench: it sent a line of more than \(limit) bytes")
     }
 
     /// Receives a line, or nil if the peer has closed the connection between two.

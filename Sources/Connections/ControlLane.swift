@@ -6,8 +6,8 @@ import Synchronization
 public final class ControlLane: Sendable {
     /// What the connection tells, in order, from a thread of its own.
     public enum Event: Sendable {
-        /// What the peer says.
-        case message(ControlMessage)
+        /// What the peer says, and its place among the messages that nobody has dealt with yet.
+        case message(ControlMessage, Inbox.Slot)
         /// The connection ended, or is to be ended; nothing that follows counts.
         case lost(reason: String)
         /// The peer has not said in time what it was to say; nothing that follows counts.
@@ -100,6 +100,8 @@ public final class ControlLane: Sendable {
 private final class Connection: Sendable {
     /// Frames that may wait to be sent: more than all devices' states make. A peer that asks and never reads ends here.
     private static let outboxLimit = 4096
+    /// Messages that may wait to be dealt with; the largest have 1 MiB. Then nothing more is received.
+    private static let inboxLimit = 16
 
     private struct Outbox {
         var frames: [[UInt8]] = []
@@ -112,11 +114,13 @@ private final class Connection: Sendable {
     private let heard = Atomic<UInt64>(MonotonicClock.now())
     private let outbox = Mutex(Outbox())
     private let flag: EventDescriptor
+    private let inbox: Inbox
 
     init(_ socket: consuming StreamSocket, peerTimeout: Duration) throws(SystemError) {
         self.socket = socket
         self.peerTimeout = peerTimeout
         flag = try EventDescriptor()
+        inbox = try Inbox(limit: Connection.inboxLimit)
     }
 
     func put(_ frame: [UInt8]) {
@@ -130,17 +134,23 @@ private final class Connection: Sendable {
 
     func close() {
         outbox.withLock { $0.isClosing = true }
+        inbox.close()
         flag.raise()
     }
 
     func read(_ onEvent: (ControlLane.Event) -> Void) {
         do {
+            var pace = MessagePace()
             while let message = try ControlLane.receive(from: socket) {
-                heard.store(MonotonicClock.now(), ordering: .relaxed)
+                let now = MonotonicClock.now()
+                heard.store(now, ordering: .relaxed)
+                guard pace.admits(message, at: now) else { throw MessageFlood(peer: socket.peer) }
                 switch message {
                 case .ping(ControlLane.anybody): put(ControlLane.frame(.pong(ControlLane.anybody)))
                 case .pong(ControlLane.anybody): break
-                default: onEvent(.message(message))
+                default:
+                    guard let slot = inbox.enter() else { return }
+                    onEvent(.message(message, slot))
                 }
             }
             onEvent(.lost(reason: "\(socket.peer) closed the connection"))
@@ -163,7 +173,8 @@ private final class Connection: Sendable {
                 let (now, last) = (MonotonicClock.now(), heard.load(ordering: .relaxed))
                 // Something may have come since.
                 let silence = Duration.nanoseconds(Int64(now - min(now, last)))
-                if silence > peerTimeout {
+                // A peer whose messages wait here is not the one that is silent.
+                if silence > peerTimeout, !inbox.isFull {
                     isSilent = true
                     onEvent(.silent(reason: "\(socket.peer) has not been heard of for \(silence.seconds) s"))
                 }
@@ -206,28 +217,41 @@ extension ControlLane {
         return try ControlMessage.decode(kind: kind, payload: payload.span.bytes)
     }
 
-    /// Receives a connection's first frame.
+    /// Reads what has arrived of a connection's first frame, and nothing behind it.
     ///
-    /// - Parameter deadline: when all of it must have come, in nanoseconds of ``MonotonicClock``.
-    static func receiveOpening(from socket: borrowing StreamSocket, before deadline: UInt64) throws -> OpeningFrame {
-        let header = try receive(ControlFrame.headerByteCount, from: socket, mayEnd: false, before: deadline) ?? []
-        let (kind, length) = try OpeningFrame.decodeHeader(header.span.bytes)
-        let payload = try receive(length, from: socket, mayEnd: false, before: deadline) ?? []
-        return try OpeningFrame.decode(kind: kind, payload: payload.span.bytes)
+    /// - Parameter bytes: what came of the frame before.
+    /// - Returns: nil until all of the frame is there.
+    static func readOpening(
+        from socket: borrowing StreamSocket,
+        into bytes: inout [UInt8]
+    ) throws -> OpeningFrame? {
+        while true {
+            var missing = ControlFrame.headerByteCount - bytes.count
+            var kind: FrameKind?
+            if missing <= 0 {
+                let header = Array(bytes.prefix(ControlFrame.headerByteCount))
+                let (found, length) = try OpeningFrame.decodeHeader(header.span.bytes)
+                (kind, missing) = (found, ControlFrame.headerByteCount + length - bytes.count)
+            }
+            if missing == 0, let kind {
+                let payload = Array(bytes.dropFirst(ControlFrame.headerByteCount))
+                return try OpeningFrame.decode(kind: kind, payload: payload.span.bytes)
+            }
+            var piece = [UInt8](repeating: 0, count: missing)
+            guard let count = try piece.withUnsafeMutableBytes({ try socket.receiveNow(into: $0) }) else { return nil }
+            guard count > 0 else { throw TruncatedFrame(peer: socket.peer) }
+            bytes += piece.prefix(count)
+        }
     }
 
     /// Receives exactly `count` bytes, whose bound was checked; nil if the peer ended before the first and may.
     private static func receive(
         _ count: Int,
         from socket: borrowing StreamSocket,
-        mayEnd: Bool,
-        before deadline: UInt64? = nil
+        mayEnd: Bool
     ) throws -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: count)
-        let received = try bytes.withUnsafeMutableBytes { bytes in
-            if let deadline { return try socket.receive(exactly: bytes, before: deadline) }
-            return try socket.receive(exactly: bytes)
-        }
+        let received = try bytes.withUnsafeMutableBytes { try socket.receive(exactly: $0) }
         if received == count { return bytes }
         if received == 0, mayEnd { return nil }
         throw TruncatedFrame(peer: socket.peer)
@@ -242,4 +266,35 @@ extension Duration {
 struct TruncatedFrame: Error, CustomStringConvertible {
     let peer: String
     var description: String { "\(peer) closed the connection in the middle of a frame" }
+}
+
+/// How many short messages come: devices' states and bitmaps of pages come in many long ones, decisions are few.
+private struct MessagePace {
+    /// Bytes of device state from which on a message pays for itself.
+    private static let longBytes = 1 << 14
+    /// Messages that may come at once.
+    static let burst = 4096.0
+    /// Messages that may come in a second for long.
+    static let perSecond = 1000.0
+
+    private var room = burst
+    private var last = MonotonicClock.now()
+
+    /// Counts a message.
+    ///
+    /// - Returns: whether it is not one too many.
+    mutating func admits(_ message: ControlMessage, at now: UInt64) -> Bool {
+        if case .deviceData(let bytes) = message, bytes.count >= MessagePace.longBytes { return true }
+        room = min(MessagePace.burst, room + Double(now &- last) / 1e9 * MessagePace.perSecond) - 1
+        last = now
+        return room >= 0
+    }
+}
+
+/// A peer that sends so many messages that they can have no meaning.
+private struct MessageFlood: Error, CustomStringConvertible {
+    let peer: String
+    var description: String {
+        "\(peer) sends more than \(Int(MessagePace.burst)) short messages at once, or \(Int(MessagePace.perSecond)) a second"
+    }
 }

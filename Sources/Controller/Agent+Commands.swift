@@ -51,6 +51,7 @@ extension Agent {
     /// Carries out one command.
     public func handle(_ command: QMPCommand) async throws(QMPError) -> JSONValue {
         guard let known = Command(rawValue: command.name) else { throw .commandNotFound(command.name) }
+        await promoteSuccessor()
         do {
             if !known.takesArguments { try command.allowOnly() }
             switch known {
@@ -61,10 +62,7 @@ extension Agent {
                 guard let outgoing else { throw CommandRefused(reason: "no migration is under way; run migrate first") }
                 try await outgoing.startPostcopy()
             case .migrateCancel:
-                if outgoing == nil, let state = await incoming?.snapshot().state, state != .setup {
-                    throw CommandRefused(reason: "a workload comes here, or has come; cancel at its source")
-                }
-                try await outgoing?.cancel()
+                if let outgoing { try await outgoing.cancel() } else { try await (successor ?? incoming)?.cancel() }
             case .migratePause:
                 guard outgoing != nil || incoming != nil else {
                     throw CommandRefused(reason: "no migration is under way here")

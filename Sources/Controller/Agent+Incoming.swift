@@ -1,3 +1,4 @@
+import Connections
 import Guest
 public import LinuxSystem
 import Logging
@@ -14,10 +15,17 @@ extension Agent {
 
     /// `migrate-incoming`: waits at an address for a workload.
     ///
-    /// - Parameter exitsOnError: whether a migration that fails here ends the agent.
+    /// - Parameters:
+    ///   - exitsOnError: whether a migration that fails here ends the agent.
+    ///   - waitsOn: whether the agent waits for the next source instead where PONG was not sent yet: the failed one has its
+    ///     workload, or never had one.
     /// - Returns: the address, with the port that the kernel chose.
     @discardableResult
-    public func listen(at address: SocketAddress, exitsOnError: Bool) async throws -> SocketAddress {
+    public func listen(
+        at address: SocketAddress,
+        exitsOnError: Bool,
+        waitsOn: Bool = false
+    ) async throws -> SocketAddress {
         guard let landing else { throw CommandRefused(reason: configuration.arrivalRefusal) }
         if ownWorkload != nil {
             // What has moved away may come back; its memory here is let go then.
@@ -26,7 +34,9 @@ extension Agent {
             }
         }
         try refuseOpenAddress(address)
-        let earlier = incoming
+        await promoteSuccessor()
+        let failed = successor == nil ? nil : incoming
+        let earlier = successor ?? incoming
         let replaces = ownWorkload == nil
         if let earlier, replaces, await !earlier.giveWay() {
             let state = await earlier.snapshot().state.rawValue
@@ -37,25 +47,27 @@ extension Agent {
         for session in self.earlier + (earlier.map { [$0] } ?? []) where await session.isRetired {
             if await session.listens(atPortOf: address) { await session.stopListening() }
         }
-        guard incoming === earlier else {
+        guard (successor ?? incoming) === earlier else {
             throw CommandRefused(reason: "another client has just begun an incoming migration")
         }
         guard !isQuitting else { throw CommandRefused(reason: "this agent ends") }
         let session: DestinationSession
         do {
-            session = try makeIncoming(landing, at: address, exitsOnError: exitsOnError)
+            session = try makeIncoming(landing, exitsOnError: exitsOnError, waitsOn: waitsOn) { [logger] in
+                try LaneAcceptor(at: address, logger: logger, onArrival: $0)
+            }
         } catch {
             await earlier?.stay()
             throw error
         }
-        incoming = session
+        (incoming, successor) = (session, nil)
         outgoing = nil
         ownWorkload = nil
         regions = []
         endReason = nil
-        if let earlier {
-            await earlier.retire()
-            keep(earlier)
+        for session in [earlier, failed].compactMap(\.self) {
+            await session.retire()
+            keep(session)
         }
         try await session.begin()
         let bound = await session.snapshot().address
@@ -65,16 +77,18 @@ extension Agent {
         return bound
     }
 
-    private func makeIncoming(
+    private nonisolated func makeIncoming(
         _ landing: any Landing,
-        at address: SocketAddress,
-        exitsOnError: Bool
+        exitsOnError: Bool,
+        waitsOn: Bool,
+        _ makeAcceptor: @escaping DestinationSession.MakeAcceptor
     ) throws -> DestinationSession {
         try DestinationSession(
             landing: landing,
-            listening: address,
+            acceptor: makeAcceptor,
             instance: instance,
             settings: DestinationSession.Settings(
+                waitsOn: waitsOn,
                 startsStopped: configuration.startsStopped,
                 prefetch: configuration.prefetch,
                 faultThreads: configuration.faultThreads,
@@ -85,12 +99,44 @@ extension Agent {
             formers: formers,
             logger: logger,
             sink: sink,
-            onEnd: { [ending, logger] failure in
-                guard let failure else { return }
-                logger.error("the incoming migration failed: \(failure)")
-                if exitsOnError { ending.yield(.failed(reason: failure)) }
-            }
+            observer: DestinationSession.Observer(
+                onAccept: { Task { [weak self] in await self?.promoteSuccessor() } },
+                onWaitOn: { [weak self] failed, acceptor in
+                    guard let self else { return acceptor.close() }
+                    // At once: who connects from now on is the successor's.
+                    let next = try? makeIncoming(landing, exitsOnError: exitsOnError, waitsOn: waitsOn) {
+                        acceptor.deliver(to: $0)
+                        return acceptor
+                    }
+                    guard let next else { return }
+                    Task { await self.adopt(next, after: failed) }
+                },
+                onEnd: { [ending, logger] failure in
+                    guard let failure else { return }
+                    logger.error("the incoming migration failed: \(failure)")
+                    if exitsOnError { ending.yield(.failed(reason: failure)) }
+                }
+            )
         )
+    }
+
+    /// Has a session wait for the next source, after one whose migration has failed.
+    private func adopt(_ next: DestinationSession, after failed: DestinationSession) async {
+        await promoteSuccessor()
+        guard !isQuitting, successor == nil, incoming === failed else { return await next.retire() }
+        successor = next
+        // A session that has just been made is begun.
+        try? await next.begin()
+    }
+
+    /// Once a source was taken, its session is the one that clients are told of.
+    func promoteSuccessor() async {
+        guard let next = successor, await next.hasAccepted, successor === next else { return }
+        let failed = incoming
+        (incoming, successor) = (next, nil)
+        guard let failed else { return }
+        await failed.retire()
+        keep(failed)
     }
 
     /// `migrate-recover`: waits for the source at an address, as that of a paused migration may be of no use any more.

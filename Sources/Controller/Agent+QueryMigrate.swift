@@ -24,8 +24,9 @@ extension Agent {
         let snapshot = await session.snapshot()
         var answer = describe(snapshot.state, snapshot.totalMicroseconds, failure: snapshot.failureReason)
         // Only in these states a source can come: nobody is to dial a migration that goes on or has ended.
-        if snapshot.isListening, snapshot.state == .setup || snapshot.state == .postcopyPaused,
-            case .tcp(let host, let port) = snapshot.address
+        let listening = await successor?.snapshot() ?? snapshot
+        if listening.isListening, listening.state == .setup || listening.state == .postcopyPaused,
+            case .tcp(let host, let port) = listening.address
         {
             answer["socket-address"] = [["type": "inet", "host": .string(host), "port": .string("\(port)")]]
         }

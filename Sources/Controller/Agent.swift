@@ -69,6 +69,8 @@ public actor Agent: QMPHandler {
     /// Sessions that were `incoming`, and may still have to answer their sources or wait for their store.
     var earlier: [DestinationSession] = []
     let formers = FormerMigrations()
+    /// Takes sources in where `incoming` did, whose migration has failed; takes its place when a source was taken.
+    var successor: DestinationSession?
     var isQuitting = false
     /// Whether the workload was stopped for good: nothing starts here any more.
     var hasEnded = false
@@ -90,6 +92,7 @@ public actor Agent: QMPHandler {
         configuration: Configuration = Configuration(),
         logger: Logger
     ) {
+        LargeAllocations.returnWhenFreed()
         ownWorkload = workload?.workload
         regions = workload?.regions ?? []
         self.landing = landing
@@ -180,6 +183,7 @@ public actor Agent: QMPHandler {
         get async {
             if let outgoing, await outgoing.isNeeded { return true }
             for session in earlier where await session.isNeeded { return true }
+            await promoteSuccessor()
             return await incoming?.isNeeded ?? false
         }
     }
@@ -192,6 +196,7 @@ public actor Agent: QMPHandler {
     /// Lets ``outcome()`` return once no migration needs the agent: none is under way, and all has been said.
     public func quitWhenUnneeded() async {
         while !isQuitting {
+            await promoteSuccessor()
             let (leaving, coming) = (outgoing, incoming)
             await leaving?.waitUntilUnneeded()
             await coming?.leaveWhenUnneeded("the agent ends")

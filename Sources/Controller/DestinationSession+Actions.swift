@@ -11,6 +11,7 @@ extension DestinationSession {
     func perform(_ actions: [DestinationAction]) {
         note()
         for action in actions { perform(action) }
+        discardFailed()
     }
 
     private func perform(_ action: DestinationAction) {
@@ -31,7 +32,7 @@ extension DestinationSession {
             waitingConts = []
         case .contFailed(let reason):
             failConts(reason)
-        case .closeLink(let reason): hangUp(reason: reason)
+        case .closeLink(let reason): hangUp(reason: isLastWordSent ? nil : reason)
         case .violation(let what):
             logger.error("the source breaks the protocol: \(what)")
             hangUp(reason: what)
@@ -45,9 +46,15 @@ extension DestinationSession {
             // From here on the operator decides when it goes on.
             lane.allowSilence()
             send(.ready, on: lane)
-        case .refused(let reason): send(.refused(reason: reason), on: lane)
-        case .pong(let number): send(.pong(number), on: lane)
-        case .devicesFailed(let device, let reason): send(.devicesFailed(device: device, reason: reason), on: lane)
+        case .refused(let reason):
+            isLastWordSent = true
+            send(.refused(reason: reason), on: lane)
+        case .pong(let number):
+            isPongSent = true
+            send(.pong(number), on: lane)
+        case .devicesFailed(let device, let reason):
+            isLastWordSent = true
+            send(.devicesFailed(device: device, reason: reason), on: lane)
         case .running(let token): send(.running(token: token.value), on: lane)
         case .startFailed(let token, let reason): send(.startFailed(token: token.value, reason: reason), on: lane)
         case .welcome: welcome(on: lane)

@@ -34,7 +34,7 @@ extension DestinationSession {
 
     /// Gives the address up, for another session that takes it, and with it the connections for this one.
     func stopListening() {
-        acceptor.close()
+        if !hasHandedOver { acceptor.close() }
         isListening = false
     }
 
@@ -47,7 +47,26 @@ extension DestinationSession {
     }
 
     /// Whether the session listens at an address's port.
-    func listens(atPortOf address: SocketAddress) -> Bool { isListening && acceptor.address.sharesPort(with: address) }
+    func listens(atPortOf address: SocketAddress) -> Bool {
+        isListening && !hasHandedOver && acceptor.address.sharesPort(with: address)
+    }
+
+    /// `migrate_cancel`: nothing comes here; the source, whoever it is, is hung up on.
+    ///
+    /// - Throws: ``CommandRefused`` once only the source can cancel.
+    func cancel() throws(CommandRefused) {
+        isCancelled = true
+        switch machine.migrateCancel() {
+        case .refuse(let reason):
+            isCancelled = false
+            throw CommandRefused(reason: reason)
+        case .done(let actions):
+            perform(actions)
+            // A source that has said HELLO only, of which the machine knows nothing.
+            if machine.state == .setup { hangUp(reason: SwitchoverFailure.cancelled.description) }
+            isCancelled = false
+        }
+    }
 
     /// `cont`: returns when the workload runs.
     ///
@@ -123,7 +142,7 @@ extension DestinationSession {
             throw CommandRefused(reason: "no migration is paused here, it is \(machine.state.rawValue)")
         }
         var other = try LaneAcceptor(at: address, logger: logger) { [events, formers] in
-            formers.route($0, $1, otherwise: events)
+            formers.route($0, otherwise: events)
         }
         swap(&acceptor, &other)
         isListening = true

@@ -12,11 +12,14 @@ extension DestinationSession {
     func greet(_ handover: Handover<StreamSocket>, _ hello: Hello) {
         guard let socket = handover.take() else { return }
         if hello.rejoins { return greetAgain(socket, hello) }
+        dropUndecided()
         if let reason = objection(to: hello) { return acceptor.refuse(socket, reason: reason) }
         arriving = nil
         peer = hello
         timeline.note(.begin)
-        if let lane = take(socket) { send(.hello(answer(to: hello)), on: lane) }
+        guard let lane = take(socket) else { return }
+        send(.hello(answer(to: hello)), on: lane)
+        limit(.regions, to: DestinationSession.regionsTime)
     }
 
     /// Makes a connection the control connection.
@@ -28,6 +31,7 @@ extension DestinationSession {
                 events.yield(.control(number, $0))
             }
             control = (lane, number)
+            (controlSince, isLastWordSent, devicesDeadline) = (.now, false, nil)
             nonce = .random()
             return lane
         } catch {
@@ -212,9 +216,13 @@ extension DestinationSession {
             guard number != acceptedControl else { return lose("the source sent REGIONS twice") }
             self.announcement = announcement
             acceptedControl = number
+            tellAccepted()
             perform(machine.hello())
-        case .listen: perform(machine.listen())
+        case .listen:
+            limitDevices(bytes: 0)
+            perform(machine.listen())
         case .devices(let entries):
+            limitDevices(bytes: entries.reduce(0) { $0 + Int($1.byteCount) })
             arriving = ArrivingDevices(entries)
             perform(machine.devices())
         case .deviceData(let bytes):
@@ -239,6 +247,7 @@ extension DestinationSession {
         guard arriving?.complete != nil else {
             return lose("the source sent PING before all of the device state it announced")
         }
+        devicesDeadline = nil
         perform(machine.ping(number))
     }
 }

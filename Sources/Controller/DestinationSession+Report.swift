@@ -32,8 +32,8 @@ extension DestinationSession {
             hasFailed: machine.hasGivenUp,
             failureReason: machine.failureReason,
             address: acceptor.address,
-            isListening: isListening,
-            progress: agent?.progress ?? DestinationAgent.Progress(),
+            isListening: isListening && !hasHandedOver,
+            progress: agent?.progress ?? progressAtEnd ?? DestinationAgent.Progress(),
             totalMicroseconds: Timeline<Moment>.microseconds(from: begin, to: end)
         )
     }

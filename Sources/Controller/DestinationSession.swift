@@ -13,7 +13,7 @@ import Telemetry
 actor DestinationSession {
     /// What happens outside of the session, in the order it happened.
     enum Event: Sendable {
-        case arrived(Handover<StreamSocket>, OpeningFrame)
+        case arrived(LaneAcceptor.Arrival)
         case control(Int, ControlLane.Event)
         case memory(Handover<WaitingMemory>)
         case prepared(any Workload)
@@ -34,6 +34,7 @@ actor DestinationSession {
         case leaseReturned
         case sourceGivenUp(Int)
         case byeGivenUp
+        case stepOverdue(Int, Step)
         case workloadEnded(reason: String)
     }
 
@@ -44,6 +45,8 @@ actor DestinationSession {
 
     /// How a destination behaves in its migrations.
     struct Settings: Sendable {
+        /// Whether the next source is waited for when a migration has failed before PONG was sent.
+        var waitsOn = false
         var startsStopped: Bool
         var prefetch: Prefetch
         var faultThreads: Int
@@ -73,7 +76,7 @@ actor DestinationSession {
     /// Control connections that are being closed.
     let hangUps = ThreadGroup()
     private let stream: AsyncStream<Event>
-    private let onEnd: @Sendable (_ failure: String?) -> Void
+    let observer: Observer
 
     var machine: DestinationMachine
     var states: StateLog
@@ -115,31 +118,46 @@ actor DestinationSession {
     var leaving: String?
     /// Another session takes this one's place.
     var isRetired = false
-    private var hasEnded = false
+    /// Another session takes sources in where this one did.
+    var hasHandedOver = false
+    /// PONG was sent: the source may run the workload here.
+    var isPongSent = false
+    /// `migrate_cancel` was asked for here.
+    var isCancelled = false
+    /// The peer has been told why its link ends.
+    var isLastWordSent = false
+    /// When the control connection in use was made.
+    var controlSince = ContinuousClock.now
+    /// The time for device state and PING is over then; nil where none are awaited.
+    var devicesDeadline: ContinuousClock.Instant?
+    /// The link whose lanes have ended: what the others say after the first says nothing.
+    private var brokenLanes: Int?
+    /// What had arrived when the memory was let go of.
+    var progressAtEnd: DestinationAgent.Progress?
+    var (hasEnded, hasDiscarded) = (false, false)
     private var waitingForEvent: [CheckedContinuation<Void, Never>] = []
     /// The agent is to end, and only BYE is awaited; for long enough.
     private var (awaitsBye, hasWaitedForBye) = (false, false)
 
-    /// Makes a session that listens for a source.
+    /// Makes a session that takes a source in.
     ///
     /// - Parameters:
     ///   - formers: who is told of connections that are for an earlier migration of this agent.
     ///   - sink: told of every state the migration passes, and of the workload's start.
-    ///   - onEnd: told once when the migration ends here, with the reason if it failed.
     init(
         landing: any Landing,
-        listening address: SocketAddress,
+        acceptor makeAcceptor: MakeAcceptor,
         instance: PageProtocol.InstanceID,
         settings: Settings,
         formers: FormerMigrations,
         logger: Logger,
         sink: EventSink,
-        onEnd: @escaping @Sendable (_ failure: String?) -> Void
+        observer: Observer
     ) throws {
         self.landing = landing
         self.instance = instance
         self.logger = logger
-        self.onEnd = onEnd
+        self.observer = observer
         self.settings = settings
         lanes = Lanes.Arriving(urgentLanes: settings.faultThreads)
         machine = DestinationMachine(startsStopped: settings.startsStopped, usesLease: settings.lease != nil)
@@ -149,7 +167,7 @@ actor DestinationSession {
         self.stream = stream
         self.events = events
         self.formers = formers
-        acceptor = try LaneAcceptor(at: address, logger: logger) { formers.route($0, $1, otherwise: events) }
+        acceptor = try makeAcceptor { formers.route($0, otherwise: events) }
     }
 
     /// `migrate-incoming`: waits for a source.
@@ -219,12 +237,15 @@ actor DestinationSession {
 
     private func take(_ event: Event) {
         switch event {
-        case .arrived(let socket, .hello(let hello)): greet(socket, hello)
-        case .arrived(let socket, .join(let join)): self.join(socket, join)
+        case .arrived(let arrival):
+            switch arrival.opening {
+            case .hello(let hello): greet(arrival.socket, hello)
+            case .join(let join): self.join(arrival.socket, join)
+            }
         case .control(let number, let event):
             guard number == control?.number else { return }
             switch event {
-            case .message(let message): receive(message)
+            case .message(let message, _): receive(message)
             case .lost(let reason), .silent(let reason): lose(reason)
             }
         case .memory(let memory):
@@ -283,6 +304,7 @@ actor DestinationSession {
             endReason = reason
             if snapshot().hasStarted { tellEnd(reason) } else { prohibitStart(reason) }
         case .byeGivenUp: hasWaitedForBye = true
+        case .stepOverdue(let number, let step): loseIfOverdue(step, of: number)
         case .sourceGivenUp(let number):
             guard number == lastControl, control == nil else { return }
             perform(machine.sourceGivenUp())
@@ -313,8 +335,9 @@ actor DestinationSession {
             timeline.note(.resident)
             perform(machine.allPagesResident())
         case .laneLost(let lane, let reason):
-            // Lanes of an earlier link, which end late, say nothing of this one.
-            guard let control, control.number == lanesControl else { return }
+            // Lanes of an earlier link, which end late, say nothing of this one; nor do lanes that end because another did.
+            guard let control, control.number == lanesControl, brokenLanes != control.number else { return }
+            brokenLanes = control.number
             let (number, text) = (control.number, "the \(lane) lane: \(reason)")
             // A peer that hangs up closes its connections in no order: the control connection is given time to say why. A
             // source that takes its workload back needs no lanes, and has a last word to say.
@@ -367,10 +390,16 @@ actor DestinationSession {
         timeline.note(.end)
         let failure = machine.state == .completed ? nil : machine.failureReason ?? "the migration failed"
         workload?.settle(failure == nil ? .complete : .abandoned)
+        let waitsOn = failure != nil && leaving == nil && !isRetired && !isPongSent && (settings.waitsOn || isCancelled)
+        if waitsOn {
+            logger.warning("\(acceptor.address) waits for the next source: \(failure ?? "")")
+            hasHandedOver = true
+            observer.onWaitOn(self, acceptor)
+        }
         // What was put into the control connection before leaves first. An agent that ends anyway does so for that reason.
-        start("end") { [onEnd, work = hangUps, told = leaving == nil ? failure : nil] in
+        start("end") { [observer, work = hangUps, told = leaving == nil && !waitsOn ? failure : nil] in
             work.join()
-            onEnd(told)
+            observer.onEnd(told)
         }
     }
 

@@ -23,13 +23,13 @@ final class FormerMigrations: Sendable {
     }
 
     /// Gives a connection to the session that its first frame names, or to the one that listens.
-    func route(_ socket: Handover<StreamSocket>, _ opening: OpeningFrame, otherwise session: Events) {
+    func route(_ arrival: LaneAcceptor.Arrival, otherwise session: Events) {
         let migration =
-            switch opening {
+            switch arrival.opening {
             case .hello(let hello): hello.migration
             case .join(let join): join.migration
             }
         let former = sessions.withLock { $0[migration] }
-        (former ?? session).yield(.arrived(socket, opening))
+        (former ?? session).yield(.arrived(arrival))
     }
 }

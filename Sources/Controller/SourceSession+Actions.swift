@@ -146,7 +146,7 @@ extension SourceSession {
         }
     }
 
-    private func hello(rejoins: Bool) -> Hello {
+    func hello(rejoins: Bool) -> Hello {
         Hello(
             role: .source,
             rejoins: rejoins,

@@ -84,6 +84,10 @@ extension SourceSession {
         guard peer == nil || rejoining != nil else { return refuse("the destination sent HELLO twice") }
         guard hello.role == .destination else { return refuse("the peer at \(destination) is a source too") }
         guard hello.migration == migration else { return refuse("the destination answered for another migration") }
+        guard !hello.rejoins else { return refuse("the destination's HELLO rejoins, which only a source's does") }
+        guard hello.lease == self.hello(rejoins: false).lease else {
+            return refuse("the destination answered with another run lease")
+        }
         peer = hello
         joinLanes(as: hello, of: link)
         if rejoining != nil { perform(machine.welcomed(by: Switchover.InstanceID(hello.instance))) }

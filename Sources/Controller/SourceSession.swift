@@ -114,6 +114,8 @@ actor SourceSession {
     var redial: Redial?
     /// How long such attempts go on, since the last link that has served.
     var search: Redial.Search?
+    /// The link whose lanes have ended.
+    private var brokenLanes: LinkNumber?
     /// The agent is to end.
     private(set) var isLeaving = false
     /// It is, and the destination is only owed a word: it is not looked for as long as one with a migration.
@@ -391,10 +393,13 @@ actor SourceSession {
         case .connected(let socket): connected(socket, on: link)
         case .connectFailed(let reason), .failed(let reason), .unexplained(let reason): lose(reason)
         case .lanesJoined(let lanes): join(lanes, of: link)
-        case .control(.message(let message)): receive(message, on: link)
+        case .control(.message(let message, _)): receive(message, on: link)
         case .control(.lost(let reason)), .control(.silent(let reason)): lose(reason)
         case .everyPageSent: perform(machine.allPagesSent())
         case .laneLost(let lane, let reason):
+            // Lanes that end because another did say nothing.
+            guard brokenLanes != link else { return }
+            brokenLanes = link
             // A peer that hangs up closes its connections in no order: the control connection is given time to say why.
             Task { [events] in
                 await rest(for: ControlLane.lastWordTime)

@@ -1,5 +1,6 @@
 import LinuxSystem
 import PageProtocol
+import Synchronization
 
 /// One lane: receives frames into a buffer that stays in the cache, and places their pages from there.
 struct LaneReceiver: ~Copyable {
@@ -14,6 +15,8 @@ struct LaneReceiver: ~Copyable {
     private var end = 0
     /// Bytes of the frame at `start`, as far as they are known.
     private var missing = LaneFrame.encodedByteCount
+    /// Pages that ZEROES have named on this lane, each as often as it was.
+    private var zeroesNamed = 0
     /// A run whose bytes go straight into memory of another process, as far as they have come; meanwhile the buffer is
     /// empty.
     private var arriving: ArrivingRun?
@@ -78,13 +81,49 @@ struct LaneReceiver: ~Copyable {
             try refuseUnasked(frame.run)
             try memory.place(frame.run, from: base + start + LaneFrame.encodedByteCount, origin: origin)
         case .zeroes:
+            try countZeroes(frame.run)
             try refuseUnasked(frame.run)
-            try memory.place(frame.run, from: nil, origin: origin)
+            try placeZeroes(frame.run)
         case .pageRequest, .probe, .probeReply:
             throw UnexpectedFrame(frame: frame)
         }
         pagesReceived += Int(frame.run.count)
         start += missing
+    }
+
+    /// How often ZEROES may name a page on one lane, in the mean. A page comes once there, and again where it was asked for
+    /// meanwhile.
+    private static let mostZeroes = 4
+
+    /// ZEROES cost their sender 24 bytes, however many pages they name: what they make this side do has an end.
+    private mutating func countZeroes(_ run: PageRun) throws {
+        zeroesNamed += Int(run.count)
+        guard zeroesNamed <= LaneReceiver.mostZeroes * memory.pagesTotal else {
+            throw RepeatedZeroes(times: LaneReceiver.mostZeroes)
+        }
+    }
+
+    /// Bytes of zeros that are placed, and pages that are passed over, before the end of the lane is looked for.
+    private static let (zeroesAtOnce, passedAtOnce) = (4 << 20, 1 << 20)
+
+    /// Places those pages of a run that are not here, some at a time.
+    private func placeZeroes(_ run: PageRun) throws {
+        let region = Int(run.region)
+        let resident = memory.resident[region]
+        let most = max(1, LaneReceiver.zeroesAtOnce / memory.ranges[region].pageSize)
+        let end = Int(run.first) + Int(run.count)
+        var page = Int(run.first)
+        while page < end {
+            guard !lane.hasEnded else { throw LaneClosed(peer: "this side") }
+            let next = min(end, page + LaneReceiver.passedAtOnce)
+            let clear = resident.firstClear(in: page..<next) ?? next
+            if clear > page { memory.duplicate.add(clear - page, ordering: .relaxed) }
+            page = clear
+            guard page < next else { continue }
+            let part = PageRun(region: run.region, count: UInt32(min(most, end - page)), first: UInt64(page))
+            try memory.place(part, from: nil, origin: origin)
+            page += Int(part.count)
+        }
     }
 
     /// Whether the bytes behind a frame go straight into memory of another process.
@@ -154,4 +193,10 @@ struct UnaskedPage: Error, CustomStringConvertible {
 struct UnexpectedFrame: Error, CustomStringConvertible {
     let frame: LaneFrame
     var description: String { "the peer sent \(frame.kind) with a \(frame.run), which a source never sends" }
+}
+
+/// A peer that sends the same zeros again and again.
+struct RepeatedZeroes: Error, CustomStringConvertible {
+    let times: Int
+    var description: String { "the peer sent ZEROES for the same pages more often than \(times) times" }
 }

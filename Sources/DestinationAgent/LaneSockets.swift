@@ -1,17 +1,23 @@
 import LinuxSystem
 import PageProtocol
+import Synchronization
 
 /// The urgent and bulk connections to one source: they end together.
 final class LaneSockets: Sendable {
     private let urgent: [SharedSocket]
     private let bulk: SharedSocket
+    /// Set before the sockets are shut down. Relaxed: whoever reads it late works a little longer.
+    private let isShutDown = Atomic<Bool>(false)
 
     init(urgent: [SharedSocket], bulk: SharedSocket) {
         self.urgent = urgent
         self.bulk = bulk
     }
 
+    fileprivate var hasEnded: Bool { isShutDown.load(ordering: .relaxed) }
+
     func shutdown() {
+        isShutDown.store(true, ordering: .relaxed)
         for socket in urgent { socket.stream.shutdown() }
         bulk.stream.shutdown()
     }
@@ -37,4 +43,7 @@ struct AttachedLane: Sendable {
 
     /// Ends all connections to the source.
     func shutdown() { link.shutdown() }
+
+    /// Whether the connections to the source were ended from this side.
+    var hasEnded: Bool { link.hasEnded }
 }

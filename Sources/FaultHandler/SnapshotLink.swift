@@ -58,8 +58,8 @@ struct SnapshotLink: Sendable {
 
     private static func answer(_ events: Mailbox<ControlLane.Event>) throws -> ControlMessage {
         switch events.next() {
-        case .message(.failure(let reason)): throw LinkLost(reason: "the server says: \(reason)")
-        case .message(let message): return message
+        case .message(.failure(let reason), _): throw LinkLost(reason: "the server says: \(reason)")
+        case .message(let message, _): return message
         case .lost(let reason), .silent(let reason): throw LinkLost(reason: reason)
         case nil: throw LinkLost(reason: "nothing came")
         }
@@ -69,8 +69,9 @@ struct SnapshotLink: Sendable {
     func waitForLoss() -> String {
         while true {
             switch events.next() {
-            case .message(.failure(let reason)), .message(.refused(let reason)): return "the server says: \(reason)"
-            case .message(let message): return "the server sent \(message.kind), which it never sends here"
+            case .message(.failure(let reason), _), .message(.refused(let reason), _):
+                return "the server says: \(reason)"
+            case .message(let message, _): return "the server sent \(message.kind), which it never sends here"
             case .lost(let reason), .silent(let reason): return reason
             case nil: continue
             }

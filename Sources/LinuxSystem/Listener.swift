@@ -5,7 +5,7 @@ import SystemPackage
 
 /// A socket that others connect to.
 public struct Listener: ~Copyable, Sendable {
-    private let descriptor: OwnedDescriptor
+    let descriptor: OwnedDescriptor
     private let isShutDown = Atomic<Bool>(false)
     /// Where it listens, with the port the kernel chose.
     public let address: SocketAddress
@@ -84,8 +84,8 @@ public struct Listener: ~Copyable, Sendable {
         }
     }
 
-    /// What ended a wait for a connection.
-    public enum Arrival: ~Copyable, Sendable {
+    /// What has come of a look for a connection.
+    enum Arrival: ~Copyable, Sendable {
         /// Somebody has connected.
         case connection(StreamSocket)
         /// Somebody waits, and this process or host lacks descriptors or memory to accept them: try again when others
@@ -93,18 +93,29 @@ public struct Listener: ~Copyable, Sendable {
         case shortage(SystemError)
         /// The listener was shut down.
         case shutDown
+        /// Nobody has connected.
+        case nobody
     }
 
-    /// Waits for the next connection.
-    public func next() throws(SystemError) -> Arrival {
+    /// Whether the listener was shut down.
+    var isClosed: Bool { isShutDown.load(ordering: .acquiring) }
+
+    /// The next connection.
+    ///
+    /// - Parameter isWaiting: whether to wait for one.
+    func next(isWaiting: Bool = true) throws(SystemError) -> Arrival {
         while true {
+            if !isWaiting, !isReadable { return .nobody }
             do throws(Errno) {
                 let raw = try kernel(.accept4) { shim_accept4(descriptor.raw, CInt(SOCK_CLOEXEC.rawValue)) }
                 let accepted = OwnedDescriptor(raw)
                 guard case .tcp = address else {
-                    return .connection(StreamSocket(accepted, peer: "process \(max(0, shim_peer_process(raw)))"))
+                    let origin = PeerOrigin(ofUnixPeer: raw)
+                    let name = "process \(max(0, shim_peer_process(raw)))"
+                    return .connection(StreamSocket(accepted, peer: name, origin: origin))
                 }
-                let socket = StreamSocket(accepted, peer: ResolvedAddress.peer(of: raw))
+                let origin = PeerOrigin(ofTCPPeer: raw)
+                let socket = StreamSocket(accepted, peer: ResolvedAddress.peer(of: raw), origin: origin)
                 do {
                     try socket.prepareTCP()
                 } catch {
@@ -117,7 +128,7 @@ public struct Listener: ~Copyable, Sendable {
                 continue
             } catch  where Listener.isShortage(error) {
                 // accept(2) takes a descriptor before it looks at the socket, and so does not tell of its end.
-                guard !isShutDown.load(ordering: .acquiring) else { return .shutDown }
+                guard !isClosed else { return .shutDown }
                 return .shortage(SystemError("accept a connection at \(address)", error, advice: "raise `ulimit -n`"))
             } catch {
                 throw SystemError("accept a connection at \(address)", error)
@@ -125,42 +136,9 @@ public struct Listener: ~Copyable, Sendable {
         }
     }
 
-    /// Microseconds until a connection is tried again that could not be accepted for want of descriptors or memory.
-    private static let shortagePause: UInt32 = 100_000
-
-    /// Takes connections, one after the other, until the listener is shut down. One that cannot be accepted for want of
-    /// descriptors or memory, or that `take` has no thread for, waits until they can be had.
-    ///
-    /// - Parameters:
-    ///   - onShortage: told once, not each time that it has not passed yet.
-    ///   - take: takes the connection out, or throws for want of a thread and leaves it.
-    public func takeAll(
-        onShortage: (SystemError) -> Void,
-        _ take: (Handover<StreamSocket>) throws(SystemError) -> Void
-    ) throws(SystemError) {
-        var isShort = false
-        func wait(_ error: SystemError) {
-            if !isShort { onShortage(error) }
-            isShort = true
-            usleep(Listener.shortagePause)
-        }
-        while true {
-            switch try next() {
-            case .connection(let socket):
-                let handover = Handover(socket)
-                while !isShutDown.load(ordering: .acquiring) {
-                    do throws(SystemError) {
-                        try take(handover)
-                        isShort = false
-                        break
-                    } catch {
-                        wait(error)
-                    }
-                }
-            case .shortage(let error): wait(error)
-            case .shutDown: return
-            }
-        }
+    private var isReadable: Bool {
+        var watched = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+        return (try? kernel(.poll) { orErrno(poll(&watched, 1, 0)) }) == 1
     }
 
     /// Waits for the next connection, where a shortage is a failure.
@@ -171,6 +149,7 @@ public struct Listener: ~Copyable, Sendable {
         case .connection(let socket): return socket
         case .shortage(let error): throw error
         case .shutDown: return nil
+        case .nobody: return nil
         }
     }
 
@@ -194,7 +173,7 @@ public struct Listener: ~Copyable, Sendable {
         }
     }
 
-    /// Ends the listening: a thread blocked in ``next()`` or ``accept()`` returns.
+    /// Ends the listening: a thread that waits for a connection returns.
     public func shutdown() {
         isShutDown.store(true, ordering: .releasing)
         _ = try? kernel(.shutdown) { orErrno(Glibc.shutdown(descriptor.raw, CInt(SHUT_RDWR))) }

@@ -97,12 +97,17 @@ public final class PageBitmap: @unchecked Sendable {
 
     /// The first page at or after `page` whose bit is clear, or nil.
     public func firstClear(from page: Int) -> Int? {
-        var page = page
-        while page < pageCount {
+        page < pageCount ? firstClear(in: page..<pageCount) : nil
+    }
+
+    /// The first page of a run whose bit is clear, or nil.
+    public func firstClear(in run: Range<Int>) -> Int? {
+        var page = run.lowerBound
+        while page < run.upperBound {
             let clear = ~words[page >> 6].load(ordering: .acquiring) >> UInt64(page & 63)
             if clear != 0 {
                 let found = page + clear.trailingZeroBitCount
-                return found < pageCount ? found : nil
+                return found < run.upperBound ? found : nil
             }
             page = (page | 63) + 1
         }

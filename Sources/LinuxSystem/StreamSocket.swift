@@ -7,10 +7,13 @@ public struct StreamSocket: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
     /// Who is at the other end, for messages.
     public let peer: String
+    /// Where an accepted connection comes from.
+    public let origin: PeerOrigin
 
-    init(_ descriptor: consuming OwnedDescriptor, peer: String) {
+    init(_ descriptor: consuming OwnedDescriptor, peer: String, origin: PeerOrigin = .unknown) {
         self.descriptor = descriptor
         self.peer = peer
+        self.origin = origin
     }
 
     /// Seconds for an attempt that is followed by others: the kernel repeats its own request after 1, 3 and 7 s, and waits
@@ -168,6 +171,21 @@ public struct StreamSocket: ~Copyable, Sendable {
             filled += received
         }
         return filled
+    }
+
+    /// Receives what has arrived, without waiting.
+    ///
+    /// - Returns: bytes received, 0 when the peer has closed its side; nil when nothing has arrived.
+    public func receiveNow(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
+        do throws(Errno) {
+            return try kernel(.recv) {
+                orErrno(recv(descriptor.raw, buffer.baseAddress, buffer.count, CInt(MSG_DONTWAIT)))
+            }
+        } catch .resourceTemporarilyUnavailable {
+            return nil
+        } catch {
+            throw SystemError("receive from \(peer)", error)
+        }
     }
 
     /// Receives exactly as many bytes as the buffer holds, all of them before `deadline`.

@@ -1,12 +1,14 @@
+import Attachments
 import LinuxSystem
 import Synchronization
 
-/// A Unix socket at which one process hands something over.
+/// A Unix socket at which one process hands its memory over.
 final class HandOffPoint: Sendable {
+    typealias Message = StreamSocket.DescriptorMessage
+
     let path: String
-    private let listener: Listener
-    private let receiver = ThreadGroup()
-    private let outcome = Mutex(Outcome.nobodyCame)
+    private let openings: Openings<Handover<Message>>
+    private let outcome: Result
 
     /// What has come of it.
     enum Outcome {
@@ -14,36 +16,55 @@ final class HandOffPoint: Sendable {
         case failed(any Error)
     }
 
+    private final class Result: Sendable {
+        let outcome = Mutex(Outcome.nobodyCame)
+    }
+
     /// A path that nobody uses.
     static func newPath() -> String { "/tmp/pageferry-\(UInt64.random(in: 0...UInt64.max)).sock" }
 
-    /// Makes the socket, mode 0600.
-    init(at path: String) throws(SystemError) {
+    /// Makes the socket, mode 0600, and has the first message received on a thread of its own.
+    ///
+    /// - Parameter body: takes the connection and what came over it.
+    init(
+        at path: String,
+        _ body: @escaping @Sendable (consuming StreamSocket, consuming Message) throws -> Void
+    ) throws(SystemError) {
         self.path = path
-        listener = try Listener(at: .unix(path: path))
+        let result = Result()
+        outcome = result
+        let fail: @Sendable (any Error) -> Void = { error in result.outcome.withLock { $0 = .failed(error) } }
+        openings = try Openings(
+            Listener(at: .unix(path: path)),
+            name: "hand-off",
+            Openings<Handover<Message>>.Handling(
+                read: { socket, _ in Handover(try socket.receiveDescriptors(maxBytes: FirecrackerHandOff.maxBytes)) },
+                open: { socket, message in
+                    guard case .nobodyCame = result.outcome.withLock(\.self), let socket = socket.take(),
+                        let message = message.take()
+                    else { return }
+                    do {
+                        try body(socket, message)
+                        result.outcome.withLock { $0 = .received }
+                    } catch {
+                        fail(error)
+                    }
+                },
+                // Whoever says nothing is not the process that is awaited.
+                drop: { _, _ in },
+                onShortage: { _ in },
+                onEnd: fail
+            )
+        )
     }
 
     deinit {
-        listener.file?.remove()
-    }
-
-    /// Has the one that comes received on a thread of its own.
-    func receive(_ body: @escaping @Sendable (consuming StreamSocket) throws -> Void) throws(SystemError) {
-        try receiver.run("hand-off") { [self] in
-            do {
-                guard let socket = try listener.accept() else { return }
-                try body(socket)
-                outcome.withLock { $0 = .received }
-            } catch {
-                outcome.withLock { $0 = .failed(error) }
-            }
-        }
+        openings.stop()
     }
 
     /// Takes nobody any more.
     func end() -> Outcome {
-        listener.shutdown()
-        receiver.join()
-        return outcome.withLock { $0 }
+        openings.stop()
+        return outcome.outcome.withLock { $0 }
     }
 }

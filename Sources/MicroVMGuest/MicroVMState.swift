@@ -45,10 +45,10 @@ final class MicroVMState: Device {
         // Before the socket is there: whoever sees to the microVM removes it too.
         let path = HandOffPoint.newPath()
         try host.keep(.kill, removing: path)
-        let handOff = try HandOffPoint(at: path)
-        try handOff.receive { [host, configuration] socket in
+        let handOff = try HandOffPoint(at: path) { [host, configuration] socket, message in
             do {
-                try onMemory(MicroVMState.memory(of: FirecrackerGuest(from: socket), in: host, for: configuration))
+                let guest = try FirecrackerGuest(from: socket, message)
+                try onMemory(MicroVMState.memory(of: guest, in: host, for: configuration))
             } catch {
                 // It would wait for its pages for ever.
                 host.kill()

@@ -40,6 +40,24 @@ public struct AgentClient: Sendable {
         return report
     }
 
+    /// What the agent knows of its migration, if it answers in time.
+    public func report(within time: Duration) async throws -> AgentReport {
+        try await withThrowingTaskGroup(of: AgentReport.self) { group in
+            group.addTask { try await report() }
+            group.addTask {
+                try await Task.sleep(for: time)
+                throw AgentFailure(
+                    agent: address,
+                    command: "pageferry-report",
+                    reason: "the agent has not answered within \(time); see whether its process is stopped or busy"
+                )
+            }
+            defer { group.cancelAll() }
+            guard let report = try await group.next() else { throw CancellationError() }
+            return report
+        }
+    }
+
     /// Checks every page of the workload; one that runs is stopped meanwhile.
     public func verify() async throws -> Report.Verify {
         try await ask("pageferry-verify")

@@ -13,8 +13,10 @@ public final class QMPServer: Sendable {
     public struct Limits: Sendable, Hashable {
         /// Connections at a time.
         ///
-        /// Further ones get an error object and are closed.
+        /// Further ones get an error object and are closed, unless one that has not negotiated in time gives way.
         public var connections = 128
+        /// How long a client may take to negotiate where others want its place.
+        public var negotiation = Duration.seconds(5)
         /// The longest text that a client may send.
         ///
         /// A longer one ends its connection.
@@ -152,7 +154,7 @@ extension QMPServer {
         guard state.value.closing == nil else {
             return try channel.pipeline.syncOperations.addHandler(ConnectionRefusal(reason: "the server shuts down"))
         }
-        guard state.value.sessions.count < limits.connections else {
+        guard state.value.sessions.count < limits.connections || makeRoom() else {
             let reason = "too many connections, at most \(limits.connections) at a time"
             logger.notice("QMP connection refused", metadata: ["reason": "\(reason)"])
             return try channel.pipeline.syncOperations.addHandler(ConnectionRefusal(reason: reason))
@@ -168,6 +170,18 @@ extension QMPServer {
         )
         try channel.pipeline.syncOperations.addHandler(session)
         state.value.sessions[ObjectIdentifier(session)] = session
+    }
+
+    /// Ends the connection that has been there longest without having negotiated in time.
+    ///
+    /// - Returns: whether there was one.
+    private func makeRoom() -> Bool {
+        let late = state.value.sessions.values.filter { !$0.isNegotiated && $0.begin + limits.negotiation <= .now }
+        guard let oldest = late.min(by: { $0.begin < $1.begin }), let channel = oldest.channel else { return false }
+        logger.notice("QMP client dropped: it has not negotiated, and another has come")
+        forget(oldest)
+        channel.close(promise: nil)
+        return true
     }
 
     /// The connection and all its commands have ended.

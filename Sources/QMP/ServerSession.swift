@@ -15,6 +15,8 @@ final class ServerSession: ChannelInboundHandler {
     private var inputHasEnded = false
     private var takesInput = true
     private var context: ChannelHandlerContext?
+    /// When the client connected.
+    let begin = ContinuousClock.now
 
     init(server: QMPServer, machine: SessionStateMachine) {
         self.server = server

@@ -41,6 +41,7 @@ struct Sessions {
     /// A destination has come.
     mutating func open(_ handover: Handover<StreamSocket>, _ hello: Hello) {
         guard let socket = handover.take() else { return }
+        makeRoom(for: hello)
         if let reason = objection(to: hello) { return acceptor.refuse(socket, reason: reason) }
         lastNumber += 1
         do throws(SystemError) {
@@ -55,6 +56,24 @@ struct Sessions {
         }
     }
 
+    /// How long a destination may take for its SLICES and lanes where others want its place.
+    private static let joinTime = Duration.seconds(3)
+
+    /// Where all connections are in use, the oldest destination that has not come so far as to be served gives way.
+    private mutating func makeRoom(for hello: Hello) {
+        guard !fits(hello) else { return }
+        let late = sessions.filter { _, session in
+            !session.isEnding && !session.awaited.isEmpty && ContinuousClock.now - session.begin > Sessions.joinTime
+        }
+        guard let oldest = late.keys.min() else { return }
+        end(oldest, because: "all connections are in use, and it has not asked for its pages")
+    }
+
+    private func fits(_ hello: Hello) -> Bool {
+        let taken = sessions.values.reduce(0) { $0 + ($1.isEnding ? 0 : SnapshotSession.connectionCount(of: $1.hello)) }
+        return taken + SnapshotSession.connectionCount(of: hello) <= Sessions.connectionLimit
+    }
+
     /// Why a destination is not taken, or nil.
     private func objection(to hello: Hello) -> String? {
         if let closing { return closing }
@@ -63,8 +82,7 @@ struct Sessions {
         guard !sessions.values.contains(where: { $0.hello.migration == hello.migration }) else {
             return "a session of that id is there already"
         }
-        let taken = sessions.values.reduce(0) { $0 + SnapshotSession.connectionCount(of: $1.hello) }
-        guard taken + SnapshotSession.connectionCount(of: hello) <= Sessions.connectionLimit else {
+        guard fits(hello) else {
             return "all \(Sessions.connectionLimit) connections are in use; come again later"
         }
         return nil
@@ -107,10 +125,10 @@ struct Sessions {
     mutating func hear(_ event: ControlLane.Event, from number: Int) {
         guard let session = sessions[number], !session.isEnding else { return }
         switch event {
-        case .message(.slices(let slices)): take(slices, number, session)
-        case .message(.bye): end(number, because: nil)
-        case .message(.failure(let reason)): end(number, because: "it says: \(reason)")
-        case .message(let message):
+        case .message(.slices(let slices), _): take(slices, number, session)
+        case .message(.bye, _): end(number, because: nil)
+        case .message(.failure(let reason), _): end(number, because: "it says: \(reason)")
+        case .message(let message, _):
             end(number, because: "the destination sent \(message.kind), which it never sends here")
         case .silent(let reason): end(number, because: reason)
         // One that has sent no slices has sent what makes no sense, and will again.
@@ -142,7 +160,10 @@ struct Sessions {
     }
 
     /// A lane has broken. The control connection may still bring the reason.
-    func lose(_ lane: Lane, of number: Int, reason: String) {
+    mutating func lose(_ lane: Lane, of number: Int, reason: String) {
+        // Lanes that end because another did say nothing.
+        guard sessions[number]?.hasLostLane == false else { return }
+        sessions[number]?.hasLostLane = true
         Task { [events] in
             // Only a task that was cancelled sleeps less.
             try? await Task.sleep(for: ControlLane.lastWordTime)

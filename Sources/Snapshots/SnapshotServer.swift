@@ -8,7 +8,7 @@ import SourceAgent
 public final class SnapshotServer: Sendable {
     /// What happens, in the order it happened.
     enum Event: Sendable {
-        case arrived(Handover<StreamSocket>, OpeningFrame)
+        case arrived(LaneAcceptor.Arrival)
         /// What a session has been told, by its number.
         case control(Int, ControlLane.Event)
         case agent(Int, SnapshotAgent.Event)
@@ -39,9 +39,7 @@ public final class SnapshotServer: Sendable {
         self.peerTimeout = peerTimeout
         self.logger = logger
         (stream, events) = AsyncStream.makeStream(of: Event.self)
-        acceptor = try LaneAcceptor(at: address, openingLimit: 256, logger: logger) { [events] in
-            events.yield(.arrived($0, $1))
-        }
+        acceptor = try LaneAcceptor(at: address, logger: logger) { [events] in events.yield(.arrived($0)) }
     }
 
     /// Where it listens, with the port the kernel chose.
@@ -61,8 +59,11 @@ public final class SnapshotServer: Sendable {
         var change: FileChanged?
         for await event in stream {
             switch event {
-            case .arrived(let socket, .hello(let hello)): sessions.open(socket, hello)
-            case .arrived(let socket, .join(let join)): sessions.join(socket, join)
+            case .arrived(let arrival):
+                switch arrival.opening {
+                case .hello(let hello): sessions.open(arrival.socket, hello)
+                case .join(let join): sessions.join(arrival.socket, join)
+                }
             case .control(let number, let event): sessions.hear(event, from: number)
             case .agent(let number, .laneLost(let lane, let reason)): sessions.lose(lane, of: number, reason: reason)
             case .gone(let number, let reason): sessions.end(number, because: reason)

@@ -18,6 +18,10 @@ struct SnapshotSession {
     var agent: SnapshotAgent?
     /// The lanes that have not joined.
     var awaited: Set<LaneName>
+    /// One of its lanes has broken.
+    var hasLostLane = false
+    /// When it came.
+    let begin = ContinuousClock.now
     /// It has been told that it is over, and its connections are being closed.
     var isEnding = false
 

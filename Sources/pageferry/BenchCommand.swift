@@ -102,7 +102,7 @@ struct BenchCommand: AsyncParsableCommand {
         try Terminal.ready("\(far.address)")
         // Whoever reaches it can make it say this as often as it likes.
         let logger = LineLog.logger("bench", .notice)
-        try far.run { logger.notice("\($0)") }
+        far.run { logger.notice("\($0)") }
     }
 
     private func bench(to address: SocketAddress) throws -> Bench {

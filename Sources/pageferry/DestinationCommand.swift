@@ -101,7 +101,7 @@ struct DestinationCommand: AsyncParsableCommand {
         let agent = Agent(workload: nil, landing: landing, configuration: configuration, logger: logger)
         try await agentOptions.run(agent, logger: logger) {
             guard let listen else { return "controlled at \(agentOptions.qmp[0])" }
-            let address = try await agent.listen(at: listen, exitsOnError: true)
+            let address = try await agent.listen(at: listen, exitsOnError: true, waitsOn: true)
             return "controlled at \(agentOptions.qmp[0]), listening at \(address)"
         }
     }

@@ -10,7 +10,7 @@ struct StatusCommand: AsyncParsableCommand {
         commandName: "status",
         abstract: "Say what agents do.",
         discussion: """
-            An agent that does not answer is told on standard error, and the exit status is 1. Example:
+            An agent that does not answer in time is told on standard error, and the exit status is 1. Example:
 
               pageferry status /run/a.sock /run/b.sock
             """
@@ -36,9 +36,12 @@ struct StatusCommand: AsyncParsableCommand {
         if !isComplete { throw ExitCode(1) }
     }
 
+    /// How long an agent is waited for.
+    private static let patience = Duration.seconds(5)
+
     private func tell(_ address: SocketAddress) async throws {
         let agent = try await AgentClient(address)
-        let report = try await agent.report()
+        let report = try await agent.report(within: StatusCommand.patience)
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]

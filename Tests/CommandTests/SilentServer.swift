@@ -13,7 +13,7 @@ final class SilentServer: Sendable {
         acceptor = try LaneAcceptor(
             at: .tcp(host: "127.0.0.1", port: 0),
             logger: Logger(label: "silent") { _ in SwiftLogNoOpLogHandler() }
-        ) { [connections] socket, opening in connections.take(socket, opening) }
+        ) { [connections] in connections.take($0.socket, $0.opening) }
     }
 
     /// Where it listens: `HOST:PORT`.
@@ -48,7 +48,7 @@ final class SilentServer: Sendable {
             do {
                 guard let socket = handover.take() else { return }
                 let control = try ControlLane(socket, peerTimeout: .seconds(60)) { [self] event in
-                    if case .message(.slices) = event {
+                    if case .message(.slices, _) = event {
                         say(.snapshot(SnapshotIdentity(byteCount: 1 << 24, modified: 1)))
                     }
                 }

@@ -177,7 +177,7 @@ struct BadInputTests {
         withExtendedLifetime(bulk) {}
     }
 
-    private static func answerProbes(_ urgent: Held) {
+    static func answerProbes(_ urgent: Held) {
         var frame = [UInt8](repeating: 0, count: LaneFrame.encodedByteCount)
         var reply = [UInt8](repeating: 0, count: LaneFrame.encodedByteCount + Int(Wire.probeReplyBytes))
         reply.withUnsafeMutableBytes { if let base = $0.baseAddress { LaneFrame.probeReply.encode(into: base) } }

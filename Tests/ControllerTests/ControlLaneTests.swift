@@ -16,7 +16,7 @@ struct ControlLaneTests {
         func add(_ event: ControlLane.Event) { events.withLock { $0.append(event) } }
 
         var messages: [ControlMessage] {
-            events.withLock { $0 }.compactMap { if case .message(let message) = $0 { message } else { nil } }
+            events.withLock { $0 }.compactMap { if case .message(let message, _) = $0 { message } else { nil } }
         }
 
         var loss: String? {
@@ -96,6 +96,64 @@ struct ControlLaneTests {
         for _ in 0..<4500 { lane.send(frame: frame) }
         #expect(try await soon { told.loss != nil })
         withExtendedLifetime(peer) {}
+    }
+
+    @Test func `what nobody deals with makes the peer wait, and costs no more`() async throws {
+        let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let peer = Held(try StreamSocket(connectingTo: listener.address))
+        let (events, event) = AsyncStream.makeStream(of: ControlLane.Event.self)
+        let counted = Atomic<Int>(0)
+        guard let accepted = try listener.accept() else { throw NotAccepted() }
+        let lane = try ControlLane(accepted, peerTimeout: .seconds(2)) {
+            counted.add(1, ordering: .relaxed)
+            event.yield($0)
+        }
+        lane.allowSilence()
+        defer { lane.finish() }
+        let frame = try ControlMessage.deviceData([UInt8](repeating: 1, count: 1 << 20)).encode()
+        let sending = try JoinedThread(name: "send") {
+            // 64 MiB, which the lane takes at the pace of its reader.
+            for _ in 0..<64 { guard (try? peer.socket.send(frame)) != nil else { return } }
+        }
+        #expect(try await soon { counted.load(ordering: .relaxed) == 16 })
+        // Longer than a peer may be silent: it is this side that does not listen.
+        try await Task.sleep(for: .milliseconds(2500))
+        #expect(counted.load(ordering: .relaxed) == 16)
+        var (received, losses): (Int, [String]) = (0, [])
+        for await event in events {
+            switch event {
+            case .message: received += 1
+            case .lost(let reason), .silent(let reason): losses.append(reason)
+            }
+            if received == 64 || !losses.isEmpty { break }
+        }
+        #expect(received == 64)
+        #expect(losses == [])
+        sending.join()
+    }
+
+    @Test func `an end waits for nobody who has not dealt with a message`() async throws {
+        let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let peer = Held(try StreamSocket(connectingTo: listener.address))
+        let (events, event) = AsyncStream.makeStream(of: ControlLane.Event.self)
+        guard let accepted = try listener.accept() else { throw NotAccepted() }
+        let lane = try ControlLane(accepted, peerTimeout: .seconds(60)) { event.yield($0) }
+        let complete = try ControlMessage.complete.encode()
+        for _ in 0..<100 { try peer.socket.send(complete) }
+        lane.finish()
+        withExtendedLifetime(events) {}
+    }
+
+    @Test func `a peer that sends more messages than can have a meaning is hung up on`() async throws {
+        let (lane, peer, told) = try makeLane()
+        defer { lane.finish() }
+        let many = Array(repeatElement(try ControlMessage.ping(ControlLane.anybody).encode(), count: 5000).joined())
+        let reading = try JoinedThread(name: "read") { while (try? ControlLane.receive(from: peer.socket)) != nil {} }
+        for _ in 0..<10 where told.loss == nil { try? peer.socket.send(many) }
+        #expect(try await soon { told.loss != nil })
+        #expect(told.loss?.contains("short messages at once") == true)
+        peer.socket.shutdown()
+        reading.join()
     }
 
     @Test func `a frame that is cut off is told`() async throws {

@@ -26,6 +26,24 @@ import Testing
         }
     }
 
+    @Test func `clients that do not negotiate in time keep no other out`() async throws {
+        var limits = QMPServer.Limits()
+        limits.connections = 4
+        limits.negotiation = .zero
+        try await withServer(limits: limits) { _, _, path in
+            let served = try await RawConnection.negotiated(path: path)
+            var idle: [RawConnection] = []
+            for _ in 0..<8 {
+                idle.append(try RawConnection(path: path))
+                #expect(try await idle.last?.message()?["QMP"] != nil)
+            }
+            // The oldest has made room, the newest has its place, and so has whoever has negotiated.
+            #expect(try await idle[0].line() == nil)
+            #expect(try await idle[7].exchange(#"{"execute":"qmp_capabilities"}"#) == ["return": [:]])
+            #expect(try await served.exchange(#"{"execute":"echo","id":1}"#) == ["return": [:], "id": 1])
+        }
+    }
+
     @Test func `a command whose client has left still counts`() async throws {
         var limits = QMPServer.Limits()
         limits.connections = 2

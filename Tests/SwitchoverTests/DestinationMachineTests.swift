@@ -260,4 +260,37 @@ struct DestinationMachineTests {
         #expect(machine.bye() == [.violation("BYE before COMPLETE_ACK")])
         #expect(machine.state == .postcopyPaused)
     }
+
+    @Test("gives up what is about to come when the operator cancels, and nothing that its source may run here")
+    func operatorCancels() {
+        let reason = SwitchoverFailure.cancelled.description
+        var machine = DestinationMachine()
+        #expect(machine.migrateCancel() == .done([]))
+        _ = machine.migrateIncoming()
+        #expect(machine.migrateCancel() == .done([]))
+        _ = machine.hello()
+        #expect(machine.migrateCancel() == .done([.closeLink(reason: reason)]))
+        #expect(machine.memoryPrepared() == [.discardMemory])
+        #expect(machine.state == .setup)
+        machine = .active()
+        #expect(machine.migrateCancel() == .done([.closeLink(reason: reason)]))
+        #expect(machine.state == .cancelled)
+        #expect(machine.linkLost(reason: "late") == [])
+        machine = .active()
+        _ = machine.listen()
+        _ = machine.devices()
+        _ = machine.ping(9)
+        #expect(machine.cont() == .waits)
+        #expect(machine.migrateCancel() == .done([.closeLink(reason: reason), .contFailed(reason: reason)]))
+        #expect(machine.devicesLoaded() == [])
+        #expect(machine.hasGivenUp)
+        for var machine in [DestinationMachine.loaded(), .running(), .refused()] {
+            let before = machine
+            guard case .refuse = machine.migrateCancel() else {
+                Issue.record("cancelled in \(machine.state)")
+                continue
+            }
+            #expect(machine == before)
+        }
+    }
 }

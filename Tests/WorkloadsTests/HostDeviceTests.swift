@@ -99,8 +99,8 @@ struct HostDeviceTests {
             chmod(file.path, 0o700)
         }
 
-        func hook(seconds: UInt64 = 30) -> HookDevice {
-            HookDevice(path: file.path, workload: "vm", seconds: seconds)
+        func hook(seconds: UInt64 = 30, undoSeconds: UInt64 = 5) -> HookDevice {
+            HookDevice(path: file.path, workload: "vm", seconds: seconds, undoSeconds: undoSeconds)
         }
 
         var notes: [Substring] { (ProcessFile.text(calls.path) ?? "").split(separator: "\n") }
@@ -138,6 +138,23 @@ struct HostDeviceTests {
         #expect(script.notes == ["start vm", "undo vm"])
         try devices.release()
         #expect(script.notes == ["start vm", "undo vm"])
+    }
+
+    @Test(
+        "A hook that never ends holds the workload up for one time limit, its undo included",
+        arguments: [
+            ("sleep 60", "did not end within 3 s", "did not end within 1 s"),
+            // What the start leaves of its time is the undo's.
+            ("[ $1 = undo ] || exit 3; sleep 60", "ended with status 3", "did not end within 4 s"),
+        ]
+    )
+    func endlessHook(body: String, start: String, undo: String) throws {
+        let script = try Script(body)
+        let begin = MonotonicClock.now()
+        let reason = refusal(DeviceSet([script.hook(seconds: 3, undoSeconds: 1)]))
+        #expect(reason?.contains(" start \(start)") == true, "\(reason ?? "")")
+        #expect(reason?.contains(" undo \(undo)") == true, "\(reason ?? "")")
+        #expect(MonotonicClock.now() - begin < 10_000_000_000)
     }
 
     @Test("A hook that is no program is told, and not undone")

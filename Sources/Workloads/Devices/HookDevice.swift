@@ -11,6 +11,7 @@ final class HookDevice: Device {
     private let path: String
     private let workload: String
     private let seconds: UInt64
+    private let undoSeconds: UInt64
     /// Relaxed: the calls come from one thread at a time, ordered by whoever makes them.
     private let state = Atomic<State>(.undone)
 
@@ -22,12 +23,18 @@ final class HookDevice: Device {
         case halfway
     }
 
-    /// - Parameter seconds: how long each call may take.
-    init(name: String = "hook", path: String, workload: String, seconds: UInt64 = 30) {
+    /// The workload stands still while its start is called, and while that is undone.
+    ///
+    /// - Parameters:
+    ///   - seconds: how long a start may take.
+    ///   - undoSeconds: how long the undo of a start may take that has used up its time. Of what a start leaves of its time
+    ///     its undo has the rest too, and an undo that is called by itself has as long as both.
+    init(name: String = "hook", path: String, workload: String, seconds: UInt64 = 25, undoSeconds: UInt64 = 5) {
         self.name = name
         self.path = path
         self.workload = workload
         self.seconds = seconds
+        self.undoSeconds = undoSeconds
     }
 
     func save() -> [UInt8] { [] }
@@ -38,12 +45,14 @@ final class HookDevice: Device {
         guard state.load(ordering: .relaxed) != .started else { return }
         // A program that cannot be run has changed nothing.
         let process = try begin("start")
+        let since = MonotonicClock.now()
         state.store(.halfway, ordering: .relaxed)
         do throws(DeviceError) {
-            try finish(process, "start")
+            try finish(process, "start", within: seconds)
         } catch {
             do throws(DeviceError) {
-                try release()
+                let used = min(seconds, (MonotonicClock.now() - since) / 1_000_000_000)
+                try undo(within: seconds + undoSeconds - used)
             } catch let undo {
                 throw DeviceError(device: name, reason: "\(error.reason); \(undo.reason)")
             }
@@ -54,8 +63,12 @@ final class HookDevice: Device {
 
     func release() throws(DeviceError) {
         guard state.load(ordering: .relaxed) != .undone else { return }
+        try undo(within: seconds + undoSeconds)
+    }
+
+    private func undo(within seconds: UInt64) throws(DeviceError) {
         state.store(.halfway, ordering: .relaxed)
-        try finish(try begin("undo"), "undo")
+        try finish(try begin("undo"), "undo", within: seconds)
         state.store(.undone, ordering: .relaxed)
     }
 
@@ -68,7 +81,11 @@ final class HookDevice: Device {
     }
 
     /// Waits for the program's end. One that does not end in time is killed.
-    private func finish(_ process: consuming ChildProcess, _ verb: String) throws(DeviceError) {
+    private func finish(
+        _ process: consuming ChildProcess,
+        _ verb: String,
+        within seconds: UInt64
+    ) throws(DeviceError) {
         let (end, errors): (ChildProcess.End?, [UInt8])
         do throws(SystemError) {
             (end, errors) = try process.wait(milliseconds: seconds * 1000)

@@ -1,4 +1,5 @@
 import Glibc
+import LinuxSystem
 
 /// The lines of a file in memory.
 struct FileLines: Sendable {
@@ -74,24 +75,14 @@ struct FileLines: Sendable {
     }
 }
 
-/// Reads a file from its beginning to its end.
+/// The longest file whose lines are loaded: 64 GiB.
+private let maximumFileBytes = 1 << 36
+
+/// Reads a regular file: what else has that name may never end, or never begin.
 func contents(ofFile path: String) throws(WorkloadError) -> [UInt8] {
-    func failure() -> WorkloadError {
-        WorkloadError("cannot read \(path): \(String(cString: strerror(errno)))")
-    }
-    guard let file = fopen(path, "rbe") else { throw failure() }
-    defer { fclose(file) }
-    var bytes: [UInt8] = []
-    let chunk = 1 << 20
-    while true {
-        let before = bytes.count
-        bytes.reserveCapacity(max(before + chunk, bytes.capacity))
-        let added = Array<UInt8>(unsafeUninitializedCapacity: chunk) { buffer, count in
-            count = fread(buffer.baseAddress, 1, chunk, file)
-        }
-        bytes.append(contentsOf: added)
-        guard added.count < chunk else { continue }
-        guard ferror(file) == 0 else { throw failure() }
-        return bytes
+    do throws(SystemError) {
+        return try WholeFile.read(path, atMost: maximumFileBytes)
+    } catch {
+        throw WorkloadError("cannot read \(path): \(error.errno)" + (error.advice.map { "; \($0)" } ?? ""))
     }
 }
