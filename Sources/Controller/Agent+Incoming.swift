@@ -17,8 +17,7 @@ extension Agent {
     ///
     /// - Parameters:
     ///   - exitsOnError: whether a migration that fails here ends the agent.
-    ///   - waitsOn: whether the agent waits for the next source instead where PONG was not sent yet: the failed one has its
-    ///     workload, or never had one.
+    ///   - waitsOn: whether the agent waits for the next source instead: the failed one has its workload, or never had one.
     /// - Returns: the address, with the port that the kernel chose.
     @discardableResult
     public func listen(

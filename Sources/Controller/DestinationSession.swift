@@ -45,7 +45,7 @@ actor DestinationSession {
 
     /// How a destination behaves in its migrations.
     struct Settings: Sendable {
-        /// Whether the next source is waited for when a migration has failed before PONG was sent.
+        /// Whether the next source is waited for when a migration has failed.
         var waitsOn = false
         var startsStopped: Bool
         var prefetch: Prefetch
@@ -390,7 +390,8 @@ actor DestinationSession {
         timeline.note(.end)
         let failure = machine.state == .completed ? nil : machine.failureReason ?? "the migration failed"
         workload?.settle(failure == nil ? .complete : .abandoned)
-        let waitsOn = failure != nil && leaving == nil && !isRetired && !isPongSent && (settings.waitsOn || isCancelled)
+        let canTakeNext = failure != nil && leaving == nil && !isRetired && (!isPongSent || landing.takesAnother)
+        let waitsOn = canTakeNext && (settings.waitsOn || isCancelled)
         if waitsOn {
             logger.warning("\(acceptor.address) waits for the next source: \(failure ?? "")")
             hasHandedOver = true

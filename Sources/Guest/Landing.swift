@@ -15,9 +15,15 @@ public protocol Landing: Sendable {
 
     /// Whether the workloads that arrive here know what their pages should hold.
     var canVerify: Bool { get }
+
+    /// Whether another workload can arrive after one whose devices have loaded and that was not started.
+    var takesAnother: Bool { get }
 }
 
 extension Landing {
+    /// As memory of this process does.
+    public var takesAnother: Bool { true }
+
     /// As workloads of this process do.
     public var canVerify: Bool { true }
 }

@@ -26,6 +26,9 @@ public struct MicroVMLanding: Landing {
         return host
     }
 
+    /// What was loaded into a Firecracker and is not wanted ends with it.
+    public let takesAnother = false
+
     /// Nobody knows what its pages should hold.
     public var canVerify: Bool { false }
 

@@ -119,6 +119,48 @@ struct DestinationMachineTests {
         }
     }
 
+    @Test("counts a start whose workload has ended as one, and cont fails with the reason")
+    func deadStart() {
+        var machine = DestinationMachine.loaded(startsStopped: true)
+        _ = machine.run(first)
+        #expect(machine.cont() == .acquire(first))
+        _ = machine.acquired()
+        let reason = "the workload was started and has ended: killed"
+        #expect(machine.startEnded(reason: "killed") == [.send(.running(first.token)), .contFailed(reason: reason)])
+        #expect(machine.isCommitted)
+        #expect(machine.cont() == .failed(reason: reason))
+    }
+
+    @Test("starts nothing once that is prohibited, and promises so")
+    func prohibited() {
+        var machine = DestinationMachine.loaded(startsStopped: true)
+        _ = machine.run(first)
+        let promise = DestinationAction.send(.startFailed(first.token, reason: "the agent ends"))
+        #expect(machine.prohibitStart(reason: "the agent ends") == [promise])
+        #expect(machine.run(second) == [.send(.startFailed(second.token, reason: "the agent ends"))])
+
+        machine = .loaded()
+        _ = machine.run(first)
+        #expect(machine.prohibitStart(reason: "the agent ends") == [])
+        #expect(machine.acquired() == [.undo(first)])
+        #expect(machine.undone() == [promise])
+
+        var leased = DestinationMachine(usesLease: true)
+        _ = leased.migrateIncoming()
+        _ = leased.hello()
+        _ = leased.memoryPrepared()
+        _ = leased.listen()
+        _ = leased.devices()
+        _ = leased.ping(9)
+        _ = leased.devicesLoaded()
+        _ = leased.run(first)
+        #expect(leased.acquired() == [.commitLease(first)])
+        #expect(leased.prohibitStart(reason: "the agent ends") == [])
+        #expect(leased.leaseCommitted() == [.undo(first)])
+        #expect(leased.undone() == [.returnLease(first)])
+        #expect(leased.leaseReturned() == [promise])
+    }
+
     @Test("asks for another RUN when cont is tried again, and answers with what came of it")
     func contAfterRefusal() {
         var machine = DestinationMachine.refused()

@@ -203,6 +203,64 @@ struct SourceMachineTests {
         #expect(other.linkLost(reason: "reset") == [.resume, .redial(LinkNumber(2))])
     }
 
+    /// The destination's `cont` has asked for another RUN, and the lease's record is being made the source's again.
+    private func renewing() -> SourceMachine {
+        var machine = SourceMachine(afterStartRefusal: .wait, usesLease: true)
+        _ = machine.migrate()
+        _ = machine.linkUp()
+        _ = machine.ready(from: peer)
+        _ = machine.startPostcopy()
+        _ = machine.stopped()
+        _ = machine.saved(ping: 9)
+        _ = machine.pong(9, from: peer)
+        _ = machine.released(fresh: first)
+        _ = machine.startFailed(first.token, reason: "locked", from: peer)
+        return machine
+    }
+
+    @Test("makes the lease's record its own by one attempt at a time")
+    func oneRegain() {
+        var machine = renewing()
+        #expect(machine.startRequested(fresh: second) == [.regainLease(first.token)])
+        #expect(machine.isRegainingLease)
+        #expect(machine.cancel() == .waits([.resume, .send(.cancel(first.token))]))
+        #expect(machine.resumed() == [.cancelSucceeded])
+        #expect(machine.state == .cancelled && machine.isRegainingLease)
+        #expect(machine.leaseRegained(fresh: second) == [])
+        #expect(!machine.isRegainingLease)
+    }
+
+    @Test("does not resume what somebody else has the lease of, whom no promise speaks of")
+    func superseded() {
+        var machine = renewing()
+        _ = machine.startRequested(fresh: second)
+        #expect(machine.leaseSuperseded(reason: "it is another's") == [.send(.cancel(first.token))])
+        #expect(machine.isHeld && !machine.isWorkloadHere)
+        #expect(machine.retryResume() == .refuse(reason: "it is another's"))
+    }
+
+    @Test("answers a cancel that waits too long with what is known, and keeps the wish")
+    func overdueCancel() {
+        var machine = SourceMachine.granted()
+        #expect(machine.cancelOverdue() == [])
+        _ = machine.cancel()
+        guard case .cancelUnknown(let reason)? = machine.cancelOverdue().first else { Issue.record("no answer"); return }
+        #expect(reason.contains("whether the workload runs there is unknown"))
+        #expect(machine.cancelled(first.token, from: peer) == [.resume, .send(.bye)])
+        #expect(machine.resumed() == [])
+        #expect(machine.state == .cancelled)
+    }
+
+    @Test("draws a new number for each link")
+    func linkNumbers() {
+        var machine = SourceMachine.granted()
+        #expect(machine.link == LinkNumber(1))
+        _ = machine.linkLost(reason: "reset")
+        #expect(machine.link == nil)
+        #expect(machine.recover() == .connect(LinkNumber(2)))
+        #expect(machine.link == LinkNumber(2))
+    }
+
     @Test("stays stopped if its locks are gone, says so, and can be told to try again")
     func heldBack() {
         var machine = SourceMachine.awaitingPong()

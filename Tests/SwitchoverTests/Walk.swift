@@ -19,6 +19,8 @@ struct Walk {
     struct Questions {
         /// Worlds to be seen at least once.
         var sights: [(name: String, isSeen: (World) -> Bool)] = []
+        /// Worlds that are never to be seen, beside those that break a property.
+        var absurdities: [(name: String, isSeen: (World) -> Bool)] = []
         /// A way to a world like this is to be there from every world that ``isBound`` names.
         var isGoal: ((World) -> Bool)?
         var isBound: (World) -> Bool = { _ in true }
@@ -35,6 +37,8 @@ struct Walk {
     private(set) var isTooLarge = false
     /// The sights that were not seen.
     private(set) var unseen: [String] = []
+    /// The absurdities that were seen.
+    private(set) var absurd: Set<String> = []
     /// A world from which no way leads to the goal, and which is not excused.
     private(set) var stuck: [Int] = []
     /// One from which no way leads to the goal, and which is.
@@ -72,6 +76,7 @@ struct Walk {
                     return
                 }
                 open.removeAll { $0.isSeen(world) }
+                for absurdity in questions.absurdities where absurdity.isSeen(world) { absurd.insert(absurdity.name) }
                 if let isGoal = questions.isGoal {
                     if isGoal(world) {
                         goals.append(Int32(count))
