@@ -1,14 +1,26 @@
 import LinuxSystem
 import PageProtocol
+import Synchronization
 
 /// The urgent and bulk connections to one source: they end together.
 final class LaneSockets: Sendable {
     private let urgent: [SharedSocket]
     private let bulk: SharedSocket
+    /// Threads that have not turned to their urgent lanes yet.
+    private let awaited: Atomic<Int>
 
     init(urgent: [SharedSocket], bulk: SharedSocket) {
         self.urgent = urgent
         self.bulk = bulk
+        awaited = Atomic(urgent.count)
+    }
+
+    /// Notes that a thread has turned to its urgent lane.
+    ///
+    /// - Returns: whether it is the last: what the others have read before they turned is seen by it, and what they read
+    ///   from now on they ask for on these lanes.
+    fileprivate func isLastToTurn() -> Bool {
+        awaited.subtract(1, ordering: .acquiringAndReleasing).newValue == 0
     }
 
     func shutdown() {
@@ -37,4 +49,9 @@ struct AttachedLane: Sendable {
 
     /// Ends all connections to the source.
     func shutdown() { link.shutdown() }
+
+    /// Notes that the lane's thread has turned to it, once.
+    ///
+    /// - Returns: whether all threads of the link have.
+    func isLastToTurn() -> Bool { link.isLastToTurn() }
 }
