@@ -174,7 +174,10 @@ let package = Package(
         tests(of: "QMP", ["LinuxSystem"]),
         .testTarget(
             name: "AgentTests",
-            dependencies: ["SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "HugePages", "OwnThread"],
+            dependencies: [
+                "SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "HugePages", "OwnThread",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: settings
         ),
         .target(

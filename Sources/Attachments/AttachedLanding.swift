@@ -11,6 +11,15 @@ public final class AttachedLanding: Landing {
         let userfaultfd: Userfaultfd
         let ranges: [PageRange]
         let aliases: [MemoryAlias?]
+        let pageTable: PageTable?
+
+        consuming func takeUserfaultfd() -> Userfaultfd { userfaultfd }
+    }
+
+    /// Another copy of a process's userfaultfd.
+    private final class LastCopy: Sendable {
+        let userfaultfd: Userfaultfd
+        init(_ userfaultfd: consuming Userfaultfd) { self.userfaultfd = userfaultfd }
     }
 
     /// Seconds that a migration waits for a process which is just about to attach.
@@ -57,7 +66,7 @@ public final class AttachedLanding: Landing {
     /// Gives the guest the memory of the process that attached last.
     ///
     /// A guest that does not fit leaves the process to the next, and so does one that goes before the process was told
-    /// of any device.
+    /// of any device, and before any page was placed in its memory.
     public func prepare(
         _ description: GuestDescription,
         onMemory: @escaping @Sendable (consuming WaitingMemory) -> Void
@@ -66,7 +75,7 @@ public final class AttachedLanding: Landing {
             throw AttachmentError("no process has attached at \(SocketAddress.unix(path: path)); start it first")
         }
         let process = attached.process
-        let (ranges, aliases) = (attached.ranges, attached.aliases)
+        let (ranges, aliases, pageTable) = (attached.ranges, attached.aliases, attached.pageTable)
         let userfaultfd: Userfaultfd
         let resident: [PageBitmap]
         do {
@@ -77,14 +86,43 @@ public final class AttachedLanding: Landing {
             throw error
         }
         let kept = Handover(attached)
+        let isUsed = Flag()
         // Its memory is the agent's from then on: nothing here keeps the pages of a process that has ended.
-        let workload = AttachedWorkload(description: description, process: process, onUse: { _ = kept.take() }) {
-            [weak self] in
-            if let attached = kept.take() { self?.putBack(attached) }
+        let use: @Sendable () -> Void = {
+            isUsed.raise()
+            _ = kept.take()
+        }
+        let workload = AttachedWorkload(description: description, process: process, onUse: use) { [weak self] in
+            guard let attached = kept.take() else { return }
+            // Nobody places anything any more.
+            guard resident.allSatisfy({ $0.count == 0 }) else {
+                return AttachedLanding.letGo(
+                    attached,
+                    because: "pages of a migration that failed are in its memory; attach again with new memory"
+                )
+            }
+            self?.putBack(attached)
         }
         workload.onEnd { [logger] reason in logger.notice("\(reason)") }
-        onMemory(WaitingMemory(userfaultfd: userfaultfd, ranges: ranges, resident: resident, aliases: aliases))
+        onMemory(
+            WaitingMemory(
+                userfaultfd: userfaultfd,
+                ranges: ranges,
+                resident: resident,
+                aliases: aliases,
+                pageTable: pageTable,
+                // Of a process that was told nothing there is another copy here.
+                keep: { object in if isUsed.isRaised { process.keep(object) } }
+            )
+        )
         return workload
+    }
+
+    /// Raised once.
+    private final class Flag: Sendable {
+        private let value = Atomic<Bool>(false)
+        var isRaised: Bool { value.load(ordering: .acquiring) }
+        func raise() { value.store(true, ordering: .releasing) }
     }
 
     /// Takes the process that has attached, if there is one still.
@@ -120,21 +158,24 @@ public final class AttachedLanding: Landing {
 
     /// Lets the next guest have a process that was not used, unless another one has attached meanwhile.
     private func putBack(_ unused: consuming Attached) {
-        let process = unused.process
         var unused: Attached? = unused
-        let isBack = attached.withLock { attached in
-            guard attached == nil else { return false }
+        attached.withLock { attached in
+            guard attached == nil else { return }
             swap(&unused, &attached)
             arrival.raise()
-            return true
         }
-        if !isBack { AttachedLanding.letGo(process) }
+        if let unused { AttachedLanding.letGo(unused, because: AttachedLanding.replaced) }
     }
 
     /// One process at a time: who attached before and was not used is let go.
-    private static func letGo(_ process: AttachedProcess) {
+    private static let replaced = "another process has attached"
+
+    private static func letGo(_ attached: consuming Attached, because reason: String) {
+        let process = attached.process
         // It may have left already.
-        try? process.refuse("another process has attached")
+        try? process.refuse(reason)
+        // What is missing in its memory must not turn into zeros before it has ended.
+        process.keep(LastCopy(attached.takeUserfaultfd()))
     }
 
     private func refuse(_ peer: String, because error: any Error) {
@@ -142,37 +183,32 @@ public final class AttachedLanding: Landing {
     }
 
     private func take(_ socket: consuming StreamSocket, _ message: consuming StreamSocket.DescriptorMessage) {
-        let peer = socket.peer
+        let process = AttachedProcess(socket)
         do {
-            let handOff = try HandOff(message.bytes)
-            guard message.descriptorCount == handOff.descriptorCount else {
-                let expected = handOff.descriptorCount == 1 ? "one" : "\(handOff.descriptorCount)"
-                throw AttachmentError(
-                    "the hand-off came with \(message.descriptorCount) descriptors instead of \(expected)"
+            let memory = try HandedMemory(message, of: process.id)
+            let (ranges, aliases, pageTable) = (memory.ranges, memory.aliases, memory.pageTable)
+            if pageTable == nil {
+                logger.warning(
+                    "cannot see whether pages of \(process.name) are there already: run as its user, or as root"
                 )
             }
-            let aliases = try zip(handOff.ranges, handOff.files).map { range, file in
-                try file.map { try message.alias(of: $0.descriptor, from: $0.offset, like: range) }
-            }
-            let userfaultfd = try message.takeUserfaultfd()
-            for (range, alias) in zip(handOff.ranges, aliases) where alias != nil {
-                // Without minor faults the process would see pages that are being received.
-                try userfaultfd.registerMinor(range)
-            }
             var next: Attached? = Attached(
-                process: AttachedProcess(socket),
-                userfaultfd: userfaultfd,
-                ranges: handOff.ranges,
-                aliases: aliases
+                process: process,
+                userfaultfd: memory.takeUserfaultfd(),
+                ranges: ranges,
+                aliases: aliases,
+                pageTable: pageTable
             )
             attached.withLock {
                 swap(&next, &$0)
                 arrival.raise()
             }
-            logger.notice("\(peer) has attached with \(handOff.ranges.count) regions")
-            if let earlier = next?.process { AttachedLanding.letGo(earlier) }
+            logger.notice("\(process.name) has attached with \(ranges.count) regions")
+            if let next { AttachedLanding.letGo(next, because: AttachedLanding.replaced) }
         } catch {
-            refuse(peer, because: error)
+            refuse(process.name, because: error)
+            // It may have left already.
+            try? process.refuse("\(error)")
         }
     }
 }

@@ -4,11 +4,12 @@ import LinuxSystem
 /// The connection to a process that has handed its memory over: what it is told, and what it answers.
 ///
 /// Each message is a u32 kind and a u32 number of bytes that follow, little-endian. To the process: DEVICE (its name as
-/// u16 length and UTF-8, then its state), LOAD, RUN, REFUSED (a reason). From the process: DONE, which answers LOAD and
-/// RUN, or FAILED (a reason), which answers either.
+/// u16 length and UTF-8, then its state), LOAD, RUN, REFUSED (a reason), which may also answer the hand-off itself, and
+/// WHOLE after RUN, once all pages have come. From the process: DONE, which answers LOAD and RUN, or FAILED (a reason),
+/// which answers either. WHOLE has no answer, and a process need not read it.
 final class AttachedProcess: Sendable {
     private enum Order: UInt32 {
-        case refused = 1, device, load, run
+        case refused = 1, device, load, run, whole
     }
 
     private enum Answer: UInt32 {
@@ -18,9 +19,26 @@ final class AttachedProcess: Sendable {
     private static let maxReasonBytes = 1024
 
     private let socket: StreamSocket
+    /// The process itself; nil where it cannot be seen, as from inside of a PID namespace.
+    private let peer: Peer?
+
+    private final class Peer: Sendable {
+        let process: PeerProcess
+        init(of socket: borrowing StreamSocket) throws(SystemError) { process = try PeerProcess(peerOf: socket) }
+    }
 
     init(_ socket: consuming StreamSocket) {
+        peer = try? Peer(of: socket)
         self.socket = socket
+    }
+
+    /// Its number, as this process sees it; nil where it cannot be seen.
+    var id: Int32? { peer?.process.id }
+
+    /// Keeps an object until the process has ended: it may read its memory as long as it lives.
+    func keep(_ object: any AnyObject & Sendable) {
+        guard let peer else { return KeptObjects.keep(object) }
+        KeptObjects.keep(object) { peer.process.waitForEnd() }
     }
 
     /// Who it is: `process PID`.
@@ -54,6 +72,11 @@ final class AttachedProcess: Sendable {
             socket.shutdown()
             return false
         }
+    }
+
+    /// Tells the process that all of its memory is there, and that nothing more is placed: the memory is its own.
+    func tellWhole() throws {
+        try send(.whole)
     }
 
     /// Tells the process that it is not wanted.

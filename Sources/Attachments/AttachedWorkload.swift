@@ -68,6 +68,12 @@ final class AttachedWorkload: Workload {
 
     private var endReason: String { "\(process.name) has ended or hung up" }
 
+    func memoryIsWhole() {
+        guard isRunning.load(ordering: .acquiring) else { return }
+        // It may have ended, or hung up.
+        try? process.tellWhole()
+    }
+
     /// Whether the process was started, for the thread that then watches it.
     private final class Start: Sendable {
         private let flag: EventDescriptor

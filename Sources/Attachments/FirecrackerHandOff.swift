@@ -23,8 +23,8 @@ public struct FirecrackerHandOff: Hashable, Sendable {
     /// The longest message that is read, in bytes.
     public static let maxBytes = 1 << 16
     private static let maxRegions = 64
-    /// Where the last region ends in the file at most, and all of them together: 16 TiB.
-    private static let maxMemoryBytes: UInt64 = 1 << 44
+    /// Where the last region ends in the file at most: 16 TiB.
+    private static let maxFileBytes: UInt64 = 1 << 44
     /// Descriptors that may come: the userfaultfd, and one that versions may add.
     static let descriptorCounts = 1...2
 
@@ -55,6 +55,7 @@ public struct FirecrackerHandOff: Hashable, Sendable {
             throw AttachmentError("the hand-off has \(mappings.count) regions; there are 1 to 64")
         }
         var regions: [Region] = []
+        var total: UInt64 = 0
         for (index, mapping) in mappings.enumerated() {
             let pageSize = mapping.pageSize ?? mapping.pageSizeInOldKey ?? 4096
             guard pageSize == 4096 || pageSize == UInt64(HugePagePool.pageSize) else {
@@ -74,10 +75,14 @@ public struct FirecrackerHandOff: Hashable, Sendable {
             guard mapping.offset % 4096 == 0 else {
                 throw AttachmentError("region \(index) begins at byte \(mapping.offset) of the snapshot, inside a page")
             }
-            guard mapping.size <= FirecrackerHandOff.maxMemoryBytes,
-                mapping.offset <= FirecrackerHandOff.maxMemoryBytes - mapping.size
+            guard mapping.size <= FirecrackerHandOff.maxFileBytes,
+                mapping.offset <= FirecrackerHandOff.maxFileBytes - mapping.size
             else {
                 throw AttachmentError("region \(index) ends beyond the first 16 TiB of the snapshot")
+            }
+            total += mapping.size
+            guard total <= HandOff.maxMemoryBytes else {
+                throw AttachmentError("the regions up to region \(index) have more than 1 TiB together")
             }
             let range = PageRange(
                 address: mapping.address,

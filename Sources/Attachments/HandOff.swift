@@ -15,13 +15,15 @@ import LinuxSystem
 /// | 32 + r n | u64 | only in version 2: where region n begins in its memory file, a multiple of its page size |
 ///
 /// A region's record has r bytes: 24 in version 1, 32 in version 2. Memory files travel behind the userfaultfd: file 1
-/// is the first of them.
+/// is the first of them. All regions together have at most 1 TiB. What follows is in ``AttachedProcess``.
 struct HandOff {
     static let magic: UInt32 = 0x4f48_4750
     static let newestVersion: UInt16 = 2
     static let maxRegions = 64
     static let maxFiles = StreamSocket.DescriptorMessage.maxDescriptors - 1
     static let maxBytes = 8 + 32 * maxRegions
+    /// Bytes of all regions: what is noted of their pages takes memory here, 32 MiB for these.
+    static let maxMemoryBytes: UInt64 = 1 << 40
 
     /// A place in a memory file that came with the message.
     struct FilePlace {
@@ -59,6 +61,7 @@ struct HandOff {
         }
         var ranges: [PageRange] = []
         var files: [FilePlace?] = []
+        var total: UInt64 = 0
         for region in 0..<count {
             let offset = 8 + recordBytes * region
             let pageSize = Int(integer(offset + 16, as: UInt32.self))
@@ -72,6 +75,10 @@ struct HandOff {
             guard address % page == 0, size % page == 0, size > 0, !address.addingReportingOverflow(size).overflow,
                 address + size <= 1 << 56
             else { throw AttachmentError("region \(region) (address \(address), \(size) bytes) is no range of pages") }
+            total += size
+            guard total <= HandOff.maxMemoryBytes else {
+                throw AttachmentError("the regions up to region \(region) have more than 1 TiB together")
+            }
             ranges.append(PageRange(address: address, pageSize: pageSize, pageCount: Int(size / page)))
             let file = Int(integer(offset + 20, as: UInt32.self))
             guard version > 1 || file == 0 else {

@@ -71,7 +71,8 @@ final class AgentRig: Rig {
         ) { event in
             switch event {
             case .everyPageResident: memory.complete()
-            case .everyRunFetched: break
+            // A fault that cannot be answered is raised again.
+            case .everyRunFetched, .faultUnanswered: break
             case .laneLost(let lane, let reason): memory.fail("the \(lane) lane: \(reason)", region.range)
             case .failed(let reason): memory.fail(reason, region.range)
             }
@@ -183,7 +184,7 @@ final class BareRig: Rig {
                 case .placed(let bytes): done += bytes / 4096
                 case .present: done += 1
                 case .again: continue
-                case .gone, .noMemory, .failed: throw BenchFailure("cannot place a page: \(placement)")
+                case .unmapped, .gone, .noMemory, .failed: throw BenchFailure("cannot place a page: \(placement)")
                 }
             }
             page += count

@@ -179,6 +179,8 @@ extension Agent {
     /// Makes a workload that has come this agent's own. What is known of its migration stays with the session.
     func adopt(_ workload: any Workload, _ memory: [MemoryRegion], of arrival: DestinationSession) async throws {
         await arrival.retire()
+        // Memory that is sent from here must be the kernel's again.
+        await arrival.stops.joined()
         guard incoming === arrival else {
             throw CommandRefused(reason: "another client has just begun a migration")
         }

@@ -89,7 +89,13 @@ extension DestinationSession {
 
     func discardMemory() {
         collapsing = nil
-        agent?.stop()
+        if let agent {
+            // The workload goes last: until then the agent may place pages in its memory.
+            runBlocking("stop", in: stops) { [workload] in
+                agent.stop()
+                withExtendedLifetime(workload) {}
+            }
+        }
         agent = nil
         workload = nil
         prepared = nil

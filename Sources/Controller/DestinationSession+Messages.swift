@@ -80,9 +80,16 @@ extension DestinationSession {
         guard let peer, let announcement else { return lose("the agent has lost its part of the migration") }
         send(.hello(answer(to: peer)), on: lane)
         // A session that has let go of its memory needs no page any more.
-        let received = agent?.received ?? ReceivedMap.everything(of: announcement.description.regions.map(\.pageCount))
-        for part in ReceivedMap.parts(of: received) { send(.received(part), on: lane) }
-        lane.allowSilence()
+        guard let agent else {
+            let pageCounts = announcement.description.regions.map(\.pageCount)
+            for part in ReceivedMap.parts(of: ReceivedMap.everything(of: pageCounts)) { send(.received(part), on: lane) }
+            return lane.allowSilence()
+        }
+        // What the lanes before still place counts as received.
+        start("welcome") { [events, number = lastControl] in
+            agent.waitForLanes()
+            events.yield(.welcomed(number, agent.received))
+        }
     }
 
     /// Why a source is not taken, or nil.
@@ -172,7 +179,8 @@ extension DestinationSession {
         let (ranges, aliases, resident) = (memory.ranges, memory.aliases, memory.resident)
         let (resolvesInThread, dropper) = (memory.resolvesInThread, memory.dropper)
         let removals = dropper == nil ? nil : try Removals(in: SharedMemory(anonymousBytes: Removals.byteCount), at: 0)
-        var pageTable: PageTable?
+        let keep = memory.keep
+        var pageTable = memory.pageTable
         if let dropper, ranges.contains(where: \.isHuge) { pageTable = try PageTable(of: dropper) }
         let agent = try DestinationAgent(
             userfaultfd: memory.takeUserfaultfd(),
@@ -184,16 +192,17 @@ extension DestinationSession {
             faultThreads: settings.faultThreads,
             resolvesInThread: resolvesInThread,
             removals: removals,
-            pageTable: pageTable
+            pageTable: pageTable,
+            keep: keep
         ) { [events] in events.yield(.agent($0)) }
         try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
         lanesControl = control?.number
         self.agent = agent
     }
 
-    /// Takes the lanes of a link that rejoins.
-    private func attachAgain() {
-        guard let agent, let lanes = lanes.complete else { return }
+    /// Takes the lanes of a link that rejoins, once it was said what those before have brought.
+    func attachAgain() {
+        guard let agent, let lanes = lanes.complete, welcomedControl == control?.number else { return }
         do throws(SystemError) {
             try agent.attach(urgent: lanes.urgent, bulk: lanes.bulk)
             lanesControl = control?.number

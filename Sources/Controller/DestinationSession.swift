@@ -20,6 +20,10 @@ actor DestinationSession {
         case prepareFailed(reason: String)
         case probed(Int, floor: Report.Floor, Lanes)
         case agent(DestinationAgent.Event)
+        /// What the agent has once its lanes of before have ended.
+        case welcomed(Int, [[UInt8]])
+        /// Nothing is placed any more, and the memory is the kernel's again.
+        case memoryGivenBack
         case loaded(Handover<DevicesLoaded>)
         case loadFailed(DeviceError)
         case acquired
@@ -75,6 +79,8 @@ actor DestinationSession {
     let work = ThreadGroup()
     /// Control connections that are being closed.
     let hangUps = ThreadGroup()
+    /// Agents that are being stopped, which their guests can hold up.
+    let stops = ThreadGroup()
     private let stream: AsyncStream<Event>
     let observer: Observer
 
@@ -86,6 +92,8 @@ actor DestinationSession {
     var lastControl = 0
     /// The control connection whose lanes serve.
     var lanesControl: Int?
+    /// The control connection over which RECEIVED was sent last.
+    var welcomedControl: Int?
     /// The control connection whose REGIONS were taken: memory is prepared for it.
     var acceptedControl: Int?
     var peer: Hello?
@@ -99,6 +107,7 @@ actor DestinationSession {
     var waitingLanes: Lanes?
     var lanes: Lanes.Arriving
     var agent: DestinationAgent?
+    private var isAgentStopped = false
     var workload: (any Workload)?
     /// What gives the workload's memory its transparent huge pages.
     var collapsing: TransparentHugePages?
@@ -263,6 +272,13 @@ actor DestinationSession {
             self.floor = floor
             attach(lanes)
         case .agent(let event): take(event)
+        case .welcomed(let number, let received):
+            guard let control, number == control.number else { return }
+            for part in ReceivedMap.parts(of: received) { send(.received(part), on: control.lane) }
+            control.lane.allowSilence()
+            welcomedControl = number
+            attachAgain()
+        case .memoryGivenBack: if !isRetired { collapseMemory() }
         case .loaded(let proof):
             timeline.note(.loaded)
             loadFaults = LatencyRecorder.sum(of: agent?.service ?? [])
@@ -347,6 +363,8 @@ actor DestinationSession {
                 await rest(for: time)
                 events.yield(.control(number, .lost(reason: text)))
             }
+        case .faultUnanswered(let reason):
+            logger.error("\(reason); it is tried again each second")
         case .failed(let reason):
             // The source is to hear that nothing starts here, for which the link is needed.
             guard machine.owesPromise else { return lose(reason) }
@@ -408,18 +426,26 @@ actor DestinationSession {
     func hangUp(reason: String?) {
         // The reason leaves first: the lanes' end alone would not tell it.
         if let (lane, _) = control, let reason { send(.failure(reason: reason), on: lane) }
-        agent?.detach()
+        agent?.hangUp()
         waitingLanes = nil
         // Nothing is missing any more: the memory is the kernel's again.
-        if machine.state == .completed {
-            agent?.stop()
-            collapseMemory()
-        }
+        if machine.state == .completed { stopAgent() }
         lanes = Lanes.Arriving(urgentLanes: settings.faultThreads)
         guard let (lane, _) = control else { return }
         control = nil
         // A peer that takes nothing more may hold this up for seconds.
         runBlocking("hang-up", in: hangUps) { lane.finish() }
+    }
+
+    /// Stops the agent whose pages have all come.
+    private func stopAgent() {
+        guard let agent, let workload, !isAgentStopped else { return }
+        isAgentStopped = true
+        runBlocking("stop", in: stops) { [events] in
+            agent.stop()
+            workload.memoryIsWhole()
+            events.yield(.memoryGivenBack)
+        }
     }
 
     /// Gives memory of this process that has arrived its transparent huge pages, which it had to be without meanwhile.

@@ -11,6 +11,20 @@ extension SourceSession {
     func perform(_ actions: [SourceAction]) {
         note()
         for action in actions { perform(action) }
+        if machine.state == .completed { letMemoryGo() }
+    }
+
+    /// Gives the memory of a workload that has moved away back to the host: nobody reads it here any more.
+    private func letMemoryGo() {
+        guard !hasLetMemoryGo else { return }
+        hasLetMemoryGo = true
+        start("let-go") { [agent, logger] in
+            do throws(SystemError) {
+                try agent.discardMemory()
+            } catch {
+                logger.warning("the memory of the workload that has moved stays taken: \(error)")
+            }
+        }
     }
 
     private func perform(_ action: SourceAction) {
@@ -88,9 +102,9 @@ extension SourceSession {
 
     /// Lets the workload go on here. No page is sent any more before its memory may change.
     private func resume() {
-        agent.thaw()
-        agent.detach()
-        start("resume") { [workload, events] in
+        agent.hangUp()
+        start("resume") { [workload, events, agent] in
+            agent.thaw()
             do {
                 try workload.devices.acquire()
                 try WorkloadStart.inPlace(workload)

@@ -76,7 +76,14 @@ extension SourceSession {
             let lanes = rejoining.lanes
         else { return }
         self.rejoining = nil
-        let lost = agent.resend(allBut: received, telling: lanesOf(link))
+        // The threads of the lanes before are waited for.
+        start("resend") { [agent, events, tell = lanesOf(link)] in
+            events.yield(.link(link, .resent(lost: agent.resend(allBut: received, telling: tell), lanes)))
+        }
+    }
+
+    /// Serves over the lanes of a link that rejoins.
+    func serve(_ lanes: Lanes, of link: LinkNumber, lost: Int) {
         guard lost == 0 else {
             holdsStill = true
             return lose("\(lost) pages were in flight when the link broke, and are gone: --release-ram gave them back")

@@ -43,6 +43,8 @@ actor SourceSession {
         /// A lane or the control connection has ended, and nothing has said why for some time.
         case unexplained(reason: String)
         case pushDue
+        /// What the destination lacks is to be sent again; how many pages of that are gone, and the lanes to send it on.
+        case resent(lost: Int, Lanes)
         /// The link has served for as long as a peer may be silent.
         case held
     }
@@ -100,6 +102,7 @@ actor SourceSession {
     var peer: Hello?
     var savedDevices: [DeviceSet.Saved] = []
     var wasTakenBack = false
+    var hasLetMemoryGo = false
     var waitingCancels: [CheckedContinuation<Void, any Error>] = []
     /// How many `cancel` commands have come.
     private var cancels = 0
@@ -406,6 +409,7 @@ actor SourceSession {
                 events.yield(.link(link, .unexplained(reason: "the \(lane) lane: \(reason)")))
             }
         case .pushDue: push()
+        case .resent(let lost, let lanes): serve(lanes, of: link, lost: lost)
         case .held: search = nil
         }
     }
@@ -447,7 +451,7 @@ actor SourceSession {
     func hangUp(reason: String?) {
         // The reason leaves first: the lanes' end alone would not tell it.
         if let control, let reason { send(.failure(reason: reason), on: control) }
-        agent.detach()
+        agent.hangUp()
         rejoining = nil
         guard let control else { return }
         self.control = nil

@@ -22,15 +22,20 @@ extension ArrivingMemory {
                 duplicate.add(1, ordering: .relaxed)
                 continue
             }
+            let isMapped: Bool
             do throws(PlacementFailure) {
                 let bytes = source.map { $0 + index * range.pageSize } ?? UnsafeRawPointer(zeros.base)
-                try placeHugePage(at: range.address(ofPage: page), byteCount: range.pageSize, from: bytes)
+                isMapped = try placeHugePage(at: range.address(ofPage: page), byteCount: range.pageSize, from: bytes)
             } catch {
                 // Another lane may bring it too.
                 claimed[region].remove(page)
                 throw error
             }
-            note(page..<page + 1, region: region, isZero: source == nil, origin: origin)
+            if isMapped {
+                note(page..<page + 1, region: region, isZero: source == nil, origin: origin)
+            } else {
+                noteUnmapped(page, region: region)
+            }
         }
     }
 
@@ -43,17 +48,19 @@ extension ArrivingMemory {
         return false
     }
 
+    /// - Returns: false if the page is mapped no more.
     private func placeHugePage(
         at address: UInt64,
         byteCount: Int,
         from source: UnsafeRawPointer
-    ) throws(PlacementFailure) {
+    ) throws(PlacementFailure) -> Bool {
         while true {
             switch userfaultfd.copy(to: address, from: source, byteCount: byteCount) {
-            case .placed(byteCount): return
+            case .placed(byteCount): return true
             case .placed: throw .refused("it has taken a part of a huge page")
             case .present: throw .noHugePage
-            case .again: continue
+            case .again: try pause()
+            case .unmapped: return false
             case .gone: throw .gone
             case .noMemory: throw .noMemory
             case .failed(let errno): throw .refused("\(errno)")

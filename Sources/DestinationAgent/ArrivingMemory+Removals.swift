@@ -27,6 +27,7 @@ extension ArrivingMemory {
                 case .done(let count): page += count
                 case .split: longest = 1
                 case .again:
+                    try pause()
                     do throws(SystemError) {
                         try removals.readAhead(from: self, in: &turn)
                     } catch {
@@ -84,7 +85,10 @@ extension ArrivingMemory {
             note(first..<first + 1, region: region, isZero: source == nil, origin: origin)
             return .done(1)
         case .again: return .again
-        case .gone where byteCount > range.pageSize: return .split
+        case .unmapped where byteCount > range.pageSize: return .split
+        case .unmapped:
+            noteUnmapped(first, region: region)
+            return .done(1)
         case .gone: throw .gone
         case .noMemory: throw range.isHuge ? .noHugePage : .noMemory
         case .failed(let errno): throw .refused("\(errno)")

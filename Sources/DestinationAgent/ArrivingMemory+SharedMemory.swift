@@ -96,7 +96,7 @@ extension ArrivingMemory {
                 let placed = page..<page + bytes / range.pageSize
                 note(placed, region: region, isZero: true, origin: origin)
                 page = placed.upperBound
-            case .again: continue
+            case .again: try pause()
             default:
                 // In the file already, as a page is that was received in part; or the rest says what is the matter.
                 do throws(SystemError) {
@@ -125,10 +125,16 @@ extension ArrivingMemory {
             case .present:
                 // The process had mapped it before it handed its memory over, and sees what has been received.
                 userfaultfd.wake(address, byteCount: range.pageSize)
-            case .again: continue
-            case .gone where byteCount > range.pageSize:
+            case .again:
+                try pause()
+                continue
+            case .unmapped where byteCount > range.pageSize:
                 // The kernel says the same of a run that lies in two mappings: believed of a single page only.
                 step = 1
+                continue
+            case .unmapped:
+                noteUnmapped(page, region: region)
+                page += 1
                 continue
             case .gone: throw .gone
             case .noMemory: throw .noMemory
@@ -146,7 +152,7 @@ extension ArrivingMemory {
     func answerFromFile(_ address: UInt64, byteCount: Int) throws(PlacementFailure) -> Bool {
         switch userfaultfd.map(address, byteCount: byteCount) {
         case .placed, .gone: break  // Nobody waits in memory that is not there.
-        case .present, .again: userfaultfd.wake(address, byteCount: byteCount)
+        case .present, .again, .unmapped: userfaultfd.wake(address, byteCount: byteCount)
         case .noMemory: throw .noMemory
         case .failed(let errno) where errno.isMemoryGone: return false
         case .failed(let errno): throw .refused("\(errno)")

@@ -39,6 +39,12 @@ final class ArrivingMemory: Sendable {
     let duplicate = Atomic<Int>(0)
     private let removed = Atomic<Int>(0)
     private let residentCount = Atomic<Int>(0)
+    /// Set by LISTEN: before it no page is taken.
+    private let isOpen = Atomic<Bool>(false)
+    /// No page is waited for any more.
+    private let isClosing = Atomic<Bool>(false)
+    /// When it was last told that a fault cannot be answered; 0 for never.
+    let lastTold = Atomic<UInt64>(0)
     /// Where the process drops memory and tells so.
     let removals: Removals?
     /// Where the pages that are touched are noted; nil where they are not.
@@ -98,6 +104,12 @@ final class ArrivingMemory: Sendable {
         return nil
     }
 
+    /// Whether all pages of a run are there.
+    func isResident(_ run: PageRun) -> Bool {
+        let resident = resident[Int(run.region)]
+        return (Int(run.first)..<Int(run.first) + Int(run.count)).allSatisfy { resident.contains($0) }
+    }
+
     /// How a run of pages came.
     enum Origin {
         /// On the urgent lane.
@@ -140,11 +152,13 @@ final class ArrivingMemory: Sendable {
                 userfaultfd.wake(address, byteCount: range.pageSize)
                 note(page..<(page + 1), region: region, isZero: source == nil, origin: origin)
                 page += 1
-            case .again:
-                continue
-            case .gone where byteCount > range.pageSize:
+            case .again: try pause()
+            case .unmapped where byteCount > range.pageSize:
                 // The kernel says the same of a run that lies in two mappings: believed of a single page only.
                 step = 1
+            case .unmapped:
+                noteUnmapped(page, region: region)
+                page += 1
             case .gone: throw .gone
             case .noMemory: throw .noMemory
             case .failed(let errno): throw .refused("\(errno)")
@@ -167,8 +181,11 @@ final class ArrivingMemory: Sendable {
             }
         switch placement {
         case .placed: break
+        // Of a huge page that is there nobody would have been told; where the pool is exhausted, waking raises the same
+        // fault at once.
+        case .present where range.isHuge && pageTable == nil: throw .noHugePage
         case .present where try !isPlaced(at: address, in: range): throw .noHugePage
-        case .present, .again: userfaultfd.wake(address, byteCount: range.pageSize)
+        case .present, .again, .unmapped: userfaultfd.wake(address, byteCount: range.pageSize)
         case .gone: break  // Nobody waits in memory that is not there.
         case .noMemory: throw .noMemory
         case .failed(let errno): throw .refused("\(errno)")
@@ -190,6 +207,39 @@ final class ArrivingMemory: Sendable {
         case (.push, false): pushed.add(added, ordering: .relaxed)
         }
         noteResident(added)
+    }
+
+    /// Notes that a page is mapped no more: it is never placed. Who waits for it is let go, and finds no memory.
+    @inline(never)
+    func noteUnmapped(_ page: Int, region: Int) {
+        noteRemoved(page..<page + 1, region: region)
+        userfaultfd.wake(ranges[region].address(ofPage: page), byteCount: ranges[region].pageSize)
+    }
+
+    /// Lets whoever is changing a mapping go first.
+    ///
+    /// - Throws: if the agent ends: then nobody waits for that.
+    @inline(never)
+    func pause() throws(PlacementFailure) {
+        guard !isClosing.load(ordering: .relaxed) else { throw .ended }
+        JoinedThread.yield()
+    }
+
+    /// From now on pages are taken.
+    func open() { isOpen.store(true, ordering: .releasing) }
+
+    /// From now on a mapping that is changing is not waited for.
+    func beginToClose() { isClosing.store(true, ordering: .relaxed) }
+
+    /// Returns if pages are taken.
+    @inline(__always)
+    func requireOpen(_ run: PageRun) throws(PagesBeforeListen) {
+        guard isOpen.load(ordering: .relaxed) else { throw PagesBeforeListen(run: run) }
+    }
+
+    /// Raises all faults again that wait.
+    func wakeAll() {
+        for range in ranges { userfaultfd.wake(range.address, byteCount: Int(range.byteCount)) }
     }
 
     /// Notes that pages were dropped: those that were missing are never placed.
@@ -263,7 +313,8 @@ struct PlacementFailure: Error, CustomStringConvertible {
     let reason: String
     var description: String { reason }
 
-    static let gone = Self(reason: "the guest's memory is gone: its process has ended or unmapped it")
+    static let gone = Self(reason: "the guest's memory is gone: its process has ended")
+    static let ended = Self(reason: "the agent takes no more pages")
     static let noMemory = Self(reason: "no memory is left on this host to place a page in")
     static let noHugePage = Self(
         reason: "no huge page is left on this host to place a page in, or it was there before; raise vm.nr_hugepages"

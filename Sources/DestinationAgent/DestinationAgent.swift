@@ -15,8 +15,11 @@ public final class DestinationAgent: Sendable {
         case everyRunFetched
         /// A lane broke, or its peer broke the protocol. Faults wait until other lanes are attached.
         case laneLost(Lane, reason: String)
-        /// Faults can be served no more: the memory's process is gone, or no memory is left.
+        /// Pages can be placed no more: the memory's process is gone, or no memory is left. Other lanes bring them again.
         case failed(reason: String)
+        /// A fault on a page that had come before cannot be answered for now: no memory is left. Such faults are raised again
+        /// each second; told once a second at most.
+        case faultUnanswered(reason: String)
     }
 
     /// What has arrived so far.
@@ -35,7 +38,7 @@ public final class DestinationAgent: Sendable {
         public var pushed = 0
         /// Pages placed out of the push as known zeros.
         public var zero = 0
-        /// Pages that the process dropped before they came: they read as zeros.
+        /// Pages that the process dropped or unmapped before they came.
         public var removed = 0
         /// Pages that came again after they had been placed.
         public var duplicate = 0
@@ -54,25 +57,28 @@ public final class DestinationAgent: Sendable {
         func use(_ lanes: LaneSockets?) {
             switch self {
             case .services(let services):
-                // The first comes last, and asks again for what the others have read while they had no lane.
-                for (index, service) in services.enumerated().reversed() {
-                    service.use(lanes?.urgentLane(index), asksAgain: index == 0)
-                }
+                for (index, service) in services.enumerated() { service.use(lanes?.urgentLane(index)) }
             case .inThread(let faults): faults.use(lanes?.urgentLane(0))
             }
         }
     }
 
+    private struct Lanes {
+        var sockets: LaneSockets?
+        var isStopped = false
+    }
+
     let memory: ArrivingMemory
     private let faults: Faults
     private let faultThreads = ThreadGroup()
-    private let lanes = Mutex<RunningLanes?>(nil)
+    private let bulkThreads = ThreadGroup()
+    private let lanes = Mutex(Lanes())
+    private let isStarted = Atomic<Bool>(false)
+    private let keep: Keep?
     private let onEvent: @Sendable (Event) -> Void
 
-    private struct RunningLanes: ~Copyable {
-        let sockets: LaneSockets
-        var bulk: JoinedThread
-    }
+    /// Keeps an object for as long as somebody may read the memory.
+    public typealias Keep = @Sendable (_ object: any AnyObject & Sendable) -> Void
 
     /// Makes an agent for a guest's memory.
     ///
@@ -90,6 +96,7 @@ public final class DestinationAgent: Sendable {
     ///   - removals: where the userfaultfd has the feature EVENT_REMOVE, what reads its events.
     ///   - pageTable: with `removals`, the page table of the memory's process.
     ///   - touches: where the pages that are touched first are noted; nil for nowhere.
+    ///   - keep: keeps what incomplete memory needs after ``stop()``; nil to keep that until this process ends.
     ///   - onEvent: called from the agent's threads; must not block.
     public init(
         userfaultfd: consuming Userfaultfd,
@@ -103,8 +110,13 @@ public final class DestinationAgent: Sendable {
         removals: Removals? = nil,
         pageTable: PageTable? = nil,
         touches: TouchLog? = nil,
+        keep: Keep? = nil,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
+        self.keep = keep
+        // Threads fetch pages of this process only.
+        let ownPages = resolvesInThread && pageTable == nil && ranges.contains { $0.isHuge }
+        let pageTable = ownPages ? try PageTable() : pageTable
         let pushed = resolvesInThread ? try PushedWanted() : nil
         memory = try ArrivingMemory(
             userfaultfd: userfaultfd,
@@ -131,23 +143,31 @@ public final class DestinationAgent: Sendable {
         self.onEvent = onEvent
     }
 
-    /// Starts to read faults. Without lanes they wait. Those that an earlier process has read are raised again.
+    /// Takes pages from now on, and starts to read faults. Without lanes they wait. Those that an earlier process has read
+    /// are raised again.
     public func start() throws(SystemError) {
-        if let removals = memory.removals {
-            removals.takeUp(memory)
-            for range in memory.ranges { memory.userfaultfd.wake(range.address, byteCount: Int(range.byteCount)) }
-        }
+        guard !isStarted.exchange(true, ordering: .acquiringAndReleasing) else { return }
+        memory.open()
+        memory.removals?.takeUp(memory)
+        memory.wakeAll()
         switch faults {
         case .inThread(let faults): faults.start()
-        case .services(let services):
-            precondition(faultThreads.count == 0, "the fault service was started already")
-            for service in services { service.prepare() }
-            for service in services { try faultThreads.run("faults", pace: .urgent) { service.run() } }
-            for service in services { service.waitUntilServing() }
+        case .services(let services): for service in services { try run(service) }
         }
     }
 
-    /// Takes the lanes of a connection to the source; what is waited for is asked for again.
+    private func run(_ service: FaultService) throws(SystemError) {
+        service.begin()
+        do throws(SystemError) {
+            try faultThreads.run("faults", pace: .urgent) { service.run() }
+        } catch {
+            service.fail()
+            throw error
+        }
+    }
+
+    /// Takes the lanes of a connection to the source, in place of those before; what is waited for is asked for again.
+    /// Returns at once, and so does ``hangUp()``: a guest can hold up the threads that place its pages.
     ///
     /// - Parameters:
     ///   - urgent: one for each thread that serves faults; one where threads fetch their pages themselves.
@@ -158,32 +178,56 @@ public final class DestinationAgent: Sendable {
         fetching runs: [PageRun] = []
     ) throws(SystemError) {
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
-        let bulkThread = try JoinedThread(name: "bulk-place", pace: .background) { [memory, onEvent] in
+        let (earlier, isStopped) = lanes.withLock { lanes in
+            defer { lanes.sockets = sockets }
+            return (lanes.sockets, lanes.isStopped)
+        }
+        earlier?.shutdown()
+        // Of a source that comes again after the last page nothing is awaited.
+        guard !isStopped else { return }
+        faults.use(sockets)
+        if case .services(let services) = faults { for service in services where service.hasEnded { try run(service) } }
+        try bulkThreads.run("bulk-place", pace: .background) { [memory, onEvent] in
             var receiver = BulkReceiver(sockets.bulkLane, fetching: runs, memory: memory)
             receiver.run(onEvent)
         }
-        var lanes: RunningLanes? = RunningLanes(sockets: sockets, bulk: bulkThread)
-        self.lanes.withLock { swap(&lanes, &$0) }
-        precondition(lanes == nil, "lanes were attached already")
-        faults.use(sockets)
     }
 
-    /// Ends the lanes and waits for their threads. Faults go on to be read, and wait.
-    public func detach() {
-        var lanes: RunningLanes? = nil
-        self.lanes.withLock { swap(&lanes, &$0) }
-        // First, so that no thread waits for the peer.
-        lanes?.sockets.shutdown()
+    /// Ends the lanes, and returns at once. Faults go on to be read, and wait.
+    public func hangUp() {
+        lanes.withLock { $0.sockets.take() }?.shutdown()
         faults.use(nil)
-        // Dropping the thread joins it.
-        lanes = nil
     }
 
-    /// Ends the lanes and the fault service, and gives complete memory back to the kernel.
+    /// Ends the lanes, and waits until nothing more is placed from them. Faults go on to be read, and wait.
+    public func detach() {
+        hangUp()
+        waitForLanes()
+    }
+
+    /// Waits until nothing more is placed from lanes that have ended. No others are attached meanwhile.
+    public func waitForLanes() {
+        waitUntilTurned()
+        bulkThreads.join()
+    }
+
+    /// Waits until the threads that serve faults have turned to the newest lanes.
+    func waitUntilTurned() {
+        if case .services(let services) = faults { for service in services { service.waitUntilTurned() } }
+    }
+
+    /// Ends the lanes and the fault service, once, and gives complete memory back to the kernel. Waits for all threads, which
+    /// the guest can hold up.
     ///
-    /// While pages are missing the userfaultfd stays open until this process ends, so that their readers wait on and
-    /// never see zeros.
+    /// While pages are missing the userfaultfd stays open for as long as somebody may read them, so that their readers wait
+    /// on and never see zeros.
     public func stop() {
+        let wasStopped = lanes.withLock { lanes in
+            defer { lanes.isStopped = true }
+            return lanes.isStopped
+        }
+        guard !wasStopped else { return }
+        memory.beginToClose()
         detach()
         // While events are read still: whoever drops memory waits for that, or drops memory that is the kernel's again.
         let isComplete = memory.isComplete
@@ -199,9 +243,19 @@ public final class DestinationAgent: Sendable {
             // A failure leaves nobody waiting but who has ended.
             try? memory.removals?.drain(memory)
         } else {
-            // Retained for ever: the last copy of the userfaultfd must outlive this agent.
-            _ = Unmanaged.passRetained(memory)
+            keepReadersWaiting()
         }
+    }
+
+    /// Keeps the last copy of the userfaultfd.
+    private func keepReadersWaiting() {
+        let object: any AnyObject & Sendable =
+            switch faults {
+            case .inThread(let faults): faults.keeper()
+            case .services: memory
+            }
+        // Without somebody who knows the memory's end, for ever.
+        if let keep { keep(object) } else { _ = Unmanaged.passRetained(object) }
     }
 
     /// Gives complete memory back to the kernel: nothing in it faults any more. Events of dropped memory that are under way

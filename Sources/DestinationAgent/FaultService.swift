@@ -7,12 +7,16 @@ import Synchronization
 /// The same thread does both ways: a fault costs no more wake-ups than it must, and whatever has come in the meantime is
 /// answered by one call. Several of them read the same userfaultfd: each fault wakes one that has nothing to do.
 final class FaultService: Sendable {
+    private enum Life {
+        case idle, serving, ended
+    }
+
     private struct State {
         var lane: AttachedLane?
-        var asksAgain = false
-        /// Whether the thread is there to turn to another lane.
-        var isServing = false
+        var life = Life.idle
         var isStopping = false
+        /// How often a lane was given, and how many of these the thread has turned to.
+        var (given, turned) = (0, 0)
     }
 
     private let memory: ArrivingMemory
@@ -35,33 +39,28 @@ final class FaultService: Sendable {
         turned = try EventDescriptor()
     }
 
-    /// From now on requests go to this lane; nil lets faults wait. The one used before has been shut down; when this
-    /// returns, nothing more is placed from it. Called by one thread at a time.
-    ///
-    /// - Parameter asksAgain: whether all that is waited for is asked for on it, also what other services have read while
-    ///   they had no lane: they have theirs before.
-    func use(_ lane: AttachedLane?, asksAgain: Bool) {
-        turned.clear()
-        let isServing = state.withLock { state in
+    /// From now on requests go to this lane; nil lets faults wait. The one used before has been shut down. Returns at once:
+    /// the thread turns to the lane when it can.
+    func use(_ lane: AttachedLane?) {
+        state.withLock { state in
             state.lane = lane
-            state.asksAgain = asksAgain
-            return state.isServing
+            state.given += 1
         }
-        guard isServing else { return }
         flag.raise()
-        turned.wait()
     }
 
-    /// To be called before any service runs: nobody has read a fault that would have to be asked for again.
-    func prepare() {
-        turned.clear()
-        state.withLock { $0.asksAgain = false }
+    /// Waits until the thread has turned to what it was given last: nothing more is placed from a lane before. Called by
+    /// one thread at a time.
+    func waitUntilTurned() {
+        while true {
+            turned.clear()
+            if state.withLock({ $0.life != .serving || $0.turned == $0.given }) { return }
+            turned.wait()
+        }
     }
 
-    /// Waits until the thread serves: from then on a lane that is given is turned to before ``use(_:asksAgain:)`` returns.
-    func waitUntilServing() {
-        turned.wait()
-    }
+    /// Whether the thread has ended by itself: another is to run.
+    var hasEnded: Bool { state.withLock { $0.life == .ended && !$0.isStopping } }
 
     /// Lets the thread end.
     func stop() {
@@ -69,18 +68,30 @@ final class FaultService: Sendable {
         flag.raise()
     }
 
+    /// To be called before ``run()``, by whoever makes the thread for it.
+    func begin() {
+        state.withLock { $0.life = .serving }
+    }
+
+    /// No thread could be made.
+    func fail() {
+        state.withLock { $0.life = .ended }
+    }
+
     func run() {
-        state.withLock { $0.isServing = true }
         // A lane may have been given before.
         flag.raise()
-        turned.raise()
+        let reason: String?
         do {
             try serve(policy)
+            reason = nil
         } catch {
-            onEvent(.failed(reason: "\(error)"))
+            reason = "\(error)"
         }
-        state.withLock { $0.isServing = false }
+        state.withLock { $0.life = .ended }
         turned.raise()
+        // The last: whoever hears it may have another thread run.
+        if let reason { onEvent(.failed(reason: reason)) }
     }
 
     /// Places what has come.
@@ -100,19 +111,27 @@ final class FaultService: Sendable {
     private func serve(_ policy: some LooksAhead) throws {
         var requests = RequestBatch(memory: memory)
         var reader = FaultReader(memory)
+        var unanswered = UnansweredFaults(of: memory, onEvent)
         var ready = try FaultWait(for: memory.userfaultfd, or: flag)
         if let removals = memory.removals { try ready.watch(removals.areFaultsWaiting) }
         var receiver: LaneReceiver?
+        var turnedTo = 0
         while true {
-            let found = try ready.wait()
+            let found = try ready.wait(milliseconds: min(requests.interval, unanswered.interval))
             if found.contains(.flag) {
                 flag.clear()
                 let state = state.withLock { $0 }
                 if state.isStopping { return }
+                // The flag may have been raised for a lane that was seen before.
+                if state.given == turnedTo { continue }
+                turnedTo = state.given
                 receiver = state.lane.map { LaneReceiver($0, memory: memory) }
                 requests.use(state.lane)
-                if state.asksAgain { requests.askAgain() }
+                if state.lane?.isLastToTurn() == true { requests.beginToAskAgain() }
+                // Before more faults are read, which are asked for anyway.
+                requests.askAgain()
                 if let lane = state.lane { try ready.watch(lane.socket) } else { try ready.watchNoSocket() }
+                self.state.withLock { $0.turned = turnedTo }
                 turned.raise()
                 continue
             }
@@ -121,20 +140,23 @@ final class FaultService: Sendable {
                 requests.use(nil)
                 try ready.watchNoSocket()
             }
+            requests.askAgain()
             if found.contains(.events) {
                 try reader.read()
                 let now = MonotonicClock.now()
                 for index in reader.faults.indices {
                     let fault = reader.faults[index]
-                    try requests.add(address: fault.address, thread: fault.thread, now: now)
+                    do throws(PlacementFailure) {
+                        try requests.add(address: fault.address, thread: fault.thread, now: now)
+                    } catch {
+                        unanswered.note(fault.address, because: error)
+                    }
                 }
                 policy.lookAhead(&requests)
                 requests.send()
             }
-            if found.contains(.hangUp) {
-                onEvent(.failed(reason: "the process whose memory is served has ended"))
-                return
-            }
+            unanswered.raiseAgain()
+            if found.contains(.hangUp) { throw PlacementFailure.gone }
         }
     }
 }

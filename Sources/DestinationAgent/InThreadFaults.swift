@@ -36,12 +36,13 @@ final class InThreadFaults: BusFaultResolver {
 
     /// From now on pages are asked for on this lane; with nil, threads wait. Those used before have been shut down;
     /// when this returns, nothing more is placed from them.
+    ///
+    /// Whoever waits asks again for its page by itself.
     func use(_ lane: AttachedLane?) {
         state.withLock { state in
             state.receiver = lane.map { LaneReceiver($0, memory: memory) }
             state.lane = lane
             state.requests.use(lane)
-            state.requests.askAgain()
             if lane == nil { isLinked.clear() } else { isLinked.raise() }
         }
     }
@@ -55,6 +56,15 @@ final class InThreadFaults: BusFaultResolver {
         if memory.isComplete { BusFaults.remove(self) }
     }
 
+    /// What has to be kept for as long as its memory can be touched: then this is no longer asked.
+    func keeper() -> any AnyObject & Sendable { Keeper(self) }
+
+    private final class Keeper: Sendable {
+        let faults: InThreadFaults
+        init(_ faults: InThreadFaults) { self.faults = faults }
+        deinit { BusFaults.remove(faults) }
+    }
+
     func owns(_ address: UInt64) -> Bool {
         memory.ranges.contains { address >= $0.address && address - $0.address < $0.byteCount }
     }
@@ -62,19 +72,42 @@ final class InThreadFaults: BusFaultResolver {
     func resolve(_ address: UInt64) {
         // Without a lane a page can still come: the last of a push that is being placed. The interval only bounds how late
         // that is seen; a lane is seen at once.
-        while !fetch(address) { _ = isLinked.wait(milliseconds: 10) }
+        var outcome = fetch(address, again: false)
+        while outcome != .there {
+            if outcome == .refused {
+                MonotonicClock.sleep(nanoseconds: 10_000_000)
+            } else {
+                _ = isLinked.wait(milliseconds: 10)
+            }
+            outcome = fetch(address, again: true)
+        }
     }
 
-    /// - Returns: whether the page is there; without that, there is no lane.
-    private func fetch(_ address: UInt64) -> Bool {
+    /// What has become of a page that a thread has touched.
+    private enum Outcome {
+        case there
+        /// There is no lane.
+        case missing
+        /// It was there before, and no memory is left for it.
+        case refused
+    }
+
+    /// - Parameter again: whether the page was asked for before, and has not come.
+    private func fetch(_ address: UInt64, again: Bool) -> Outcome {
         let begin = MonotonicClock.now()
         return state.withLock { state in
-            guard let (region, page) = memory.place(of: address) else { return true }
+            guard let (region, page) = memory.place(of: address) else { return .there }
             do throws(PlacementFailure) {
                 // Also where the page is there by now, or was dropped after it had come.
                 try state.requests.add(address: address, thread: 0, now: begin)
-                state.requests.forgetFaults()
-                state.requests.send()
+            } catch {
+                memory.tell(address, error, onEvent)
+                return .refused
+            }
+            if again, !memory.resident[region].contains(page) { state.requests.askAgain(page, region: region) }
+            state.requests.forgetFaults()
+            state.requests.send()
+            do throws(PlacementFailure) {
                 while !memory.resident[region].contains(page) {
                     guard try receive(&state) else { break }
                 }
@@ -82,7 +115,7 @@ final class InThreadFaults: BusFaultResolver {
                 onEvent(.failed(reason: error.reason))
                 unlink(&state)
             }
-            return memory.resident[region].contains(page)
+            return memory.resident[region].contains(page) ? .there : .missing
         }
     }
 

@@ -73,16 +73,16 @@ struct LaneReceiver: ~Copyable {
         guard let base = buffer.baseAddress else { return }
         switch frame.kind {
         case .pages where isAliased(frame):
-            try refuseUnasked(frame.run)
+            try refuse(frame.run)
             (start, end) = (0, 0)
             arriving = ArrivingRun(frame.run)
             return try receiveArriving(isWaiting: false)
         case .pages:
-            try refuseUnasked(frame.run)
+            try refuse(frame.run)
             try memory.place(frame.run, from: base + start + LaneFrame.encodedByteCount, origin: origin)
         case .zeroes:
             try countZeroes(frame.run)
-            try refuseUnasked(frame.run)
+            try refuse(frame.run)
             try placeZeroes(frame.run)
         case .pageRequest, .probe, .probeReply:
             throw UnexpectedFrame(frame: frame)
@@ -149,9 +149,10 @@ struct LaneReceiver: ~Copyable {
         }
     }
 
-    /// On the urgent lane only what was asked for may come.
+    /// Before LISTEN nothing may come, and on the urgent lane only what was asked for.
     @inline(__always)
-    private func refuseUnasked(_ run: PageRun) throws {
+    private func refuse(_ run: PageRun) throws {
+        try memory.requireOpen(run)
         guard lane.lane == .urgent else { return }
         let wanted = memory.wanted[Int(run.region)]
         for page in Int(run.first)..<Int(run.first) + Int(run.count) where !wanted.contains(page) {
@@ -181,6 +182,12 @@ struct LaneReceiver: ~Copyable {
 struct LaneClosed: Error, CustomStringConvertible {
     let peer: String
     var description: String { "\(peer) closed the connection" }
+}
+
+/// A page came before the workload was stopped.
+struct PagesBeforeListen: Error, CustomStringConvertible {
+    let run: PageRun
+    var description: String { "the peer sent a \(run) before LISTEN" }
 }
 
 /// A page came on the urgent lane that nobody had asked for.

@@ -8,10 +8,21 @@ final class LaneSockets: Sendable {
     private let bulk: SharedSocket
     /// Set before the sockets are shut down. Relaxed: whoever reads it late works a little longer.
     private let isShutDown = Atomic<Bool>(false)
+    /// Threads that have not turned to their urgent lanes yet.
+    private let awaited: Atomic<Int>
 
     init(urgent: [SharedSocket], bulk: SharedSocket) {
         self.urgent = urgent
         self.bulk = bulk
+        awaited = Atomic(urgent.count)
+    }
+
+    /// Notes that a thread has turned to its urgent lane.
+    ///
+    /// - Returns: whether it is the last: what the others have read before they turned is seen by it, and what they read
+    ///   from now on they ask for on these lanes.
+    fileprivate func isLastToTurn() -> Bool {
+        awaited.subtract(1, ordering: .acquiringAndReleasing).newValue == 0
     }
 
     fileprivate var hasEnded: Bool { isShutDown.load(ordering: .relaxed) }
@@ -46,4 +57,9 @@ struct AttachedLane: Sendable {
 
     /// Whether the connections to the source were ended from this side.
     var hasEnded: Bool { link.hasEnded }
+
+    /// Notes that the lane's thread has turned to it, once.
+    ///
+    /// - Returns: whether all threads of the link have.
+    func isLastToTurn() -> Bool { link.isLastToTurn() }
 }

@@ -17,10 +17,22 @@ struct RequestBatch: ~Copyable {
     private var lane: AttachedLane?
     /// Those that somebody waits for since the last look ahead.
     private var faults: [Fault] = []
+    /// Most requests for what nobody waits for that leave before the lane is read again: with more of them both sides could
+    /// wait for room, and neither read.
+    private static let longestAhead = 512
+    private var ahead = 0
+    /// Where asking again goes on; nil once all was asked for.
+    private var again: (region: Int, page: Int)?
+    /// What was asked for again last and is not there.
+    private var awaited: [PageRun] = []
+    private var askedAgain: UInt64 = 0
+    /// Nanoseconds after which what was asked for again is not waited for: its source may bring it by the push only.
+    private static let patience: UInt64 = 1_000_000_000
 
     init(memory: ArrivingMemory) {
         self.memory = memory
         faults.reserveCapacity(RequestBatch.capacity)
+        awaited.reserveCapacity(RequestBatch.capacity)
     }
 
     deinit {
@@ -68,6 +80,7 @@ struct RequestBatch: ~Copyable {
     /// Tells a policy of the faults, which asks for pages that nobody waits for yet.
     @inline(__always)
     mutating func lookAhead(by policy: inout some PrefetchPolicy) {
+        ahead = 0
         for index in faults.indices { policy.fault(faults[index], in: &self) }
         memory.prefetchedUnused.store(policy.unused, ordering: .relaxed)
         forgetFaults()
@@ -112,16 +125,66 @@ struct RequestBatch: ~Copyable {
     mutating func use(_ lane: AttachedLane?) {
         self.lane = lane
         used = 0
+        again = nil
+        awaited.removeAll(keepingCapacity: true)
     }
 
-    /// Asks for all that is waited for, whoever has asked for it on lanes that have ended.
+    /// Asks for a page that was asked for on a lane that has ended.
+    mutating func askAgain(_ page: Int, region: Int) {
+        append(region: region, page..<page + 1)
+    }
+
+    /// From now on ``askAgain()`` asks for all that is waited for, whoever has asked for it on lanes that have ended.
+    mutating func beginToAskAgain() { again = (0, 0) }
+
+    /// Milliseconds after which ``askAgain()`` is to be called though nothing has come; the greatest number if it need not.
+    @inline(__always)
+    var interval: Int32 { again == nil ? .max : 20 }
+
+    /// Asks for more of what is waited for, once what it asked for last is there. Between two calls the lane is read: the
+    /// source answers while it is asked, and reads nothing more when its answers are not read.
+    @inline(__always)
     mutating func askAgain() {
-        for (region, wanted) in memory.wanted.enumerated() where wanted.count > 0 {
-            for page in 0..<wanted.pageCount where wanted.contains(page) && !memory.resident[region].contains(page) {
-                append(region: region, page..<page + 1)
+        guard again != nil else { return }
+        askForMore()
+    }
+
+    @inline(never)
+    private mutating func askForMore() {
+        guard lane != nil, var (region, page) = again else { return }
+        let now = MonotonicClock.now()
+        awaited.removeAll { [memory] in memory.isResident($0) }
+        guard awaited.isEmpty || now - askedAgain > RequestBatch.patience else { return }
+        awaited.removeAll(keepingCapacity: true)
+        askedAgain = now
+        while region < memory.ranges.count {
+            let (wanted, resident) = (memory.wanted[region], memory.resident[region])
+            let longest = longestRun(inRegion: region)
+            while wanted.count > 0, page < wanted.pageCount {
+                let first = page
+                while page < wanted.pageCount, page - first < longest, wanted.contains(page), !resident.contains(page) {
+                    page += 1
+                }
+                guard page > first else {
+                    page += 1
+                    continue
+                }
+                awaited.append(PageRun(region: UInt32(region), count: UInt32(page - first), first: UInt64(first)))
+                append(region: region, first..<page)
+                if awaited.count == RequestBatch.capacity {
+                    again = (region, page)
+                    return send()
+                }
             }
+            (region, page) = (region + 1, 0)
         }
+        again = nil
         send()
+    }
+
+    /// Pages that one request ahead asks for at most.
+    private func longestRun(inRegion region: Int) -> Int {
+        min(RequestBatch.longestRun, Int(PageRun.maxCount(pageSize: UInt32(memory.ranges[region].pageSize))))
     }
 }
 
@@ -134,11 +197,10 @@ extension RequestBatch: MissingPages {
     /// Asks in as few runs as the pages make.
     mutating func ask(_ pages: Range<Int>, region: Int) -> Int {
         let (wanted, resident) = (memory.wanted[region], memory.resident[region])
-        let mostPages = Int(PageRun.maxCount(pageSize: UInt32(memory.ranges[region].pageSize)))
-        let longestRun = min(RequestBatch.longestRun, mostPages)
+        let longestRun = longestRun(inRegion: region)
         var asked = 0
         var page = pages.lowerBound
-        while page < pages.upperBound {
+        while page < pages.upperBound, ahead < RequestBatch.longestAhead {
             let first = page
             let end = min(pages.upperBound, first + longestRun)
             while page < end, !resident.contains(page), wanted.insert(page) {
@@ -146,7 +208,12 @@ extension RequestBatch: MissingPages {
                 page += 1
             }
             asked += page - first
-            if page > first { append(region: region, first..<page) } else { page += 1 }
+            guard page > first else {
+                page += 1
+                continue
+            }
+            append(region: region, first..<page)
+            ahead += 1
         }
         return asked
     }

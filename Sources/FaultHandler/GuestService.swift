@@ -102,7 +102,7 @@ public final class GuestService: Sendable {
         defer {
             stopping.raise()
             left.raise()
-            agent.detach()
+            agent.hangUp()
         }
         let end = try serve()
         writeRecord()
@@ -137,7 +137,8 @@ public final class GuestService: Sendable {
                 memory.lostSince = nil
                 wasLinked = true
             case .lost(let why):
-                agent.detach()
+                // A guest can hold up the threads that place its pages.
+                agent.hangUp()
                 link = nil
                 left.raise()
                 guard !agent.isComplete else { continue }
@@ -164,6 +165,8 @@ public final class GuestService: Sendable {
             case .agent(.laneLost(let lane, let reason)):
                 logger.info("\(task.name): the \(lane) lane: \(reason)")
                 link?.close()
+            case .agent(.faultUnanswered(let reason)):
+                logger.error("\(task.name): \(reason); it is tried again each second")
             case .agent(.failed(let reason)):
                 if process.hasEnded { return .done }
                 throw ServiceFailure(description: "\(task.name) cannot be served: \(reason)")

@@ -43,6 +43,11 @@ public struct WaitingMemory: ~Copyable, Sendable {
     /// The process that drops pages of it and tells so by the userfaultfd (EVENT_REMOVE); nil where none does.
     public let dropper: Int32?
 
+    /// Where it can be asked which pages are there; nil where that is not to be asked, or not of this process.
+    public let pageTable: PageTable?
+    /// Keeps an object for as long as somebody may read the memory; nil to keep it until this process ends.
+    public let keep: (@Sendable (any AnyObject & Sendable) -> Void)?
+
     /// Makes a waiting memory out of its parts.
     public init(
         userfaultfd: consuming Userfaultfd,
@@ -50,7 +55,9 @@ public struct WaitingMemory: ~Copyable, Sendable {
         resident: [PageBitmap],
         resolvesInThread: Bool = false,
         aliases: [MemoryAlias?] = [],
-        dropper: Int32? = nil
+        dropper: Int32? = nil,
+        pageTable: PageTable? = nil,
+        keep: (@Sendable (any AnyObject & Sendable) -> Void)? = nil
     ) {
         self.userfaultfd = userfaultfd
         self.ranges = ranges
@@ -58,6 +65,8 @@ public struct WaitingMemory: ~Copyable, Sendable {
         self.aliases = aliases
         self.resolvesInThread = resolvesInThread
         self.dropper = dropper
+        self.pageTable = pageTable
+        self.keep = keep
     }
 
     /// Gives the userfaultfd to whoever serves the faults.

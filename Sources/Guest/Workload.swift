@@ -32,6 +32,9 @@ public protocol Workload: AnyObject, Sendable {
     /// Says, once, how its arrival in this process has ended.
     func settle(_ arrival: Arrival)
 
+    /// Says, once, that every page is there and that nothing more is placed in its memory. Called on a thread that may block.
+    func memoryIsWhole()
+
     /// Says whom to tell, instead of whom was said before, when the workload has ended by itself after it was started,
     /// with the reason: the process that it lives in is gone. A workload of this process never tells.
     func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void)
@@ -69,6 +72,9 @@ extension Workload {
 
     /// As a workload of this process does.
     public var endsWithAgent: Bool { true }
+
+    /// Nothing waits for it.
+    public func memoryIsWhole() {}
 
     /// Nothing to tell of a workload that lives as long as this process.
     public func onEnd(_ tell: @escaping @Sendable (_ reason: String) -> Void) {}

@@ -26,7 +26,12 @@ public struct KVMLanding: Landing {
         let userfaultfd = try Userfaultfd(wished: .threadID)
         try userfaultfd.register(memory.range)
         let workload = try KVMWorkload(configuration, memory: memory, output: output)
-        onMemory(WaitingMemory(userfaultfd: userfaultfd, ranges: [memory.range], resident: [resident]))
+        let region = KeptObjects.WeakRegion(memory)
+        onMemory(
+            WaitingMemory(userfaultfd: userfaultfd, ranges: [memory.range], resident: [resident]) {
+                KeptObjects.keep($0, in: [region])
+            }
+        )
         return workload
     }
 }

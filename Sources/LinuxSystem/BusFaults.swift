@@ -18,10 +18,10 @@ private let resolvers = Mutex<[any BusFaultResolver]>([])
 
 /// The resolvers of this process.
 public enum BusFaults {
-    /// From now on a resolver is asked, and this process handles SIGBUS.
+    /// From now on a resolver is asked, and this process handles SIGBUS. One that somebody sends is ignored from then on.
     public static func add(_ resolver: any BusFaultResolver) {
         resolvers.withLock { $0.append(resolver) }
-        // Each time: a fault that was nobody's has ended the handling.
+        // Each time: another part of the process may have taken the signal.
         handle()
     }
 
@@ -34,12 +34,14 @@ public enum BusFaults {
         var action = sigaction()
         action.sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER
         action.__sigaction_handler.sa_sigaction = { _, information, _ in
+            // What another process or thread sends (kill, sigqueue) carries no address, and is no fault of anybody's.
+            guard let code = information?.pointee.si_code, code > 0 else { return }
             let raw = information?.pointee._sifields._sigfault.si_addr
             let address = UInt64(UInt(bitPattern: raw))
             // Of two, the older one's memory is gone and its addresses were used again.
             let owner = resolvers.withLock { resolvers in resolvers.last { $0.owns(address) } }
             guard let owner else {
-                // Not ours: the access is tried again, and ends the process as it does without a handler.
+                // Not ours: the access is tried again and ends the process, as an access does without a handler.
                 var action = sigaction()
                 action.__sigaction_handler.sa_handler = SIG_DFL
                 _ = sigaction(SIGBUS, &action, nil)

@@ -76,14 +76,16 @@ public struct FaultWait: ~Copyable {
     }
 
     /// Waits until there is something to do.
+    ///
+    /// - Parameter milliseconds: how long at most, after which nothing is ready; -1 for without end.
     @inline(__always)
-    public mutating func wait() throws(SystemError) -> Ready {
+    public mutating func wait(milliseconds: Int32 = -1) throws(SystemError) -> Ready {
         var ready: Ready = []
         do throws(Errno) {
             try withUnsafeMutableBytes(of: &events) { (bytes) throws(Errno) in
                 let events = bytes.assumingMemoryBound(to: epoll_event.self)
                 let count = try kernel(.epollWait) {
-                    orErrno(epoll_wait(epoll.raw, events.baseAddress, CInt(events.count), -1))
+                    orErrno(epoll_wait(epoll.raw, events.baseAddress, CInt(events.count), milliseconds))
                 }
                 for event in events.prefix(Int(count)) {
                     let which = Ready(rawValue: UInt8(event.data.u32))

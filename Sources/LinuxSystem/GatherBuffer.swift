@@ -15,9 +15,14 @@ public struct GatherBuffer: ~Copyable {
         vectors.deallocate()
     }
 
-    /// Adds a piece, which stays in place until it has been sent.
+    /// Pieces that can be added before the next send.
+    @inline(__always)
+    public var room: Int { vectors.count - used }
+
+    /// Adds a piece, which stays in place until it has been sent. There is room for it.
     @inline(__always)
     public mutating func append(_ base: UnsafeMutableRawPointer, byteCount: Int) {
+        precondition(used < vectors.count, "a gathered send has no room for another piece")
         vectors[used] = iovec(iov_base: base, iov_len: byteCount)
         used += 1
     }

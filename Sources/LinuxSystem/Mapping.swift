@@ -34,6 +34,12 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
         )
     }
 
+    /// Maps addresses that nobody can read or write, and that take no memory.
+    init(unreadableBytes byteCount: Int) throws(SystemError) {
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        self = try Mapping.map(byteCount, flags: flags, descriptor: -1, protection: PROT_NONE)
+    }
+
     /// Maps a memory file from its beginning, shared with whoever else maps it.
     public init(sharing file: borrowing MemoryFile) throws(SystemError) {
         self = try Mapping.map(file.byteCount, flags: MAP_SHARED, descriptor: file.descriptor.raw)

@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 import SystemPackage
 
 /// A mapped range of whole pages that a workload works in, or is copied to when it stops, and an agent moves.
@@ -14,6 +15,7 @@ public final class MemoryRegion: Sendable {
     private let mapping: Mapping
     /// Whether it is a memory file's: dropping the mapping's pages alone would free nothing.
     private let isFile: Bool
+    private let kept = Mutex<[any AnyObject & Sendable]>([])
 
     /// Maps private anonymous memory of `pageCount` pages: of 4096 bytes, transparent huge pages off, or of 2 MiB, out of
     /// ``HugePagePool``.
@@ -67,6 +69,11 @@ public final class MemoryRegion: Sendable {
             offset += size
         }
         return true
+    }
+
+    /// Keeps an object for as long as somebody may read the region: what its missing pages wait for.
+    public func keep(_ object: any AnyObject & Sendable) {
+        kept.withLock { $0.append(object) }
     }
 
     /// Where the region begins.

@@ -7,6 +7,11 @@ public final class PageTable: Sendable {
     private let descriptor: OwnedDescriptor
     private let process: Int32
 
+    /// Opens that of this process.
+    public convenience init() throws(SystemError) {
+        try self.init(of: getpid())
+    }
+
     /// Opens that of a process, which the kernel allows to who may trace it.
     public init(of process: Int32) throws(SystemError) {
         self.process = process
@@ -16,6 +21,36 @@ public final class PageTable: Sendable {
         ) { () throws(Errno) in
             OwnedDescriptor(try kernel(.open) { shim_open("/proc/\(process)/pagemap", O_RDONLY | O_CLOEXEC) })
         }
+    }
+
+    /// Entries that are read at once: those of 256 MiB.
+    private static let batch = 1 << 16
+
+    /// The first page of a range that is there, in memory or swapped out; nil if none is.
+    public func firstPresent(in range: PageRange) throws(SystemError) -> Int? {
+        let entries = UnsafeMutableBufferPointer<UInt64>.allocate(capacity: PageTable.batch)
+        defer { entries.deallocate() }
+        let raw = descriptor.raw
+        let total = Int(range.byteCount / 4096)
+        var done = 0
+        while done < total {
+            let wanted = min(PageTable.batch, total - done)
+            let count = try attempt("read the page table of process \(process)") { () throws(Errno) in
+                try kernel(.pread) {
+                    orErrno(
+                        pread(raw, entries.baseAddress, wanted * 8, off_t((range.address / 4096 + UInt64(done)) * 8))
+                    )
+                }
+            }
+            // Behind the end of the address space there is nothing.
+            guard count >= 8 else { return nil }
+            let read = count / 8
+            if let index = entries[..<read].firstIndex(where: { $0 >> 62 != 0 }) {
+                return (done + index) * 4096 / range.pageSize
+            }
+            done += read
+        }
+        return nil
     }
 
     /// Whether the page that holds an address is there, in memory or swapped out.

@@ -47,6 +47,15 @@ extension StreamSocket {
             return try MemoryAlias(of: others[number - 1].descriptor, number: number, from: offset, like: range)
         }
 
+        /// Which file a descriptor behind the first stands for: two descriptors may stand for the same.
+        public func identity(of number: Int) throws(HandedDescriptorError) -> FileIdentity {
+            var status = stat()
+            guard number > 0, number <= others.count, fstat(others[number - 1].descriptor.raw, &status) == 0 else {
+                throw HandedDescriptorError(reason: "no descriptor \(number) came with the message")
+            }
+            return FileIdentity(device: status.st_dev, number: status.st_ino)
+        }
+
         /// Takes the first descriptor as the userfaultfd it is said to be.
         ///
         /// - Parameter served: features that it may have although they raise events.
@@ -57,6 +66,12 @@ extension StreamSocket {
             guard let first else { throw HandedDescriptorError(reason: "no descriptor came with the message") }
             return try Userfaultfd(handed: first, serving: served)
         }
+    }
+
+    /// What a file is told from others by.
+    public struct FileIdentity: Hashable, Sendable {
+        fileprivate let device: dev_t
+        fileprivate let number: ino_t
     }
 
     /// Receives a message of at most `maxBytes` and the descriptors that came with it, over a Unix socket.
@@ -137,6 +152,12 @@ extension Userfaultfd {
             let field = line.split(whereSeparator: { $0 == ":" || $0 == "\t" }).dropFirst(2).first,
             let bits = UInt64(field, radix: 16)
         else { throw HandedDescriptorError(reason: "the descriptor is no userfaultfd") }
+        // UFFD_FEATURE_INITIALIZED. Without it the process could ask for features that are not served after the hand-off.
+        guard bits & 1 << 31 != 0 else {
+            throw HandedDescriptorError(
+                reason: "the userfaultfd has no features agreed on yet; call UFFDIO_API before it is handed over"
+            )
+        }
         let unserved = Features(rawValue: bits).intersection(Userfaultfd.unserved.subtracting(served))
         guard unserved.isEmpty else {
             throw HandedDescriptorError(

@@ -9,6 +9,8 @@ public final class ThreadGroup: Sendable {
     }
 
     private let members = Mutex(Members())
+    /// Held while threads are waited for: of several who wait, none returns before the others' threads have ended.
+    private let joining = Mutex<Void>(())
 
     /// Makes a group without threads.
     public init() {}
@@ -42,6 +44,10 @@ public final class ThreadGroup: Sendable {
 
     /// Waits for all threads.
     public func join() {
+        joining.withLock { _ in joinAll() }
+    }
+
+    private func joinAll() {
         while true {
             let member = members.withLock { members in
                 members.ended.removeAll()

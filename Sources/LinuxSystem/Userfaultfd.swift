@@ -30,6 +30,11 @@ public struct Userfaultfd: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
+    /// From now on ``read(into:)`` does not wait.
+    ///
+    /// - Returns: whether the kernel has done so.
+    package func makeNonBlocking() -> Bool { shim_set_nonblocking(descriptor.raw) >= 0 }
+
     /// Another descriptor of the same userfaultfd: the kernel serves its faults as long as one of them is open.
     public func duplicate() throws(SystemError) -> Userfaultfd {
         let raw = descriptor.raw
@@ -101,7 +106,10 @@ public struct Userfaultfd: ~Copyable, Sendable {
         case present
         /// Events are waiting to be read, or the mapping is changing (EAGAIN): read them, then try again.
         case again
-        /// The range is no longer mapped and registered (ENOENT), or its process is gone (ESRCH).
+        /// The range is not mapped and registered, or lies in several mappings (ENOENT). Of a single page: the page is
+        /// gone, and its process is there.
+        case unmapped
+        /// The process whose memory it was is gone (ESRCH).
         case gone
         /// No memory is left (ENOMEM, ENOSPC).
         case noMemory
@@ -113,7 +121,8 @@ public struct Userfaultfd: ~Copyable, Sendable {
                 switch errno {
                 case .fileExists: .present
                 case .resourceTemporarilyUnavailable: .again
-                case .noSuchFileOrDirectory, .noSuchProcess: .gone
+                case .noSuchFileOrDirectory: .unmapped
+                case .noSuchProcess: .gone
                 case .noMemory, .noSpace: .noMemory
                 default: .failed(errno)
                 }

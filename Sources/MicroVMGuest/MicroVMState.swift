@@ -92,7 +92,8 @@ final class MicroVMState: Device {
             userfaultfd: guest.takeUserfaultfd(),
             ranges: ranges,
             resident: resident,
-            dropper: host.watched.process.id
+            dropper: host.watched.process.id,
+            keep: { [watched = host.watched] object in KeptObjects.keep(object) { watched.waitUntilEnded() } }
         )
     }
 

@@ -5,7 +5,8 @@ import PageProtocol
 struct FrameGather: ~Copyable {
     private static let capacity = 64
     private let headers: UnsafeMutableRawPointer
-    private var pieces = GatherBuffer(capacity: 2 * capacity)
+    /// A header and a body for each frame, and before them the rest of a body whose header has been sent.
+    private var pieces = GatherBuffer(capacity: 2 * capacity + 1)
     private var frames = 0
     /// Bytes of pages that are copied before a send, so few that they stay in the processor's cache.
     private static let copyCapacity = 64 * 4096
@@ -25,7 +26,8 @@ struct FrameGather: ~Copyable {
         copies?.deallocate()
     }
 
-    var isFull: Bool { frames == FrameGather.capacity || copied == FrameGather.copyCapacity }
+    /// Whether the next frame, or more of a body, has to wait for a send.
+    var isFull: Bool { frames == FrameGather.capacity || copied == FrameGather.copyCapacity || pieces.room < 2 }
 
     /// Adds a frame; `body` stays in place until it has been sent.
     @inline(__always)

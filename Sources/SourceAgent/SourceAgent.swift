@@ -34,18 +34,16 @@ public final class SourceAgent: Sendable {
     let memory: SentMemory
     private let onEvent: @Sendable (Event) -> Void
     private let lanes = Mutex<RunningLanes?>(nil)
+    /// Those of the present lanes, and of earlier ones that have not ended yet.
+    private let threads = ThreadGroup()
+    /// Held while it is settled what was in flight.
+    private let resending = Mutex<Void>(())
 
-    /// The sockets and threads of one connection to a destination.
+    /// The sockets of one connection to a destination.
     private struct RunningLanes {
         let sockets: LaneSockets
-        let threads: ThreadGroup
         let onEvent: @Sendable (Event) -> Void
         var pushes = false
-
-        func end() {
-            sockets.shutdown()
-            threads.join()
-        }
     }
 
     /// Makes an agent for a workload's regions.
@@ -66,7 +64,8 @@ public final class SourceAgent: Sendable {
         self.onEvent = onEvent
     }
 
-    /// Starts to answer on the lanes of a connection. Until ``freeze()`` only probes are answered.
+    /// Starts to answer on the lanes of a connection, in place of those before. Until ``freeze()`` only probes are
+    /// answered.
     ///
     /// - Parameters:
     ///   - urgent: those of the destination's threads that serve faults; each is answered by a thread of its own.
@@ -77,13 +76,17 @@ public final class SourceAgent: Sendable {
         bulk: SharedSocket,
         telling tell: (@Sendable (Event) -> Void)? = nil
     ) throws(SystemError) {
-        memory.pushLimit.lift(false)
         let sockets = LaneSockets(urgent: urgent, bulk: bulk)
         let onEvent = tell ?? onEvent
-        let running = RunningLanes(sockets: sockets, threads: ThreadGroup(), onEvent: onEvent)
+        let earlier = lanes.withLock { lanes in
+            defer { lanes = RunningLanes(sockets: sockets, onEvent: onEvent) }
+            return lanes
+        }
+        earlier?.sockets.shutdown()
+        memory.pushLimit.lift(false)
         do throws(SystemError) {
             for socket in urgent {
-                try running.threads.run("urgent-serve", pace: .urgent) { [memory] in
+                try threads.run("urgent-serve", pace: .urgent) { [memory] in
                     do {
                         var service = RequestService(socket, memory: memory)
                         try service.run { onEvent(.everyPageSent) }
@@ -95,12 +98,8 @@ public final class SourceAgent: Sendable {
                 }
             }
         } catch {
-            running.end()
+            hangUp()
             throw error
-        }
-        lanes.withLock { lanes in
-            precondition(lanes == nil, "lanes were attached already")
-            lanes = running
         }
     }
 
@@ -109,8 +108,9 @@ public final class SourceAgent: Sendable {
         memory.isFrozen.store(true, ordering: .releasing)
     }
 
-    /// The workload may run here again: from now on no page is sent.
+    /// Ends the lanes and waits for their threads: the workload may run here again, and no page is sent any more.
     public func thaw() {
+        detach()
         memory.isFrozen.store(false, ordering: .releasing)
         memory.release?.end()
     }
@@ -121,12 +121,14 @@ public final class SourceAgent: Sendable {
         memory.release?.begin()
     }
 
-    /// Starts to push every page that has not been sent, on from behind the newest request; once on each connection.
+    /// Starts to push every page that has not been sent, on from behind the newest request; once on each connection, and
+    /// not before ``freeze()``.
     public func startPush() throws(SystemError) {
+        guard memory.isFrozen.load(ordering: .acquiring) else { return }
         try lanes.withLock { (lanes) throws(SystemError) in
             guard let running = lanes, !running.pushes else { return }
             lanes?.pushes = true
-            try running.threads.run("bulk-push", pace: .background) { [memory] in
+            try threads.run("bulk-push", pace: .background) { [memory] in
                 var push = BulkPush(memory: memory, sockets: running.sockets, onEvent: running.onEvent)
                 push.run()
             }
@@ -140,16 +142,21 @@ public final class SourceAgent: Sendable {
         memory.pushLimit.set(bytesPerSecond: bytesPerSecond)
     }
 
-    /// Ends the lanes and waits for their threads.
-    public func detach() {
-        let running = lanes.withLock { $0.take() }
-        // First, so that no thread waits for the peer, nor for its turn.
-        running?.sockets.shutdown()
+    /// Ends the lanes, and returns at once.
+    public func hangUp() {
+        // So that no thread waits for the peer, nor for its turn.
+        lanes.withLock { $0.take() }?.sockets.shutdown()
         memory.pushLimit.lift(true)
-        running?.end()
     }
 
-    /// From now on, what was not received counts as not sent: it was in flight when the lanes broke.
+    /// Ends the lanes and waits for their threads.
+    public func detach() {
+        hangUp()
+        threads.join()
+    }
+
+    /// Ends the lanes and waits for their threads. From then on, what was not received counts as not sent: it was in flight
+    /// when the lanes broke.
     ///
     /// - Parameters:
     ///   - received: a bit a page for each region, as ``PageBitmap/bytes(of:)`` gives them.
@@ -157,12 +164,22 @@ public final class SourceAgent: Sendable {
     /// - Returns: pages that were not received and have been given back to the kernel: they are gone. If there are any,
     ///   nothing else has changed.
     public func resend(allBut received: [[UInt8]], telling tell: (@Sendable (Event) -> Void)? = nil) -> Int {
-        precondition(lanes.withLock { $0 == nil }, "lanes are attached")
-        let lost = memory.release?.pagesLost(receiving: received) ?? 0
+        let lost = resending.withLock { _ in
+            detach()
+            let lost = memory.release?.pagesLost(receiving: received) ?? 0
+            if lost == 0 { memory.assign(received) }
+            return lost
+        }
         guard lost == 0 else { return lost }
-        memory.assign(received)
         if memory.completesNow() { (tell ?? onEvent)(.everyPageSent) }
         return 0
+    }
+
+    /// Ends the lanes, waits for their threads, and gives all of the memory back to the kernel: the workload runs elsewhere,
+    /// with every page.
+    public func discardMemory() throws(SystemError) {
+        detach()
+        for region in memory.regions { try region.discard(0..<region.pageCount) }
     }
 
     /// What has been sent so far.

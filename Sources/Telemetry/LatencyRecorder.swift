@@ -1,7 +1,7 @@
 public import Histogram
 import Synchronization
 
-/// Counts durations as they happen: one writing thread, any number of readers, no lock and no allocation.
+/// Counts durations as they happen: any number of writing and reading threads, no lock and no allocation.
 ///
 /// A duration of n nanoseconds is counted in one of 128 buckets between two powers of two, so that it is known to
 /// within 0.8 %. Percentiles are the business of ``histogram``.
@@ -32,12 +32,11 @@ public final class LatencyRecorder: Sendable {
         buckets = Buckets()
     }
 
-    /// Counts one duration, in nanoseconds. Called by one thread only.
+    /// Counts one duration, in nanoseconds.
     @inline(__always)
     public func record(nanoseconds: UInt64) {
         let counter = buckets.counts + LatencyRecorder.bucket(min(nanoseconds, LatencyRecorder.longest))
-        // One writer: a plain load and store cannot lose a count, and cost no locked instruction.
-        counter.pointee.store(counter.pointee.load(ordering: .relaxed) + 1, ordering: .relaxed)
+        counter.pointee.add(1, ordering: .relaxed)
     }
 
     @inline(__always)

@@ -52,6 +52,9 @@ public struct BuiltInLanding: Landing {
             return GuestRegion(memory: memory, resident: try PageBitmap(pageCount: shape.pageCount))
         }
         for region in regions { try userfaultfd.register(region.memory.range) }
+        let memories = regions.map { KeptObjects.WeakRegion($0.memory) }
+        let hasHugePages = regions.contains { $0.memory.range.isHuge }
+        let pageTable = hasHugePages ? try PageTable() : nil
         let workload = try BuiltInWorkload(
             configuration,
             regions: regions,
@@ -63,7 +66,9 @@ public struct BuiltInLanding: Landing {
                 userfaultfd: userfaultfd,
                 ranges: regions.map(\.memory.range),
                 resident: regions.compactMap(\.resident),
-                resolvesInThread: resolvesInThread
+                resolvesInThread: resolvesInThread,
+                pageTable: pageTable,
+                keep: { KeptObjects.keep($0, in: memories) }
             )
         )
         return workload

@@ -89,6 +89,7 @@ final class AliasedFerry: Sendable {
             urgent: connection.destination.urgent,
             bulk: connection.destination.bulk
         )
+        destination.waitUntilTurned()
     }
 
     /// The frame of a run of pages, and what follows it.

@@ -33,6 +33,7 @@ struct FaultThreadsTests {
         defer { ferry.end() }
         let connection = try Connection(urgentLanes: 2)
         try ferry.destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
+        ferry.destination.waitUntilTurned()
         let asked = Asked()
         var answering: [Handover<JoinedThread>] = []
         for lane in 0..<2 {

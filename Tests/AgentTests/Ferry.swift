@@ -24,7 +24,9 @@ final class Ferry: Sendable {
         prefetch: Prefetch = .none,
         inThread: Bool = false,
         faultThreads: Int = 1,
-        dropsMemory: Bool = false
+        dropsMemory: Bool = false,
+        readsRemovals: Bool = true,
+        starts: Bool = true
     ) throws {
         self.faultThreads = faultThreads
         var regions: [MemoryRegion] = []
@@ -72,10 +74,10 @@ final class Ferry: Sendable {
             prefetch: prefetch,
             faultThreads: faultThreads,
             resolvesInThread: inThread,
-            removals: dropsMemory
+            removals: dropsMemory && readsRemovals
                 ? Removals(in: SharedMemory(anonymousBytes: (Removals.byteCount + 4095) & ~4095), at: 0) : nil
         ) { log.add($0) }
-        try destination.start()
+        if starts { try destination.start() }
     }
 
     /// Another source of the same memory, which has sent nothing yet.
@@ -97,12 +99,14 @@ final class Ferry: Sendable {
         let connection = try Connection(urgentLanes: faultThreads)
         try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
         try destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
+        destination.waitUntilTurned()
     }
 
     /// Gives the destination a source that the test plays itself: its ends of the first urgent lane and of the bulk lane.
     func connectToTest() throws -> (urgent: SharedSocket, bulk: SharedSocket) {
         let connection = try Connection(urgentLanes: faultThreads)
         try destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
+        destination.waitUntilTurned()
         return (connection.source.urgent[0], connection.source.bulk)
     }
 

@@ -61,6 +61,22 @@ struct AttachedWorkloadTests {
         #expect(throws: AttachmentError.self) { try workload.stop() }
     }
 
+    @Test func `a process that runs is told when its memory is whole, and one that does not is not`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try site.attach()
+        let workload = try site.workload()
+        workload.memoryIsWhole()
+        let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) {
+            #expect(try process.nextOrder() == .run)
+            try process.answerDone()
+        }
+        #expect(outcome == "done")
+        workload.memoryIsWhole()
+        #expect(try process.nextOrder() == .whole)
+        process.socket.shutdown()
+    }
+
     @Test func `a process that cannot load says why`() throws {
         let site = try Site()
         defer { site.end() }

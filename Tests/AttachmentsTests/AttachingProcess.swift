@@ -12,6 +12,7 @@ final class AttachingProcess: Sendable {
         static let device: UInt32 = 2
         static let load = Order(kind: 3, payload: [])
         static let run = Order(kind: 4, payload: [])
+        static let whole = Order(kind: 5, payload: [])
 
         /// A REFUSED with its reason; nil for another order.
         var refusal: String? { kind == 1 ? String(decoding: payload, as: UTF8.self) : nil }
@@ -83,6 +84,17 @@ final class AttachingProcess: Sendable {
         var payload = [UInt8](repeating: 0, count: Int(header[1]))
         _ = try payload.withUnsafeMutableBytes { try socket.receive(exactly: $0) }
         return Order(kind: header[0], payload: payload)
+    }
+
+    /// Whether a page of the first region is still some userfaultfd's: another cannot have it.
+    func isRegistered(page: Int) -> Bool {
+        let range = PageRange(address: regions[0].range.address(ofPage: page), pageSize: 4096, pageCount: 1)
+        do {
+            try Userfaultfd().register(range)
+            return false
+        } catch {
+            return true
+        }
     }
 
     func answerDone() throws {

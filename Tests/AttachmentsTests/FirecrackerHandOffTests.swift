@@ -48,6 +48,7 @@ import Testing
         (#"[{"base_host_virt_addr":4096,"size":4096,"offset":7}]"#, "inside a page"),
         (#"[{"base_host_virt_addr":4096,"size":36028797018963968,"offset":0}]"#, "beyond the first 16 TiB"),
         (#"[{"base_host_virt_addr":4096,"size":4096,"offset":17592186044416}]"#, "beyond the first 16 TiB"),
+        (#"[{"base_host_virt_addr":4096,"size":17592186044416,"offset":0}]"#, "have more than 1 TiB together"),
         (#"[{"base_host_virt_addr":4096,"size":4096,"offset":0,"page_size":3}]"#, "pages of 3 bytes"),
         (#"[{"base_host_virt_addr":2097152,"size":4096,"offset":0,"page_size":2097152}]"#, "is no range of pages"),
         (

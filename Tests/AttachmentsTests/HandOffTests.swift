@@ -1,5 +1,6 @@
 import Glibc
 import Guest
+import HugePages
 import LandedGuest
 import LinuxSystem
 import LogLines
@@ -29,17 +30,24 @@ struct HandOffTests {
     }
 
     @Test func `memory of huge pages takes a guest of huge pages only`() throws {
-        let site = try Site()
-        defer { site.end() }
-        let process = try AttachingProcess(at: site.path)
-        try process.handOver(AttachingProcess.handOff(pageSize: 2 << 20, [(address: 4 << 20, byteCount: 8 << 20)]))
-        let small = Site.guest(pageCounts: [4])
-        let error = try #require(throws: AttachmentError.self) { _ = try site.landing.land(small) }
-        #expect(error.description.hasSuffix("have 4 pages of 2097152 bytes, the guest's 4 pages of 4096 bytes"))
-        var huge = small
-        huge.regions[0].pageSize = 2 << 20
-        let prepared = try site.landing.land(huge)
-        #expect(prepared.memory.ranges == [PageRange(address: 4 << 20, pageSize: 2 << 20, pageCount: 4)])
+        try HugePages.with(free: 4) {
+            let site = try Site()
+            defer { site.end() }
+            let region = try MemoryRegion(name: "huge", pageSize: HugePagePool.pageSize, pageCount: 4)
+            let range = region.range
+            let process = try AttachingProcess(at: site.path)
+            try process.handOver(
+                AttachingProcess.handOff(pageSize: 2 << 20, [(address: range.address, byteCount: range.byteCount)])
+            )
+            #expect(site.log.first(containing: "has attached") != nil)
+            let small = Site.guest(pageCounts: [4])
+            let error = try #require(throws: AttachmentError.self) { _ = try site.landing.land(small) }
+            #expect(error.description.hasSuffix("have 4 pages of 2097152 bytes, the guest's 4 pages of 4096 bytes"))
+            var huge = small
+            huge.regions[0].pageSize = 2 << 20
+            let prepared = try site.landing.land(huge)
+            #expect(prepared.memory.ranges == [range])
+        }
     }
 
     /// A hand-off that is refused, and a part of the reason.
@@ -90,6 +98,14 @@ struct HandOffTests {
         Refused("no range of pages", AttachingProcess.handOff([(address: 1 << 56, byteCount: 4096)])),
         Refused("two regions overlap", AttachingProcess.handOff([region, (address: 0x13000, byteCount: 4096)])),
         Refused("two regions overlap", AttachingProcess.handOff([region, region])),
+        Refused(
+            "the regions up to region 1 have more than 1 TiB together",
+            AttachingProcess.handOff([region, (address: 1 << 44, byteCount: 1 << 40)])
+        ),
+        Refused(
+            "the regions up to region 0 have more than 1 TiB together",
+            AttachingProcess.handOff([(address: 1 << 44, byteCount: 1 << 44)])
+        ),
     ])
     func `a hand-off that is not sound is refused by one line that names the process, and the next is served`(
         refused: Refused
@@ -102,6 +118,8 @@ struct HandOffTests {
         #expect(line.hasPrefix("refused process \(getpid()) at unix:\(site.path): "))
         #expect(line.contains(refused.reason))
         #expect(!line.contains("\n"))
+        let told = try #require(try process.nextOrder()?.refusal)
+        #expect(line.hasSuffix(": " + told))
         #expect((try? process.nextOrder()) == nil)
         _ = try site.attach()
         _ = try site.workload()
@@ -127,6 +145,11 @@ struct HandOffTests {
 
     @Test(arguments: [
         ("os.open('/dev/null', 0)", "the descriptor is no userfaultfd"),
+        // userfaultfd(2), before UFFDIO_API.
+        (
+            "__import__('ctypes').CDLL(None).syscall(323, 0)",
+            "the userfaultfd has no features agreed on yet; call UFFDIO_API before it is handed over"
+        ),
         ("0, 1", "the hand-off came with 2 descriptors instead of one"),
     ])
     func `a process that hands over something else is refused by its number`(
@@ -159,6 +182,7 @@ struct HandOffTests {
         let silent = try AttachingProcess(at: site.path)
         _ = try await apart { try site.attach() }
         #expect(site.log.first(containing: "timed out") != nil)
+        #expect(try silent.nextOrder()?.refusal?.contains("timed out") == true)
         #expect(try silent.nextOrder() == nil)
     }
 

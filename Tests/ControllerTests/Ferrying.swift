@@ -13,6 +13,8 @@ import Switchover
 final class Ferrying: Sendable {
     let journal = Journal()
     let workload: TestWorkload
+    /// What the workload's memory held before it moved: the source lets that go when it has moved.
+    let content: [MemoryRegion]
     let landing: TestLanding
     let source: Host
     let destination: Host
@@ -36,6 +38,11 @@ final class Ferrying: Sendable {
         arriving: @escaping @Sendable (TestWorkload) -> Void = { _ in }
     ) async throws {
         workload = try TestWorkload.filled(journal: journal)
+        content = try workload.regions.map { region in
+            let copy = try MemoryRegion(name: region.name, pageCount: region.pageCount)
+            copy.base.copyMemory(from: region.base, byteCount: region.byteCount)
+            return copy
+        }
         landing = TestLanding(journal: journal, maxPages: maxPages, configure: arriving)
         let log = LogLines()
         var configuration = Agent.Configuration()
@@ -75,7 +82,7 @@ final class Ferrying: Sendable {
     /// Pages of the destination that differ from the source's; touches them all.
     func wrongPages() -> [Int]? {
         guard let landed = landing.workload else { return nil }
-        return zip(workload.regions, landed.regions).flatMap { region, copy in
+        return zip(content, landed.regions).flatMap { region, copy in
             (0..<region.pageCount).filter { memcmp(region.page($0), copy.page($0), region.pageSize) != 0 }
         }
     }

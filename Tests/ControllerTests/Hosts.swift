@@ -55,6 +55,21 @@ final class TestLanding: Landing {
         return workload
     }
 
+    /// No page can be placed from now on: the memory lies behind the end of its file. Whoever touches it ends this process.
+    func refusePages() throws {
+        guard let workload else { return }
+        try copy.withLock { userfaultfd in
+            for region in workload.regions {
+                let file = try MemoryFile(name: "refused", byteCount: region.byteCount)
+                let (raw, flags) = (file.descriptor.raw, MAP_FIXED | MAP_SHARED)
+                let place = mmap(region.base, region.byteCount, PROT_READ | PROT_WRITE, flags, raw, 0)
+                guard place == region.base else { throw Host.NeverCame() }
+                try userfaultfd?.register(region.range)
+                guard ftruncate(raw, 0) == 0 else { throw Host.NeverCame() }
+            }
+        }
+    }
+
     /// Missing pages read as zeros from now on.
     func releaseReaders() {
         guard let workload else { return }

@@ -198,7 +198,7 @@ struct LeavingTests {
         // The destination that is gone is looked for no more.
         #expect(try await soon { first == nil })
         #expect(!hasEnded.isRaised)
-        for (region, copy) in zip(ferrying.workload.regions, try #require(other.workload).regions) {
+        for (region, copy) in zip(ferrying.content, try #require(other.workload).regions) {
             for page in 0..<region.pageCount {
                 #expect(memcmp(region.page(page), copy.page(page), region.pageSize) == 0)
             }

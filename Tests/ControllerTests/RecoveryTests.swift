@@ -77,10 +77,11 @@ struct RecoveryTests {
         defer { ferrying.end() }
         try await ferrying.migrate()
         #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
-        // No page can be placed any more.
-        ferrying.landing.releaseReaders()
+        try ferrying.landing.refusePages()
         ferrying.landing.workload?.disk.gate.open()
         #expect(try await soon { ferrying.landing.workload?.runGate.hasVisitor == true })
+        // In such memory nothing may run, also when the test ends.
+        ferrying.landing.workload?.failsToRun.store(true, ordering: .releasing)
         try await ferrying.source.wait(forLine: "was looked for in vain")
         #expect((2...8).contains(ferrying.source.passed.count { $0 == "postcopy-recover-setup" }))
     }

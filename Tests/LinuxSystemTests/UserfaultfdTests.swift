@@ -94,9 +94,9 @@ struct UserfaultfdTests {
         defer { handler.end() }
         let elsewhere = try MemoryRegion(name: "elsewhere", pageCount: 1)
         #expect(
-            handler.userfaultfd.copy(to: elsewhere.range.address, from: content.base, byteCount: 4096) == .gone
+            handler.userfaultfd.copy(to: elsewhere.range.address, from: content.base, byteCount: 4096) == .unmapped
         )
-        #expect(handler.userfaultfd.zero(elsewhere.range.address, byteCount: 4096) == .gone)
+        #expect(handler.userfaultfd.zero(elsewhere.range.address, byteCount: 4096) == .unmapped)
         // Nobody waits there, so that this has nothing to do.
         handler.userfaultfd.wake(elsewhere.range.address, byteCount: 4096)
     }
@@ -163,7 +163,8 @@ struct UserfaultfdTests {
         let handler = try FaultHandler(pageCount: 1)
         defer { handler.end() }
         let outcomes: [(Errno, Userfaultfd.Placement)] = [
-            (.resourceTemporarilyUnavailable, .again), (.noSuchProcess, .gone), (.noMemory, .noMemory),
+            (.resourceTemporarilyUnavailable, .again), (.noSuchFileOrDirectory, .unmapped), (.noSuchProcess, .gone),
+            (.noMemory, .noMemory),
             (.noSpace, .noMemory), (.invalidArgument, .failed(.invalidArgument)),
         ]
         for (errno, expected) in outcomes {

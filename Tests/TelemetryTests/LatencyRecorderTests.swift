@@ -17,6 +17,17 @@ struct LatencyRecorderTests {
         #expect(LatencyRecorder.sum(of: []) == (0, 0))
     }
 
+    @Test("loses no duration that several threads record", .timeLimit(.minutes(1)))
+    func severalWriters() async {
+        let recorder = LatencyRecorder()
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<4 {
+                group.addTask { for _ in 0..<200_000 { recorder.record(nanoseconds: 1000) } }
+            }
+        }
+        #expect(LatencyRecorder.sum(of: [recorder]).count == 800_000)
+    }
+
     @Test("counts by powers of two of microseconds")
     func powersOfTwo() {
         let counts = LatencyRecorder.powersOfTwo(
