@@ -33,7 +33,7 @@ extension DestinationSession {
     func limit(_ step: Step, to time: Duration) {
         Task { [events, number = lastControl] in
             await rest(for: time)
-            events.yield(.stepOverdue(number, step))
+            events.yield(.link(number, .stepOverdue(step)))
         }
     }
 
@@ -44,8 +44,7 @@ extension DestinationSession {
         limit(.devices, to: time)
     }
 
-    func loseIfOverdue(_ step: Step, of number: Int) {
-        guard number == control?.number else { return }
+    func loseIfOverdue(_ step: Step, of number: LinkNumber) {
         switch step {
         case .regions:
             guard acceptedControl != number, agent == nil else { return }

@@ -25,10 +25,10 @@ extension DestinationSession {
     /// Makes a connection the control connection.
     private func take(_ socket: consuming StreamSocket) -> ControlLane? {
         do throws(SystemError) {
-            lastControl += 1
+            lastControl = lastControl.next
             let number = lastControl
             let lane = try ControlLane(socket, peerTimeout: settings.peerTimeout) { [events] in
-                events.yield(.control(number, $0))
+                events.yield(.link(number, .control($0)))
             }
             control = (lane, number)
             (controlSince, isLastWordSent, devicesDeadline) = (.now, false, nil)
@@ -82,13 +82,15 @@ extension DestinationSession {
         // A session that has let go of its memory needs no page any more.
         guard let agent else {
             let pageCounts = announcement.description.regions.map(\.pageCount)
-            for part in ReceivedMap.parts(of: ReceivedMap.everything(of: pageCounts)) { send(.received(part), on: lane) }
+            for part in ReceivedMap.parts(of: ReceivedMap.everything(of: pageCounts)) {
+                send(.received(part), on: lane)
+            }
             return lane.allowSilence()
         }
         // What the lanes before still place counts as received.
         start("welcome") { [events, number = lastControl] in
             agent.waitForLanes()
-            events.yield(.welcomed(number, agent.received))
+            events.yield(.link(number, .received(agent.received)))
         }
     }
 
@@ -141,9 +143,9 @@ extension DestinationSession {
                 floor.localFaultP50 = try Floor.localFault()
                 floor.roundTripP50 = try Floor.roundTrip(on: socket.stream)
                 try socket.stream.setReceiveTimeout(seconds: 0)
-                events.yield(.probed(number, floor: floor, lanes))
+                events.yield(.link(number, .probed(floor: floor, lanes)))
             } catch {
-                events.yield(.control(number, .lost(reason: "\(error)")))
+                events.yield(.link(number, .failed(reason: "\(error)")))
             }
         }
     }

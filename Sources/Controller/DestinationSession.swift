@@ -14,14 +14,11 @@ actor DestinationSession {
     /// What happens outside of the session, in the order it happened.
     enum Event: Sendable {
         case arrived(LaneAcceptor.Arrival)
-        case control(Int, ControlLane.Event)
+        case link(LinkNumber, LinkEvent)
         case memory(Handover<WaitingMemory>)
         case prepared(any Workload)
         case prepareFailed(reason: String)
-        case probed(Int, floor: Report.Floor, Lanes)
         case agent(DestinationAgent.Event)
-        /// What the agent has once its lanes of before have ended.
-        case welcomed(Int, [[UInt8]])
         /// Nothing is placed any more, and the memory is the kernel's again.
         case memoryGivenBack
         case loaded(Handover<DevicesLoaded>)
@@ -36,10 +33,21 @@ actor DestinationSession {
         case undoDue
         case committed(WorkloadLease.Taking)
         case leaseReturned
-        case sourceGivenUp(Int)
+        /// Nobody has come since this link.
+        case sourceGivenUp(LinkNumber)
         case byeGivenUp
-        case stepOverdue(Int, Step)
         case workloadEnded(reason: String)
+    }
+
+    /// What happens on one control connection. An event of any but the one in use counts no more.
+    enum LinkEvent: Sendable {
+        case control(ControlLane.Event)
+        case probed(floor: Report.Floor, Lanes)
+        /// What the agent has once its lanes of before have ended.
+        case received([[UInt8]])
+        case stepOverdue(Step)
+        /// The link is of no use any more, for a reason that was found here.
+        case failed(reason: String)
     }
 
     /// Moments that the report is made of.
@@ -88,14 +96,14 @@ actor DestinationSession {
     var states: StateLog
     var timeline = Timeline<Moment>()
     /// The control connection in use, with a number that tells its events from those of an earlier one.
-    var control: (lane: ControlLane, number: Int)?
-    var lastControl = 0
+    var control: (lane: ControlLane, number: LinkNumber)?
+    var lastControl = LinkNumber(0)
     /// The control connection whose lanes serve.
-    var lanesControl: Int?
+    var lanesControl: LinkNumber?
     /// The control connection over which RECEIVED was sent last.
-    var welcomedControl: Int?
+    var welcomedControl: LinkNumber?
     /// The control connection whose REGIONS were taken: memory is prepared for it.
-    var acceptedControl: Int?
+    var acceptedControl: LinkNumber?
     var peer: Hello?
     var nonce = Nonce.zero
     var announcement: GuestAnnouncement?
@@ -140,7 +148,7 @@ actor DestinationSession {
     /// The time for device state and PING is over then; nil where none are awaited.
     var devicesDeadline: ContinuousClock.Instant?
     /// The link whose lanes have ended: what the others say after the first says nothing.
-    private var brokenLanes: Int?
+    private var brokenLanes: LinkNumber?
     /// What had arrived when the memory was let go of.
     var progressAtEnd: DestinationAgent.Progress?
     var (hasEnded, hasDiscarded) = (false, false)
@@ -251,12 +259,8 @@ actor DestinationSession {
             case .hello(let hello): greet(arrival.socket, hello)
             case .join(let join): self.join(arrival.socket, join)
             }
-        case .control(let number, let event):
-            guard number == control?.number else { return }
-            switch event {
-            case .message(let message, _): receive(message)
-            case .lost(let reason), .silent(let reason): lose(reason)
-            }
+        case .link(let number, let event):
+            if let control, number == control.number { take(event, of: control) }
         case .memory(let memory):
             guard !hasEnded else { return }
             waitingMemory = memory
@@ -267,17 +271,7 @@ actor DestinationSession {
         case .prepareFailed(let reason):
             waitingMemory = nil
             perform(machine.memoryRefused(reason: reason))
-        case .probed(let number, let floor, let lanes):
-            guard number == control?.number else { return }
-            self.floor = floor
-            attach(lanes)
         case .agent(let event): take(event)
-        case .welcomed(let number, let received):
-            guard let control, number == control.number else { return }
-            for part in ReceivedMap.parts(of: received) { send(.received(part), on: control.lane) }
-            control.lane.allowSilence()
-            welcomedControl = number
-            attachAgain()
         case .memoryGivenBack: if !isRetired { collapseMemory() }
         case .loaded(let proof):
             timeline.note(.loaded)
@@ -320,11 +314,26 @@ actor DestinationSession {
             endReason = reason
             if snapshot().hasStarted { tellEnd(reason) } else { prohibitStart(reason) }
         case .byeGivenUp: hasWaitedForBye = true
-        case .stepOverdue(let number, let step): loseIfOverdue(step, of: number)
         case .sourceGivenUp(let number):
             guard number == lastControl, control == nil else { return }
             perform(machine.sourceGivenUp())
             giveSourceUpLater()
+        }
+    }
+
+    private func take(_ event: LinkEvent, of control: (lane: ControlLane, number: LinkNumber)) {
+        switch event {
+        case .control(.message(let message, _)): receive(message)
+        case .control(.lost(let reason)), .control(.silent(let reason)), .failed(let reason): lose(reason)
+        case .probed(let floor, let lanes):
+            self.floor = floor
+            attach(lanes)
+        case .received(let received):
+            for part in ReceivedMap.parts(of: received) { send(.received(part), on: control.lane) }
+            control.lane.allowSilence()
+            welcomedControl = control.number
+            attachAgain()
+        case .stepOverdue(let step): loseIfOverdue(step, of: control.number)
         }
     }
 
@@ -361,7 +370,7 @@ actor DestinationSession {
             let time = isRefused ? settings.peerTimeout : ControlLane.lastWordTime
             Task { [events] in
                 await rest(for: time)
-                events.yield(.control(number, .lost(reason: text)))
+                events.yield(.link(number, .failed(reason: text)))
             }
         case .faultUnanswered(let reason):
             logger.error("\(reason); it is tried again each second")

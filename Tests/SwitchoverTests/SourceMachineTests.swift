@@ -244,7 +244,9 @@ struct SourceMachineTests {
         var machine = SourceMachine.granted()
         #expect(machine.cancelOverdue() == [])
         _ = machine.cancel()
-        guard case .cancelUnknown(let reason)? = machine.cancelOverdue().first else { Issue.record("no answer"); return }
+        guard case .cancelUnknown(let reason)? = machine.cancelOverdue().first else {
+            Issue.record("no answer"); return
+        }
         #expect(reason.contains("whether the workload runs there is unknown"))
         #expect(machine.cancelled(first.token, from: peer) == [.resume, .send(.bye)])
         #expect(machine.resumed() == [])

@@ -29,7 +29,9 @@ struct WalkTests {
         if setting.relinks > 0 {
             see("completed over the last link") { $0.relinksLeft == 0 && $0.source.state == .completed }
         }
-        let secondRun = ("a second RUN that starts", { (world: World) in world.runsSent == 2 && world.runsOnDestination })
+        let secondRun = (
+            "a second RUN that starts", { (world: World) in world.runsSent == 2 && world.runsOnDestination }
+        )
         if setting.policy == .wait, setting.conts > 0 {
             questions.sights.append(secondRun)
         } else {
