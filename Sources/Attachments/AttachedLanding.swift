@@ -46,7 +46,7 @@ public final class AttachedLanding: Landing {
                 open: { [self] socket, message in
                     if let socket = socket.take(), let message = message.take() { take(socket, message) }
                 },
-                drop: { [self] in refuse($0.peer, because: $1) },
+                drop: { [self] in refuse(AttachedProcess($0), because: $1) },
                 onShortage: { logger.error("a process waits to attach: \($0)") },
                 onEnd: { logger.error("no further process can attach at unix:\(path): \($0)") }
             )
@@ -178,8 +178,10 @@ public final class AttachedLanding: Landing {
         process.keep(LastCopy(attached.takeUserfaultfd()))
     }
 
-    private func refuse(_ peer: String, because error: any Error) {
-        logger.warning("refused \(peer) at \(SocketAddress.unix(path: path)): \(error)")
+    private func refuse(_ process: AttachedProcess, because error: any Error) {
+        logger.warning("refused \(process.name) at \(SocketAddress.unix(path: path)): \(error)")
+        // It may have left already.
+        try? process.refuse("\(error)")
     }
 
     private func take(_ socket: consuming StreamSocket, _ message: consuming StreamSocket.DescriptorMessage) {
@@ -206,9 +208,7 @@ public final class AttachedLanding: Landing {
             logger.notice("\(process.name) has attached with \(ranges.count) regions")
             if let next { AttachedLanding.letGo(next, because: AttachedLanding.replaced) }
         } catch {
-            refuse(process.name, because: error)
-            // It may have left already.
-            try? process.refuse("\(error)")
+            refuse(process, because: error)
         }
     }
 }

@@ -149,7 +149,9 @@ private final class Connection: Sendable {
                 case .ping(ControlLane.anybody): put(ControlLane.frame(.pong(ControlLane.anybody)))
                 case .pong(ControlLane.anybody): break
                 default:
-                    guard let slot = inbox.enter() else { return }
+                    // The peer's next words wait unread meanwhile.
+                    guard let slot = inbox.enter(afterWait: { heard.store(MonotonicClock.now(), ordering: .releasing) })
+                    else { return }
                     onEvent(.message(message, slot))
                 }
             }
@@ -169,12 +171,14 @@ private final class Connection: Sendable {
             if flag.wait(seconds: interval) {
                 flag.clear()
             } else if !isSilent {
+                // Looked at first: whoever has just stopped to wait has noted before that the peer was heard.
+                let isFull = inbox.isFull
                 // A stopped process keeps its connections: the kernel's own keepalive does not see it.
-                let (now, last) = (MonotonicClock.now(), heard.load(ordering: .relaxed))
+                let (now, last) = (MonotonicClock.now(), heard.load(ordering: .acquiring))
                 // Something may have come since.
                 let silence = Duration.nanoseconds(Int64(now - min(now, last)))
                 // A peer whose messages wait here is not the one that is silent.
-                if silence > peerTimeout, !inbox.isFull {
+                if silence > peerTimeout, !isFull {
                     isSilent = true
                     onEvent(.silent(reason: "\(socket.peer) has not been heard of for \(silence.seconds) s"))
                 }

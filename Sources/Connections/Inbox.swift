@@ -32,8 +32,9 @@ public final class Inbox: Sendable {
 
     /// Takes a place, after waiting for it. Called by one thread.
     ///
+    /// - Parameter note: called after each wait, before ``isFull`` ends.
     /// - Returns: nil once the inbox is closed.
-    func enter() -> Slot? {
+    func enter(afterWait note: () -> Void = {}) -> Slot? {
         while true {
             let isIn = state.withLock { state -> Bool? in
                 if state.isClosed { return nil }
@@ -49,6 +50,7 @@ public final class Inbox: Sendable {
             guard let isIn else { return nil }
             if isIn { return Slot(self) }
             room.wait()
+            note()
         }
     }
 

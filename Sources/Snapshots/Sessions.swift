@@ -56,14 +56,12 @@ struct Sessions {
         }
     }
 
-    /// How long a destination may take for its SLICES and lanes where others want its place.
-    private static let joinTime = Duration.seconds(3)
-
-    /// Where all connections are in use, the oldest destination that has not come so far as to be served gives way.
+    /// Where all connections are in use, the oldest destination gives way that has not come so far as to be served for as
+    /// long as a peer may be silent.
     private mutating func makeRoom(for hello: Hello) {
         guard !fits(hello) else { return }
         let late = sessions.filter { _, session in
-            !session.isEnding && !session.awaited.isEmpty && ContinuousClock.now - session.begin > Sessions.joinTime
+            !session.isEnding && !session.awaited.isEmpty && ContinuousClock.now - session.begin > peerTimeout
         }
         guard let oldest = late.keys.min() else { return }
         end(oldest, because: "all connections are in use, and it has not asked for its pages")

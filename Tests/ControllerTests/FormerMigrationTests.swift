@@ -1,5 +1,6 @@
 import Connections
 import LinuxSystem
+import OwnThread
 import PageProtocol
 import QMP
 import Switchover
@@ -7,7 +8,7 @@ import Testing
 
 @testable import Controller
 
-@Suite("A source that comes again", .timeLimit(.minutes(2)))
+@Suite("A source that comes again", .ownThread, .timeLimit(.minutes(2)))
 struct FormerMigrationTests {
     /// A migration whose last word to the source was lost: complete at the destination, paused at the source.
     private func halfTold() async throws -> Ferrying {

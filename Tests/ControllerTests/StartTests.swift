@@ -1,4 +1,5 @@
 import Guest
+import OwnThread
 import PageProtocol
 import QMP
 import RunLease
@@ -7,7 +8,7 @@ import Testing
 
 @testable import Controller
 
-@Suite("A start", .timeLimit(.minutes(2)))
+@Suite("A start", .ownThread, .timeLimit(.minutes(2)))
 struct StartTests {
     @Test func `that ends with the workload's death counts, and cont fails with the reason`() async throws {
         let ferrying = try await Ferrying(startsStopped: true) { $0.diesInRun.store(true, ordering: .releasing) }

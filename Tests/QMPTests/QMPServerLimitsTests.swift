@@ -6,7 +6,10 @@ import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct QMPServerLimitsTests {
     @Test func `a connection beyond the bound is told so and closed`() async throws {
-        try await withServer { _, _, path in
+        var limits = QMPServer.Limits()
+        // None of those that fill the places makes room meanwhile.
+        limits.negotiation = .seconds(600)
+        try await withServer(limits: limits) { _, _, path in
             var clients: [RawConnection] = []
             for _ in 0..<128 {
                 clients.append(try RawConnection(path: path))
