@@ -80,6 +80,8 @@ extension Agent {
                 guard !isQuitting else { break }
                 isQuitting = true
                 sink.send("SHUTDOWN", ["guest": false, "reason": "host-qmp-quit"])
+                isQuitUnderWay = true
+                await successor?.leave("the agent ends", isPatient: false)
                 await incoming?.leave("the agent ends", isPatient: false)
                 for session in earlier { await session.leave("the agent ends", isPatient: false) }
                 ending.yield(.quit)
@@ -112,6 +114,7 @@ extension Agent {
         }
         try await refuseEnded()
         let (workload, memory) = try await movable()
+        for session in earlierSources where await !session.isNeeded { earlierSources.removeAll { $0 === session } }
         let (earlier, arrival) = (outgoing, incoming)
         if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
@@ -156,6 +159,7 @@ extension Agent {
             sink: sink
         )
         session.agent.limitPush(bytesPerSecond: parameter(.maxPostcopyBandwidth))
+        if let earlier { earlierSources.append(earlier) }
         outgoing = session
         try await session.begin()
     }

@@ -130,7 +130,7 @@ extension Agent {
 
     /// Once a source was taken, its session is the one that clients are told of.
     func promoteSuccessor() async {
-        guard let next = successor, await next.hasAccepted, successor === next else { return }
+        guard !isQuitting, let next = successor, await next.hasAccepted, successor === next else { return }
         let failed = incoming
         (incoming, successor) = (next, nil)
         guard let failed else { return }
@@ -158,6 +158,10 @@ extension Agent {
 
     /// The workload that may move from here, with its memory: this agent's own, or one that has come with all of its memory.
     func movable() async throws -> (workload: any Workload, memory: [MemoryRegion]) {
+        if !hasBegun {
+            if let underWay { throw CommandRefused(reason: "\(underWay) is under way; try again when it has ended") }
+            _ = try await ownership().get()
+        }
         guard let incoming else {
             guard let ownWorkload else { throw CommandRefused(reason: "there is no workload here to migrate") }
             return (ownWorkload, regions)

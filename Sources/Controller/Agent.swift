@@ -68,10 +68,16 @@ public actor Agent: QMPHandler {
     var incoming: DestinationSession?
     /// Sessions that were `incoming`, and may still have to answer their sources or wait for their store.
     var earlier: [DestinationSession] = []
+    /// Sessions that were `outgoing`, and may still owe their destinations a word.
+    var earlierSources: [SourceSession] = []
     let formers = FormerMigrations()
     /// Takes sources in where `incoming` did, whose migration has failed; takes its place when a source was taken.
     var successor: DestinationSession?
+    /// Whether the start of the agent's own workload was tried: before that, nobody else starts or moves it.
+    private(set) var hasBegun: Bool
     var isQuitting = false
+    /// `quit` lets nothing start any more, and then ends the agent.
+    var isQuitUnderWay = false
     /// Whether the workload was stopped for good: nothing starts here any more.
     var hasEnded = false
     /// The command that is just starting, stopping or checking the workload.
@@ -100,6 +106,7 @@ public actor Agent: QMPHandler {
             WorkloadLease(store: $0.store, workload: $0.workload, instance: instance.description)
         }
         self.configuration = configuration
+        hasBegun = workload == nil
         parameters = [.maxPostcopyBandwidth: configuration.maxPostcopyBandwidth]
         releasesMemory = configuration.releasesMemory
         self.logger = logger
@@ -119,6 +126,7 @@ public actor Agent: QMPHandler {
         watchEnd(of: workload)
         // The control sockets may be there already: what is asked for meanwhile waits, or is refused.
         try await exclusively("the start") {
+            defer { hasBegun = true }
             do {
                 try await onThread("start") { [lease, logger] in
                     // The locks come first: a start that they refuse has written no record.
@@ -182,6 +190,7 @@ public actor Agent: QMPHandler {
     public var isNeeded: Bool {
         get async {
             if let outgoing, await outgoing.isNeeded { return true }
+            for session in earlierSources where await session.isNeeded { return true }
             for session in earlier where await session.isNeeded { return true }
             await promoteSuccessor()
             return await incoming?.isNeeded ?? false
@@ -195,10 +204,13 @@ public actor Agent: QMPHandler {
 
     /// Lets ``outcome()`` return once no migration needs the agent: none is under way, and all has been said.
     public func quitWhenUnneeded() async {
+        // Whoever has asked for it waits for what must be said before the end.
+        guard !isQuitUnderWay else { return }
         while !isQuitting {
             await promoteSuccessor()
             let (leaving, coming) = (outgoing, incoming)
             await leaving?.waitUntilUnneeded()
+            for session in earlierSources { await session.waitUntilUnneeded() }
             await coming?.leaveWhenUnneeded("the agent ends")
             for session in earlier { await session.leaveWhenUnneeded("the agent ends") }
             // Another migration may have begun meanwhile, or be about to. From here on none does.
@@ -236,6 +248,7 @@ public actor Agent: QMPHandler {
     /// Whether the workload in this process is this process's to start and stop now, or why not.
     func ownership() async -> Result<any Workload, CommandRefused> {
         guard !hasEnded else { return .failure(CommandRefused(reason: "this agent ends")) }
+        guard hasBegun else { return .failure(CommandRefused(reason: "this agent has not started its workload yet")) }
         if let incoming {
             let snapshot = await incoming.snapshot()
             guard snapshot.hasStarted, let workload = await incoming.workload else {

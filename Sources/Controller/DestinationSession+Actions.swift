@@ -11,6 +11,9 @@ extension DestinationSession {
     func perform(_ actions: [DestinationAction]) {
         note()
         for action in actions { perform(action) }
+        // The last page may have come, or the last word been given, while no link stands.
+        if machine.state == .completed, control == nil { stopAgent() }
+        giveSourceUpLater()
         discardFailed()
     }
 

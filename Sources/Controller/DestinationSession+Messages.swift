@@ -57,8 +57,8 @@ extension DestinationSession {
         guard let peer, hello.role == .source, hello.migration == peer.migration, hello.instance == peer.instance,
             hello.lease == peer.lease
         else { return acceptor.refuse(socket, reason: "this agent knows nothing of that migration") }
-        if endReason != nil, snapshot().hasStarted, machine.state != .completed {
-            return acceptor.refuse(socket, reason: lossReason)
+        if endReason != nil, machine.state != .completed, let token = machine.startedToken {
+            return tellEnd(socket, token)
         }
         switch machine.rejoin() {
         case .refuse(let reason, let actions):
@@ -74,6 +74,17 @@ extension DestinationSession {
                 lose("no connection can be taken")
             }
         }
+    }
+
+    /// Tells a source that comes again that its workload has run here, and has ended.
+    private func tellEnd(_ socket: consuming StreamSocket, _ token: RunToken) {
+        perform(machine.linkLost(reason: "the source came over a new connection"))
+        hangUp(reason: nil)
+        guard let peer, let lane = take(socket) else { return }
+        send(.hello(answer(to: peer)), on: lane)
+        send(.running(token: token.value), on: lane)
+        send(.refused(reason: lossReason), on: lane)
+        hangUp(reason: nil)
     }
 
     func welcome(on lane: ControlLane) {

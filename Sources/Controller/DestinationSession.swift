@@ -35,6 +35,8 @@ actor DestinationSession {
         case leaseReturned
         /// Nobody has come since this link.
         case sourceGivenUp(LinkNumber)
+        /// The store has been waited for long enough.
+        case endOverdue
         case byeGivenUp
         case workloadEnded(reason: String)
     }
@@ -152,6 +154,10 @@ actor DestinationSession {
     /// What had arrived when the memory was let go of.
     var progressAtEnd: DestinationAgent.Progress?
     var (hasEnded, hasDiscarded) = (false, false)
+    /// What is to be told of the end: why the migration has failed, or nil; not there where nothing is to be told.
+    private var unreportedEnd: String??
+    /// A timer runs after which the source is given up.
+    private var isGivingSourceUp = false
     private var waitingForEvent: [CheckedContinuation<Void, Never>] = []
     /// The agent is to end, and only BYE is awaited; for long enough.
     private var (awaitsBye, hasWaitedForBye) = (false, false)
@@ -233,6 +239,7 @@ actor DestinationSession {
     func consume() async {
         for await event in stream {
             take(event)
+            reportEnd()
             endIfOver()
             wakeWaiters()
         }
@@ -314,10 +321,12 @@ actor DestinationSession {
             endReason = reason
             if snapshot().hasStarted { tellEnd(reason) } else { prohibitStart(reason) }
         case .byeGivenUp: hasWaitedForBye = true
+        case .endOverdue: reportEnd(isOverdue: true)
         case .sourceGivenUp(let number):
+            isGivingSourceUp = false
             guard number == lastControl, control == nil else { return }
-            perform(machine.sourceGivenUp())
-            giveSourceUpLater()
+            machine.sourceGivenUp()
+            perform([])
         }
     }
 
@@ -389,14 +398,15 @@ actor DestinationSession {
         hangUp(reason: reason)
         perform(machine.linkLost(reason: reason))
         settlePreparation()
-        giveSourceUpLater()
     }
 
     /// A source that was promised the workload, and does not come to hear that again, is not waited for for ever.
     func giveSourceUpLater() {
-        guard machine.awaitsBye else { return }
+        guard machine.awaitsBye, control == nil, !isGivingSourceUp else { return }
+        isGivingSourceUp = true
         Task { [events, settings, number = lastControl] in
-            await rest(for: settings.recoveryTime)
+            // A store that has not answered by then is asked about each second.
+            await rest(for: max(settings.recoveryTime, .seconds(1)))
             events.yield(.sourceGivenUp(number))
         }
     }
@@ -422,10 +432,26 @@ actor DestinationSession {
         if waitsOn {
             logger.warning("\(acceptor.address) waits for the next source: \(failure ?? "")")
             hasHandedOver = true
+            if machine.isRemembered, let peer { formers.add(peer.migration, events) }
             observer.onWaitOn(self, acceptor)
         }
-        // What was put into the control connection before leaves first. An agent that ends anyway does so for that reason.
-        start("end") { [observer, work = hangUps, told = leaving == nil && !waitsOn ? failure : nil] in
+        // An agent that ends anyway does so for that reason.
+        unreportedEnd = .some(leaving == nil && !waitsOn ? failure : nil)
+        if machine.owesLease {
+            Task { [events] in
+                await rest(for: DestinationSession.startTime)
+                events.yield(.endOverdue)
+            }
+        }
+        reportEnd()
+    }
+
+    /// Tells that the migration has ended here, once its store has answered: the agent may end then.
+    private func reportEnd(isOverdue: Bool = false) {
+        guard let told = unreportedEnd, !machine.owesLease || isOverdue else { return }
+        unreportedEnd = nil
+        // What was put into the control connection before leaves first.
+        start("end") { [observer, work = hangUps] in
             work.join()
             observer.onEnd(told)
         }
@@ -447,7 +473,7 @@ actor DestinationSession {
     }
 
     /// Stops the agent whose pages have all come.
-    private func stopAgent() {
+    func stopAgent() {
         guard let agent, let workload, !isAgentStopped else { return }
         isAgentStopped = true
         runBlocking("stop", in: stops) { [events] in

@@ -37,7 +37,7 @@ extension SourceSession {
         if case .hello(let hello) = message { return greet(hello, on: link) }
         if case .refused(let reason) = message {
             // It was asked again and does not take this any more: asking goes on only when somebody says so.
-            if machine.state == .postcopyRecoverSetup { holdsStill = true }
+            if machine.state == .postcopyRecoverSetup || machine.state == .postcopyRecover { holdsStill = true }
             return perform(machine.refused(reason: reason))
         }
         if case .failure(let reason) = message { return lose("the destination says: \(reason)") }
@@ -77,7 +77,8 @@ extension SourceSession {
 
     /// What the destination has promised, the lease's record may be mended by, now or later.
     private func notePromise(_ token: UInt64, from peer: Hello) {
-        settings.lease?.notePromise(token: token, from: peer.instance.description)
+        // Token 0 stands for no RUN, and for the records that an instance makes for itself.
+        if token != 0 { settings.lease?.notePromise(token: token, from: peer.instance.description) }
     }
 
     private func greet(_ hello: Hello, on link: LinkNumber) {

@@ -77,8 +77,9 @@ extension SourceSession {
         else { return }
         self.rejoining = nil
         // The threads of the lanes before are waited for.
-        start("resend") { [agent, events, tell = lanesOf(link)] in
-            events.yield(.link(link, .resent(lost: agent.resend(allBut: received, telling: tell), lanes)))
+        start("resend") { [agent, events, tell = lanesOf(link), hangUps = agent.hangUps] in
+            guard let lost = agent.resend(allBut: received, after: hangUps, telling: tell) else { return }
+            events.yield(.link(link, .resent(lost: lost, lanes)))
         }
     }
 

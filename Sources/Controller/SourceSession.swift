@@ -104,8 +104,8 @@ actor SourceSession {
     var wasTakenBack = false
     var hasLetMemoryGo = false
     var waitingCancels: [CheckedContinuation<Void, any Error>] = []
-    /// How many `cancel` commands have come.
-    private var cancels = 0
+    /// How often a `cancel` has begun to wait where none did.
+    private var waits = 0
     var waitingResumes: [CheckedContinuation<Void, any Error>] = []
     private var waitingForEvent: [CheckedContinuation<Void, Never>] = []
     /// Why the workload's process here has ended by itself.
@@ -211,10 +211,12 @@ actor SourceSession {
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .waits(let next): actions = next
         }
-        cancels += 1
-        Task { [events, cancels] in
-            await rest(for: SourceSession.cancelTime)
-            events.yield(.cancelOverdue(cancels))
+        if waitingCancels.isEmpty {
+            waits += 1
+            Task { [events, waits] in
+                await rest(for: SourceSession.cancelTime)
+                events.yield(.cancelOverdue(waits))
+            }
         }
         try await withCheckedThrowingContinuation { waiting in
             waitingCancels.append(waiting)
@@ -365,8 +367,7 @@ actor SourceSession {
         // The agent ends.
         case .regained(.stopped): break
         case .cancelOverdue(let number):
-            // Somebody who came later has time of their own.
-            if number == cancels { perform(machine.cancelOverdue()) }
+            if number == waits, !waitingCancels.isEmpty { perform(machine.cancelOverdue()) }
         case .resumed:
             wasTakenBack = true
             logger.notice("the workload runs on here")

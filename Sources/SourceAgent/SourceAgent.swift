@@ -38,6 +38,10 @@ public final class SourceAgent: Sendable {
     private let threads = ThreadGroup()
     /// Held while it is settled what was in flight.
     private let resending = Mutex<Void>(())
+    private let hangUpCount = Atomic<Int>(0)
+
+    /// How often lanes were ended: tells a link that stands from one that has broken since.
+    public var hangUps: Int { hangUpCount.load(ordering: .acquiring) }
 
     /// The sockets of one connection to a destination.
     private struct RunningLanes {
@@ -144,6 +148,7 @@ public final class SourceAgent: Sendable {
 
     /// Ends the lanes, and returns at once.
     public func hangUp() {
+        hangUpCount.add(1, ordering: .acquiringAndReleasing)
         // So that no thread waits for the peer, nor for its turn.
         lanes.withLock { $0.take() }?.sockets.shutdown()
         memory.pushLimit.lift(true)
@@ -160,11 +165,17 @@ public final class SourceAgent: Sendable {
     ///
     /// - Parameters:
     ///   - received: a bit a page for each region, as ``PageBitmap/bytes(of:)`` gives them.
+    ///   - hangUps: ``hangUps`` when the link was made that `received` came by; nil for any.
     ///   - tell: told if nothing is to be sent again, as in ``attach(urgent:bulk:telling:)``.
     /// - Returns: pages that were not received and have been given back to the kernel: they are gone. If there are any,
-    ///   nothing else has changed.
-    public func resend(allBut received: [[UInt8]], telling tell: (@Sendable (Event) -> Void)? = nil) -> Int {
-        let lost = resending.withLock { _ in
+    ///   nothing else has changed. Nil, and nothing has changed, if the link has broken meanwhile.
+    public func resend(
+        allBut received: [[UInt8]],
+        after hangUps: Int? = nil,
+        telling tell: (@Sendable (Event) -> Void)? = nil
+    ) -> Int? {
+        let lost = resending.withLock { _ -> Int? in
+            if let hangUps, hangUps != self.hangUps { return nil }
             detach()
             let lost = memory.release?.pagesLost(receiving: received) ?? 0
             if lost == 0 { memory.assign(received) }

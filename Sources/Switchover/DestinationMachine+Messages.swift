@@ -96,8 +96,9 @@ extension DestinationMachine {
             return violation("RUN while another RUN decides")
         case .none, .awaiting, .preparing, .active, .listening, .loading:
             return violation("RUN before PONG was sent")
-        case .resigned:
-            return violation("RUN after CANCEL")
+        case .resigned(let failure, _):
+            refusals[grant.token] = failure.description
+            return [.send(.startFailed(grant.token, reason: failure.description))]
         case .failed:
             return []
         }

@@ -58,6 +58,9 @@ public struct DestinationMachine: Hashable, Sendable {
     var strayLease: RunGrant?
     /// Why the link broke that PONG went over.
     var lostReason: SwitchoverFailure?
+    /// The source has not come to hear that the workload was given up here, and is waited for no longer. Should it come all
+    /// the same, it is answered.
+    var isSourceGivenUp = false
     /// Why no start may begin here any more.
     var prohibition: String?
     /// Why the workload has ended in the midst of its start.
@@ -82,6 +85,8 @@ public struct DestinationMachine: Hashable, Sendable {
         case .none: .none
         case .awaiting, .preparing: .setup
         case .active: .active
+        case .resigned(let failure, _) where isSourceGivenUp && !failure.isRefusedStart:
+            failure == .cancelled ? .cancelled : .failed
         case .listening, .loading, .loaded, .granted, .acquiring, .committing, .starting, .undoing, .returning,
             .refused, .resigned:
             .postcopyDevice
@@ -110,7 +115,8 @@ public struct DestinationMachine: Hashable, Sendable {
         if owesLease { return false }
         return switch current {
         case .none, .awaiting, .preparing, .active, .listening, .loading, .failed: true
-        case .completed(_, let saidBye), .resigned(_, let saidBye): saidBye
+        case .completed(_, let saidBye): saidBye
+        case .resigned(_, let saidBye): saidBye || isSourceGivenUp
         case .loaded, .granted, .acquiring, .committing, .starting, .undoing, .returning, .refused, .running: false
         }
     }
@@ -119,8 +125,9 @@ public struct DestinationMachine: Hashable, Sendable {
     public var hasGivenUp: Bool {
         switch current {
         case .failed, .resigned(_, saidBye: true): true
+        case .resigned: isSourceGivenUp
         case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .committing,
-            .starting, .undoing, .returning, .refused, .running, .completed, .resigned:
+            .starting, .undoing, .returning, .refused, .running, .completed:
             false
         }
     }
@@ -134,8 +141,8 @@ public struct DestinationMachine: Hashable, Sendable {
     /// Whether the source may wait for a promise that nothing starts here.
     public var owesPromise: Bool {
         switch current {
-        case .loaded, .granted, .acquiring, .committing, .undoing, .returning, .refused, .resigned(_, saidBye: false):
-            true
+        case .loaded, .granted, .acquiring, .committing, .undoing, .returning, .refused: true
+        case .resigned(_, saidBye: false): !isSourceGivenUp
         case .none, .awaiting, .preparing, .active, .listening, .loading, .starting, .running, .completed, .resigned,
             .failed:
             false
@@ -238,15 +245,25 @@ public struct DestinationMachine: Hashable, Sendable {
         completeIfDue()
     }
 
+    /// The token by which the workload was started here; nil if it was not.
+    public var startedToken: RunToken? {
+        switch current {
+        case .running(let grant), .completed(let grant, _): grant.token
+        case .none, .awaiting, .preparing, .active, .listening, .loading, .loaded, .granted, .acquiring, .committing,
+            .starting, .undoing, .returning, .refused, .resigned, .failed:
+            nil
+        }
+    }
+
     /// The source did not come to hear again that the workload was given up here; it is waited for no longer.
-    public mutating func sourceGivenUp() -> [DestinationAction] {
-        guard !isLinked, strayLease == nil, case .resigned(let failure, saidBye: false) = current else { return [] }
-        return settle(failure)
+    public mutating func sourceGivenUp() {
+        guard !isLinked, strayLease == nil, case .resigned(_, saidBye: false) = current else { return }
+        isSourceGivenUp = true
     }
 
     /// Whether ``sourceGivenUp()`` is to be told some time after the link has broken.
     public var awaitsBye: Bool {
-        if case .resigned(_, saidBye: false) = current { return true }
+        if case .resigned(_, saidBye: false) = current { return !isSourceGivenUp }
         return false
     }
 

@@ -23,14 +23,14 @@ extension SourceMachine {
         case .setup:
             current = .ended(.refused(reason: reason))
             return endLink("refused")
-        case .redialing:
+        case .redialing, .recovering:
             return endLinkAndLose(.refused(reason: reason))
         case .takingBack, .held, .ended:
             // Nobody is left there who waits for a word.
             owedWord = nil
             return endLink("refused")
         case .none, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
-            .cancelling, .running, .seizing, .paused, .recovering, .abandoned, .completed:
+            .cancelling, .running, .seizing, .paused, .abandoned, .completed:
             return violation("REFUSED after the setup")
         }
     }

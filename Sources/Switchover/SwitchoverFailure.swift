@@ -27,6 +27,11 @@ public enum SwitchoverFailure: Hashable, Sendable, CustomStringConvertible {
     /// The run lease could not be asked who runs.
     case leaseUnreachable(reason: String)
 
+    /// Whether the destination has promised that a RUN never starts.
+    var isRefusedStart: Bool {
+        if case .startRefused = self { true } else { false }
+    }
+
     /// What failed, on what and why.
     public var description: String {
         switch self {

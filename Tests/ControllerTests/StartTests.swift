@@ -24,6 +24,37 @@ struct StartTests {
         #expect(try await ferrying.source.isRunning == false)
     }
 
+    @Test func `that has ended with the workload is told to a source that comes again`() async throws {
+        let ferrying = try await Ferrying(cuttingAt: .running) { $0.diesInRun.store(true, ordering: .releasing) }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        try await ferrying.source.command("migrate", ["uri": ferrying.uri, "resume": true])
+        let isTold = try await soon {
+            try await ferrying.source.failure?.contains("the workload has started on the destination") == true
+        }
+        #expect(isTold)
+        try await ferrying.source.wait(for: "postcopy-paused")
+        // What has executed there never runs here again.
+        #expect(await ferrying.source.refusal("pageferry-destination-gone", ["has-run": false]) != nil)
+        #expect(await ferrying.source.refusal("pageferry-destination-gone", ["has-run": true]) == nil)
+        try await ferrying.source.wait(for: "failed")
+    }
+
+    @Test func `of the agent's own workload comes before anybody else's`() async throws {
+        let journal = Journal()
+        let host = Host(workload: try .filled(journal: journal))
+        for command in ["cont", "stop"] {
+            let refusal = await host.refusal(command)
+            #expect(refusal == "this agent has not started its workload yet", "\(command): \(refusal ?? "works")")
+        }
+        #expect(await host.refusal("migrate", ["uri": "127.0.0.1:1"]) == "this agent has not started its workload yet")
+        #expect(journal.running == [])
+        try await host.agent.startWorkload()
+        #expect(journal.running == ["source"])
+        try await host.command("stop")
+    }
+
     @Test func `that is refused is promised away only once its undo has worked`() async throws {
         let ferrying = try await Ferrying {
             $0.clock.behave { $0.acquire = .fails }

@@ -75,6 +75,7 @@ enum DestinationEvent: Hashable {
     case ends
     /// Another migration takes the place of one that is over.
     case makesWay
+    case migrateCancel
 }
 
 /// What a destination's driver does after an action, and reports when it has ended.
@@ -226,7 +227,12 @@ private func shippedDestination(_ machine: inout DestinationMachine, _ event: De
         case .welcome(let actions): return actions + [.send(.welcome)]
         case .refuse(let reason, let actions): return actions + [.send(.refused(reason: reason))]
         }
-    case .sourceGivenUp: return machine.sourceGivenUp()
+    case .sourceGivenUp:
+        machine.sourceGivenUp()
+        return []
+    case .migrateCancel:
+        if case .done(let actions) = machine.migrateCancel() { return actions }
+        return []
     case .leaves: return machine.prohibitStart(reason: "the agent ends")
     case .storeDecides, .ends, .makesWay: return []
     case .ended(let operation, let outcome): return ended(&machine, operation, outcome)

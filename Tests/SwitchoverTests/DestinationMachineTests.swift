@@ -161,6 +161,36 @@ struct DestinationMachineTests {
         #expect(leased.leaseReturned() == [promise])
     }
 
+    @Test("lets the operator cancel once its source is gone, and answers that source all the same")
+    func cancelWithoutSource() {
+        for startsStopped in [false, true] {
+            var machine = DestinationMachine.loaded(startsStopped: startsStopped)
+            if startsStopped { _ = machine.run(first) }
+            guard case .refuse = machine.migrateCancel() else { Issue.record("its source can cancel"); return }
+            _ = machine.linkLost(reason: "reset")
+            #expect(machine.migrateCancel() == .done([]))
+            #expect(machine.state == .cancelled && machine.hasGivenUp && machine.mayLeave && machine.isRemembered)
+            #expect(machine.rejoin() == .welcome([]))
+            let answer = DestinationAction.send(.startFailed(first.token, reason: "the migration was cancelled"))
+            #expect(machine.run(first) == [answer])
+            #expect(machine.cancel(first.token) == [.send(.cancelled(first.token))])
+            _ = machine.bye()
+            #expect(!machine.isRemembered)
+        }
+    }
+
+    @Test("answers a source that it waits for no longer")
+    func lateSource() {
+        var machine = DestinationMachine.loaded()
+        _ = machine.cancel(RunToken.none)
+        _ = machine.linkLost(reason: "reset")
+        #expect(machine.awaitsBye && !machine.mayLeave)
+        machine.sourceGivenUp()
+        #expect(!machine.awaitsBye && machine.mayLeave && machine.hasGivenUp && machine.state == .cancelled)
+        #expect(machine.rejoin() == .welcome([]))
+        #expect(machine.cancel(RunToken.none) == [.send(.cancelled(RunToken.none))])
+    }
+
     @Test("asks for another RUN when cont is tried again, and answers with what came of it")
     func contAfterRefusal() {
         var machine = DestinationMachine.refused()

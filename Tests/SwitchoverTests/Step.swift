@@ -34,6 +34,7 @@ enum Step: Hashable, CustomStringConvertible {
         case .destination(.storeDecides(let operation)): "the store answers the destination: \(words(operation))"
         case .destination(.leaves): "destination is told to end"
         case .destination(.ends): "destination ends, as it was told to"
+        case .destination(.migrateCancel): "destination: migrate_cancel"
         case .destination(.makesWay): "destination takes another migration"
         case .destination(.ended(let operation, let outcome)): "destination: \(words(operation)), \(outcome)"
         case .destination(.received(let message)): "destination receives \(words(message))"

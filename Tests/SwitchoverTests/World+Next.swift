@@ -85,7 +85,9 @@ extension World {
     }
 
     private func addDestinationSteps(_ steps: inout Steps) {
-        if contsLeft > 0 { steps.append((.destination(.cont), false)) }
+        // Of what has moved on, `cont` is for whoever has it now.
+        let hasMovedOn = destination.state == .completed && !runsOnDestination
+        if contsLeft > 0, !hasMovedOn { steps.append((.destination(.cont), false)) }
         for operation in destinationOperations.distinct { addEnds(of: operation, &steps) }
         if destination.awaitsBye, destinationLink != .up, !destinationOperations.contains(where: \.isOfLease) {
             steps.append((.destination(.sourceGivenUp), false))
@@ -133,12 +135,23 @@ extension World {
 
     private func addLeavingSteps(_ steps: inout Steps) {
         if endsLeft > 0, !destinationLeaves { steps.append((.destination(.leaves), true)) }
+        if endsLeft > 0, mayCancelAtDestination { steps.append((.destination(.migrateCancel), true)) }
         if destinationLeaves, destination.mayLeave || !driver.endsAfterBye, third == .none {
             steps.append((.destination(.ends), false))
         }
         // A rule that ships changes nothing: the session that makes way stays until its store has answered.
         if !driver.staysForStore, destination.hasGivenUp, thirdsLeft > 0 {
             steps.append((.destination(.makesWay), true))
+        }
+    }
+
+    /// A source that is there is asked to cancel instead.
+    private var mayCancelAtDestination: Bool {
+        switch destination.state {
+        case .setup, .active, .postcopyDevice: !destination.hasGivenUp
+        case .none, .device, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup, .postcopyRecover, .completed,
+            .cancelling, .cancelled, .failed:
+            false
         }
     }
 

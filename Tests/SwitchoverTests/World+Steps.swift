@@ -165,6 +165,9 @@ extension World {
         case .leaves:
             endsLeft -= 1
             destinationLeaves = true
+        case .migrateCancel:
+            endsLeft -= 1
+            gaveSourceUp = true
         case .ends:
             noteEnd()
             release(by: .destination, if: runsOnDestination)
@@ -212,9 +215,10 @@ extension World {
     private mutating func refuseWhatHasDied() -> [Any] {
         dialed = nil
         isJoined = false
-        let refusal = DestinationMessage.refused(reason: "the workload has ended")
-        if sourceLink == .up { toSource.append(refusal) }
-        return [DestinationAction.send(refusal)]
+        guard let token = destination.startedToken else { return [] }
+        let answers: [DestinationMessage] = [.welcome, .running(token), .refused(reason: "the workload has ended")]
+        if sourceLink == .up { toSource += answers }
+        return answers.map { DestinationAction.send($0) }
     }
 
     /// What follows a HELLO that rejoins: the new link takes the old one's place, or is refused.
