@@ -114,8 +114,9 @@ extension Agent {
         }
         try await refuseEnded()
         let (workload, memory) = try await movable()
-        for session in earlierSources where await !session.isNeeded { earlierSources.removeAll { $0 === session } }
         let (earlier, arrival) = (outgoing, incoming)
+        // Its word may have been said by the time that this migration begins, which does no harm.
+        let owesWord = await earlier?.isNeeded ?? false
         if let state = await earlier?.snapshot() {
             guard state.state == .failed || state.state == .cancelled, state.isWorkloadHere else {
                 throw CommandRefused(reason: "a migration was begun before, it is \(state.state.rawValue)")
@@ -159,9 +160,18 @@ extension Agent {
             sink: sink
         )
         session.agent.limitPush(bytesPerSecond: parameter(.maxPostcopyBandwidth))
-        if let earlier { earlierSources.append(earlier) }
+        if let earlier, owesWord { keep(earlier) }
         outgoing = session
         try await session.begin()
+    }
+
+    /// Keeps a session for as long as it owes its destination a word.
+    private func keep(_ session: SourceSession) {
+        earlierSources.append(session)
+        Task {
+            await session.ended()
+            earlierSources.removeAll { $0 === session }
+        }
     }
 
     /// `migrate-continue`: goes on from a state in which no migration here waits, as `pause-before-switchover` is off.

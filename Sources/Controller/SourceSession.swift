@@ -274,6 +274,11 @@ actor SourceSession {
     /// Whether the destination, or the workload here, needs this agent for the migration.
     var isNeeded: Bool { !machine.isOver && !(endReason != nil && machine.isHeld && !machine.owesWord) }
 
+    /// Waits until the session needs the agent no more.
+    func ended() async {
+        while isNeeded { await withCheckedContinuation { waitingForEvent.append($0) } }
+    }
+
     /// Waits until the agent is not needed. A migration that nobody has told to switch over is cancelled.
     func waitUntilUnneeded() async {
         isLeaving = true
