@@ -5,6 +5,8 @@ final class TortureMove {
     let link: HostLink
     /// Where the source is to find the destination.
     let uri: String
+    /// Distinguishes the logs of its commands.
+    private let number: Int
     private let workspace: Workspace
     var migrate: Spawned
     /// Cancels at the source, and whether their answers are judged.
@@ -14,11 +16,15 @@ final class TortureMove {
     var conts: [Spawned] = []
     /// The source was stopped before it had heard that the destination has everything.
     var isUnfinished = false
-    var wasCancelledThere = false
 
-    init(from source: TortureAgent, to destination: TortureAgent, over hosts: ThreeHosts, in workspace: Workspace)
-        throws
-    {
+    init(
+        _ number: Int,
+        from source: TortureAgent,
+        to destination: TortureAgent,
+        over hosts: ThreeHosts,
+        in workspace: Workspace
+    ) throws {
+        self.number = number
         self.source = source
         self.destination = destination
         self.workspace = workspace
@@ -39,7 +45,7 @@ final class TortureMove {
     func command(_ name: String, _ arguments: [String]) throws -> Spawned {
         try Spawned(
             [Executable.pageferry] + arguments,
-            log: workspace.file("\(name)-\(source.name)-\(destination.name).log")
+            log: workspace.file("\(name)-\(number).log")
         )
     }
 

@@ -48,10 +48,10 @@ extension TortureRound {
         case .freezeStore: try store?.freeze()
         case .cancel:
             // Before a migration has begun there is nothing to cancel, and the answer is yes.
-            let isUnderWay = try !source.isStopped && !["none", ""].contains(source.view().state)
+            let ends = ["", "none", "failed", "cancelled", "completed"]
+            let isUnderWay = try !source.isStopped && !ends.contains(source.view().state)
             move.cancels.append((try move.command("cancel", ["cancel", source.socket]), isUnderWay))
         case .cancelDestination:
-            move.wasCancelledThere = true
             move.words.append(try move.command("cancel-there", ["cancel", destination.socket]))
         case .cont: try move.cont()
         case .migrateAgain: move.words.append(try move.startMigrate("migrate-again"))

@@ -26,7 +26,8 @@ extension TortureRound {
         let here = try source.view()
         try tryResumeAgain(here, source)
         if isAwaited(source, here, destination) || isAwaited(destination, there, source) { return nil }
-        let isBack = ["none", "failed", "cancelled"].contains(here.state) && here.isRunning
+        // Where the workload came by an earlier migration, that one has completed.
+        let isBack = ["none", "failed", "cancelled", "completed"].contains(here.state) && here.isRunning
         switch (here.isAlive, there.isAlive) {
         case (true, true):
             if here.state == "completed", there.state == "completed", there.isRunning { return .destination }
@@ -50,7 +51,8 @@ extension TortureRound {
             guard isQuiet([here, there]) else { return nil }
             if there.isRunning { return try lacksPages(destination) ? .destinationWithoutMemory : nil }
             // It knows that nothing starts, or why it waits; a start that hangs knows neither.
-            if there.hasReason || ["setup", "failed", "cancelled"].contains(there.state) { return .nobody }
+            let isOver = ["setup", "failed", "cancelled", "completed"].contains(there.state)
+            if there.hasReason || isOver { return .nobody }
             // Its permission to start is out still: a new start of the workload must beat it.
             if plan.startsStopped, there.state == "postcopy-device" { return .nobody }
         case (false, false):
@@ -92,8 +94,7 @@ extension TortureRound {
 
     /// A source that has its workload back and cannot resume it: the disk is freed, and it is tried again.
     private func tryResumeAgain(_ here: TortureAgent.View, _ source: TortureAgent) throws {
-        guard ["failed", "cancelled"].contains(here.state), !here.isRunning, isDiskTaken, !source.isLeaving
-        else { return }
+        guard ["failed", "cancelled"].contains(here.state), !here.isRunning, isDiskTaken else { return }
         freeDisk()
         say("cont at the source: \(try source.ask("cont") ?? "no answer")")
     }

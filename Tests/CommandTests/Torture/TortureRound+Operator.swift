@@ -11,6 +11,7 @@ extension TortureRound {
     /// - Returns: whether a word was needed.
     func startAnew(after holder: TortureAgent?) throws -> Bool {
         freeDisk()
+        let wasLeaving = holder?.isLeaving ?? false
         let isOrderly = try end(holder)
         if !plan.usesLease {
             // Nobody else can say that no other one runs.
@@ -29,7 +30,7 @@ extension TortureRound {
             guard try runs(successor) else {
                 throw TestFailure("no start after the lease was taken over:\n\(successor.process.text)")
             }
-        } else if plan.usesLease, let holder, !isOrderly, wasKilled(holder.process) {
+        } else if plan.usesLease, let holder, !wasLeaving, wasKilled(holder.process) {
             throw TestFailure("a start under the lease of an agent that was killed")
         }
         try checkRuns(successor)
@@ -43,6 +44,11 @@ extension TortureRound {
     /// - Returns: whether it has ended in order, and has released its lease.
     private func end(_ holder: TortureAgent?) throws -> Bool {
         guard let holder, holder.isAlive else { return false }
+        // Told before, and needed by an agent that is gone: whether it has released its lease is open.
+        guard !holder.isLeaving else {
+            holder.end()
+            return false
+        }
         say("\(plan.ending): \(holder.name)")
         holder.isLeaving = true
         switch plan.ending {

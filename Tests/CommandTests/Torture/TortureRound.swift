@@ -136,7 +136,7 @@ final class TortureRound {
             let command = "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"max-postcopy-bandwidth\":\(limit)}}"
             _ = try source.ask(command)
         }
-        let first = try TortureMove(from: source, to: destination, over: hosts, in: workspace)
+        let first = try TortureMove(1, from: source, to: destination, over: hosts, in: workspace)
         if isDiskTaken {
             // The source holds it until it grants the start; whoever waits for it has it in between.
             try taker.take(workspace.file("disk"))
@@ -216,7 +216,7 @@ final class TortureRound {
             try waitUntilListening(third)
             destination = third
         }
-        return try destination.map { try TortureMove(from: source, to: $0, over: hosts, in: workspace) }
+        return try destination.map { try TortureMove(2, from: source, to: $0, over: hosts, in: workspace) }
     }
 
     /// Stops the source when most of the memory has come, and waits for a destination that completes without it.
