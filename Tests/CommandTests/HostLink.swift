@@ -1,3 +1,4 @@
+import Foundation
 import Synchronization
 
 /// A link between two hosts, which are network namespaces: a veth pair whose rate is limited. It goes with the hosts.
@@ -109,6 +110,14 @@ final class HostLink: Sendable {
         guard silenced.withLock({ $0.remove(host) }) != nil else { return }
         let (end, _) = ends(from: host)
         try HostLink.tc(end, "filter del dev \(end.device) parent 1: prio 1")
+    }
+
+    /// How many packets ``loseOpenings(_:port:)`` has lost of a host's.
+    func lostOpenings(of host: String) throws -> Int {
+        let (end, _) = ends(from: host)
+        let shown = try Executable.run("/sbin/tc", ["-n", host, "-j", "-s", "qdisc", "show", "dev", end.device])
+        let queues = try JSONSerialization.jsonObject(with: Data(shown.output.utf8)) as? [[String: Any]] ?? []
+        return queues.first { $0["parent"] as? String == "1:2" }?["drops"] as? Int ?? 0
     }
 
     private func ends(from host: String) -> (End, neighbour: End) { host == one.host ? (one, other) : (other, one) }

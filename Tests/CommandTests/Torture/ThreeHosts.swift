@@ -42,6 +42,11 @@ final class ThreeHosts: Sendable {
         return link
     }
 
+    /// How many packets that were to open connections were lost.
+    func lostOpenings() throws -> Int {
+        try links.reduce(0) { try $0 + $1.lostOpenings(of: $1.one.host) + $1.lostOpenings(of: $1.other.host) }
+    }
+
     /// The address of a host on the link to another.
     func address(of host: String, from other: String) -> String {
         let link = link(host, other)

@@ -68,6 +68,9 @@ struct TorturePlan: CustomStringConvertible {
     let lostPort: Int?
     let next: Next?
     let ending: Ending
+    /// For how many milliseconds the store is frozen when that agent ends, and when its lease is taken over; nil for not
+    /// at all.
+    let endFreezes: Int?
 
     init(seed: UInt64) {
         var random = Stream(state: seed)
@@ -93,6 +96,7 @@ struct TorturePlan: CustomStringConvertible {
         lostPort = random.chance(of: 2) ? Int.random(in: 0...3, using: &random) : nil
         let blows = TorturePlan.add(to: plain, usesLease: usesLease, &random)
         ending = Ending.allCases.randomElement(using: &random) ?? .quit
+        endFreezes = random.chance(of: 4) ? Int.random(in: 20..<700, using: &random) : nil
         guard random.chance(of: 2) else {
             next = nil
             self.blows = blows
@@ -168,6 +172,7 @@ struct TorturePlan: CustomStringConvertible {
                 "then \($0.way) with \(TorturePlan.text($0.blows)), source stops at \($0.sourceStops) %, "
                     + "goes on \($0.sourceResumes.map { "\($0) ms" } ?? "never"); "
             } ?? "") + "ends by \(ending)"
+            + (endFreezes.map { " while the store is frozen for \($0) ms" } ?? "")
     }
 
     private static func text(_ blows: [Blow]) -> String {

@@ -51,12 +51,17 @@ extension TortureRound {
         }
         say("\(plan.ending): \(holder.name)")
         holder.isLeaving = true
-        switch plan.ending {
-        case .quit: holder.tell("quit")
-        case .terminate: holder.process.signal(SIGTERM)
-        case .kill: holder.end()
+        try whileFrozen {
+            switch plan.ending {
+            case .quit: holder.tell("quit")
+            case .terminate: holder.process.signal(SIGTERM)
+            case .kill: holder.process.kill()
+            }
         }
-        guard plan.ending != .kill else { return false }
+        guard plan.ending != .kill else {
+            holder.end()
+            return false
+        }
         var status = holder.process.wait(seconds: TortureRound.deadline)
         if status == nil, plan.ending == .terminate {
             // A peer that is gone may need it: it says so, and that it ends when it is told again.
@@ -102,8 +107,19 @@ extension TortureRound {
         let words = text[start.lowerBound...].prefix { $0 != "\n" }.split(separator: " ").dropFirst().map(String.init)
         say("the operator's word: \(words.joined(separator: " "))")
         for agent in agents where words.contains(agent.instance) { agent.end() }
-        let finished = try Executable.run(Executable.pageferry, words)
-        guard finished.status == 0 else { throw TestFailure("\(words): \(finished)") }
+        let take = try Spawned([Executable.pageferry] + words, log: workspace.file("take.log"))
+        defer { take.end() }
+        try whileFrozen {}
+        guard take.wait(seconds: TortureRound.deadline) == 0 else { throw TestFailure("\(words):\n\(take.text)") }
+    }
+
+    /// Does something while the store is frozen, if that is planned: what is written then lands with the thaw.
+    private func whileFrozen(_ body: () throws -> Void) throws {
+        guard let store, let time = plan.endFreezes else { return try body() }
+        try store.freeze()
+        defer { store.thaw() }
+        try body()
+        usleep(UInt32(time) * 1000)
     }
 
     /// A RUN that is out still starts nothing beside the workload that was started anew.

@@ -56,14 +56,15 @@ struct TortureTests {
                 TortureTests.play(first &+ UInt64(round), sites[lane], results)
             }
         }
-        results.withLock { results in
+        try results.withLock { results in
             for failure in results.failures { Issue.record("\(failure)") }
+            let openings = try sites.map { try $0.hosts.lostOpenings() }.reduce(0, +)
             let median = results.times.sorted().dropFirst(results.times.count / 2).first ?? 0
             print(
                 "torture: median \(String(format: "%.2f", median)) s to the first end; it runs on: "
                     + "\(TortureTests.text(results.winners)); after a second migration on: "
                     + "\(TortureTests.text(results.seconds)), of which \(results.cameAgain) had a first source that came "
-                    + "again later; \(results.neededWord) starts anew needed a word; \(results.failures.count) failed"
+                    + "again later; \(openings) openings of connections were lost; \(results.neededWord) starts anew needed a word; \(results.failures.count) failed"
             )
             #expect(median < 1)
             guard rounds >= 20 else { return }
@@ -97,6 +98,74 @@ struct TortureTests {
         #expect(witness.operations(of: one.pid) > 0)
     }
 
+    @Test(
+        "who writes into a frozen store waits for the thaw, also when killed; who reads does not",
+        .timeLimit(.minutes(1))
+    )
+    func frozenStore() throws {
+        let store = try FreezableStore()
+        let workspace = try Workspace()
+        try Data("old".utf8).write(to: URL(fileURLWithPath: "\(store.path)/file"))
+        try store.freeze()
+        let writer = try Spawned(
+            ["/bin/sh", "-c", "echo begun; echo new > \(store.path)/file"],
+            log: workspace.file("writer.log")
+        )
+        while writer.text != "begun\n" { usleep(1000) }
+        writer.kill()
+        #expect(writer.wait(seconds: 0.2) == nil)
+        #expect(try String(contentsOfFile: "\(store.path)/file", encoding: .utf8) == "old")
+        store.thaw()
+        #expect(writer.wait(seconds: 10) == 128 + SIGKILL)
+    }
+
+    @Test("a connection whose opening is lost opens a second later, and the others at once", .timeLimit(.minutes(1)))
+    func lostOpenings() throws {
+        let hosts = try ThreeHosts(rate: "1gbit")
+        let workspace = try Workspace()
+        let server = try Spawned(
+            inside(hosts.third) + [
+                "python3", "-m", "http.server", "--bind", hosts.address(of: hosts.third, from: hosts.source),
+            ],
+            log: workspace.file("server.log")
+        )
+        defer { server.end() }
+        let link = hosts.link(hosts.source, hosts.third)
+        let (lost, other) = (40_002, 40_004)
+        while try connect(from: hosts, other - 4) == nil { #expect(server.isAlive) }
+        try link.loseOpenings(hosts.source, port: 1)
+        let slow = try Spawned(client(from: hosts, lost), log: workspace.file("slow.log"))
+        defer { slow.end() }
+        #expect(try connect(from: hosts, other).map { $0 < 0.9 } == true)
+        while try link.lostOpenings(of: hosts.source) == 0 { #expect(slow.isAlive) }
+        try link.loseNoOpenings(hosts.source)
+        #expect(slow.wait(seconds: 20) == 0)
+        #expect(
+            Double(slow.text.trimmingCharacters(in: .whitespacesAndNewlines)).map { $0 > 0.9 } == true,
+            "\(slow.text)"
+        )
+    }
+
+    private func inside(_ host: String) -> [String] { ["/sbin/ip", "netns", "exec", host] }
+
+    /// Connects from a port, and prints how many seconds that took.
+    private func client(from hosts: ThreeHosts, _ port: Int) -> [String] {
+        let address = hosts.address(of: hosts.third, from: hosts.source)
+        let program = """
+            import socket, time
+            begun = time.monotonic()
+            socket.create_connection(("\(address)", 8000), source_address=("", \(port))).close()
+            print(time.monotonic() - begun)
+            """
+        return inside(hosts.source) + ["python3", "-c", program]
+    }
+
+    private func connect(from hosts: ThreeHosts, _ port: Int) throws -> Double? {
+        let words = client(from: hosts, port)
+        let finished = try Executable.run(words[0], Array(words.dropFirst()))
+        return Double(finished.output.trimmingCharacters(in: .whitespacesAndNewlines))
+    }
+
     private func start(_ name: String, _ witness: WitnessFile, _ workspace: Workspace) throws -> Spawned {
         let options = ["--qmp", workspace.file(name), "--memory", "1MiB", "--witness", witness.path]
         let agent = try Spawned([Executable.pageferry, "source"] + options, log: workspace.file("\(name).log"))
@@ -121,9 +190,9 @@ struct TortureTests {
                 if outcome.cameAgain { results.cameAgain += 1 }
                 if outcome.neededWord { results.neededWord += 1 }
             case .failure(let failure):
-                results.failures.append("\(failure)")
-                // At once, for whoever plays thousands.
-                print("torture: seed \(seed) has failed")
+                // All that is known at once, for whoever plays thousands.
+                print("torture: seed \(seed) has failed:\n\(failure)\n")
+                results.failures.append("\(failure)".split(separator: "\n").prefix(2).joined(separator: ": "))
             }
         }
     }
