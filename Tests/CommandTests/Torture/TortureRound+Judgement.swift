@@ -94,8 +94,8 @@ extension TortureRound {
 
     /// A source that has its workload back and cannot resume it: the disk is freed, and it is tried again.
     private func tryResumeAgain(_ here: TortureAgent.View, _ source: TortureAgent) throws {
-        guard ["failed", "cancelled"].contains(here.state), !here.isRunning, isDiskTaken else { return }
-        freeDisk()
+        guard ["failed", "cancelled"].contains(here.state), !here.isRunning, plan.diskIsTaken else { return }
+        taker.free()
         say("cont at the source: \(try source.ask("cont") ?? "no answer")")
     }
 
@@ -111,7 +111,7 @@ extension TortureRound {
             if plan.startsStopped { try move.cont() }
             return
         }
-        freeDisk()
+        taker.free()
         say("cont at the destination")
         let answer = try move.destination.ask("cont") ?? "no answer"
         say(answer)
@@ -119,11 +119,6 @@ extension TortureRound {
             let answer = try move.source.ask("migrate_cancel") ?? "no answer"
             say("cancel at the source: \(answer)")
         }
-    }
-
-    func freeDisk() {
-        taker.free()
-        isDiskTaken = false
     }
 
     /// Whether the newest record is not the source's: the destination has committed to start.

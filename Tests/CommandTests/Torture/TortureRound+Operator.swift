@@ -10,7 +10,7 @@ extension TortureRound {
     ///
     /// - Returns: whether a word was needed.
     func startAnew(after holder: TortureAgent?) throws -> Bool {
-        freeDisk()
+        taker.free()
         let wasLeaving = holder?.isLeaving ?? false
         let isOrderly = try end(holder)
         if !plan.usesLease {

@@ -38,7 +38,6 @@ final class TortureRound {
     var agents: [TortureAgent] = []
     var moves: [TortureMove] = []
     let taker = DiskTaker()
-    var isDiskTaken: Bool
     var quietSince: (at: UInt64, views: [TortureAgent.View])?
     /// When an operator has last said something about what is seen to be quiet.
     var lastWord: UInt64 = 0
@@ -53,7 +52,6 @@ final class TortureRound {
         self.store = store
         workspace = try Workspace()
         witness = try WitnessFile(path: workspace.file("witness"))
-        isDiskTaken = plan.diskIsTaken
         leases = "\(store?.path ?? workspace.path)/\(plan.seed)-\(UInt32.random(in: 0...UInt32.max))"
         try FileManager.default.createDirectory(atPath: leases, withIntermediateDirectories: false)
         try Data(count: 4096).write(to: URL(fileURLWithPath: workspace.file("disk")))
@@ -137,7 +135,7 @@ final class TortureRound {
             _ = try source.ask(command)
         }
         let first = try TortureMove(1, from: source, to: destination, over: hosts, in: workspace)
-        if isDiskTaken {
+        if plan.diskIsTaken {
             // The source holds it until it grants the start; whoever waits for it has it in between.
             try taker.take(workspace.file("disk"))
         }
