@@ -9,6 +9,8 @@ final class TortureMove {
     private let number: Int
     private let workspace: Workspace
     var migrate: Spawned
+    /// How often that was started; again after it was killed.
+    private(set) var begins = 0
     /// Cancels at the source, and whether their answers are judged.
     var cancels: [(process: Spawned, isJudged: Bool)] = []
     /// Other commands of operators. Some wait for ever.
@@ -34,7 +36,10 @@ final class TortureMove {
         migrate = try Spawned(["/bin/true"], log: "/dev/null")
     }
 
-    func begin() throws { migrate = try startMigrate("migrate") }
+    func begin() throws {
+        begins += 1
+        migrate = try startMigrate("migrate")
+    }
 
     func startMigrate(_ name: String) throws -> Spawned {
         let ends = ["--source", source.socket, "--destination", destination.socket, "--uri", uri]

@@ -93,7 +93,7 @@ struct TorturePlan: CustomStringConvertible {
         self.devices = devices
         let plain = TorturePlan.plainBlows(&random)
         startsStopped = random.chance(of: 5)
-        lostPort = random.chance(of: 2) ? Int.random(in: 0...3, using: &random) : nil
+        lostPort = random.chance(of: 4) ? nil : Int.random(in: 0...3, using: &random)
         let blows = TorturePlan.add(to: plain, usesLease: usesLease, &random)
         ending = Ending.allCases.randomElement(using: &random) ?? .quit
         endFreezes = random.chance(of: 4) ? Int.random(in: 20..<700, using: &random) : nil
@@ -142,9 +142,9 @@ struct TorturePlan: CustomStringConvertible {
                 blows.append(Blow(fault: killed, at: at + late, lasts: 0))
             }
         }
-        if random.chance(of: 4) {
-            let at = Int.random(in: 0..<120, using: &random)
-            blows.append(Blow(fault: .loseOpenings, at: at, lasts: Int.random(in: 20..<700, using: &random)))
+        if random.chance(of: 3) {
+            let at = Int.random(in: 0..<60, using: &random)
+            blows.append(Blow(fault: .loseOpenings, at: at, lasts: Int.random(in: 100..<700, using: &random)))
         } else if random.chance(of: 5), !plain.contains(where: { Fault.cuts.contains($0.fault) }) {
             // Lanes of the second link open late, and find the third.
             let first = Int.random(in: 30..<120, using: &random)

@@ -188,7 +188,7 @@ extension TortureRound {
             guard !says || winner == .destination else { throw TestFailure("migrate says completed:\n\(text)") }
         }
         // Who has the workload back may have moved it again.
-        let isMovedAgain = wasKilled(move.migrate) || move.words.contains { $0.logPath.contains("migrate-again") }
+        let isMovedAgain = move.begins > 1 || move.words.contains { $0.logPath.contains("migrate-again") }
         guard !isMovedAgain else { return }
         for (cancel, isJudged) in move.cancels where isJudged && cancel.wait(seconds: TortureRound.deadline) == 0 {
             guard winner == .source || winner == .nobody else {
