@@ -8,6 +8,9 @@ final class FreezableStore: Sendable {
     private static let freezeRequest: UInt = 0xc004_5877
     private static let thawRequest: UInt = 0xc004_5878
 
+    /// Whether this host has loop devices, and file systems that can be frozen.
+    static let isPossible = (try? FreezableStore()) != nil
+
     let path: String
     private let workspace: Workspace
     private let descriptor: CInt

@@ -100,6 +100,7 @@ struct TortureTests {
 
     @Test(
         "who writes into a frozen store waits for the thaw, also when killed; who reads does not",
+        .enabled(if: FreezableStore.isPossible),
         .timeLimit(.minutes(1))
     )
     func frozenStore() throws {
