@@ -62,7 +62,9 @@ extension TortureRound {
             holder.end()
             return false
         }
-        var status = holder.process.wait(seconds: TortureRound.deadline)
+        // One that still waits for a peer which is gone is not waited for as long.
+        let isAlone = agents.contains { !$0.isAlive }
+        var status = holder.process.wait(seconds: isAlone && plan.ending == .terminate ? 3 : TortureRound.deadline)
         if status == nil, plan.ending == .terminate {
             // A peer that is gone may need it: it says so, and that it ends when it is told again.
             guard holder.process.text.contains("ends when that has, or when it is told again") else {
