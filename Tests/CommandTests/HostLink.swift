@@ -17,8 +17,15 @@ final class HostLink: Sendable {
 
     let one: End
     let other: End
-    /// The hosts whose openings of connections are lost.
-    private let silenced = Mutex<Set<String>>([])
+    private let faults = Mutex(Faults())
+
+    private struct Faults {
+        var isCut = false
+        /// The hosts that send to nobody.
+        var unheard: Set<String> = []
+        /// The hosts whose openings of connections are lost.
+        var silenced: Set<String> = []
+    }
 
     /// Joins two hosts.
     ///
@@ -57,14 +64,22 @@ final class HostLink: Sendable {
     }
 
     /// Takes the link away without a word to either side.
-    func cut() throws { try Host.ip("-n", one.host, "link", "set", one.device, "down") }
+    func cut() throws {
+        // What is known of neighbours goes with it.
+        faults.withLock { $0 = Faults(isCut: true, silenced: $0.silenced) }
+        try Host.ip("-n", one.host, "link", "set", one.device, "down")
+    }
 
     /// Puts the link back.
-    func mend() throws { try Host.ip("-n", one.host, "link", "set", one.device, "up") }
+    func mend() throws {
+        faults.withLock { $0.isCut = false }
+        try Host.ip("-n", one.host, "link", "set", one.device, "up")
+    }
 
     /// Sends what a host sends to nobody; what it is sent still arrives.
     func loseWhat(_ host: String) throws {
         let (end, neighbour) = ends(from: host)
+        faults.withLock { _ = $0.unheard.insert(host) }
         let nobody = "02:00:00:00:00:01"
         try Host.ip(
             "-n",
@@ -83,8 +98,18 @@ final class HostLink: Sendable {
 
     /// Ends ``loseWhat(_:)``.
     func loseNothing(_ host: String) throws {
+        guard faults.withLock({ $0.unheard.remove(host) }) != nil else { return }
         let (end, neighbour) = ends(from: host)
         try Host.ip("-n", host, "neigh", "del", neighbour.address, "dev", end.device)
+    }
+
+    /// Ends whatever is wrong with the link.
+    func mendAll() {
+        let faults = faults.withLock { $0 }
+        // A link that cannot be mended is seen by whoever uses it next.
+        if faults.isCut { try? mend() }
+        for host in faults.unheard { try? loseNothing(host) }
+        for host in faults.silenced { try? loseNoOpenings(host) }
     }
 
     /// Loses the packets by which a host opens connections, until ``loseNoOpenings(_:)``: TCP repeats them after 1 s, and
@@ -94,7 +119,7 @@ final class HostLink: Sendable {
     ///
     /// - Parameter port: of which connections: those whose port has this number in its bits 1 and 2; nil for all.
     func loseOpenings(_ host: String, port: Int?) throws {
-        guard silenced.withLock({ $0.insert(host).inserted }) else { return }
+        guard faults.withLock({ $0.silenced.insert(host).inserted }) else { return }
         let (end, _) = ends(from: host)
         // Bit 0 is the same in all ports that the kernel chooses.
         let only = port.map { " match ip sport \($0 << 1) 0x6" } ?? ""
@@ -107,7 +132,7 @@ final class HostLink: Sendable {
 
     /// Ends ``loseOpenings(_:port:)``.
     func loseNoOpenings(_ host: String) throws {
-        guard silenced.withLock({ $0.remove(host) }) != nil else { return }
+        guard faults.withLock({ $0.silenced.remove(host) }) != nil else { return }
         let (end, _) = ends(from: host)
         try HostLink.tc(end, "filter del dev \(end.device) parent 1: prio 1")
     }

@@ -42,6 +42,11 @@ final class ThreeHosts: Sendable {
         return link
     }
 
+    /// Makes all links whole.
+    func mend() {
+        for link in links { link.mendAll() }
+    }
+
     /// How many packets that were to open connections were lost.
     func lostOpenings() throws -> Int {
         try links.reduce(0) { try $0 + $1.lostOpenings(of: $1.one.host) + $1.lostOpenings(of: $1.other.host) }

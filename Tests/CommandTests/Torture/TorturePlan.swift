@@ -38,11 +38,13 @@ struct TorturePlan: CustomStringConvertible {
 
         let way: Way
         let blows: [Blow]
-        /// When the source of the first migration goes on, which was stopped before it had heard of its end, in
-        /// milliseconds after the second was begun; nil where it is not stopped.
+        /// When the source of the first migration hears again, which was kept from hearing of its end, in milliseconds
+        /// after the second was begun; nil where it hears of it.
         let sourceResumes: Int?
-        /// How much of the memory has come when that source is stopped, in hundredths.
+        /// How much of the memory has come when that source is stopped, or hears nothing more, in hundredths.
         let sourceStops: Int
+        /// What its destination sends to it is lost; otherwise it is stopped.
+        let isCutOff: Bool
     }
 
     /// How the agent ends that has the workload last.
@@ -110,7 +112,8 @@ struct TorturePlan: CustomStringConvertible {
             way: Next.Way.allCases.randomElement(using: &random) ?? .onward,
             blows: random.chance(of: 2) ? TorturePlan.add(to: nextPlain, usesLease: usesLease, &random) : nextPlain,
             sourceResumes: isUnfinished ? Int.random(in: 0..<500, using: &random) : nil,
-            sourceStops: Int.random(in: 85...100, using: &random)
+            sourceStops: Int.random(in: 75...100, using: &random),
+            isCutOff: random.chance(of: 3) == false
         )
     }
 
@@ -169,7 +172,7 @@ struct TorturePlan: CustomStringConvertible {
             + "disk \(diskIsTaken ? "taken" : "free"), \(startsStopped ? "stopped, " : "")"
             + "openings \(lostPort.map { "\($0)" } ?? "all"), \(TorturePlan.text(blows)); "
             + (next.map {
-                "then \($0.way) with \(TorturePlan.text($0.blows)), source stops at \($0.sourceStops) %, "
+                "then \($0.way) with \(TorturePlan.text($0.blows)), source \($0.isCutOff ? "hears nothing" : "stops") from \($0.sourceStops) %, "
                     + "goes on \($0.sourceResumes.map { "\($0) ms" } ?? "never"); "
             } ?? "") + "ends by \(ending)"
             + (endFreezes.map { " while the store is frozen for \($0) ms" } ?? "")

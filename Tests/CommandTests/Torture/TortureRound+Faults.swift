@@ -7,7 +7,7 @@ extension TortureRound {
     func beat(
         _ move: TortureMove,
         _ blows: [TorturePlan.Blow],
-        _ resuming: (agent: TortureAgent, next: TorturePlan.Next)?
+        _ resuming: (move: TortureMove, next: TorturePlan.Next)?
     ) throws {
         let start = MonotonicClock.now()
         var moments: [(at: Int, deed: () throws -> Void)] = []
@@ -16,11 +16,7 @@ extension TortureRound {
             moments.append((blow.at + blow.lasts, { try self.mend(blow.fault, move) }))
         }
         if let resuming {
-            let deed = {
-                self.say("the \(resuming.agent.name) goes on")
-                resuming.agent.goOn()
-            }
-            moments.append((resuming.next.sourceResumes ?? 0, deed))
+            moments.append((resuming.next.sourceResumes ?? 0, { try self.letHear(resuming.move, resuming.next) }))
         }
         for moment in moments.sorted(by: { $0.at < $1.at }) {
             let due = start + UInt64(moment.at) * 1_000_000

@@ -92,9 +92,12 @@ extension TortureRound {
         return nil
     }
 
-    /// A source that has its workload back and cannot resume it: the disk is freed, and it is tried again.
+    /// A source that has its workload back and cannot resume it, as somebody else or the destination has had the disk: the
+    /// disk is freed, and it is tried again.
     private func tryResumeAgain(_ here: TortureAgent.View, _ source: TortureAgent) throws {
-        guard ["failed", "cancelled"].contains(here.state), !here.isRunning, plan.diskIsTaken else { return }
+        guard ["failed", "cancelled"].contains(here.state), !here.isRunning, plan.devices.contains("disk:") else {
+            return
+        }
         taker.free()
         say("cont at the source: \(try source.ask("cont") ?? "no answer")")
     }
@@ -198,17 +201,19 @@ extension TortureRound {
     }
 
     /// A source whose destination has everything hears of it, whatever that destination does next.
-    func checkCompleted(_ move: TortureMove) throws {
+    ///
+    /// - Returns: whether the source had to come again for that.
+    func checkCompleted(_ move: TortureMove) throws -> Bool {
         let (source, destination) = (move.source, move.destination)
-        if source.isStopped { source.goOn() }
         // As the destination of the second migration it has another state.
         guard source.isAlive, destination.isAlive, !source.isLeaving, !destination.isLeaving,
             !moves.dropFirst().contains(where: { $0.destination === source })
-        else { return }
+        else { return false }
         try until("a source that has completed") {
             guard source.isAlive, destination.isAlive else { return true }
             return try source.view().state == "completed" ? true : nil
         }
+        return try move.isUnfinished && source.ask("pageferry-report")?.contains("postcopy-paused") ?? false
     }
 
     /// No two executed at once, and nobody executed what others have had since.

@@ -140,18 +140,19 @@ final class TortureRound {
             try taker.take(workspace.file("disk"))
         }
         var winner = try play(first, plan.blows) { [plan] in
-            if let next = plan.next, next.sourceResumes != nil { try self.leaveUnfinished(first, at: next.sourceStops) }
+            if let next = plan.next, next.sourceResumes != nil { try self.leaveUnfinished(first, next) }
         }
         var outcome = Outcome(first: winner, seconds: Double(MonotonicClock.now() - begun) / 1e9)
         var last = first
         if let next = plan.next, let second = try self.second(after: first, winner, next.way) {
             say("then \(next.way): from \(second.source.name) to \(second.destination.name)")
-            winner = try play(second, next.blows, whileResuming: first.isUnfinished ? (source, next) : nil)
+            winner = try play(second, next.blows, whileResuming: first.isUnfinished ? (first, next) : nil)
             outcome.second = winner
             last = second
-            outcome.cameAgain = first.isUnfinished
+        } else if let next = plan.next, first.isUnfinished {
+            try letHear(first, next)
         }
-        if outcome.first == .destination { try checkCompleted(first) }
+        if outcome.first == .destination { outcome.cameAgain = try checkCompleted(first) }
         let holder: TortureAgent? =
             switch winner {
             case .source: last.source
@@ -168,7 +169,7 @@ final class TortureRound {
     private func play(
         _ move: TortureMove,
         _ blows: [TorturePlan.Blow],
-        whileResuming resuming: (agent: TortureAgent, next: TorturePlan.Next)? = nil,
+        whileResuming resuming: (move: TortureMove, next: TorturePlan.Next)? = nil,
         before: () throws -> Void = {}
     ) throws -> Winner {
         moves.append(move)
@@ -217,25 +218,33 @@ final class TortureRound {
         return try destination.map { try TortureMove(2, from: source, to: $0, over: hosts, in: workspace) }
     }
 
-    /// Stops the source when most of the memory has come, and waits for a destination that completes without it.
-    private func leaveUnfinished(_ move: TortureMove, at hundredths: Int) throws {
+    /// Stops the source, or lets it hear nothing more, when most of the memory has come, and waits for a destination that
+    /// completes without it.
+    private func leaveUnfinished(_ move: TortureMove, _ next: TorturePlan.Next) throws {
         try until("memory at the destination") {
             if try settled(move) != nil { return true }
             guard let (came, total) = try move.destination.arrival(), total > 0 else { return nil }
-            return came * 100 >= total * hundredths ? true : nil
+            return came * 100 >= total * next.sourceStops ? true : nil
         }
         guard move.source.isAlive, move.destination.isAlive else { return }
-        move.source.stop()
+        move.isUnfinished = true
+        if next.isCutOff { try move.link.loseWhat(move.destination.host) } else { move.source.stop() }
         let deadline = MonotonicClock.now() + 400_000_000
         while MonotonicClock.now() < deadline {
             let there = try move.destination.view()
             if there.state == "completed", there.isRunning {
-                move.isUnfinished = true
-                return say("the source is stopped before it knows that the migration has completed")
+                return say("the source hears nothing more, and its destination has completed")
             }
             usleep(3000)
         }
-        move.source.goOn()
+        try letHear(move, next)
+        move.isUnfinished = false
+    }
+
+    /// Ends what keeps the source of an unfinished migration from hearing of its end.
+    func letHear(_ move: TortureMove, _ next: TorturePlan.Next) throws {
+        say("the \(move.source.name) hears again")
+        if next.isCutOff { try move.link.loseNothing(move.destination.host) } else { move.source.goOn() }
     }
 
     func wasKilled(_ process: Spawned) -> Bool { process.exitStatus == 128 + SIGKILL }
@@ -243,6 +252,7 @@ final class TortureRound {
     /// Nobody is left, and nothing is frozen, cut or taken.
     func end() {
         store?.thaw()
+        hosts.mend()
         taker.free()
         for agent in agents { agent.end() }
         for move in moves { for process in move.processes { process.end() } }
@@ -251,6 +261,7 @@ final class TortureRound {
     /// All that is known, for whoever looks for the reason.
     private func account() -> String {
         store?.thaw()
+        hosts.mend()
         var text = log.joined(separator: "\n")
         for agent in agents {
             if agent.isStopped { agent.goOn() }
