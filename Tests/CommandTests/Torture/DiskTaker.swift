@@ -26,7 +26,7 @@ final class DiskTaker: Sendable {
                 state.descriptor = descriptor
                 return true
             }
-            if !isKept { close(descriptor) }
+            if !isKept { DiskTaker.letGo(descriptor) }
         }
     }
 
@@ -36,6 +36,13 @@ final class DiskTaker: Sendable {
             state.isWanted = false
             return state.descriptor.take()
         }
-        if let descriptor { close(descriptor) }
+        if let descriptor { DiskTaker.letGo(descriptor) }
+    }
+
+    private static func letGo(_ descriptor: CInt) {
+        // F_OFD_SETLK: a process that is just being started has a copy of the descriptor, which keeps the lock.
+        var lock = flock(l_type: Int16(F_UNLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 0, l_pid: 0)
+        _ = fcntl(descriptor, 37, &lock)
+        close(descriptor)
     }
 }

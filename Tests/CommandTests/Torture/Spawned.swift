@@ -1,10 +1,15 @@
+import Foundation
 import Glibc
+import LinuxSystem
+import Synchronization
 import TestProcess
 
 /// A process whose output goes to a file, and which can be stopped and killed at any moment.
 final class Spawned: Sendable {
     let logPath: String
     private let process: TestProcess
+    /// When it was killed, on the monotonic clock. It may be in its table for long after that: in a write that waits.
+    private let killTime = Mutex<UInt64?>(nil)
 
     init(_ arguments: [String], log: String) throws {
         logPath = log
@@ -19,18 +24,31 @@ final class Spawned: Sendable {
     /// The exit status, or 128 and the signal; nil while it lives.
     var exitStatus: Int32? { process.end.map(Spawned.status) }
 
-    /// When it was seen to have ended, on the monotonic clock.
-    var deathTime: UInt64? { process.end?.time }
+    /// When it was killed or was seen to have ended, on the monotonic clock.
+    var deathTime: UInt64? { killTime.withLock(\.self) ?? process.end?.time }
 
-    var isAlive: Bool { exitStatus == nil }
+    var isAlive: Bool { deathTime == nil }
+
+    /// What it has printed.
+    var text: String { (try? String(contentsOfFile: logPath, encoding: .utf8)) ?? "" }
 
     /// Waits for its end, and returns the exit status.
     func wait(seconds: Double) -> Int32? { process.wait(seconds: seconds).map(Spawned.status) }
 
     func signal(_ number: Int32) { process.signal(number) }
 
+    /// Kills it, if it still lives, without waiting for its end.
+    func kill() {
+        guard process.end == nil else { return }
+        process.signal(SIGKILL)
+        killTime.withLock { $0 = $0 ?? MonotonicClock.now() }
+    }
+
     /// Ends it at once, if it still lives.
-    func end() { process.kill() }
+    func end() {
+        kill()
+        process.kill()
+    }
 
     private static func status(_ end: TestProcess.End) -> Int32 { end.isSignalled ? 128 + end.status : end.status }
 }

@@ -1,8 +1,23 @@
 /// What is to happen in one round, all of it drawn from one number.
 struct TorturePlan: CustomStringConvertible {
-    enum Fault: String, CaseIterable {
+    /// What happens to one migration; its source and destination are those of that migration.
+    enum Fault: String {
         case killSource, killDestination, killMigrate, stopSource, stopDestination, stopMigrate
         case cutLink, cutToSource, cutToDestination, cancel
+        /// Nobody can write into the store of the run lease.
+        case freezeStore
+        /// The source's openings of connections are lost.
+        case loseOpenings
+        /// What else an operator can say.
+        case cont, cancelDestination, migrateAgain, recover, quitSource, quitDestination, endSource, endDestination
+
+        static let cuts: [Fault] = [.cutLink, .cutToSource, .cutToDestination]
+        fileprivate static let plain: [Fault] =
+            [.killSource, .killDestination, .killMigrate, .stopSource, .stopDestination, .stopMigrate] + cuts + [
+                .cancel
+            ]
+        fileprivate static let words: [Fault] = [.cont, .cancelDestination, .migrateAgain, .recover]
+        fileprivate static let ends: [Fault] = [.quitSource, .quitDestination, .endSource, .endDestination]
     }
 
     /// A fault at a time after the migration was begun, and how long it lasts where it ends; in milliseconds.
@@ -10,6 +25,31 @@ struct TorturePlan: CustomStringConvertible {
         let fault: Fault
         let at: Int
         let lasts: Int
+    }
+
+    /// The migration after the first.
+    struct Next {
+        enum Way: String, CaseIterable {
+            /// To the third host.
+            case onward
+            /// To where the workload was before, or where the first migration has failed.
+            case again
+        }
+
+        let way: Way
+        let blows: [Blow]
+        /// When the source of the first migration hears again, which was kept from hearing of its end, in milliseconds
+        /// after the second was begun; nil where it hears of it.
+        let sourceResumes: Int?
+        /// How much of the memory has come when that source is stopped, or hears nothing more, in hundredths.
+        let sourceStops: Int
+        /// What its destination sends to it is lost; otherwise it is stopped.
+        let isCutOff: Bool
+    }
+
+    /// How the agent ends that has the workload last.
+    enum Ending: String, CaseIterable {
+        case quit, terminate, kill
     }
 
     let seed: UInt64
@@ -24,6 +64,15 @@ struct TorturePlan: CustomStringConvertible {
     /// The disk's image is locked by somebody else at first, so that the start is refused.
     let diskIsTaken: Bool
     let blows: [Blow]
+    /// Destinations start nothing before `cont`.
+    let startsStopped: Bool
+    /// Of which connections the openings are lost; nil for all.
+    let lostPort: Int?
+    let next: Next?
+    let ending: Ending
+    /// For how many milliseconds the store is frozen when that agent ends, and when its lease is taken over; nil for not
+    /// at all.
+    let endFreezes: Int?
 
     init(seed: UInt64) {
         var random = Stream(state: seed)
@@ -44,12 +93,37 @@ struct TorturePlan: CustomStringConvertible {
         diskIsTaken = special == 2
         if special == 2 || special == 3 { devices.append("disk:") }
         self.devices = devices
+        let plain = TorturePlan.plainBlows(&random)
+        startsStopped = random.chance(of: 5)
+        lostPort = random.chance(of: 4) ? nil : Int.random(in: 0...3, using: &random)
+        let blows = TorturePlan.add(to: plain, usesLease: usesLease, &random)
+        ending = Ending.allCases.randomElement(using: &random) ?? .quit
+        endFreezes = random.chance(of: 4) ? Int.random(in: 20..<700, using: &random) : nil
+        guard random.chance(of: 2) else {
+            next = nil
+            self.blows = blows
+            return
+        }
+        let isUnfinished = random.chance(of: 3)
+        // Nothing else is to keep it from coming to its end.
+        self.blows = isUnfinished ? [] : blows
+        let nextPlain = random.chance(of: 2) ? TorturePlan.plainBlows(&random) : []
+        next = Next(
+            way: Next.Way.allCases.randomElement(using: &random) ?? .onward,
+            blows: random.chance(of: 2) ? TorturePlan.add(to: nextPlain, usesLease: usesLease, &random) : nextPlain,
+            sourceResumes: isUnfinished ? Int.random(in: 0..<500, using: &random) : nil,
+            sourceStops: Int.random(in: 75...100, using: &random),
+            isCutOff: random.chance(of: 3) == false
+        )
+    }
+
+    /// What happens to processes and the link, and a cancel.
+    private static func plainBlows(_ random: inout Stream) -> [Blow] {
         let count = [1, 1, 1, 2, 2, 3].randomElement(using: &random) ?? 1
         // The link is broken in one way at a time.
-        let cuts: [Fault] = [.cutLink, .cutToSource, .cutToDestination]
-        let cut = cuts.randomElement(using: &random)
-        let faults = Fault.allCases.filter { !cuts.contains($0) || $0 == cut }
-        blows = faults.shuffled(using: &random).prefix(count).map { fault in
+        let cut = Fault.cuts.randomElement(using: &random)
+        let faults = Fault.plain.filter { !Fault.cuts.contains($0) || $0 == cut }
+        return faults.shuffled(using: &random).prefix(count).map { fault in
             Blow(
                 fault: fault,
                 at: Int.random(in: 0..<150, using: &random),
@@ -58,12 +132,54 @@ struct TorturePlan: CustomStringConvertible {
         }.sorted { $0.at < $1.at }
     }
 
+    /// Adds what happens to the store and to connections that are being opened, and what operators say.
+    private static func add(to plain: [Blow], usesLease: Bool, _ random: inout Stream) -> [Blow] {
+        var blows = plain
+        if random.chance(of: 3), usesLease {
+            let at = Int.random(in: 0..<200, using: &random)
+            // Now and then for longer than an agent waits.
+            let lasts = random.chance(of: 16) ? 10_500 : Int.random(in: 20..<700, using: &random)
+            blows.append(Blow(fault: .freezeStore, at: at, lasts: lasts))
+            if random.chance(of: 3), let killed = [Fault.killSource, .killDestination].randomElement(using: &random) {
+                let late = Int.random(in: 5..<min(lasts, 200), using: &random)
+                blows.append(Blow(fault: killed, at: at + late, lasts: 0))
+            }
+        }
+        if random.chance(of: 3) {
+            let at = Int.random(in: 0..<60, using: &random)
+            blows.append(Blow(fault: .loseOpenings, at: at, lasts: Int.random(in: 100..<700, using: &random)))
+        } else if random.chance(of: 5), !plain.contains(where: { Fault.cuts.contains($0.fault) }) {
+            // Lanes of the second link open late, and find the third.
+            let first = Int.random(in: 30..<120, using: &random)
+            let second = first + Int.random(in: 450..<900, using: &random)
+            blows.append(Blow(fault: .cutLink, at: first, lasts: 350))
+            blows.append(Blow(fault: .loseOpenings, at: first + 100, lasts: Int.random(in: 300..<900, using: &random)))
+            blows.append(Blow(fault: .cutLink, at: second, lasts: 350))
+        }
+        for word in Fault.words where random.chance(of: 6) {
+            blows.append(Blow(fault: word, at: Int.random(in: 0..<600, using: &random), lasts: 0))
+        }
+        if random.chance(of: 8), let end = Fault.ends.randomElement(using: &random) {
+            blows.append(Blow(fault: end, at: Int.random(in: 0..<200, using: &random), lasts: 0))
+        }
+        return blows.sorted { $0.at < $1.at }
+    }
+
     var description: String {
-        let blows = blows.map { "\($0.fault) at \($0.at) for \($0.lasts) ms" }.joined(separator: ", ")
         return
             "seed \(seed): \(mebibytes) MiB, \(threads) threads, \(faultThreads) for faults, \(usesLease ? "lease" : "no lease"), "
             + "\(waitsAfterRefusal ? "wait" : "resume"), push \(pushLimit), devices \(devices), "
-            + "disk \(diskIsTaken ? "taken" : "free"), \(blows)"
+            + "disk \(diskIsTaken ? "taken" : "free"), \(startsStopped ? "stopped, " : "")"
+            + "openings \(lostPort.map { "\($0)" } ?? "all"), \(TorturePlan.text(blows)); "
+            + (next.map {
+                "then \($0.way) with \(TorturePlan.text($0.blows)), source \($0.isCutOff ? "hears nothing" : "stops") from \($0.sourceStops) %, "
+                    + "goes on \($0.sourceResumes.map { "\($0) ms" } ?? "never"); "
+            } ?? "") + "ends by \(ending)"
+            + (endFreezes.map { " while the store is frozen for \($0) ms" } ?? "")
+    }
+
+    private static func text(_ blows: [Blow]) -> String {
+        blows.map { "\($0.fault) at \($0.at) for \($0.lasts) ms" }.joined(separator: ", ")
     }
 
     /// SplitMix64.
@@ -77,5 +193,8 @@ struct TorturePlan: CustomStringConvertible {
             word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
             return word ^ (word >> 31)
         }
+
+        /// True once in so many times.
+        mutating func chance(of count: Int) -> Bool { Int.random(in: 0..<count, using: &self) == 0 }
     }
 }

@@ -51,10 +51,23 @@ final class WitnessFile {
         runs.filter { $0.pid == pid }.reduce(0) { $0 + $1.operations }
     }
 
-    /// A run of the source that began after the workload had executed at the destination: memory that is stale ran.
-    func returned(to source: pid_t, from destination: pid_t) -> Run? {
-        guard let first = runs.filter({ $0.pid == destination }).map(\.begin).min() else { return nil }
-        return runs.first { $0.pid == source && $0.begin > first }
+    /// The processes that executed, in the order of their runs; one that ran several times in a row is there once.
+    var order: [pid_t] {
+        runs.sorted { $0.begin < $1.begin }.map(\.pid).reduce(into: []) { order, pid in
+            if order.last != pid { order.append(pid) }
+        }
+    }
+
+    /// A process that executed where others of the chain had come since: memory that is stale ran.
+    ///
+    /// - Parameter chain: the processes in the order in which the workload was to come to them; not all need have run.
+    func returned(in chain: [pid_t]) -> pid_t? {
+        var rest = chain[...]
+        for pid in order {
+            guard let place = rest.firstIndex(of: pid) else { return pid }
+            rest = rest[place...]
+        }
+        return nil
     }
 
     /// Two runs of different processes of which one began before the other had ended.
@@ -63,7 +76,7 @@ final class WitnessFile {
     func overlap(deaths: [pid_t: UInt64]) -> (Run, Run)? {
         let all = runs.sorted { $0.begin < $1.begin }
         for (index, one) in all.enumerated() {
-            let end = one.end != 0 ? one.end : deaths[one.pid] ?? .max
+            let end = one.end != 0 ? one.end : max(deaths[one.pid] ?? .max, one.newestOperation)
             for other in all[(index + 1)...] where other.pid != one.pid && other.begin < end { return (one, other) }
         }
         return nil
