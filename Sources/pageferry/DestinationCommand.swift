@@ -13,7 +13,8 @@ struct DestinationCommand: AsyncParsableCommand {
         commandName: "destination",
         abstract: "Wait for a workload, and run it before its memory is here.",
         discussion: """
-            Ends with status 1 if the migration fails before the workload runs here. Example:
+            With --listen, waits for the next source if a migration fails before the workload runs here. Told to wait by \
+            migrate-incoming instead, ends with status 1 then. Example:
 
               pageferry destination --qmp /run/b.sock --listen 127.0.0.1:7000
             """
