@@ -2,7 +2,7 @@ import Foundation
 import Switchover
 import Testing
 
-@Suite("Every interleaving of the machines that ship", .serialized)
+@Suite("Every interleaving of the machines that ship")
 struct WalkTests {
     @Test(
         "keeps every property in every reachable world",
