@@ -82,7 +82,7 @@ struct TorturePlan: CustomStringConvertible {
         faultThreads = Int.random(in: 1...3, using: &random)
         usesLease = Int.random(in: 0..<4, using: &random) > 0
         waitsAfterRefusal = Bool.random(using: &random)
-        pushLimit = [0, 0, 50, 200].randomElement(using: &random) ?? 0
+        let pushLimit = [0, 0, 50, 200].randomElement(using: &random) ?? 0
         var devices: [String] = []
         for slow in ["slow:save", "slow:load", "slow:start"] where Int.random(in: 0..<3, using: &random) == 0 {
             devices.append("\(slow)=0.0\(Int.random(in: 1...9, using: &random))")
@@ -96,23 +96,27 @@ struct TorturePlan: CustomStringConvertible {
         let plain = TorturePlan.plainBlows(&random)
         startsStopped = random.chance(of: 5)
         lostPort = random.chance(of: 4) ? nil : Int.random(in: 0...3, using: &random)
-        let blows = TorturePlan.add(to: plain, usesLease: usesLease, &random)
+        let blows = TorturePlan.add(to: plain, usesLease: usesLease, startsStopped: startsStopped, &random)
         ending = Ending.allCases.randomElement(using: &random) ?? .quit
         endFreezes = random.chance(of: 4) ? Int.random(in: 20..<700, using: &random) : nil
         guard random.chance(of: 2) else {
             next = nil
             self.blows = blows
+            self.pushLimit = pushLimit
             return
         }
         let isUnfinished = random.chance(of: 3)
-        // Nothing else is to keep it from coming to its end.
+        // Nothing else is to keep it from coming to its end, which takes long enough to be met.
         self.blows = isUnfinished ? [] : blows
+        self.pushLimit = isUnfinished ? 6 : pushLimit
         let nextPlain = random.chance(of: 2) ? TorturePlan.plainBlows(&random) : []
         next = Next(
             way: Next.Way.allCases.randomElement(using: &random) ?? .onward,
-            blows: random.chance(of: 2) ? TorturePlan.add(to: nextPlain, usesLease: usesLease, &random) : nextPlain,
+            blows: random.chance(of: 2)
+                ? TorturePlan.add(to: nextPlain, usesLease: usesLease, startsStopped: startsStopped, &random)
+                : nextPlain,
             sourceResumes: isUnfinished ? Int.random(in: 0..<500, using: &random) : nil,
-            sourceStops: Int.random(in: 75...100, using: &random),
+            sourceStops: Int.random(in: 90...99, using: &random),
             isCutOff: random.chance(of: 3) == false
         )
     }
@@ -133,7 +137,12 @@ struct TorturePlan: CustomStringConvertible {
     }
 
     /// Adds what happens to the store and to connections that are being opened, and what operators say.
-    private static func add(to plain: [Blow], usesLease: Bool, _ random: inout Stream) -> [Blow] {
+    private static func add(
+        to plain: [Blow],
+        usesLease: Bool,
+        startsStopped: Bool,
+        _ random: inout Stream
+    ) -> [Blow] {
         var blows = plain
         if random.chance(of: 3), usesLease {
             let at = Int.random(in: 0..<200, using: &random)
@@ -155,6 +164,17 @@ struct TorturePlan: CustomStringConvertible {
             blows.append(Blow(fault: .cutLink, at: first, lasts: 350))
             blows.append(Blow(fault: .loseOpenings, at: first + 100, lasts: Int.random(in: 300..<900, using: &random)))
             blows.append(Blow(fault: .cutLink, at: second, lasts: 350))
+        }
+        if startsStopped, random.chance(of: 3) {
+            // A permission to start is left behind.
+            blows.append(Blow(fault: .killSource, at: Int.random(in: 100..<400, using: &random), lasts: 0))
+        }
+        if random.chance(of: 6) {
+            // Where the source knows of no start, its operator takes the workload back.
+            let cut = Int.random(in: 40..<160, using: &random)
+            let cancel = cut + Int.random(in: 320..<600, using: &random)
+            blows.append(Blow(fault: .cutLink, at: cut, lasts: Int.random(in: 350..<900, using: &random)))
+            blows.append(Blow(fault: .cancel, at: cancel, lasts: 0))
         }
         for word in Fault.words where random.chance(of: 6) {
             blows.append(Blow(fault: word, at: Int.random(in: 0..<600, using: &random), lasts: 0))

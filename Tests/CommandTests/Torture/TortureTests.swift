@@ -3,7 +3,8 @@ import LinuxSystem
 import Synchronization
 import Testing
 
-/// Rounds of migrations in which processes die and stop, the link breaks and starts are refused.
+/// Rounds of migrations in which processes die and stop, the link breaks, connections open late, the run lease's store
+/// hangs, starts are refused, and operators say what there is to say.
 ///
 /// PAGEFERRY_TORTURE says how many rounds, PAGEFERRY_TORTURE_SEED the first round's seed; each next round has the next.
 @Suite("Torture")
