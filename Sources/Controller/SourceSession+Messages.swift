@@ -37,7 +37,7 @@ extension SourceSession {
         if case .hello(let hello) = message { return greet(hello, on: link) }
         if case .refused(let reason) = message {
             // It was asked again and does not take this any more: asking goes on only when somebody says so.
-            if machine.state == .postcopyRecoverSetup || machine.state == .postcopyRecover { holdsStill = true }
+            if !machine.isTakeBackPossible { holdsStill = true }
             return perform(machine.refused(reason: reason))
         }
         if case .failure(let reason) = message { return lose("the destination says: \(reason)") }

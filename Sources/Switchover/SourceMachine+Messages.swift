@@ -23,14 +23,15 @@ extension SourceMachine {
         case .setup:
             current = .ended(.refused(reason: reason))
             return endLink("refused")
-        case .redialing, .recovering:
+        case .redialing, .recovering, .granted, .cancelling, .running:
+            // Also of a source that was welcomed, if what it comes for has ended.
             return endLinkAndLose(.refused(reason: reason))
         case .takingBack, .held, .ended:
             // Nobody is left there who waits for a word.
             owedWord = nil
             return endLink("refused")
-        case .none, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
-            .cancelling, .running, .seizing, .paused, .abandoned, .completed:
+        case .none, .active, .stopping, .saving, .awaitingPong, .releasing, .refused, .renewing, .seizing, .paused,
+            .abandoned, .completed:
             return violation("REFUSED after the setup")
         }
     }
