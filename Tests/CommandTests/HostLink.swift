@@ -65,8 +65,11 @@ final class HostLink: Sendable {
 
     /// Takes the link away without a word to either side.
     func cut() throws {
-        // What is known of neighbours goes with it.
-        faults.withLock { $0 = Faults(isCut: true, silenced: $0.silenced) }
+        faults.withLock { faults in
+            faults.isCut = true
+            // What this end knows of its neighbour goes with it; the other end keeps what it knows.
+            faults.unheard.remove(one.host)
+        }
         try Host.ip("-n", one.host, "link", "set", one.device, "down")
     }
 
