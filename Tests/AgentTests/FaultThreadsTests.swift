@@ -75,7 +75,8 @@ struct FaultThreadsTests {
         for socket in lost.source.urgent {
             try readers.run("asked") { while let frame = try? socket.stream.receiveFrame() { asked.add(frame) } }
         }
-        #expect(asked.first { _ in asked.all.count == 12 ? true : nil } == true)
+        // The last thread that turns to new lanes asks again for all, so that some may be asked for twice.
+        #expect(asked.first { _ in Set(asked.all.map(\.run.first)).count == 12 ? true : nil } == true)
         lost.source.urgent[2].stream.shutdown()
         #expect(ferry.lossAtDestination()?.lane == .urgent)
         ferry.destination.detach()
