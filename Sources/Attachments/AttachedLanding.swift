@@ -94,7 +94,7 @@ public final class AttachedLanding: Landing {
         }
         let workload = AttachedWorkload(description: description, process: process, onUse: use) { [weak self] in
             guard let attached = kept.take() else { return }
-            // Nobody places anything any more.
+            // The last placement has ended.
             guard resident.allSatisfy({ $0.count == 0 }) else {
                 return AttachedLanding.letGo(
                     attached,
@@ -172,7 +172,7 @@ public final class AttachedLanding: Landing {
 
     private static func letGo(_ attached: consuming Attached, because reason: String) {
         let process = attached.process
-        // It may have left already.
+        // The process may have left already.
         try? process.refuse(reason)
         // What is missing in its memory must not turn into zeros before it has ended.
         process.keep(LastCopy(attached.takeUserfaultfd()))
@@ -180,7 +180,7 @@ public final class AttachedLanding: Landing {
 
     private func refuse(_ process: AttachedProcess, because error: any Error) {
         logger.warning("refused \(process.name) at \(SocketAddress.unix(path: path)): \(error)")
-        // It may have left already.
+        // The process may have left already.
         try? process.refuse("\(error)")
     }
 

@@ -70,7 +70,7 @@ final class AttachedWorkload: Workload {
 
     func memoryIsWhole() {
         guard isRunning.load(ordering: .acquiring) else { return }
-        // It may have ended, or hung up.
+        // The process may have ended, or hung up.
         try? process.tellWhole()
     }
 

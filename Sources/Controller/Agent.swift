@@ -204,7 +204,7 @@ public actor Agent: QMPHandler {
 
     /// Lets ``outcome()`` return once no migration needs the agent: none is under way, and all has been said.
     public func quitWhenUnneeded() async {
-        // Whoever has asked for it waits for what must be said before the end.
+        // The client that asked for `quit` waits for the last words; that command ends the agent.
         guard !isQuitUnderWay else { return }
         while !isQuitting {
             await promoteSuccessor()

@@ -19,7 +19,7 @@ actor DestinationSession {
         case prepared(any Workload)
         case prepareFailed(reason: String)
         case agent(DestinationAgent.Event)
-        /// Nothing is placed any more, and the memory is the kernel's again.
+        /// The agent places no page any more, and the memory is the kernel's again.
         case memoryGivenBack
         case loaded(Handover<DevicesLoaded>)
         case loadFailed(DeviceError)
@@ -33,7 +33,7 @@ actor DestinationSession {
         case undoDue
         case committed(WorkloadLease.Taking)
         case leaseReturned
-        /// Nobody has come since this link.
+        /// The source has not come again since this link, for as long as it is waited for.
         case sourceGivenUp(LinkNumber)
         /// The store has been waited for long enough.
         case endOverdue

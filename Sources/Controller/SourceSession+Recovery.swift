@@ -129,7 +129,7 @@ extension SourceSession {
         }
     }
 
-    /// Somebody whom no promise speaks of has the lease.
+    /// The lease is held by an agent of which no promise speaks.
     func leaseSuperseded(by record: LeaseRecord) {
         let reason = "the run lease '\(settings.lease?.workload ?? "")' is another's: \(record.sentence)"
         let runs = machine.isWorkloadHere || workload.activity.isRunning

@@ -164,7 +164,7 @@ struct WorkloadLease: Sendable {
             let taking = take(after: epoch, token: token, from: instance, until: deadline)
             guard case .refused = taking else { return taking }
             do throws(RunLeaseError) {
-                // Somebody has taken this agent for gone, and nobody has followed: the RUN can win nothing any more.
+                // An operator has released this record for an agent that seemed gone: the RUN can win nothing any more.
                 guard let newest = try store.newest(workload),
                     try store.record(of: epoch, for: workload)?.release() == newest, newest.owner == instance
                 else { return taking }
