@@ -37,7 +37,7 @@ final class InThreadFaults: BusFaultResolver {
     /// From now on pages are asked for on this lane; with nil, threads wait. Those used before have been shut down;
     /// when this returns, nothing more is placed from them.
     ///
-    /// Whoever waits asks again for its page by itself.
+    /// A thread that waits asks again for its page by itself.
     func use(_ lane: AttachedLane?) {
         state.withLock { state in
             state.receiver = lane.map { LaneReceiver($0, memory: memory) }
@@ -88,7 +88,7 @@ final class InThreadFaults: BusFaultResolver {
         case there
         /// There is no lane.
         case missing
-        /// It was there before, and no memory is left for it.
+        /// The page was there before, and no memory is left for the page now.
         case refused
     }
 

@@ -73,7 +73,7 @@ extension Workload {
     /// As a workload of this process does.
     public var endsWithAgent: Bool { true }
 
-    /// Nothing waits for it.
+    /// A workload of this process does not wait for that.
     public func memoryIsWhole() {}
 
     /// Nothing to tell of a workload that lives as long as this process.

@@ -93,7 +93,7 @@ public struct Listener: ~Copyable, Sendable {
         case shortage(SystemError)
         /// The listener was shut down.
         case shutDown
-        /// Nobody has connected.
+        /// No peer has connected.
         case nobody
     }
 

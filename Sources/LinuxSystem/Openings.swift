@@ -175,7 +175,7 @@ private struct OpeningQueue<Message: Sendable>: ~Copyable {
                 makeRoom(for: socket.origin)
                 openings.append(Opening(socket, deadline: MonotonicClock.now() + bounds.nanoseconds))
             case .shortage(let error):
-                // Whoever has said nothing gives its descriptor back.
+                // The oldest peer that has said nothing gives its descriptor back.
                 if !openings.isEmpty { drop(at: oldest(of: openings.indices), because: .madeRoom) }
                 wait(because: error)
                 return true

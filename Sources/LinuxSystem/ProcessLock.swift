@@ -2,11 +2,11 @@ import CShims
 import Glibc
 import SystemPackage
 
-/// The right to do something to a process that nobody else has at the same time. It leaves no file behind.
+/// The right to do something to a process that nobody else has at the same time. No file is left behind.
 ///
-/// It is an advisory lock (flock) on a file of the process in /proc: all who see the process there see the lock. The file
-/// is the environment, which only the process's own user and root can open: another user could hold the lock on one that
-/// everybody can read, or take a name that everybody can make, and keep the process's user from it.
+/// The lock is advisory (flock), on `/proc/PID/environ`: every process that sees the other one sees the lock. Only the
+/// process's own user and root can open that file. A file that everybody can read, or a name that everybody can make,
+/// would let another user hold the lock and keep the process's own user from it.
 public struct ProcessLock: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
 

@@ -50,7 +50,7 @@ final class HandOffPoint: Sendable {
                         fail(error)
                     }
                 },
-                // Whoever says nothing is not the process that is awaited.
+                // A process that says nothing is not the one that is awaited.
                 drop: { _, _ in },
                 onShortage: { _ in },
                 onEnd: fail

@@ -25,7 +25,7 @@ public enum PrintableText {
 
     /// A JSON text with such characters written as JSON's own escapes; what the text means stays the same.
     ///
-    /// Those characters stand inside of strings only, in a JSON text on one line.
+    /// In a JSON text on one line, such characters stand inside of strings only.
     public static func json(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: mustBeEscaped) else { return text }
         var line = ""
