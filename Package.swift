@@ -9,23 +9,57 @@ let settings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
-func room(_ name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []) -> Target {
-    .target(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: settings)
+/// Settings for modules that are too slow in debug builds: the walk over every interleaving, records of many pages.
+let optimized = settings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+
+/// The layers of the product, the lowest first: a module imports modules of its own layer and of those below.
+enum Layer: String {
+    case system = "System"
+    case values = "Values"
+    case pages = "Pages"
+    case guests = "Guests"
+    case control = "Control"
 }
 
-func tests(of name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []) -> Target {
-    .testTarget(
-        name: "\(name)Tests",
-        dependencies: [.byName(name: name)] + dependencies,
-        exclude: exclude,
+func module(
+    _ name: String,
+    in layer: Layer,
+    _ dependencies: [Target.Dependency] = [],
+    settings: [SwiftSetting] = settings
+) -> Target {
+    .target(
+        name: name,
+        dependencies: dependencies,
+        path: "Sources/\(layer.rawValue)/\(name)",
         swiftSettings: settings
     )
 }
 
-/// The walk over every interleaving takes minutes unless it is optimized, and a record of millions of pages many seconds.
-let optimized = settings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+/// What several test targets share.
+func support(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Tests/Support/\(name)", swiftSettings: settings)
+}
 
+func tests(
+    of name: String,
+    _ dependencies: [Target.Dependency] = [],
+    settings: [SwiftSetting] = settings
+) -> Target {
+    .testTarget(
+        name: "\(name)Tests",
+        dependencies: [.byName(name: name)] + dependencies,
+        swiftSettings: settings
+    )
+}
+
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
 let package = Package(
     name: "pageferry",
@@ -34,191 +68,154 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-system.git", from: "1.8.1"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
     ],
     targets: [
-        // What comes from outside: imports nothing.
-        room("Outside"),
-
-        // The kernel.
+        // System: the kernel, and checks of input. Only LinuxSystem imports CShims.
         .target(name: "CShims", path: "CShims", cSettings: [.define("_GNU_SOURCE")]),
-        room("LinuxSystem", ["CShims", "Outside", .product(name: "SystemPackage", package: "swift-system")]),
+        module("Outside", in: .system),
+        module("LinuxSystem", in: .system, ["CShims", "Outside", systemPackage]),
 
         // Values: no sockets, no threads.
-        room("PageProtocol", ["Outside"]),
-        .target(name: "Switchover", swiftSettings: optimized),
-        room("Telemetry", ["Outside", .product(name: "Histogram", package: "hdrhistogram-swift")]),
-        room("Guest", ["LinuxSystem", "Outside", "Telemetry"]),
-        .target(name: "WorkingSet", dependencies: ["LinuxSystem"], swiftSettings: optimized),
-        room(
-            "QMP",
-            [
-                "LinuxSystem", logging,
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "SystemPackage", package: "swift-system"),
-            ]
+        module("Identity", in: .values, settings: optimized),
+        module("PageProtocol", in: .values, ["Identity", "Outside"]),
+        module("Switchover", in: .values, ["Identity"], settings: optimized),
+        module("Telemetry", in: .values, ["Identity", "Outside", histogram]),
+        module("WorkingSet", in: .values, ["LinuxSystem"], settings: optimized),
+
+        // Pages: memory moves.
+        module("Connections", in: .pages, ["LinuxSystem", "PageProtocol", logging]),
+        module("PageServer", in: .pages, ["LinuxSystem", "PageProtocol"]),
+        module("PageFetcher", in: .pages, ["LinuxSystem", "PageProtocol", "Telemetry"]),
+        module(
+            "Snapshots",
+            in: .pages,
+            ["Connections", "Identity", "LinuxSystem", "PageProtocol", "PageServer", crypto, logging]
         ),
 
-        // Who is there.
-        room("Connections", ["PageProtocol", "LinuxSystem", logging]),
-
-        // Memory moves.
-        room("SourceAgent", ["PageProtocol", "LinuxSystem"]),
-        room("DestinationAgent", ["PageProtocol", "LinuxSystem", "Telemetry"]),
-
-        room("Snapshots", ["SourceAgent", "Connections", "PageProtocol", "LinuxSystem", logging]),
-
-        room(
-            "Bench",
-            [
-                "SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "Outside", "Telemetry",
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
-            ]
+        // Guests: what can be moved, and what other processes hand over.
+        module("Guest", in: .guests, ["LinuxSystem", "Outside", "Telemetry"]),
+        module("Workloads", in: .guests, ["Guest", "LinuxSystem", "Outside", "Telemetry"]),
+        .target(name: "KVMGuestCode", path: "Sources/Guests/KVMGuestCode"),
+        module("KVMGuest", in: .guests, ["Guest", "KVMGuestCode", "LinuxSystem", "Telemetry"]),
+        module("Attachments", in: .guests, ["Guest", "LinuxSystem", "PageProtocol", "Telemetry", logging]),
+        module("Firecracker", in: .guests, ["LinuxSystem", nioCore, nioHTTP1, nioPosix, systemPackage]),
+        module(
+            "MicroVMGuest",
+            in: .guests,
+            ["Attachments", "Firecracker", "Guest", "LinuxSystem", "Outside", "Telemetry", logging]
         ),
-
-        // What can be moved.
-        room("Workloads", ["Guest", "LinuxSystem", "Outside", "Telemetry"]),
-        .target(name: "KVMGuestCode"),
-        room("KVMGuest", ["Guest", "KVMGuestCode", "LinuxSystem", "Telemetry"]),
-        room("Attachments", ["Guest", "LinuxSystem", "Telemetry", logging]),
-        room(
+        module(
             "FaultHandler",
+            in: .guests,
             [
-                "Attachments", "Connections", "DestinationAgent", "PageProtocol", "LinuxSystem", "Outside", "Telemetry",
+                "Attachments", "Connections", "LinuxSystem", "Outside", "PageFetcher", "PageProtocol", "Telemetry",
                 "WorkingSet", logging,
             ]
         ),
 
-        room(
-            "Firecracker",
-            [
-                "LinuxSystem",
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "SystemPackage", package: "swift-system"),
-            ]
-        ),
-
-        room(
-            "MicroVMGuest",
-            ["Attachments", "Firecracker", "Guest", "LinuxSystem", "Outside", "Telemetry", logging]
-        ),
-
-        // Who runs.
-        room("RunLease", ["LinuxSystem"]),
-        room(
+        // Control: who runs.
+        module("QMP", in: .control, ["LinuxSystem", logging, nioCore, nioPosix, systemPackage]),
+        module("RunLease", in: .control, ["Identity", "LinuxSystem", "PageProtocol"]),
+        module(
             "Controller",
+            in: .control,
             [
-                "Connections", "SourceAgent", "DestinationAgent", "Switchover", "RunLease", "QMP", "Guest", "Outside",
-                "PageProtocol", "LinuxSystem", "Telemetry", logging,
+                "Connections", "Guest", "Identity", "LinuxSystem", "Outside", "PageFetcher", "PageProtocol",
+                "PageServer", "QMP", "RunLease", "Switchover", "Telemetry", logging,
             ]
         ),
-        room("Orchestration", ["LinuxSystem", "QMP", "Telemetry"]),
+        module("Orchestration", in: .control, ["Identity", "LinuxSystem", "QMP", "Telemetry"]),
+
+        // The command line, and what it measures.
+        .target(
+            name: "Bench",
+            dependencies: [
+                "LinuxSystem", "Outside", "PageFetcher", "PageProtocol", "PageServer", "Telemetry", histogram,
+            ],
+            swiftSettings: settings
+        ),
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Controller", "DestinationAgent", "FaultHandler", "Guest", "KVMGuest",
-                "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageProtocol", "QMP", "RunLease",
-                "Snapshots", "Switchover", "Telemetry", "WorkingSet", "Workloads", logging,
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "Attachments", "Bench", "Controller", "FaultHandler", "Guest", "Identity", "KVMGuest", "LinuxSystem",
+                "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol", "QMP", "RunLease",
+                "Snapshots", "Switchover", "Telemetry", "WorkingSet", "Workloads", argumentParser, histogram, logging,
             ],
             swiftSettings: settings
         ),
 
-        .target(name: "OwnThread", path: "Tests/OwnThread", swiftSettings: settings),
-        .target(name: "LogLines", dependencies: [logging], path: "Tests/LogLines", swiftSettings: settings),
-        .target(
-            name: "LandedGuest",
-            dependencies: ["Guest", "LinuxSystem"],
-            path: "Tests/LandedGuest",
-            swiftSettings: settings
-        ),
-        .target(
-            name: "TestProcess",
-            dependencies: ["LinuxSystem", .product(name: "SystemPackage", package: "swift-system")],
-            path: "Tests/TestProcess",
-            swiftSettings: settings
-        ),
-        .target(name: "HugePages", dependencies: ["LinuxSystem"], path: "Tests/HugePages", swiftSettings: settings),
-        .target(
-            name: "FirecrackerRig",
-            dependencies: ["Firecracker", "LinuxSystem", "TestProcess"],
-            path: "Tests/FirecrackerRig",
-            swiftSettings: settings
-        ),
-        tests(of: "Firecracker", ["FirecrackerRig", "HugePages", "LinuxSystem", "OwnThread"]),
-        tests(
-            of: "LinuxSystem",
-            ["HugePages", "OwnThread", "TestProcess", .product(name: "SystemPackage", package: "swift-system")]
-        ),
+        // Tests.
+        .target(name: "PrivateMount", path: "Tests/Support/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
+        support("FirecrackerRig", ["Firecracker", "LinuxSystem", "TestProcess"]),
+        support("HugePages", ["LinuxSystem"]),
+        support("LandedGuest", ["Guest", "LinuxSystem"]),
+        support("LogLines", [logging]),
+        support("OwnThread"),
+        support("SnapshotClient", ["Connections", "Identity", "LinuxSystem", "PageProtocol"]),
+        support("TestProcess", ["LinuxSystem", systemPackage]),
         tests(of: "Outside"),
-        tests(of: "Guest", ["TestProcess"]),
-        tests(of: "Telemetry"),
-        tests(of: "Workloads", ["Guest", "LandedGuest", "LinuxSystem", "Telemetry"]),
-        tests(of: "KVMGuest", ["Guest", "LandedGuest", "LinuxSystem"]),
-        tests(of: "MicroVMGuest", ["Firecracker", "Guest", "LinuxSystem", "TestProcess", logging]),
-        .target(name: "PrivateMount", path: "Tests/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
-        tests(
-            of: "RunLease",
-            ["LinuxSystem", "OwnThread", "PrivateMount", .product(name: "SystemPackage", package: "swift-system")]
-        ),
-        tests(of: "PageProtocol"),
+        tests(of: "LinuxSystem", ["HugePages", "OwnThread", "TestProcess", systemPackage]),
+        tests(of: "PageProtocol", ["Identity"]),
+        tests(of: "Switchover", ["Identity"], settings: optimized),
+        tests(of: "Telemetry", ["Identity"]),
         tests(of: "WorkingSet", ["LinuxSystem"]),
-        .testTarget(name: "SwitchoverTests", dependencies: ["Switchover"], swiftSettings: optimized),
-        tests(of: "QMP", ["LinuxSystem"]),
         .testTarget(
-            name: "AgentTests",
+            name: "PageTransferTests",
             dependencies: [
-                "SourceAgent", "DestinationAgent", "PageProtocol", "LinuxSystem", "HugePages", "OwnThread",
-                .product(name: "SystemPackage", package: "swift-system"),
+                "HugePages", "LinuxSystem", "OwnThread", "PageFetcher", "PageProtocol", "PageServer", "Telemetry",
+                "TestProcess", systemPackage,
             ],
-            swiftSettings: settings
-        ),
-        .target(
-            name: "SnapshotClient",
-            dependencies: ["Connections", "LinuxSystem", "PageProtocol"],
-            path: "Tests/SnapshotClient",
             swiftSettings: settings
         ),
         tests(
             of: "Snapshots",
-            ["DestinationAgent", "LinuxSystem", "LogLines", "OwnThread", "PageProtocol", "SnapshotClient", logging]
+            [
+                "Identity", "LinuxSystem", "LogLines", "OwnThread", "PageFetcher", "PageProtocol", "SnapshotClient",
+                logging,
+            ]
         ),
+        tests(of: "Guest", ["TestProcess"]),
+        tests(of: "Workloads", ["Guest", "LandedGuest", "LinuxSystem", "Telemetry"]),
+        tests(of: "KVMGuest", ["Guest", "LandedGuest", "LinuxSystem", systemPackage]),
         tests(
             of: "Attachments",
             [
-                "Guest", "LandedGuest", "LinuxSystem", "HugePages", "LogLines", "OwnThread", "TestProcess", logging,
-                .product(name: "SystemPackage", package: "swift-system"),
+                "Guest", "HugePages", "LandedGuest", "LinuxSystem", "LogLines", "OwnThread", "TestProcess", logging,
+                systemPackage,
             ]
         ),
+        tests(of: "Firecracker", ["FirecrackerRig", "HugePages", "LinuxSystem", "OwnThread"]),
+        tests(of: "MicroVMGuest", ["Firecracker", "Guest", "LinuxSystem", "TestProcess", logging]),
+        tests(of: "FaultHandler", ["LinuxSystem", "PageProtocol"]),
+        tests(of: "QMP", ["LinuxSystem"]),
+        tests(of: "RunLease", ["Identity", "LinuxSystem", "OwnThread", "PrivateMount", systemPackage]),
         tests(
             of: "Controller",
             [
-                "Connections", "Guest", "LinuxSystem", "LogLines", "OwnThread", "PageProtocol", "QMP", "RunLease",
-                "Switchover",
-                "Telemetry", logging,
+                "Connections", "Guest", "Identity", "LinuxSystem", "LogLines", "OwnThread", "PageProtocol", "QMP",
+                "RunLease", "Switchover", "Telemetry", "Workloads", logging,
             ]
         ),
         .testTarget(
             name: "HostileInputTests",
             dependencies: [
-                "Attachments", "Controller", "FaultHandler", "Firecracker", "Guest", "KVMGuest", "LinuxSystem",
-                "MicroVMGuest", "PageProtocol", "QMP", "Telemetry", "WorkingSet", "Workloads",
+                "Attachments", "Controller", "FaultHandler", "Firecracker", "Guest", "Identity", "KVMGuest",
+                "LinuxSystem", "MicroVMGuest", "PageProtocol", "QMP", "RunLease", "Telemetry", "WorkingSet",
+                "Workloads",
             ],
             swiftSettings: settings
         ),
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "pageferry", "Connections", "Firecracker", "FirecrackerRig", "LinuxSystem", "OwnThread", "PageProtocol",
-                "SnapshotClient",
-                "HugePages", "TestProcess", "WorkingSet", logging,
+                "Connections", "Firecracker", "FirecrackerRig", "HugePages", "Identity", "LinuxSystem",
+                "Orchestration", "OwnThread", "PageProtocol", "SnapshotClient", "Telemetry", "TestProcess",
+                "WorkingSet", "pageferry", argumentParser, logging,
             ],
             swiftSettings: settings
         ),

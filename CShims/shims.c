@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <linux/openat2.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -14,7 +15,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,7 +26,7 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
-// struct sched_attr of <linux/sched/types.h>, which clashes with <sched.h>. A runtime of SCHED_OTHER is its slice.
+// struct sched_attr of <linux/sched/types.h>, which clashes with <sched.h>. Under SCHED_OTHER, `runtime` is the slice.
 struct sched_attributes {
     uint32_t size, policy;
     uint64_t flags;
@@ -50,10 +53,18 @@ int shim_open(const char *path, int flags) { return OR_ERRNO(open(path, flags));
 int shim_openat(int directory, const char *path, int flags, mode_t mode) { return OR_ERRNO(openat(directory, path, flags, mode)); }
 int shim_open_place(const char *path, int flags) { return OR_ERRNO(open(path, O_PATH | O_CLOEXEC | flags)); }
 int shim_open_place_beneath(int directory, const char *path) { return OR_ERRNO((int)syscall(SYS_openat2, directory, path, &(struct open_how){.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS}, sizeof(struct open_how))); }
+int shim_open_entry(int directory, const char *name, int flags) { return OR_ERRNO(openat(directory, name, O_PATH | O_CLOEXEC | flags)); }
+long shim_file_system(int descriptor) { struct statfs status; return fstatfs(descriptor, &status) < 0 ? -errno : (long)status.f_type; }
+int shim_compare_files(int one, int other) { return OR_ERRNO((int)syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, one, other)); }
 ssize_t shim_getdents64(int directory, void *entries, size_t length) { return OR_ERRNO(getdents64(directory, entries, length)); }
+int shim_set_lease_signal(int descriptor, int signal) { return OR_ERRNO(fcntl(descriptor, F_SETSIG, signal)); }
+int shim_set_lease(int descriptor, int type) { return OR_ERRNO(fcntl(descriptor, F_SETLEASE, type)); }
 int shim_lock_file(int descriptor, int type) { return OR_ERRNO(fcntl(descriptor, F_OFD_SETLK, &(struct flock){.l_type = type, .l_whence = SEEK_SET})); }
 int shim_pipe(int ends[2]) { return OR_ERRNO(pipe2(ends, O_CLOEXEC)); }
+int shim_punch_hole(int descriptor, off_t offset, off_t length) { return OR_ERRNO(fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)); }
+ssize_t shim_read_process(int process, uint64_t address, void *buffer, size_t length) { return OR_ERRNO(process_vm_readv(process, &(struct iovec){buffer, length}, 1, &(struct iovec){(void *)(uintptr_t)address, length}, 1, 0)); }
 int shim_pidfd_open(int process) { return OR_ERRNO((int)syscall(SYS_pidfd_open, process, 0)); }
+int shim_pidfd_getfd(int process, int descriptor) { return OR_ERRNO((int)syscall(SYS_pidfd_getfd, process, descriptor, 0)); }
 int shim_pidfd_send_signal(int process, int signal) { return OR_ERRNO((int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0)); }
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(actions, first); }
 char **shim_environment(void) { return environ; }
@@ -95,12 +106,13 @@ ssize_t shim_send_descriptors(int socket, const void *data, size_t length, const
     return OR_ERRNO(sendmsg(socket, &message, MSG_NOSIGNAL));
 }
 
-ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count) {
+ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count, int *is_cut) {
     union { struct cmsghdr header; char space[CMSG_SPACE(MAX_DESCRIPTORS * sizeof(int))]; } control;
     struct iovec bytes = {.iov_base = data, .iov_len = length};
     struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t received = OR_ERRNO(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));
     *count = 0;
+    *is_cut = received >= 0 && (message.msg_flags & MSG_CTRUNC) != 0;
     for (struct cmsghdr *h = received < 0 ? NULL : CMSG_FIRSTHDR(&message); h; h = CMSG_NXTHDR(&message, h)) {
         if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS) continue;
         for (size_t i = 0; i < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {

@@ -1,6 +1,6 @@
-// Notes when the threads that serve a fault enter and leave the kernel: preloaded into a program by Scripts/stages.
-// One file a process, in the folder PAGEFERRY_STAGES, of records as below; the clock is the host's, so that records of
-// several processes line up.
+// Records when the threads that serve faults enter and leave the kernel. Scripts/stages preloads this library.
+// Each process writes one file of `struct record` to the folder PAGEFERRY_STAGES. Times are nanoseconds of
+// CLOCK_MONOTONIC, which all processes of a host share, so that the records of several processes can be merged.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

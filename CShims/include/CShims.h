@@ -1,5 +1,5 @@
-// What Swift cannot call by itself. Each function is one kernel call: it returns the result, or -errno,
-// so that no other code can run between the call and the reading of errno.
+// Kernel calls that Swift cannot make by itself. Each function makes one call, and returns its result or -errno, so
+// that no other code can run between the call and the reading of errno.
 #ifndef PAGEFERRY_CSHIMS_H
 #define PAGEFERRY_CSHIMS_H
 
@@ -70,7 +70,7 @@ static const unsigned long shim_kvm_set_mp_state = KVM_SET_MP_STATE;
 static const unsigned long shim_kvm_get_msrs = KVM_GET_MSRS;
 static const unsigned long shim_kvm_set_msrs = KVM_SET_MSRS;
 
-/// A struct kvm_msrs of one entry, whose array of no fixed length is not imported.
+/// A struct kvm_msrs of one entry. Its flexible array member is not imported.
 struct shim_kvm_msr {
     __u32 count, padding;
     struct kvm_msr_entry entry;
@@ -83,33 +83,53 @@ _Static_assert(sizeof(struct kvm_msr_list) == 4, "read as words of 4 bytes");
 int shim_open(const char *path, int flags);
 /// openat is variadic.
 int shim_openat(int directory, const char *path, int flags, mode_t mode);
-/// O_PATH is hidden behind _GNU_SOURCE. Opens as a place only, which neither reads nor writes nor waits.
+/// O_PATH is hidden behind _GNU_SOURCE. Opens the place that a path names, which neither reads nor writes nor waits.
 int shim_open_place(const char *path, int flags);
-/// openat2 has no wrapper. Opens as a place what lies under a directory, whatever the path and its links say.
+/// openat2 has no wrapper. Opens the place that a path names, unless `..` or a link in the path leads out of the
+/// directory.
 int shim_open_place_beneath(int directory, const char *path);
+/// openat is variadic, and O_PATH is hidden behind _GNU_SOURCE. Opens an entry of a directory as shim_open_place does.
+int shim_open_entry(int directory, const char *name, int flags);
+/// The Glibc module lacks sys/vfs.h. Returns the magic number of the file system that holds an open file.
+long shim_file_system(int descriptor);
+/// kcmp has no wrapper. Returns 0 if two descriptors of this process stand for the same open file.
+int shim_compare_files(int one, int other);
 /// getdents64 is hidden behind _GNU_SOURCE.
 ssize_t shim_getdents64(int directory, void *entries, size_t length);
-/// fcntl is variadic, and F_OFD_SETLK is hidden behind _GNU_SOURCE. `type` is F_WRLCK or F_UNLCK, of the whole file.
+/// fcntl is variadic, and F_SETSIG is hidden behind _GNU_SOURCE. Chooses the signal of a lease that is in the way.
+int shim_set_lease_signal(int descriptor, int signal);
+/// fcntl is variadic, and F_SETLEASE is hidden behind _GNU_SOURCE. `type` is F_RDLCK or F_UNLCK.
+int shim_set_lease(int descriptor, int type);
+/// fcntl is variadic, and F_OFD_SETLK is hidden behind _GNU_SOURCE. `type` is F_WRLCK or F_UNLCK, for the whole file.
 int shim_lock_file(int descriptor, int type);
-/// As above for F_OFD_GETLK: the process whose lock is in the way, 0 if there is none or the kernel does not tell.
+/// fcntl is variadic, and F_OFD_GETLK is hidden behind _GNU_SOURCE. Returns the process whose lock is in the way, or 0
+/// if there is none or the kernel does not say.
 int shim_file_locker(int descriptor);
 /// pipe2 is hidden behind _GNU_SOURCE. Both ends are close-on-exec.
 int shim_pipe(int ends[2]);
+/// fallocate is hidden behind _GNU_SOURCE. Frees a part of a file, which keeps its size.
+int shim_punch_hole(int descriptor, off_t offset, off_t length);
+/// process_vm_readv is hidden behind _GNU_SOURCE.
+ssize_t shim_read_process(int process, uint64_t address, void *buffer, size_t length);
 /// glibc before 2.36 lacks pidfd_open, and SYS_pidfd_open is a macro that is not imported.
 int shim_pidfd_open(int process);
+/// glibc before 2.36 lacks pidfd_getfd, and SYS_pidfd_getfd is a macro that is not imported. The copy is close-on-exec.
+int shim_pidfd_getfd(int process, int descriptor);
 /// glibc before 2.36 lacks pidfd_send_signal, and SYS_pidfd_send_signal is a macro that is not imported.
 int shim_pidfd_send_signal(int process, int signal);
-/// si_status is a macro. Waits for a child without reaping it: returns its status, or sets `*signal` if one ended it.
+/// si_status is a macro. Waits for a child to end, without reaping it. `*signal` becomes the signal that killed the
+/// child, or 0 if the child exited; the result is then its exit status.
 int shim_child_end(int process, int *signal);
 /// posix_spawn_file_actions_addclosefrom_np is hidden behind _GNU_SOURCE.
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
-/// environ is a variable that Swift takes for unsafe.
+/// environ is a mutable global variable, which Swift rejects as unsafe.
 char **shim_environment(void);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
 int shim_set_thread_name(const char *name);
+/// sched_setattr has no wrapper in older glibc. Sets the calling thread's slice if its policy is SCHED_OTHER.
 int shim_set_slice(uint64_t nanoseconds);
 
-/// <malloc.h> is no part of the module Glibc.
+/// The Glibc module lacks <malloc.h>. Allocations of this many bytes and more get mappings of their own.
 int shim_map_allocations_from(int bytes);
 /// memfd_create is hidden behind _GNU_SOURCE. The descriptor is close-on-exec. `log2_huge_page` is 0 for small pages.
 int shim_memfd_create(const char *name, unsigned log2_huge_page);
@@ -122,20 +142,22 @@ int shim_set_close_on_exec(int descriptor);
 /// accept4 is hidden behind _GNU_SOURCE.
 int shim_accept4(int listener, int flags);
 
-/// CMSG_FIRSTHDR and its family are macros: up to 17 descriptors travel with the bytes of `data`.
+/// CMSG_FIRSTHDR and its family are macros. Sends `data` with 1 to 17 descriptors.
 ssize_t shim_send_descriptors(int socket, const void *data, size_t length, const int *descriptors, int count);
-/// CMSG_FIRSTHDR and its family are macros: up to `capacity` descriptors, at most 17, are taken in, close-on-exec.
-/// `*count` becomes the number of descriptors in the message, at most `capacity`; the rest are closed.
-ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count);
-/// struct ucred is hidden behind _GNU_SOURCE.
+/// CMSG_FIRSTHDR and its family are macros. Receives `data` with up to `capacity` descriptors, at most 17,
+/// close-on-exec. `*count` becomes the number of descriptors received, at most `capacity`; the rest are closed. `*is_cut`
+/// becomes 1 if the kernel has discarded descriptors.
+ssize_t shim_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count, int *is_cut);
+/// struct ucred is hidden behind _GNU_SOURCE. Returns the process at the other end.
 int shim_peer_process(int socket);
-/// As above: the effective user at the other end.
+/// struct ucred is hidden behind _GNU_SOURCE. Returns the effective user at the other end.
 int shim_peer_user(int socket);
-/// SO_PEERPIDFD, since Linux 6.5, is absent from older headers.
+/// SO_PEERPIDFD, since Linux 6.5, is absent from older headers. Returns a pidfd of the process at the other end.
 int shim_peer_pidfd(int socket);
 
-/// The address of sockaddr_un and sockaddr_in is passed as another struct type, and htons is a macro.
+/// bind takes the address of a sockaddr_un as that of another struct type.
 int shim_bind_unix(int socket, const char *path);
+/// connect takes the address of a sockaddr_un as that of another struct type.
 int shim_connect_unix(int socket, const char *path);
 
 #endif

@@ -1,8 +1,8 @@
 import LinuxSystem
 
-/// The least that lets the thread which touches a page fetch it itself.
+/// The least code by which the thread that touches a page fetches the page itself.
 ///
-/// `@unchecked Sendable`: one thread touches pages, and only it uses the stage.
+/// `@unchecked Sendable`: only one thread touches pages, and only that thread uses `stage`.
 final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
     let memory: RigMemory
     var pageCount: Int { memory.region.pageCount }

@@ -1,6 +1,6 @@
 import LinuxSystem
 
-/// The least that answers page requests and sends memory: no protocol, no record of what was sent.
+/// The least code that answers page requests and pushes memory: no protocol, no record of what was sent.
 struct BareService: ~Copyable {
     private let lanes: BareLanes
     private let region: MemoryRegion
@@ -31,7 +31,7 @@ struct BareService: ~Copyable {
     }
 
     deinit {
-        // The threads end with their lanes, and are joined as they are dropped.
+        // The threads end when their lanes do, and are joined when they are dropped.
         lanes.shutdown()
     }
 
@@ -46,7 +46,7 @@ struct BareService: ~Copyable {
     }
 }
 
-/// Two connections that several threads use.
+/// The urgent and the bulk connection of the bare code, used by several threads.
 final class BareLanes: Sendable {
     let urgent: StreamSocket
     let bulk: StreamSocket
@@ -61,12 +61,12 @@ final class BareLanes: Sendable {
         bulk.shutdown()
     }
 
-    /// Does what ends with an error at the latest when the peer hangs up, as it does after each round.
+    /// Runs `body`, which throws at the latest when the peer hangs up, as it does after each round.
     func untilHungUp(_ body: () throws(SystemError) -> Void) {
         do throws(SystemError) {
             try body()
         } catch {
-            // The near end is told by both lanes' end.
+            // The near end notices the error by the end of both lanes.
             shutdown()
         }
     }

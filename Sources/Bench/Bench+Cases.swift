@@ -1,12 +1,14 @@
-import DestinationAgent
 import LinuxSystem
+import PageFetcher
 import Synchronization
 import Telemetry
 
-/// The cases.
+/// The cases of the benchmark.
 extension Bench {
-    /// What no fault can do without: the least code that asks the far end for a page, and that answers a fault from
-    /// memory at hand, each held against the least that does both.
+    /// Measures the floor of a fault: what no code that serves faults can do without.
+    ///
+    /// One case only asks the far end for a page, the other only answers a fault from memory at hand. Each is compared
+    /// with the bare code that does both.
     func floors() throws -> [Comparison] {
         onProgress("floors")
         var trips: Rounds = []
@@ -56,7 +58,7 @@ extension Bench {
         return figures
     }
 
-    /// Single faults of one thread at random, nothing pushed.
+    /// Measures single faults of one thread at random pages, without a push.
     func faults(_ stalls: LatencyRecorder) throws -> Rounds {
         try alternate("fault") { service in
             try round(BenchSetup(service: service, pageCount: size.faults)) { rig, figures in
@@ -67,7 +69,20 @@ extension Bench {
         }
     }
 
-    /// The same, where the thread that touches a page fetches it itself.
+    /// Compares faults on memory that is not the far end's own with faults on memory that is.
+    func faults(from memory: BenchSetup.Memory, _ name: String) throws -> Comparison {
+        let rounds = try alternate(name, memory, .own) { memory in
+            let setup = BenchSetup(service: .agent, memory: memory, pageCount: size.faults)
+            return try round(setup) { rig, figures in
+                let recorder = LatencyRecorder()
+                try touchAll(rig, [recorder])
+                figures.take([recorder])
+            }
+        }
+        return Comparison(name, against: "fault", rounds)
+    }
+
+    /// Measures the same faults, each fetched by the thread that touches the page.
     func inThread() throws -> Comparison {
         let stalls = LatencyRecorder()
         let rounds = try alternate("fault-in-thread") { service in
@@ -80,7 +95,7 @@ extension Bench {
         return Comparison("fault-in-thread", against: "bare remote fault in the thread", rounds, stalls: [stalls])
     }
 
-    /// Faults of one thread at random, while all of the memory is pushed at full rate.
+    /// Measures faults of one thread at random pages, while all of the memory is pushed at full rate.
     func contended(_ stalls: LatencyRecorder) throws -> Rounds {
         try alternate("fault-under-push") { service in
             try round(BenchSetup(service: service, pageCount: size.pushedPages)) { rig, figures in
@@ -94,7 +109,7 @@ extension Bench {
         }
     }
 
-    /// The push of memory that nobody touches.
+    /// Measures the push of memory that no thread touches.
     func push() throws -> Comparison {
         let rounds = try alternate("push") { service in
             var best = try pushAlone(BenchSetup(service: service, pageCount: size.pushedPages))
@@ -105,6 +120,14 @@ extension Bench {
             return best
         }
         return Comparison("push", against: "bare push, the better of 16 and 64 pages", rounds)
+    }
+
+    /// Compares the push of memory that is not the far end's own with the push of memory that is.
+    func push(from memory: BenchSetup.Memory, _ name: String) throws -> Comparison {
+        let rounds = try alternate(name, memory, .own) {
+            try pushAlone(BenchSetup(service: .agent, memory: $0, pageCount: size.pushedPages))
+        }
+        return Comparison(name, against: "push", rounds)
     }
 
     private func pushAlone(_ setup: BenchSetup) throws -> Figures {
@@ -119,7 +142,7 @@ extension Bench {
         }
     }
 
-    /// The push of zero pages, against that of others.
+    /// Compares the push of zero pages with the push of random ones.
     func zeroPush() throws -> Comparison {
         onProgress("push-zeros")
         var rounds: Rounds = []
@@ -130,8 +153,9 @@ extension Bench {
         return Comparison("push-zeros", against: "push", rounds)
     }
 
-    /// The push while a thread touches pages at random, against the push alone; the same of the bare code, which shows
-    /// what the processors leave to such a push.
+    /// Compares a push during which a thread touches random pages with the push alone.
+    ///
+    /// The bare code is measured likewise, to show what the processors leave to such a push.
     func pushWithReader() throws -> [Comparison] {
         [
             Comparison("push-with-reader", against: "push", try pushWithReader(.agent)),
@@ -155,7 +179,7 @@ extension Bench {
         return rounds
     }
 
-    /// A reader that goes from page to page, against the same where each page is asked for when it is touched.
+    /// Compares a thread that reads page after page with prefetch to one that reads without prefetch.
     func sequential() throws -> Comparison {
         onProgress("sequential")
         var rounds: Rounds = []
@@ -171,7 +195,7 @@ extension Bench {
             let stalls = LatencyRecorder()
             let wrong = Wrong()
             let region = rig.memory.region
-            // Dropped at once, which waits for it.
+            // The toucher is dropped at once, which waits for its thread.
             _ = try Toucher {
                 for page in 0..<pageCount {
                     let (value, nanoseconds) = Toucher.touch(region.page(page))
@@ -184,10 +208,10 @@ extension Bench {
         }
     }
 
-    /// An access to a page that is there and in no cache takes less, in nanoseconds.
+    /// Nanoseconds that an access to a page which is present, but in no cache, does not exceed.
     private static let presentAccess: UInt64 = 1000
 
-    /// Faults of several threads at once, against those of one.
+    /// Compares the faults of several threads at once with those of one thread.
     func threads() throws -> [Comparison] {
         var rounds: [Int: Rounds] = [:]
         onProgress("fault-threads")

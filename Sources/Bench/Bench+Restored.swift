@@ -1,10 +1,12 @@
 import LinuxSystem
 import Telemetry
 
-/// A restored guest, which this process plays: it hands its memory to a page fault handler, as Firecracker does.
+/// A restored guest, played by this process: it hands its memory to a page fault handler, as Firecracker does.
 extension Bench {
-    /// One round of single faults of one thread at random, served by the least code.
-    public func bareFaults() throws -> Figures {
+    /// Measures one round of single faults of one thread at random pages, served by the bare code.
+    ///
+    /// - Throws: ``BenchFailure`` if the far end fails or a page is wrong, or the error of the call that failed.
+    package func bareFaults() throws -> Figures {
         try round(BenchSetup(service: .bare, pageCount: size.faults)) { rig, figures in
             let recorder = LatencyRecorder()
             try touchAll(rig, [recorder])
@@ -12,17 +14,20 @@ extension Bench {
         }
     }
 
-    /// Touches every page of a snapshot once.
+    /// Measures faults on every page of a snapshot, each touched once.
     ///
     /// - Parameters:
-    ///   - order: all pages of the snapshot. Page n of it begins with n + 1, as 64 bits.
-    ///   - socketPath: where the handler listens.
-    public func restored(touching order: [Int], with socketPath: String) throws -> Figures {
+    ///   - order: the numbers of all pages, in the order in which they are touched. Page n must begin with n + 1, as 64
+    ///     bits.
+    ///   - socketPath: the Unix socket at which the handler listens.
+    /// - Throws: ``BenchFailure`` if a page is wrong, `SocketAddressError`, or the `SystemError` of the call that
+    ///   failed.
+    package func restored(touching order: [Int], with socketPath: String) throws -> Figures {
         let region = try MemoryRegion(name: "restored", pageCount: order.count)
         let userfaultfd = try Userfaultfd(features: .eventRemove)
         try userfaultfd.register(region.range)
         let memory = RigMemory(region, userfaultfd)
-        // The handler serves for as long as it is open.
+        // The handler serves the memory as long as this connection is open.
         let socket = try StreamSocket(connectingTo: SocketAddress("unix:\(socketPath)"))
         let rig = RestoredRig(memory)
         let recorder = LatencyRecorder()
@@ -36,7 +41,7 @@ extension Bench {
     }
 }
 
-/// Memory that a handler of another process fills.
+/// Memory that a handler in another process fills.
 private final class RestoredRig: Rig {
     let memory: RigMemory
     var pageCount: Int { memory.region.pageCount }

@@ -1,21 +1,21 @@
-import DestinationAgent
-public import LinuxSystem
+package import LinuxSystem
+import PageFetcher
 import Synchronization
 import Telemetry
 
-/// Measures the moving of pages against the least code that does the same, in turn.
-public struct Bench: ~Copyable {
-    /// How much is measured.
-    public struct Size: Sendable {
-        /// Rounds of each case, an odd number.
-        public var rounds = 7
+/// Measures how pages move, and compares each case with the least code that does the same, in alternating rounds.
+package struct Bench: ~Copyable {
+    /// How much a benchmark measures.
+    package struct Size: Sendable {
+        /// Rounds of each case; an odd number, so that one of them is the median.
+        package var rounds = 7
         /// Pages touched in a round without a push.
-        public var faults = 4000
-        /// Pages of the memory that is pushed.
-        public var pushedPages = 65536
+        package var faults = 4000
+        /// Pages of memory in a round with a push.
+        package var pushedPages = 65536
 
-        /// The usual size.
-        public init() {}
+        /// The default size.
+        package init() {}
     }
 
     let far: FarLink
@@ -24,30 +24,71 @@ public struct Bench: ~Copyable {
 
     /// Connects to a far end.
     ///
-    /// - Parameter onProgress: told which case begins.
-    public init(to address: SocketAddress, size: Size = Size(), onProgress: @escaping (String) -> Void) throws {
+    /// `onProgress` is called with the name of each case when the case begins.
+    ///
+    /// - Throws: a `SystemError` if the far end cannot be reached.
+    package init(to address: SocketAddress, size: Size = Size(), onProgress: @escaping (String) -> Void) throws {
         far = try FarLink(to: address)
         self.size = size
         self.onProgress = onProgress
     }
 
-    /// Measures every case.
-    public func run() throws -> [Comparison] {
-        let (quiet, pushed) = (LatencyRecorder(), LatencyRecorder())
-        let single = try faults(quiet)
-        let inThread = try inThread()
-        let contended = try contended(pushed)
-        return try floors() + [
-            Comparison("fault", against: "bare remote fault", single, stalls: [quiet]),
-            inThread,
-            Comparison("fault-under-push", against: "bare remote fault under push", contended, stalls: [pushed]),
-            Comparison(
-                "fault-push-on",
-                against: "fault",
-                zip(contended, single).map { (ours: $0.ours, other: $1.ours) }
-            ),
-            push(), zeroPush(),
-        ] + pushWithReader() + [sequential()] + threads()
+    /// A measurement, which compares one or several cases.
+    package enum Measurement: String, CaseIterable, Sendable {
+        case floors
+        case fault
+        case faultFile = "fault-file"
+        case faultPrivate = "fault-private"
+        case faultInThread = "fault-in-thread"
+        case faultUnderPush = "fault-under-push"
+        case push
+        case pushFile = "push-file"
+        case pushPrivate = "push-private"
+        case pushZeros = "push-zeros"
+        case pushWithReader = "push-with-reader"
+        case sequential
+        case faultThreads = "fault-threads"
+    }
+
+    /// Measures, in the order of the list.
+    ///
+    /// The faults with the push under way are compared with those without only if both are measured.
+    ///
+    /// - Throws: ``BenchFailure`` if the far end fails or a page is wrong, or the error of the call that failed.
+    package func run(_ measurements: [Measurement] = Measurement.allCases) throws -> [Comparison] {
+        var single: Rounds?
+        return try measurements.flatMap { measurement -> [Comparison] in
+            switch measurement {
+            case .floors: return try floors()
+            case .fault:
+                let stalls = LatencyRecorder()
+                let rounds = try faults(stalls)
+                single = rounds
+                return [Comparison("fault", against: "bare remote fault", rounds, stalls: [stalls])]
+            case .faultFile: return [try faults(from: .file, "fault-file")]
+            case .faultPrivate: return [try faults(from: .process, "fault-private")]
+            case .faultInThread: return [try inThread()]
+            case .faultUnderPush:
+                let stalls = LatencyRecorder()
+                let rounds = try contended(stalls)
+                let compared = Comparison(
+                    "fault-under-push",
+                    against: "bare remote fault under push",
+                    rounds,
+                    stalls: [stalls]
+                )
+                guard let single else { return [compared] }
+                let both = zip(rounds, single).map { (ours: $0.ours, other: $1.ours) }
+                return [compared, Comparison("fault-push-on", against: "fault", both)]
+            case .push: return [try push()]
+            case .pushFile: return [try push(from: .file, "push-file")]
+            case .pushPrivate: return [try push(from: .process, "push-private")]
+            case .pushZeros: return [try zeroPush()]
+            case .pushWithReader: return try pushWithReader()
+            case .sequential: return [try sequential()]
+            case .faultThreads: return try threads()
+            }
+        }
     }
 
     // MARK: Rounds
@@ -56,12 +97,21 @@ public struct Bench: ~Copyable {
         _ name: String,
         _ round: (BenchSetup.Service) throws -> Figures
     ) throws -> Rounds {
+        try alternate(name, BenchSetup.Service.agent, .bare, round)
+    }
+
+    func alternate<Side>(
+        _ name: String,
+        _ ours: Side,
+        _ other: Side,
+        _ round: (Side) throws -> Figures
+    ) throws -> Rounds {
         onProgress(name)
         return try (0..<size.rounds).map { number in
-            // Who goes first changes, so that a drift harms both.
-            if number % 2 == 0 { return (try round(.agent), try round(.bare)) }
-            let other = try round(.bare)
-            return (try round(.agent), other)
+            // The side that goes first alternates, so that a drift harms both equally.
+            if number % 2 == 0 { return (try round(ours), try round(other)) }
+            let second = try round(other)
+            return (try round(ours), second)
         }
     }
 
@@ -103,12 +153,12 @@ public struct Bench: ~Copyable {
 
     // MARK: Touching
 
-    /// Touches every page once, at random; each thread has pages of its own.
+    /// Touches every page once, at random; each thread touches pages of its own.
     ///
     /// - Parameters:
-    ///   - recorders: one a thread.
-    ///   - sum: counts what one thread waits too; not for several.
-    ///   - order: of all pages; nil for any.
+    ///   - recorders: one for each thread.
+    ///   - sum: also records the waits; only for one thread.
+    ///   - order: the numbers of all pages in the order of their touches; nil for a random order.
     func touchAll(
         _ rig: any Rig,
         _ recorders: [LatencyRecorder],
@@ -134,18 +184,20 @@ public struct Bench: ~Copyable {
                     }
                 )
             }
-            // Dropping them waits for them.
+            // Dropping the touchers waits for their threads.
             toucher.removeAll()
         }
         try check(rig, wrong)
     }
 
-    /// Touches pages at random until all have come; an access that took long waited for an absent page.
+    /// Touches random pages until all pages have arrived, and records each access that waited for an absent page.
+    ///
+    /// An access that takes longer than ``longAccess`` counts as one that waited.
     func touchWhilePushed(_ rig: any Rig, _ recorder: LatencyRecorder, _ other: LatencyRecorder?) throws {
         let region = rig.memory.region
         let pageCount = UInt64(size.pushedPages)
         let wrong = Wrong()
-        // Dropped at once, which waits for it.
+        // The toucher is dropped at once, which waits for its thread.
         _ = try Toucher {
             var state: UInt64 = 88_172_645_463_325_252
             while !rig.memory.isComplete, rig.memory.failure == nil {
@@ -166,19 +218,19 @@ public struct Bench: ~Copyable {
         try check(rig, wrong)
     }
 
-    /// Throws what is wrong after pages were touched.
+    /// Throws if the rig has failed, or if a touched page held wrong bytes.
     func check(_ rig: any Rig, _ wrong: Wrong) throws {
-        // Pages that no longer come read as zeros: that they are wrong is not the reason.
+        // The failure is thrown first: pages that no longer arrive read as zeros, and look wrong for that reason alone.
         if let failure = rig.memory.failure { throw BenchFailure(failure) }
         let page = wrong.page.load(ordering: .relaxed)
-        guard page < 0 else { throw BenchFailure("page \(page) holds something else than the far end has") }
+        guard page < 0 else { throw BenchFailure("page \(page) does not hold what the far end has sent") }
     }
 
-    /// What no access to a page that is there takes, in nanoseconds, and no fault falls short of.
+    /// Nanoseconds that every access to a present page stays below, and that every fault exceeds.
     private static let longAccess: UInt64 = 8000
 }
 
-/// A page that did not hold what it should; negative for none.
+/// The number of a page that held wrong bytes; negative if there is none.
 final class Wrong: Sendable {
     let page = Atomic<Int>(-1)
 }
@@ -191,11 +243,11 @@ final class Toucher: Sendable {
         thread = try JoinedThread(name: "touch", body)
     }
 
-    /// The first word of a page, and how long it took to have it.
+    /// Reads the first word of a page, and measures how long that took.
     @inline(__always)
     static func touch(_ page: UnsafeMutableRawPointer) -> (value: UInt64, nanoseconds: UInt64) {
         let begin = MonotonicClock.now()
-        // An atomic load is neither left out nor moved across the clock.
+        // An atomic load is neither left out nor moved across the reading of the clock.
         let value = page.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
         return (value, MonotonicClock.now() - begin)
     }

@@ -1,67 +1,32 @@
-public import LinuxSystem
+package import LinuxSystem
 import PageProtocol
-import SourceAgent
-import Synchronization
+import PageServer
 
-/// The end of a benchmark that has the memory: waits for near ends, one after the other.
-public final class FarEnd: Sendable {
+/// The end of a benchmark that has the memory, and serves near ends one after the other.
+package final class FarEnd: Sendable {
     private let openings: Openings<BenchOpening>
     private let arrivals: Arrivals
 
-    /// Connections that have said what they are, until the near end that is served needs them, or its time comes.
-    fileprivate final class Arrivals: Sendable {
-        private static let limit = 32
-
-        private let waiting = Mutex<[(opening: BenchOpening, socket: Handover<StreamSocket>)]>([])
-        private let isThere: EventDescriptor
-
-        init() throws(SystemError) { isThere = try EventDescriptor() }
-
-        /// Beyond some, the oldest are hung up on.
-        func add(_ socket: Handover<StreamSocket>, _ opening: BenchOpening) {
-            waiting.withLock { waiting in
-                if waiting.count >= Arrivals.limit { waiting.removeFirst() }
-                waiting.append((opening, socket))
-                isThere.raise()
-            }
-        }
-
-        /// Waits for a connection.
-        ///
-        /// - Returns: nil if none of these comes in time.
-        func next(
-            within milliseconds: Int? = nil,
-            where isWanted: (BenchOpening) -> Bool
-        ) -> (opening: BenchOpening, socket: Handover<StreamSocket>)? {
-            let deadline = milliseconds.map { MonotonicClock.now() + UInt64($0) * 1_000_000 }
-            while true {
-                let found = waiting.withLock { waiting in
-                    isThere.clear()
-                    return waiting.firstIndex { isWanted($0.opening) }.map { waiting.remove(at: $0) }
-                }
-                if let found { return found }
-                guard let deadline else {
-                    isThere.wait()
-                    continue
-                }
-                let now = MonotonicClock.now()
-                guard now < deadline, isThere.wait(milliseconds: Int((deadline - now) / 1_000_000) + 1) else {
-                    return nil
-                }
-            }
-        }
+    /// A connection that has sent its opening.
+    fileprivate struct Arrival: Sendable {
+        let opening: BenchOpening
+        let socket: Handover<StreamSocket>
     }
 
+    /// Connections that wait for the near end that needs them.
+    fileprivate typealias Arrivals = Mailbox<Arrival>
+
     /// Listens at an address.
-    public init(at address: SocketAddress) throws(SystemError) {
-        let arrivals = try Arrivals()
+    package init(at address: SocketAddress) throws(SystemError) {
+        // A connection that no near end needs is closed when as many newer ones wait.
+        let arrivals = try Arrivals(limit: 32)
         self.arrivals = arrivals
         openings = try Openings(
             Listener(at: address),
             name: "accept",
             Openings<BenchOpening>.Handling(
                 read: { socket, bytes in try BenchLine.readOpening(from: socket, into: &bytes) },
-                open: { arrivals.add($0, $1) },
+                open: { arrivals.put(Arrival(opening: $1, socket: $0)) },
                 drop: { _, _ in },
                 onShortage: { _ in },
                 onEnd: { _ in }
@@ -69,17 +34,18 @@ public final class FarEnd: Sendable {
         )
     }
 
-    /// Where it listens, with the port that the kernel chose.
-    public var address: SocketAddress { openings.address }
+    /// Where the far end listens, with the port that the kernel chose.
+    package var address: SocketAddress { openings.address }
 
-    /// Serves near ends until the process ends.
+    /// Serves near ends until the process exits.
     ///
-    /// - Parameter onFailure: told why a near end was left.
-    public func run(_ onFailure: (String) -> Void) {
-        while let (opening, handover) = arrivals.next(where: { $0.role == .control }) {
-            guard let socket = handover.take() else { continue }
+    /// - Parameter onFailure: called with the reason when the service of a near end ends with an error.
+    package func run(_ onFailure: (String) -> Void) -> Never {
+        while true {
+            let control = arrivals.next { $0.opening.role == .control }
+            guard let socket = control.socket.take() else { continue }
             do {
-                var session = FarSession(client: opening.client)
+                var session = FarSession(client: control.opening.client)
                 try session.serve(socket, arrivals)
             } catch {
                 onFailure("\(error)")
@@ -88,22 +54,26 @@ public final class FarEnd: Sendable {
     }
 }
 
-/// What the far end does for one near end.
+/// The service of one near end.
 private struct FarSession: ~Copyable {
     private let client: UInt64
-    private var memory: (setup: BenchSetup, region: MemoryRegion)?
+    /// The memory that was served last, of this process and of another.
+    private var memory: [Bool: BenchMemory] = [:]
+    /// Memory that another far end serves.
+    private var held: MemoryRegion?
     private var bare: BareService?
-    private var agent: SourceAgent?
+    private var pageServer: PageServer?
 
     init(client: UInt64) {
         self.client = client
     }
 
-    /// Seconds for a near end to ask for something: while nothing is served, and while pages may be on their way.
+    /// Seconds for a near end to send a request: while it needs nothing, and while it needs the memory.
     private static let (idleLimit, servingLimit): (UInt64, UInt64) = (5, 3600)
 
     private var deadline: UInt64 {
-        let seconds = bare == nil && agent == nil ? FarSession.idleLimit : FarSession.servingLimit
+        let isIdle = bare == nil && pageServer == nil && held == nil
+        let seconds = isIdle ? FarSession.idleLimit : FarSession.servingLimit
         return MonotonicClock.now() + seconds * 1_000_000_000
     }
 
@@ -113,6 +83,7 @@ private struct FarSession: ~Copyable {
             var answer = BenchAnswer()
             do {
                 try perform(request, control, arrivals)
+                answer.address = held?.range.address
             } catch {
                 answer.error = "\(error)"
             }
@@ -127,17 +98,21 @@ private struct FarSession: ~Copyable {
         _ arrivals: FarEnd.Arrivals
     ) throws {
         switch request.step {
-        case .serve:
-            guard let setup = request.setup, (1...1 << 24).contains(setup.pageCount),
-                (1...1024).contains(setup.chunk)
-            else { throw BenchFailure("the near end asks for memory that no benchmark has") }
-            try serve(setup, control, arrivals)
+        case .serve: try serve(FarSession.check(request.setup), control, arrivals)
+        case .hold: held = try BenchMemory.privatePages(FarSession.check(request.setup))
         case .push:
             try bare?.push()
-            try agent?.startPush()
+            try pageServer?.startPush()
         case .end: end()
         case .usage: break
         }
+    }
+
+    private static func check(_ setup: BenchSetup?) throws -> BenchSetup {
+        guard let setup, (1...1 << 24).contains(setup.pageCount), (1...1024).contains(setup.chunk) else {
+            throw BenchFailure("the setup of the near end is missing or out of bounds")
+        }
+        return setup
     }
 
     private mutating func serve(
@@ -146,41 +121,51 @@ private struct FarSession: ~Copyable {
         _ arrivals: FarEnd.Arrivals
     ) throws {
         end()
-        let isSame = memory?.setup.content == setup.content && memory?.setup.pageCount == setup.pageCount
-        if !isSame {
-            memory = nil
-            memory = (setup, try BenchMemory.make(setup))
-        }
-        guard let region = memory?.region else { return }
-        // The near end connects once the memory is there.
+        let region = try region(setup)
+        // The near end connects its lanes after this answer, once the memory exists.
         try BenchLine.send(BenchAnswer(), on: control)
         let lanes = try lanes(arrivals)
         switch setup.service {
         case .bare:
+            guard let region = region.mapped else {
+                throw BenchFailure("the bare service serves only memory of its own process")
+            }
             bare = try BareService(region, chunk: setup.chunk, lanes: BareLanes(lanes))
         case .agent:
             let shape = RegionShape(
-                name: region.name,
+                name: "bench",
                 guestAddress: 0,
                 pageSize: UInt32(region.pageSize),
                 pageCount: UInt64(region.pageCount)
             )
-            let agent = try SourceAgent(regions: [region], table: RegionTable([shape])) { _ in }
-            agent.freeze()
-            try agent.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
-            self.agent = agent
+            let pageServer = try PageServer(regions: [region], table: RegionTable([shape])) { _ in }
+            pageServer.freeze()
+            try pageServer.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
+            self.pageServer = pageServer
         }
+    }
+
+    /// The memory of a setup, which is kept for the next rounds.
+    private mutating func region(_ setup: BenchSetup) throws -> SourceRegion {
+        let isOwn = setup.memory == .own
+        if let memory = memory[isOwn], memory.holds(setup) { return memory.region }
+        memory[isOwn] = nil
+        let made = try BenchMemory(setup)
+        memory[isOwn] = made
+        return made.region
     }
 
     /// Milliseconds for the near end to connect a lane.
     private static let laneLimit = 10_000
 
-    /// Waits for the two lanes of the near end.
+    /// Waits for both lanes of the near end.
     private func lanes(_ arrivals: FarEnd.Arrivals) throws -> LanePair {
         func lane(_ role: BenchOpening.Role) throws -> StreamSocket {
-            let found = arrivals.next(within: FarSession.laneLimit) { $0.client == client && $0.role == role }
+            let found = arrivals.next(milliseconds: FarSession.laneLimit) {
+                $0.opening.client == client && $0.opening.role == role
+            }
             guard let socket = found?.socket.take() else {
-                throw BenchFailure("the near end's \(role) lane did not come")
+                throw BenchFailure("the near end did not connect its \(role) lane")
             }
             return socket
         }
@@ -189,7 +174,7 @@ private struct FarSession: ~Copyable {
 
     private mutating func end() {
         bare = nil
-        agent?.detach()
-        agent = nil
+        pageServer?.detach()
+        pageServer = nil
     }
 }

@@ -29,18 +29,18 @@ struct FarLink: ~Copyable {
 
     private func answer() throws -> BenchAnswer {
         guard let answer = try BenchLine.receive(BenchAnswer.self, from: control) else {
-            throw BenchFailure("the far end at \(address) has gone; see what it printed")
+            throw BenchFailure("the far end at \(address) closed the connection; see what it printed")
         }
         if let error = answer.error { throw BenchFailure("the far end at \(address): \(error)") }
         return answer
     }
 
-    /// Has the far end serve, and connects the lanes.
+    /// Asks the far end to serve memory, and connects the lanes.
     func lanes(_ setup: BenchSetup) throws -> LanePair {
         try ask(.serve, setup)
         let urgent = try lane(.urgent)
         let bulk = try lane(.bulk)
-        // It has both, and serves them.
+        // The second answer says that the far end has both lanes, and serves them.
         _ = try answer()
         return LanePair(urgent: urgent, bulk: bulk)
     }

@@ -1,34 +1,34 @@
-public import Histogram
-public import Telemetry
+package import Histogram
+package import Telemetry
 
-/// What one round of a case, or the median of several, has measured.
-public struct Figures: Codable, Hashable, Sendable {
-    /// What a thread waited for an absent page, in microseconds: median, 99 and 99.9 of 100.
-    public var p50: Double?
-    /// See ``p50``.
-    public var p99: Double?
-    /// See ``p50``.
-    public var p999: Double?
-    /// How long all of it took, in seconds.
-    public var seconds: Double?
-    /// Memory moved in that time.
-    public var mebibytesPerSecond: Double?
-    /// Seconds of processors that both ends used for each GiB.
-    public var cpuSecondsPerGiB: Double?
-    /// How long nothing ran, in milliseconds.
-    public var milliseconds: Double?
-    /// Memory held.
-    public var mebibytes: Double?
+/// The figures of one round of a case, or the medians of several rounds.
+package struct Figures: Codable, Hashable, Sendable {
+    /// How long a thread waited for an absent page, in microseconds: the median.
+    package var p50: Double?
+    /// The 99th percentile of the waits that ``p50`` is the median of.
+    package var p99: Double?
+    /// The 99.9th percentile of the waits that ``p50`` is the median of.
+    package var p999: Double?
+    /// How long the measured work took, in seconds.
+    package var seconds: Double?
+    /// The rate at which memory moved, in MiB per second.
+    package var mebibytesPerSecond: Double?
+    /// Processor time that both ends used for each GiB, in seconds.
+    package var cpuSecondsPerGiB: Double?
+    /// How long the workload did not run, in milliseconds.
+    package var milliseconds: Double?
+    /// Memory held, in MiB.
+    package var mebibytes: Double?
 
-    /// Nothing measured.
-    public init() {}
+    /// Creates figures of which none is measured.
+    package init() {}
 
     mutating func take(_ recorders: [LatencyRecorder]) {
         let summary = LatencySummary(recorders)
         (p50, p99, p999) = (summary.p50, summary.p99, summary.p999)
     }
 
-    /// Every figure.
+    /// Every figure, with its name.
     static let paths: [(name: String, path: any WritableKeyPath<Figures, Double?> & Sendable)] = [
         ("p50", \.p50), ("p99", \.p99), ("p999", \.p999), ("seconds", \.seconds), ("MiB/s", \.mebibytesPerSecond),
         ("CPU s/GiB", \.cpuSecondsPerGiB), ("ms", \.milliseconds), ("MiB", \.mebibytes),
@@ -44,7 +44,7 @@ public struct Figures: Codable, Hashable, Sendable {
         return median
     }
 
-    /// Each figure divided by another's.
+    /// Each figure divided by the same figure of another round.
     func divided(by other: Figures) -> Figures {
         var ratio = Figures()
         for (_, path) in Figures.paths {
@@ -61,30 +61,32 @@ public struct Figures: Codable, Hashable, Sendable {
     }
 }
 
-/// Rounds of a case: ours and what it is held against, each pair measured one after the other.
+/// The rounds of a case: ours and the other side, measured one after the other in each pair.
 typealias Rounds = [(ours: Figures, other: Figures)]
 
-/// One case: ours and what it is held against, measured in turn.
-public struct Comparison: Sendable {
+/// The result of one case: ours compared with another side, measured in alternating rounds.
+package struct Comparison: Sendable {
     /// The case's name.
-    public let name: String
-    /// What it is held against.
-    public let against: String
+    package let name: String
+    /// The name of the side that ours is compared with.
+    package let against: String
     /// The median of ours.
-    public let ours: Figures
-    /// The median of the other.
-    public let other: Figures
-    /// The median of the rounds' ratios, ours by the other.
-    public let ratio: Figures
-    /// What ours waited for absent pages in all rounds, in nanoseconds; nil where nobody waited.
-    public let stalls: Histogram<UInt64>?
+    package let ours: Figures
+    /// The median of the other side.
+    package let other: Figures
+    /// The median of each round's ratio, ours divided by the other side.
+    package let ratio: Figures
+    /// How long ours waited for absent pages in all rounds, in nanoseconds; nil if no waits were recorded.
+    package let stalls: Histogram<UInt64>?
 
-    /// Makes one out of its rounds.
+    /// Computes the medians of a case's rounds.
     ///
     /// - Parameters:
-    ///   - rounds: ours and what it is held against, each pair measured one after the other.
-    ///   - stalls: what ours waited for absent pages.
-    public init(
+    ///   - name: the case's name.
+    ///   - against: the name of the other side.
+    ///   - rounds: ours and the other side, measured one after the other in each pair.
+    ///   - recorders: the waits of ours for absent pages, in all rounds.
+    package init(
         _ name: String,
         against: String,
         _ rounds: [(ours: Figures, other: Figures)],
@@ -104,8 +106,10 @@ extension Comparison: Encodable {
         case name, against, ours, other, ratio
     }
 
-    /// All but the distribution.
-    public func encode(to encoder: any Encoder) throws {
+    /// Encodes everything except the distribution of the waits.
+    ///
+    /// - Throws: the encoder's error.
+    package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(name, forKey: .name)
         try container.encode(against, forKey: .against)

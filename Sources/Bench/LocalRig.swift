@@ -1,7 +1,7 @@
 import LinuxSystem
 import Synchronization
 
-/// The least that answers faults from memory at hand.
+/// The least code that answers faults from memory at hand.
 final class LocalRig: Rig {
     let memory: RigMemory
     var pageCount: Int { memory.region.pageCount - 1 }
@@ -22,7 +22,7 @@ final class LocalRig: Rig {
     }
 
     init(pageCount: Int) throws {
-        // The last page is touched to end the thread that waits for faults.
+        // A touch of the last page ends the thread that waits for faults.
         let region = try MemoryRegion(name: "bench", pageCount: pageCount + 1)
         let userfaultfd = try Userfaultfd(isBlocking: true)
         try userfaultfd.register(region.range)

@@ -1,21 +1,19 @@
-import DestinationAgent
 import LinuxSystem
-import PageProtocol
 import Synchronization
 
-/// Memory at the near end whose pages come from the far end.
+/// Memory at the near end whose pages arrive as they are touched or pushed.
 protocol Rig: AnyObject, Sendable {
     var memory: RigMemory { get }
-    /// Pages that can be touched, from the first one on.
+    /// Pages that may be touched, from the first one on.
     var pageCount: Int { get }
-    /// Ends it: the memory can no longer be waited for.
+    /// Ends the service of the memory, after which no thread may wait for a page.
     func end()
 }
 
-/// The memory of a rig, and what has become of it.
+/// The memory of a rig, and whether its pages have arrived.
 final class RigMemory: Sendable {
     let region: MemoryRegion
-    /// Where the memory is registered.
+    /// The userfaultfd with which the memory is registered.
     let userfaultfd: Userfaultfd
     private let allCame = Atomic<Bool>(false)
     private let reason = Mutex<String?>(nil)
@@ -25,170 +23,25 @@ final class RigMemory: Sendable {
         self.userfaultfd = userfaultfd
     }
 
-    /// Whether every page is there.
+    /// Whether every page has arrived.
     var isComplete: Bool { allCame.load(ordering: .acquiring) }
-    /// Why pages no longer come, or nil.
+    /// Why pages no longer arrive; nil while they do.
     var failure: String? { reason.withLock { $0 } }
 
     func complete() {
         allCame.store(true, ordering: .releasing)
     }
 
-    /// Pages no longer come: whoever waits for one goes on, with zeros.
+    /// Records why pages no longer arrive, and lets every thread that waits for one continue with zeros.
     ///
-    /// - Parameter pages: those that do not.
+    /// - Parameter pages: the pages that no longer arrive.
     func fail(_ why: String, _ pages: PageRange) {
         reason.withLock { $0 = $0 ?? why }
         do throws(SystemError) {
             try userfaultfd.unregister(pages)
         } catch {
-            // Somebody would wait for ever.
+            // A thread that waits for a page would wait for ever.
             preconditionFailure("\(error)")
         }
-    }
-}
-
-/// The destination agent.
-final class AgentRig: Rig {
-    let memory: RigMemory
-    var pageCount: Int { memory.region.pageCount }
-    private let agent: DestinationAgent
-
-    init(pageCount: Int, prefetch: Prefetch, inThread: Bool, lanes: consuming LanePair) throws {
-        let region = try MemoryRegion(name: "bench", pageCount: pageCount)
-        let userfaultfd =
-            try inThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
-        try userfaultfd.register(region.range)
-        let memory = RigMemory(region, try userfaultfd.duplicate())
-        let shape = RegionShape(name: "bench", guestAddress: 0, pageSize: 4096, pageCount: UInt64(pageCount))
-        agent = try DestinationAgent(
-            userfaultfd: userfaultfd,
-            ranges: [region.range],
-            resident: [PageBitmap(pageCount: pageCount)],
-            table: RegionTable([shape]),
-            prefetch: prefetch,
-            resolvesInThread: inThread
-        ) { event in
-            switch event {
-            case .everyPageResident: memory.complete()
-            // A fault that cannot be answered is raised again.
-            case .everyRunFetched, .faultUnanswered: break
-            case .laneLost(let lane, let reason): memory.fail("the \(lane) lane: \(reason)", region.range)
-            case .failed(let reason): memory.fail(reason, region.range)
-            }
-        }
-        self.memory = memory
-        try agent.start()
-        try agent.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
-    }
-
-    func end() {
-        agent.stop()
-    }
-}
-
-/// The least that places pages: one thread asks for what is touched, one takes what is pushed.
-final class BareRig: Rig {
-    let memory: RigMemory
-    var pageCount: Int { memory.region.pageCount - 1 }
-    private let lanes: BareLanes
-    private let threads: Threads
-
-    private final class Threads: Sendable {
-        let faults: JoinedThread
-        let bulk: JoinedThread
-
-        init(faults: consuming JoinedThread, bulk: consuming JoinedThread) {
-            self.faults = faults
-            self.bulk = bulk
-        }
-    }
-
-    init(pageCount: Int, chunk: Int, lanes: BareLanes) throws {
-        // The last page is touched to end the thread that waits for faults.
-        let region = try MemoryRegion(name: "bench", pageCount: pageCount + 1)
-        let userfaultfd = try Userfaultfd(isBlocking: true)
-        try userfaultfd.register(region.range)
-        let memory = RigMemory(region, userfaultfd)
-        let pages = PageRange(address: region.range.address, pageSize: 4096, pageCount: pageCount)
-        self.memory = memory
-        self.lanes = lanes
-        threads = Threads(
-            faults: try JoinedThread(name: "bare-faults") {
-                do {
-                    try BareRig.serve(memory, lanes)
-                    memory.fail("the far end has closed the urgent lane", region.range)
-                } catch {
-                    memory.fail("\(error)", region.range)
-                }
-            },
-            bulk: try JoinedThread(name: "bare-place") {
-                do {
-                    if try BareRig.place(memory, chunk, lanes) { return memory.complete() }
-                    memory.fail("the far end has closed the bulk lane", pages)
-                } catch {
-                    memory.fail("\(error)", pages)
-                }
-            }
-        )
-    }
-
-    func end() {
-        lanes.bulk.shutdown()
-        let last = memory.region.page(memory.region.pageCount - 1)
-        _ = last.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
-        lanes.shutdown()
-    }
-
-    /// Returns when the last page is touched, or the far end is gone.
-    private static func serve(_ memory: RigMemory, _ lanes: BareLanes) throws {
-        let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
-        defer { stage.deallocate() }
-        guard let base = stage.baseAddress else { return }
-        var events = Userfaultfd.EventBuffer(capacity: 1)
-        var number: UInt64 = 0
-        while true {
-            try memory.userfaultfd.read(into: &events)
-            guard events.count > 0, case .fault(let address, _) = events[0] else { continue }
-            let page = address & ~4095
-            number = (page - memory.region.range.address) / 4096
-            if number == UInt64(memory.region.pageCount - 1) { return }
-            try withUnsafeBytes(of: &number) { try lanes.urgent.send($0) }
-            guard try lanes.urgent.receive(exactly: stage) == 4096 else { return }
-            if memory.userfaultfd.copy(to: page, from: base, byteCount: 4096) == .present {
-                memory.userfaultfd.wake(page, byteCount: 4096)
-            }
-        }
-    }
-
-    /// - Returns: whether every page has come, before the far end was gone.
-    private static func place(_ memory: RigMemory, _ chunk: Int, _ lanes: BareLanes) throws -> Bool {
-        let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk * 4096, alignment: 4096)
-        defer { stage.deallocate() }
-        let pageCount = memory.region.pageCount - 1
-        var page = 0
-        while page < pageCount {
-            let count = min(chunk, pageCount - page)
-            let bytes = UnsafeMutableRawBufferPointer(rebasing: stage[..<(count * 4096)])
-            guard try lanes.bulk.receive(exactly: bytes) == bytes.count, let base = bytes.baseAddress
-            else { return false }
-            var done = 0
-            while done < count {
-                let address = memory.region.range.address(ofPage: page + done)
-                let placement = memory.userfaultfd.copy(
-                    to: address,
-                    from: base + done * 4096,
-                    byteCount: (count - done) * 4096
-                )
-                switch placement {
-                case .placed(let bytes): done += bytes / 4096
-                case .present: done += 1
-                case .again: continue
-                case .unmapped, .gone, .noMemory, .failed: throw BenchFailure("cannot place a page: \(placement)")
-                }
-            }
-            page += count
-        }
-        return true
     }
 }

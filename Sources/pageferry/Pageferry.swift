@@ -1,24 +1,31 @@
 import ArgumentParser
 import Foundation
+import LinuxSystem
 
-/// The command line: exit status 0 when the work is done, 1 when it failed, 2 when it was asked for wrongly.
+/// The command `pageferry`.
+///
+/// The exit status is 0 if the work is done, 1 if the work failed, and 2 if the command was used wrongly.
 @main
 struct Pageferry: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pageferry",
         abstract: "Move a running workload to another host before its memory.",
+        version: Release.description,
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
             RecoverCommand.self, ContCommand.self, StatusCommand.self, LeaseCommand.self, ServeCommand.self,
-            AttachCommand.self, AttachWorkerCommand.self, MicroVMKeeperCommand.self, WorkingSetCommand.self,
-            BenchCommand.self, ProbeCommand.self,
+            AttachCommand.self, AttachWorkerCommand.self, MicroVMKeeperCommand.self, ChildAgentCommand.self,
+            WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
         ]
     )
 
     static func main() async {
-        // A peer that has left is told by the result of a send.
+        // With SIGPIPE ignored, a send to a peer that has left returns EPIPE instead of ending the process.
         signal(SIGPIPE, SIG_IGN)
+        StandardOutput.open()
         do {
+            try UsageError.checkHelp(Array(CommandLine.arguments.dropFirst()))
+            try UsageError.checkTwice(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot()
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
@@ -28,21 +35,28 @@ struct Pageferry: AsyncParsableCommand {
         } catch {
             end(with: error)
         }
-        Foundation.exit(0)
+        exit(0)
+    }
+
+    /// Ends the process; a result that could not be printed turns status 0 into 1.
+    static func exit(_ status: Int32) -> Never {
+        Foundation.exit(status == 0 && Terminal.hasLostOutput ? 1 : status)
     }
 
     private static func end(with error: any Error) -> Never {
-        if let code = error as? ExitCode { Foundation.exit(code.rawValue) }
-        guard exitCode(for: error) == .failure, !isUsage(error) else {
-            // Help and usage errors, which the parser words itself.
-            let isHelp = exitCode(for: error) == .success
+        if let code = error as? ExitCode { exit(code.rawValue) }
+        if exitCode(for: error) == .success {
+            // The parser reports help and the version as errors, whose message is the whole text.
             let text = fullMessage(for: error)
-            let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
-            if isHelp { Terminal.show(lines) } else { lines.forEach(Terminal.say) }
-            Foundation.exit(isHelp ? 0 : 2)
+            Terminal.show(text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init))
+            exit(0)
+        }
+        if exitCode(for: error) != .failure || isUsage(error) {
+            Terminal.say("\(UsageError(error, of: Array(CommandLine.arguments.dropFirst())))")
+            exit(2)
         }
         Terminal.say("pageferry: \(error)")
-        Foundation.exit(1)
+        exit(1)
     }
 
     private static func isUsage(_ error: any Error) -> Bool {

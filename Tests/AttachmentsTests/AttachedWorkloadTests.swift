@@ -16,7 +16,7 @@ struct AttachedWorkloadTests {
         DeviceSet.Saved(name: "clock", state: [1, 2, 3]), DeviceSet.Saved(name: "empty", state: []),
     ]
 
-    /// Runs what the agent does on a thread, and says how it ended.
+    /// Runs the agent's part on a thread beside the process's part, and returns the agent's outcome.
     private func outcome<Value>(of body: @escaping @Sendable () throws -> Value, _ process: () throws -> Void) throws
         -> String
     {
@@ -57,11 +57,11 @@ struct AttachedWorkloadTests {
         }
         #expect(outcome == "done")
         #expect(workload.activity.isRunning)
-        #expect(workload.verify() == nil)
+        #expect(try workload.verify() == nil)
         #expect(throws: AttachmentError.self) { try workload.stop() }
     }
 
-    @Test func `a process that runs is told when its memory is whole, and one that does not is not`() throws {
+    @Test func `only a process that runs is told that its memory is complete`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -86,7 +86,7 @@ struct AttachedWorkloadTests {
             while try process.nextOrder() != .load {}
             try process.answerFailed("the clock is broken")
         }
-        #expect(outcome == "device 'all devices': process \(getpid()) cannot load its devices: the clock is broken")
+        #expect(outcome == "process \(getpid()) cannot load its devices: the clock is broken")
     }
 
     @Test func `a process that cannot start says why and does not run`() throws {
@@ -102,7 +102,7 @@ struct AttachedWorkloadTests {
         #expect(!workload.activity.isRunning)
     }
 
-    @Test func `a process that dies before its devices have loaded is told`() throws {
+    @Test func `the death of a process before its devices have loaded is reported`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -111,11 +111,11 @@ struct AttachedWorkloadTests {
             #expect(try process.nextOrder() == .load)
             process.socket.shutdown()
         }
-        #expect(outcome.contains("process \(getpid()) has ended"))
+        #expect(outcome.contains("process \(getpid()) has hung up"))
     }
 
     @Test(arguments: [UInt32(0x101), 0x102, 7])
-    func `an answer that is none is refused`(kind: UInt32) throws {
+    func `a message that is not an answer is refused`(kind: UInt32) throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -127,7 +127,7 @@ struct AttachedWorkloadTests {
         #expect(outcome.hasSuffix("answered with a message of kind \(kind) and 2147483647 bytes"))
     }
 
-    @Test func `a process that leaves without an answer to RUN may have run, so it counts as started`() throws {
+    @Test func `a process that disconnects without an answer to RUN counts as started, since it may have run`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -139,7 +139,7 @@ struct AttachedWorkloadTests {
         #expect(outcome == "done")
     }
 
-    @Test func `a process that ends no longer runs`() async throws {
+    @Test func `a process that has ended no longer counts as running`() async throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -153,7 +153,7 @@ struct AttachedWorkloadTests {
         while workload.activity.isRunning { await Task.yield() }
     }
 
-    @Test func `a process that ends is told to whoever asked, before or after`() throws {
+    @Test func `the end of a process reaches a handler that was set before or after the end`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -167,13 +167,13 @@ struct AttachedWorkloadTests {
         #expect(outcome == "done")
         #expect(before.all == [])
         process.socket.shutdown()
-        #expect(before.first(containing: "process \(getpid()) has ended or hung up") != nil)
+        #expect(before.first(containing: "process \(getpid()) has hung up, and may run on") != nil)
         workload.onEnd { after.add($0) }
         #expect(after.all == before.all)
     }
 
     #if DEBUG
-    @Test func `a start that lacks something here fails before the process is told to run`() throws {
+    @Test func `a start that fails in the agent fails before the process is told to run`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -182,7 +182,7 @@ struct AttachedWorkloadTests {
             try ForcedErrno.with([.eventfd: [.tooManyOpenFiles]]) { try workload.run(RunPermit(.inPlace())) }
         }
         #expect(error.errno == .tooManyOpenFiles)
-        // The next order is that of the start which lacks nothing.
+        // The next order comes from the start that succeeds.
         let outcome = try outcome(of: { [states] in _ = try workload.devices.load(states) }) {
             #expect(try process.nextOrder()?.kind == AttachingProcess.Order.device)
             while try process.nextOrder() != .load {}
@@ -193,12 +193,12 @@ struct AttachedWorkloadTests {
     #endif
 
     @Test(arguments: [[4, 4], [5], [3]])
-    func `a guest that does not fit is refused, and the process waits for one that does`(pageCounts: [Int]) throws {
+    func `a guest that does not fit is refused, and the process waits for the next guest`(pageCounts: [Int]) throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach(pageCounts: pageCounts)
         let error = try #require(throws: AttachmentError.self) { _ = try site.workload(pageCounts: [4]) }
-        #expect(error.description.hasPrefix("process \(getpid()) does not fit the guest: its regions have "))
+        #expect(error.description.hasPrefix("process \(getpid()) does not fit the workload: its regions have "))
         let workload = try site.workload(pageCounts: pageCounts)
         let outcome = try outcome(of: { try workload.run(RunPermit(.inPlace())) }) {
             #expect(try process.nextOrder() == .run)
@@ -208,14 +208,14 @@ struct AttachedWorkloadTests {
         process.socket.shutdown()
     }
 
-    @Test func `a process whose guest went before it was told anything takes the next`() throws {
+    @Test func `a process whose guest left before any order accepts the next guest`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
         do { _ = try site.landing.land(Site.guest(pageCounts: [4])) }
         let prepared = try site.landing.land(Site.guest(pageCounts: [4]))
         #expect(prepared.memory.ranges == process.regions.map(\.range))
-        // Its memory is still registered: what is missing does not read as zeros.
+        // The memory is still registered, so that missing pages do not read as zeros.
         let content = try MemoryRegion(name: "content", pageCount: 1)
         content.base.storeBytes(of: 8, as: UInt8.self)
         let address = process.regions[0].range.address
@@ -225,7 +225,7 @@ struct AttachedWorkloadTests {
         #expect(process.regions[0].page(0).load(as: UInt8.self) == 8)
     }
 
-    @Test func `a process whose guest went after another has attached is let go`() throws {
+    @Test func `a process whose guest left after another process had attached is released`() throws {
         let site = try Site()
         defer { site.end() }
         let first = try site.attach()
@@ -240,7 +240,7 @@ struct AttachedWorkloadTests {
         #expect(prepared.memory.ranges == second.regions.map(\.range))
     }
 
-    @Test func `a process that was told of a device takes no other guest`() async throws {
+    @Test func `a process that has received a device accepts no other guest`() async throws {
         let site = try Site()
         defer { site.end() }
         let process = try site.attach()
@@ -256,7 +256,7 @@ struct AttachedWorkloadTests {
         #expect(try process.nextOrder() == nil)
     }
 
-    @Test func `a guest with other pages than the process's is refused`() throws {
+    @Test func `a guest with another page size than the process's is refused`() throws {
         let site = try Site()
         defer { site.end() }
         _ = try site.attach(pageCounts: [512])
@@ -264,7 +264,7 @@ struct AttachedWorkloadTests {
         #expect(throws: AttachmentError.self) { _ = try site.landing.land(guest) }
     }
 
-    @Test func `the process that attached last is used and the one before is told`() throws {
+    @Test func `the process that attached last is used, and the one before is refused`() throws {
         let site = try Site()
         defer { site.end() }
         let first = try site.attach()
@@ -283,7 +283,7 @@ struct AttachedWorkloadTests {
         #expect(outcome == "done")
     }
 
-    @Test func `without a process the migration is refused after its grace`() async throws {
+    @Test func `without a process the migration is refused after a grace period`() async throws {
         let site = try Site()
         defer { site.end() }
         let error = try await #require(throws: AttachmentError.self) { _ = try await apart { try site.workload() } }

@@ -2,9 +2,9 @@ import Foundation
 import Glibc
 import LinuxSystem
 
-/// A process that attaches, played by the test: its socket, its memory and what it says.
+/// A process that attaches, played by the test: its socket, its memory and its messages.
 final class AttachingProcess: Sendable {
-    /// What the agent tells the process.
+    /// An order of the agent to the process.
     struct Order: Equatable {
         var kind: UInt32
         var payload: [UInt8]
@@ -14,7 +14,7 @@ final class AttachingProcess: Sendable {
         static let run = Order(kind: 4, payload: [])
         static let whole = Order(kind: 5, payload: [])
 
-        /// A REFUSED with its reason; nil for another order.
+        /// The reason of a REFUSED; nil for another order.
         var refusal: String? { kind == 1 ? String(decoding: payload, as: UTF8.self) : nil }
     }
 
@@ -26,7 +26,7 @@ final class AttachingProcess: Sendable {
         regions = try pageCounts.enumerated().map { try MemoryRegion(name: "region\($0)", pageCount: $1) }
     }
 
-    /// The hand-off of the regions, sound in all its fields.
+    /// The hand-off of the regions, with correct fields.
     var handOff: [UInt8] { Self.handOff(regions.map { ($0.range.address, $0.range.byteCount) }) }
 
     static func handOff(
@@ -48,7 +48,7 @@ final class AttachingProcess: Sendable {
         return bytes
     }
 
-    /// Version 2: each region with the memory file behind it, and where in that it begins.
+    /// A hand-off of version 2, which names each region's memory file and the region's place in that file.
     static func handOff(
         pageSize: UInt32 = 4096,
         inFiles regions: [(address: UInt64, byteCount: UInt64, file: UInt32, offset: UInt64)]
@@ -69,14 +69,16 @@ final class AttachingProcess: Sendable {
         withUnsafeBytes(of: value.littleEndian) { bytes += $0 }
     }
 
-    /// Registers the regions and hands the userfaultfd over. Its only copy is then the agent's.
+    /// Registers the regions and hands the userfaultfd over.
+    ///
+    /// The agent then has the only copy.
     func handOver(_ bytes: [UInt8]? = nil, features: Userfaultfd.Features = []) throws {
         let userfaultfd = try Userfaultfd(features: features)
         for region in regions { try userfaultfd.register(region.range) }
         try socket.send(bytes ?? handOff, with: userfaultfd)
     }
 
-    /// The next order; nil when the agent has hung up.
+    /// The next order; nil if the agent has hung up.
     func nextOrder() throws -> Order? {
         var header = [UInt32](repeating: 0, count: 2)
         let count = try header.withUnsafeMutableBytes { try socket.receive(exactly: $0) }
@@ -86,7 +88,7 @@ final class AttachingProcess: Sendable {
         return Order(kind: header[0], payload: payload)
     }
 
-    /// Whether a page of the first region is still some userfaultfd's: another cannot have it.
+    /// Whether a page of the first region is registered with a userfaultfd, so that another cannot register it.
     func isRegistered(page: Int) -> Bool {
         let range = PageRange(address: regions[0].range.address(ofPage: page), pageSize: 4096, pageCount: 1)
         do {

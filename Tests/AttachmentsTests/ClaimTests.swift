@@ -9,10 +9,10 @@ import Testing
 
 @testable import Attachments
 
-/// What a process says is its memory, and is not, or not only.
+/// False claims of a process about its memory.
 @Suite(.ownThread, .timeLimit(.minutes(2)))
 struct ClaimTests {
-    /// Hands regions over by a userfaultfd with which they may not be registered.
+    /// Hands regions over with a userfaultfd that is registered for other ranges.
     private func handOver(_ process: AttachingProcess, registering registered: [PageRange]) throws {
         let userfaultfd = try Userfaultfd()
         for range in registered { try userfaultfd.register(range) }
@@ -20,7 +20,7 @@ struct ClaimTests {
     }
 
     @Test(arguments: [0, 2])
-    func `memory that its process has not registered, or half of it, is registered`(pages: Int) throws {
+    func `memory that its process has not registered, or only half, is registered by the agent`(pages: Int) throws {
         let site = try Site()
         defer { site.end() }
         let process = try AttachingProcess(at: site.path, pageCounts: [4])
@@ -41,8 +41,7 @@ struct ClaimTests {
     }
 
     @Test(arguments: [true, false])
-    func `memory with a page that is there already is refused, whoever has registered it since`(registers: Bool) throws
-    {
+    func `memory with a resident page is refused, even if its process has registered it since`(registers: Bool) throws {
         let site = try Site()
         defer { site.end() }
         let process = try AttachingProcess(at: site.path, pageCounts: [2, 5])
@@ -51,22 +50,23 @@ struct ClaimTests {
         let refusal = try #require(try process.nextOrder()?.refusal)
         #expect(
             refusal
-                == "page 3 of region 1 is there already, and would keep what it holds; hand over memory that nobody has "
+                == "page 3 of region 1 is already present, and would keep its content; hand over memory that was never "
                 + "touched, or drop it first (MADV_DONTNEED)"
         )
-        // A page that was only read is there too.
+        // A page that was only read is resident too.
         let reader = try AttachingProcess(at: site.path, pageCounts: [4])
         _ = reader.regions[0].page(1).load(as: UInt8.self)
         try handOver(reader, registering: [])
-        #expect(try reader.nextOrder()?.refusal?.hasPrefix("page 1 of region 0 is there already") == true)
+        #expect(try reader.nextOrder()?.refusal?.hasPrefix("page 1 of region 0 is already present") == true)
         _ = try site.attach()
     }
 
-    @Test func `memory with a hole is refused by the hole's address`() throws {
+    @Test func `memory with a hole is refused with the hole's address`() throws {
         let site = try Site()
         defer { site.end() }
-        // In a process of its own: here another test's memory might come into the hole. UFFDIO_API, 300 pages, a part of them
-        // that is mapped in another way (MADV_DONTFORK), which is no hole, and two pages that are unmapped.
+        // Use a process of its own, since another test's memory might be mapped into the hole here. The process calls
+        // UFFDIO_API and maps 300 pages. Three of them become a mapping of their own (MADV_DONTFORK), which is not a
+        // hole. Two pages are unmapped.
         let number = try Python.run(
             "import ctypes, fcntl, struct; c = ctypes.CDLL(None); u = c.syscall(323, 0o4000); "
                 + "fcntl.ioctl(u, 0xc018aa3f, struct.pack('QQQ', 0xaa, 0, 0)); c.mmap.restype = ctypes.c_size_t; "
@@ -83,7 +83,7 @@ struct ClaimTests {
         _ = try site.attach()
     }
 
-    @Test func `memory that is not mapped at all, or is another userfaultfd's, is refused`() throws {
+    @Test func `memory that is not mapped, or belongs to another userfaultfd, is refused`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try AttachingProcess(at: site.path)
@@ -99,7 +99,7 @@ struct ClaimTests {
         _ = try site.attach()
     }
 
-    @Test func `memory of small pages that is said to have huge ones is refused`() throws {
+    @Test func `memory of small pages that is handed over as huge pages is refused`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try AttachingProcess(at: site.path, pageCounts: [1024])
@@ -111,7 +111,7 @@ struct ClaimTests {
         #expect(try process.nextOrder()?.refusal?.hasSuffix("is not mapped in pages of 2097152 bytes") == true)
     }
 
-    @Test func `memory of huge pages is taken, and refused when one is there already`() throws {
+    @Test func `memory of huge pages is accepted, and refused if one page is already resident`() throws {
         try HugePages.with(free: 4) {
             let site = try Site()
             defer { site.end() }
@@ -131,11 +131,11 @@ struct ClaimTests {
             region.page(1).storeBytes(of: 1, as: UInt8.self)
             let second = try AttachingProcess(at: site.path)
             try second.socket.send(handOff, with: userfaultfd)
-            #expect(try second.nextOrder()?.refusal?.hasPrefix("page 1 of region 0 is there already") == true)
+            #expect(try second.nextOrder()?.refusal?.hasPrefix("page 1 of region 0 is already present") == true)
         }
     }
 
-    /// The pages of a file that two regions lie in.
+    /// The pages of a file in which two regions lie.
     struct Pieces: Sendable, CustomTestStringConvertible {
         let first: Range<UInt64>
         let second: Range<UInt64>
@@ -153,7 +153,7 @@ struct ClaimTests {
         let site = try Site()
         defer { site.end() }
         let file = try MemoryFile(name: "guest", byteCount: 6 * 4096)
-        // Two mappings, so that the addresses do not overlap.
+        // Use two mappings, so that the addresses do not overlap.
         let mappings = try [Mapped(file), Mapped(file)]
         let regions = zip(mappings, [pieces.first, pieces.second]).map { mapped, pages in
             let base = UInt64(UInt(bitPattern: mapped.mapping.base))
@@ -177,7 +177,7 @@ struct ClaimTests {
         init(_ file: borrowing MemoryFile) throws { mapping = try Mapping(sharing: file) }
     }
 
-    @Test func `a process in whose memory pages were placed for a guest that went is told so, and takes no other`()
+    @Test func `a process with pages of a guest that left is told so, and accepts no other guest`()
         throws
     {
         let site = try Site()
@@ -191,7 +191,7 @@ struct ClaimTests {
         }
         let refusal = try process.nextOrder()?.refusal
         #expect(refusal == "pages of a migration that failed are in its memory; attach again with new memory")
-        // What is missing there stays so: the last copy of its userfaultfd is kept as long as it lives.
+        // Missing pages stay missing: the agent keeps the last copy of the userfaultfd as long as the process lives.
         #expect(process.isRegistered(page: 0))
         #expect(try process.nextOrder() == nil)
     }

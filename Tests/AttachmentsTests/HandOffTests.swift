@@ -19,7 +19,7 @@ struct HandOffTests {
         #expect(prepared.memory.ranges == process.regions.map(\.range))
         #expect(prepared.memory.resident.map(\.pageCount) == [4, 7])
         #expect(prepared.memory.resident.allSatisfy { $0.count == 0 })
-        // The userfaultfd is the process's: pages placed by it arrive there.
+        // The userfaultfd belongs to the process: pages that it places arrive in the process's memory.
         let content = try MemoryRegion(name: "content", pageCount: 1)
         content.base.storeBytes(of: 8, as: UInt8.self)
         let address = process.regions[1].range.address(ofPage: 6)
@@ -29,7 +29,7 @@ struct HandOffTests {
         #expect(process.regions[1].page(6).load(as: UInt8.self) == 8)
     }
 
-    @Test func `memory of huge pages takes a guest of huge pages only`() throws {
+    @Test func `memory of huge pages accepts only a guest of huge pages`() throws {
         try HugePages.with(free: 4) {
             let site = try Site()
             defer { site.end() }
@@ -42,7 +42,7 @@ struct HandOffTests {
             #expect(site.log.first(containing: "has attached") != nil)
             let small = Site.guest(pageCounts: [4])
             let error = try #require(throws: AttachmentError.self) { _ = try site.landing.land(small) }
-            #expect(error.description.hasSuffix("have 4 pages of 2097152 bytes, the guest's 4 pages of 4096 bytes"))
+            #expect(error.description.hasSuffix("have 4 pages of 2097152 bytes, the workload's 4 pages of 4096 bytes"))
             var huge = small
             huge.regions[0].pageSize = 2 << 20
             let prepared = try site.landing.land(huge)
@@ -66,8 +66,8 @@ struct HandOffTests {
 
     @Test(arguments: [
         Refused("magic PGHO", AttachingProcess.handOff(magic: 0x5047_484f, [region])),
-        Refused("has version 3, the newest here is 2", AttachingProcess.handOff(version: 3, [region])),
-        Refused("says 1 regions and has 32 bytes", AttachingProcess.handOff(version: 2, [region])),
+        Refused("has version 4, the newest here is 3", AttachingProcess.handOff(version: 4, [region])),
+        Refused("announces 1 regions and has 32 bytes", AttachingProcess.handOff(version: 2, [region])),
         Refused(
             "region 0 names memory file 16; at most 15",
             AttachingProcess.handOff(inFiles: [(address: 0x10000, byteCount: 0x4000, file: 16, offset: 0)])
@@ -76,13 +76,13 @@ struct HandOffTests {
             "came with 1 descriptors instead of 3",
             AttachingProcess.handOff(inFiles: [(address: 0x10000, byteCount: 0x4000, file: 2, offset: 0)])
         ),
-        Refused("says 0 regions", AttachingProcess.handOff([])),
+        Refused("announces 0 regions", AttachingProcess.handOff([])),
         Refused(
-            "says 65 regions",
+            "announces 65 regions",
             AttachingProcess.handOff((0..<65).map { (address: UInt64(0x10000 * ($0 + 1)), byteCount: 4096) })
         ),
-        Refused("says 1 regions and has 31 bytes", AttachingProcess.handOff([region]).dropLast()),
-        Refused("says 1 regions and has 33 bytes", AttachingProcess.handOff([region]) + [0]),
+        Refused("announces 1 regions and has 31 bytes", AttachingProcess.handOff([region]).dropLast()),
+        Refused("announces 1 regions and has 33 bytes", AttachingProcess.handOff([region]) + [0]),
         Refused("less than its header", [0x50, 0x47, 0x48]),
         Refused("pages of 8192 bytes; only 4096 and 2097152", AttachingProcess.handOff(pageSize: 8192, [region])),
         Refused(
@@ -107,7 +107,7 @@ struct HandOffTests {
             AttachingProcess.handOff([(address: 1 << 44, byteCount: 1 << 44)])
         ),
     ])
-    func `a hand-off that is not sound is refused by one line that names the process, and the next is served`(
+    func `a bad hand-off is refused in one line that names the process, and the next is served`(
         refused: Refused
     ) throws {
         let site = try Site()
@@ -125,7 +125,7 @@ struct HandOffTests {
         _ = try site.workload()
     }
 
-    @Test func `without a descriptor a process is refused`() throws {
+    @Test func `a process that hands over no descriptor is refused`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try AttachingProcess(at: site.path)
@@ -135,7 +135,7 @@ struct HandOffTests {
         _ = try site.attach()
     }
 
-    @Test func `a userfaultfd with events that are not served is refused`() throws {
+    @Test func `a userfaultfd with unsupported events is refused`() throws {
         let site = try Site()
         defer { site.end() }
         try AttachingProcess(at: site.path).handOver(features: .eventRemove)
@@ -144,15 +144,65 @@ struct HandOffTests {
     }
 
     @Test(arguments: [
+        Userfaultfd.Features.eventFork, .eventRemap, .eventRemove, .eventUnmap, .threadID, .events.union(.threadID),
+    ])
+    func `a userfaultfd with events that are read is accepted since version 3`(features: Userfaultfd.Features) throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try RunningProcess(at: site.path)
+        try process.socket.send(process.handOff(role: 2), with: Userfaultfd(features: features))
+        #expect(try process.next()?.request == .accepted)
+        let landed = try site.landing.land(Site.guest(pageCounts: [4]))
+        #expect(landed.memory.raisesEvents == !features.isDisjoint(with: .events))
+    }
+
+    @Test func `a userfaultfd that raises signals is refused in version 3 too`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try RunningProcess(at: site.path)
+        try process.socket.send(process.handOff(role: 2), with: Userfaultfd(features: [.sigbus, .eventRemove]))
+        let refusal = try #require(try process.next())
+        #expect(
+            String(decoding: refusal.content, as: UTF8.self)
+                == "the userfaultfd has the features SIGBUS, which are not served; open it without them"
+        )
+    }
+
+    @Test func `a process that waits may drop memory, and is refused a workload after it has unmapped some`() throws {
+        let site = try Site()
+        defer { site.end() }
+        let process = try RunningProcess(at: site.path)
+        try process.socket.send(process.handOff(role: 2), with: Userfaultfd(features: .events))
+        #expect(try process.next()?.request == .accepted)
+        // Both calls wait until their events are read.
+        #expect(madvise(process.memory.page(0), 4096, MADV_DONTNEED) == 0)
+        do {
+            // A workload that does not use the process leaves it as it is.
+            _ = try site.landing.land(Site.guest(pageCounts: [4]))
+        }
+        let page = process.memory.page(1)
+        #expect(mmap(page, 4096, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == page)
+        let reason = "process \(getpid()) has unmapped memory that it has handed over while it waited; start it again"
+        #expect {
+            _ = try site.landing.land(Site.guest(pageCounts: [4]))
+        } throws: {
+            "\($0)" == reason
+        }
+        #expect(try process.next()?.request == .refused)
+        // A process that was refused does not wait either.
+        #expect(madvise(process.memory.page(2), 4096, MADV_DONTNEED) == 0)
+    }
+
+    @Test(arguments: [
         ("os.open('/dev/null', 0)", "the descriptor is no userfaultfd"),
-        // userfaultfd(2), before UFFDIO_API.
+        // This is the system call userfaultfd(2), without UFFDIO_API.
         (
             "__import__('ctypes').CDLL(None).syscall(323, 0)",
-            "the userfaultfd has no features agreed on yet; call UFFDIO_API before it is handed over"
+            "the userfaultfd is not initialized; call UFFDIO_API before handing it over"
         ),
         ("0, 1", "the hand-off came with 2 descriptors instead of one"),
     ])
-    func `a process that hands over something else is refused by its number`(
+    func `a process that hands over another descriptor is refused by its process id`(
         descriptors: String,
         reason: String
     ) throws {
@@ -168,7 +218,7 @@ struct HandOffTests {
         _ = try site.attach()
     }
 
-    @Test func `a process that connects and leaves holds up nobody`() throws {
+    @Test func `a process that connects and disconnects blocks no one`() throws {
         let site = try Site()
         defer { site.end() }
         do { _ = try AttachingProcess(at: site.path) }
@@ -176,7 +226,7 @@ struct HandOffTests {
         _ = try site.attach()
     }
 
-    @Test func `a process that says nothing holds up the next for seconds only`() async throws {
+    @Test func `a silent process delays the next process only for seconds`() async throws {
         let site = try Site()
         defer { site.end() }
         let silent = try AttachingProcess(at: site.path)
@@ -186,7 +236,7 @@ struct HandOffTests {
         #expect(try silent.nextOrder() == nil)
     }
 
-    @Test func `the socket is gone after the close`() throws {
+    @Test func `closing the landing removes the socket`() throws {
         let site = try Site()
         site.end()
         #expect(access(site.path, F_OK) != 0)

@@ -9,12 +9,12 @@ import Testing
 
 @testable import Attachments
 
-/// A memory file, in Python.
+/// A Python expression that makes a memory file.
 private let memoryFile = "os.memfd_create('m')"
 
 @Suite(.ownThread, .timeLimit(.minutes(2)))
 struct MemoryFileTests {
-    /// Shared memory of a process that hands its file over, of which the second half is a region.
+    /// Shared memory of a process that hands its file over; the file's second half is a region.
     private final class Shared: Sendable {
         let file: MemoryFile
         let mapping: Mapping
@@ -33,7 +33,7 @@ struct MemoryFileTests {
         }
 
         func handOver(to site: Site, _ bytes: [UInt8]? = nil) throws -> StreamSocket {
-            // Registered for missing pages only, as a process might that knows of no minor faults.
+            // Register only for missing pages, as a process that does not know minor faults might.
             let userfaultfd = try Userfaultfd()
             try userfaultfd.register(range)
             let socket = try StreamSocket(connectingTo: .unix(path: site.path))
@@ -52,7 +52,7 @@ struct MemoryFileTests {
     }
 
     @Test(arguments: [4096, HugePagePool.pageSize])
-    func `the file behind a region is mapped where the region begins, and its pages wait until they are mapped there`(
+    func `a region's memory file is mapped from the region's start, and its pages still wait in the region`(
         pageSize: Int
     ) throws {
         func attach() throws {
@@ -64,7 +64,7 @@ struct MemoryFileTests {
             let prepared = try site.landing.land(Site.guest(pageCounts: [4], pageSize: pageSize))
             try #require(prepared.memory.ranges == [shared.range] && prepared.memory.aliases.count == 1)
             let alias = try #require(prepared.memory.aliases[0])
-            // In the file by this, and in no mapping.
+            // This places the page in the file, but in no mapping.
             try alias.zero(pageSize..<pageSize + 1)
             let page = shared.mapping.base + Int(shared.offset) + pageSize
             let second = shared.range.address(ofPage: 1)
@@ -85,7 +85,7 @@ struct MemoryFileTests {
         if pageSize == 4096 { try attach() } else { try HugePages.with(free: 8) { try attach() } }
     }
 
-    @Test func `a region that names no file has none`() throws {
+    @Test func `a region that names no file has no memory file`() throws {
         let site = try Site()
         defer { site.end() }
         let process = try AttachingProcess(at: site.path, pageCounts: [4])
@@ -101,7 +101,7 @@ struct MemoryFileTests {
         #expect(prepared.memory.aliases.allSatisfy { $0 == nil })
     }
 
-    @Test func `a region that is no shared mapping is refused`() throws {
+    @Test func `a region that is not a shared mapping is refused`() throws {
         let site = try Site()
         defer { site.end() }
         let shared = try Shared(pageCount: 4)
@@ -117,7 +117,7 @@ struct MemoryFileTests {
         socket.shutdown()
     }
 
-    /// What a process hands over as its memory file, in Python, and a part of the reason why it is refused.
+    /// The descriptors that a process hands over, as Python expressions, and a part of the reason for the refusal.
     struct Refused: Sendable, CustomTestStringConvertible {
         let descriptors: String
         let reason: String
@@ -139,20 +139,23 @@ struct MemoryFileTests {
             descriptors: "0, os.open('/proc/self/fd/%d' % \(memoryFile), 0)",
             reason: "descriptor 1 is no memory file (memfd) that can be read and written"
         ),
-        Refused(descriptors: "0, \(memoryFile)", reason: "descriptor 1 has 0 bytes, and its region 16384 from byte 0"),
+        Refused(
+            descriptors: "0, \(memoryFile)",
+            reason: "descriptor 1 (0 bytes) cannot hold its region: 16384 bytes at byte 0"
+        ),
         Refused(
             descriptors: "0, (f := \(memoryFile), os.truncate(f, 16384))[0]",
-            reason: "descriptor 1 has 16384 bytes, and its region 16384 from byte 4096",
+            reason: "descriptor 1 (16384 bytes) cannot hold its region: 16384 bytes at byte 4096",
             offset: 4096
         ),
         Refused(
             descriptors: "0, (f := \(memoryFile), os.truncate(f, 65536))[0]",
-            reason: "its region 16384 from byte 100",
+            reason: "its region: 16384 bytes at byte 100",
             offset: 100
         ),
         Refused(
             descriptors: "0, (f := \(memoryFile), os.truncate(f, 65536))[0]",
-            reason: "its region 16384 from byte 18446744073709547520",
+            reason: "its region: 16384 bytes at byte 18446744073709547520",
             offset: .max - 4095
         ),
         Refused(
@@ -170,7 +173,7 @@ struct MemoryFileTests {
             reason: "the descriptor is no userfaultfd"
         ),
     ])
-    func `what cannot be mapped as the memory behind a region is refused by one line, and the next is served`(
+    func `a file that cannot be mapped as a region's memory is refused in one line, and the next is served`(
         refused: Refused
     ) throws {
         let site = try Site()

@@ -6,7 +6,7 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct OpeningTests {
-    @Test func `twelve processes that connect and say nothing keep no other from attaching`() throws {
+    @Test func `twelve silent connections do not keep another process from attaching`() throws {
         let site = try Site()
         defer { site.end() }
         var idle: [SharedSocket] = []

@@ -3,40 +3,54 @@ import Guest
 import LandedGuest
 import LinuxSystem
 import LogLines
+import Synchronization
 
 @testable import Attachments
 
-/// A landing at a socket of its own, with what it has logged. Call ``end()`` also after a failure.
+/// A landing at a socket of its own, with its log.
+///
+/// Call ``end()`` also after a failure.
 final class Site: Sendable {
     let path: String
     let landing: AttachedLanding
     let log: LogLines
     private let directory: String
+    /// The attached processes, whose sockets stay open.
+    private let kept = Mutex<[any AnyObject & Sendable]>([])
 
-    init() throws {
+    init(answerSeconds: UInt64 = 30, takesRunning: Bool = false) throws {
         var template = Array("/tmp/attachments-tests-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw Missing(what: "a directory") }
         directory = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
         path = "\(directory)/socket"
         log = LogLines()
-        landing = try AttachedLanding(socketPath: path, logger: log.logger)
+        landing = try AttachedLanding(
+            socketPath: path,
+            takesRunning: takesRunning,
+            answerSeconds: answerSeconds,
+            logger: log.logger
+        )
     }
+
+    /// Keeps a process until the site is gone.
+    func keep(_ process: any AnyObject & Sendable) { kept.withLock { $0.append(process) } }
 
     func end() {
         landing.close()
         rmdir(directory)
     }
 
-    /// A process that has attached, and the landing knows it.
+    /// Attaches a process, and waits until the landing has accepted it.
     func attach(pageCounts: [Int] = [4]) throws -> AttachingProcess {
         let process = try AttachingProcess(at: path, pageCounts: pageCounts)
         let before = log.count(of: "has attached")
+        kept.withLock { $0.append(process) }
         try process.handOver()
         guard log.first(containing: "has attached", beyond: before) != nil else { throw Missing(what: "the process") }
         return process
     }
 
-    /// A guest of regions of these sizes.
+    /// A guest with regions of these sizes.
     static func guest(pageCounts: [Int], pageSize: Int = 4096) -> GuestDescription {
         GuestDescription(
             kind: "test",
@@ -48,14 +62,14 @@ final class Site: Sendable {
         )
     }
 
-    /// The workload of a guest that fits the process which has attached.
+    /// The workload of a guest that fits the attached process.
     func workload(pageCounts: [Int] = [4]) throws -> any Workload {
         let prepared = try landing.land(Self.guest(pageCounts: pageCounts))
         return prepared.workload
     }
 }
 
-/// Does what blocks for seconds on a thread of its own: the pool's few threads are for everybody's tests.
+/// Runs work that blocks for seconds on its own thread, since all tests share the few threads of the pool.
 func apart<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
     let group = ThreadGroup()
     defer { group.join() }
@@ -68,7 +82,7 @@ func apart<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) asyn
     }
 }
 
-/// What a test needs and did not get.
+/// The error of a test that did not get what it needs.
 struct Missing: Error {
     let what: String
 }

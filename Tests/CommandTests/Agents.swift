@@ -1,4 +1,5 @@
 import Foundation
+import Testing
 
 /// An agent that runs beside a test, controlled by its own client commands.
 struct AgentProcess {
@@ -14,7 +15,7 @@ struct AgentProcess {
         try source(in: workspace, on: host, options)
     }
 
-    /// The same, with the options in an array.
+    /// Starts `pageferry source` with options in an array and waits until its workload runs.
     static func source(
         in workspace: Workspace,
         on host: (hosts: TwoHosts, name: String)? = nil,
@@ -42,7 +43,7 @@ struct AgentProcess {
         try destination(in: workspace, on: host, options)
     }
 
-    /// The same, with the options in an array.
+    /// Starts `pageferry destination` with options in an array and waits until it listens.
     static func destination(
         in workspace: Workspace,
         on host: (hosts: TwoHosts, name: String)? = nil,
@@ -72,14 +73,14 @@ struct AgentProcess {
         }
     }
 
-    /// What `pageferry status --json` says of the agent.
+    /// The output of `pageferry status --json` about the agent.
     func status() throws -> String {
         let finished = try Executable.pageferry("status", socket, "--json")
         guard finished.status == 0 else { throw TestFailure("status: \(finished)") }
         return finished.output
     }
 
-    /// Carries out QMP commands, one after the other, and returns the answer to the last.
+    /// Sends QMP commands one after the other, and returns the answer to the last.
     func qmp(_ commands: String...) throws -> String {
         var last = ""
         let client = try QMPLine(path: socket)
@@ -89,5 +90,19 @@ struct AgentProcess {
 
     func end() {
         running.end()
+    }
+}
+
+extension AgentProcess {
+    /// The address at which a destination listens now, for a client that has chosen it.
+    func commandedAddress() throws -> String {
+        let addresses: [[String: Any]] = try Printed(qmp("query-migrate")).value("return", "socket-address")
+        return "tcp:127.0.0.1:\(try #require(addresses.first?["port"] as? String))"
+    }
+
+    /// The address at which a destination listens, from its `ready` line.
+    func listeningAddress() throws -> String {
+        let line = try running.line(holding: "listening at ")
+        return try #require(line.components(separatedBy: "listening at ").last)
     }
 }

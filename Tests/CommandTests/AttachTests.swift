@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@Suite("A process of its own")
+@Suite("An attached process")
 struct AttachTests {
     @Test("is served its pages, finds each of them right, and agrees with the report", .timeLimit(.minutes(2)))
     func attaches() throws {
@@ -44,15 +44,19 @@ struct AttachTests {
         #expect(seen["wrong"] == 0)
         let report = try Printed(migrated.output)
         #expect(try report.number("pages", "demand") == 8192)
-        // The process waits for what the agent sees, and for two wake-ups more: longer ones the busier the host.
+        // The process waits as long as the agent reports, plus two wake-ups. The local fault may have been measured while
+        // the processors were awake; waking an idle processor of a virtual machine takes up to 90 µs.
         let stall = seen["p50_us"]?.doubleValue ?? 0
         let service = try report.number("service_us", "p50")
         let localFault = try report.number("floor_us", "local_fault_p50")
         #expect(stall > service * 0.9, "stall \(stall), service \(service)")
-        #expect(stall < service * 1.5 + 3 * localFault, "stall \(stall), service \(service), local fault \(localFault)")
+        #expect(
+            stall < service * 1.5 + 3 * localFault + 2 * 90,
+            "stall \(stall), service \(service), local fault \(localFault)"
+        )
     }
 
-    @Test("that hands its memory file over finds each page right, and what it has written", .timeLimit(.minutes(2)))
+    @Test("that hands its memory file over finds each page right and keeps its writes", .timeLimit(.minutes(2)))
     func handsItsFileOver() throws {
         let workspace = try Workspace()
         let client = try workspace.compile("attach_file")
@@ -75,7 +79,7 @@ struct AttachTests {
         #expect(finished.output == "{\"pages\":12288,\"wrong\":0}\n")
     }
 
-    @Test("that does not fit a workload waits for one that does, and the source runs on", .timeLimit(.minutes(2)))
+    @Test("that does not fit a workload waits for the next, and the source resumes", .timeLimit(.minutes(2)))
     func doesNotFit() throws {
         let workspace = try Workspace()
         let client = try workspace.compile("attach")
@@ -96,7 +100,7 @@ struct AttachTests {
         let report = try Printed(refused.output)
         #expect(try report.value("runs_on") == "source")
         let error: String = try report.value("error")
-        #expect(error.contains("does not fit the guest"))
+        #expect(error.contains("does not fit the workload"))
         let other = try Workspace()
         let fitting = try AgentProcess.source(in: other, "--memory", "8MiB", "--seed", "1")
         defer { fitting.end() }

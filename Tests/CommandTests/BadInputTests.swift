@@ -21,7 +21,7 @@ struct BadInputTests {
             ["demo", "--release-ram", "--no-push"],
             ["demo", "--max-bandwidth", "1MiB", "--no-push"], ["demo", "--in-thread", "--prefetch", "streams"],
             ["destination", "--qmp", "/tmp/b.sock", "--attach", "/tmp/a.sock", "--in-thread"], ["ferry"], ["migrate"],
-            ["source", "--qmp", "nowhere"],
+            ["source", "--qmp", "7471"],
             ["demo", "--regions", "65"], ["demo", "--device", "large:512", "--device", "large:512"],
             ["source", "--qmp", "/tmp/a.sock", "--memory", "2TiB"], ["demo", "--page-size", "3"],
             ["demo", "--page-size", "1GiB"], ["demo", "--page-size", "2MiB", "--memory", "3MiB"],
@@ -30,27 +30,49 @@ struct BadInputTests {
             ["destination", "--qmp", "/tmp/b.sock", "--attach", ""],
             ["destination", "--qmp", "/tmp/b.sock", "--prefetch", "all"],
             ["destination", "--qmp", "/tmp/b.sock", "--prefetch-window", "0"],
+            ["attach", "--socket", "/tmp/s", "--from", "127.0.0.1:1", "--record", "/tmp/r", "--fill"],
+            ["attach", "--socket", "/tmp/s", "--from", "127.0.0.1:1", "--fill=-1"],
+            ["attach", "--socket", "/tmp/s", "--from", "127.0.0.1:1", "--fill=fast"],
             ["demo", "--prefetch-window", "1025"], ["demo", "--prefetch", "fault-around", "--prefetch-window", "-1"],
             ["demo", "--prefetch", "none", "--prefetch-window", "16"], ["demo", "--fault-threads", "0"],
             ["demo", "--fault-threads", "17"], ["demo", "--fault-threads", "2", "--in-thread"],
-            ["destination", "--qmp", "/tmp/b.sock", "--attach", "/" + String(repeating: "x", count: 107)],
+            ["destination", "--qmp", "/tmp/b.sock", "--attach", "/" + String(repeating: "x", count: 4095)],
             ["migrate", "--source", "/tmp/a.sock", "--destination", "/tmp/b.sock", "--uri", "unix:/tmp/b"],
             ["attach", "--socket", "/tmp/u.sock"], ["attach", "--from", "127.0.0.1:1"],
             ["attach", "--socket", "/tmp/u.sock", "--from", "unix:"],
             ["attach", "--socket", "/tmp/u.sock", "--from", "127.0.0.1:1", "--on-lost", "pause"],
             ["attach", "--socket", "/tmp/u.sock", "--from", "127.0.0.1:1", "--window", "0"],
             ["attach", "--socket", "", "--from", "127.0.0.1:1"],
+            ["attach", "--socket", "/" + String(repeating: "x", count: 4095), "--from", "127.0.0.1:1"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-owner", "root:root"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-owner", "1234"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-owner", "1:2:3"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-owner", "4294967295:0"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-owner", "-1:0"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-mode", "0680"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-mode", "4755"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-mode", "u=rw"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-mode", ""],
+            ["attach", "--socket", "/tmp/u", "--socket", "/tmp/v", "--from", "unix:/tmp/v"],
+            ["attach", "--socket-owner", "0:0", "--from", "127.0.0.1:1"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--max-guests", "0"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--max-guests", "65537"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--max-guests-per-uid=-1"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--allow-uid", "nobody"],
             ["serve", "--listen", "127.0.0.1:0"], ["serve", "--snapshot", "/tmp/vm.mem"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "0.0.0.0:0"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "unix:"],
             ["demo", "--vcpus", "2"], ["demo", "--serial", "/dev/null"],
+            ["destination", "--qmp", "/tmp/b.sock", "--allow-hook", "/srv/hook", "--allow-hook", "/srv/"],
         ]
     )
     func usage(arguments: [String]) throws {
         let finished = try Executable.run(Executable.pageferry, arguments)
         #expect(finished.status == 2, "\(finished)")
         #expect(finished.output.isEmpty, "\(finished)")
-        #expect(finished.errors.contains("rror"), "\(finished)")
+        #expect(finished.errors.hasPrefix("error: "), "\(finished)")
+        #expect(finished.errors.contains(/; see pageferry( [a-z]+)? --help\n$/), "\(finished)")
+        #expect(finished.errors.split(separator: "\n").count == 1, "\(finished)")
     }
 
     @Test(
@@ -59,15 +81,153 @@ struct BadInputTests {
             (["source", "--qmp", "/tmp/a.sock", "--guest", "/run/vm.sock"], "write firecracker:PATH"),
             (["migrate", "--destination", "/tmp/b.sock", "--guest", "vm"], "write firecracker:PATH"),
             (["source", "--qmp", "/tmp/a.sock", "--lease", "name"], "write DIR/NAME"),
-            (["source", "--qmp", "/tmp/a.sock", "--peer-timeout", "5"], "ns, us, ms or s, such as 500ms"),
+            (["source", "--qmp", "/tmp/a.sock", "--peer-timeout", "5"], "ns, us, ms or s; use 5s"),
+            (["source", "--qmp", "/tmp/a.sock", "--recover-for", "5m"], "use 300s"),
+            (["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--give-up", "2hours"], "use 7200s"),
+            (["demo", "--timeout", "90"], "use 90s"), (["demo", "--think-time", "10µs"], "use 10us"),
+            (["demo", "--think-time", "soon"], "such as 500ms"),
+            (["source", "--qpm", "/tmp/a.sock"], "unknown option '--qpm' (did you mean '--qmp'?)"),
+            (
+                ["migrate", "--soruce=/a", "--destination", "/b"],
+                "unknown option '--soruce' (did you mean '--source'?)"
+            ),
+            (["demo", "--zzzzzz"], "unknown option '--zzzzzz';"),
+            (["migrat", "--source", "/a"], "unknown command 'migrat' (did you mean 'migrate'?); see pageferry --help"),
+            (["help", "satus"], "unknown command 'satus' (did you mean 'status'?)"),
+            (["demo", "--workload", "sort"], "write one of sequential, random, zipf, chase, kv, kvm"),
+            (["source", "--qmp", "/tmp/a.sock", "--on-start-failure", "x"], "write one of 'resume' and 'wait'"),
+            (["destination", "--qmp", "/tmp/b", "--prefetch", "all"], "write one of none, fault-around, streams"),
+            (["demo", "--threads", "x"], "write a number"),
+            (["demo", "--memory", "-1"], "'-1' is invalid for '--memory <size>': it must not be negative"),
+            (["demo", "--write", "-0.5"], "'-0.5' is invalid for '--write <0…1>': it must not be negative"),
+            (["source", "--qmp", "/tmp/a", "--threads", "--seed", "1"], "'--threads <threads>' before '--seed'"),
+            (["migrate", "--src", "/a", "--destination", "/b"], "'--src' (did you mean '--source'?)"),
+            (["migrate", "--source", "/a", "--dest", "/b"], "'--dest' (did you mean '--destination'?)"),
+            (["demo", "--mem", "1MiB"], "'--mem' (did you mean '--memory'?)"),
+            (["migrate", "--source", "/a", "/b"], "'--destination <address>', and '/b' belongs to no option"),
+            (
+                ["demo", "--memory", "99TiB"],
+                "a memory of 99 TiB is too large; give at most 1023 GiB, or at most 8 TiB with --no-ledger;"
+            ),
+            (["demo", "--memory", "99TiB", "--no-ledger"], "a memory of 99 TiB is too large; give at most 8 TiB;"),
+            (
+                ["demo", "--memory", "8TiB"],
+                "can be moved; give at most 1023 GiB of memory, or leave the ledger out with --no-ledger;"
+            ),
+            (["demo", "--memory=-1GiB"], "a size must be more than 0"),
+            (["demo", "--max-bandwidth=-1"], "a limit must not be negative; write 0 for no limit"),
+            (["demo", "--seed=-1"], "it must not be negative"), (["demo", "--timeout=-1s"], "must not be negative"),
+            (["demo", "--think-time", "10"], "ns, us, ms or s; use 10us"),
+            (["demo", "--think-time", "2h"], "use 7200s"),
+            (["demo", "--think-time", "3601s"], "--think-time must be at most 3600s"),
+            (["demo", "--threads", "0"], "--threads must be 1 to 1024"),
+            (["demo", "--regions", "0"], "--regions must be 1 to 64"),
+            (["demo", "--write", "2"], "--write must be 0 to 1"),
+            (["demo", "--timeout", "0"], "--timeout must be more than 0, such as 60s"),
+            (["demo", "--memory", "1MiB", "--memory=2MiB"], "--memory is given twice, and takes one value"),
+            (
+                ["destination", "--qmp", "/tmp/b", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:1"],
+                "--listen is given twice, and takes one value: drop one of the two"
+            ),
+            (["demo", "--device", "disk:nope"], "'disk:nope' is not a device: its path must be the absolute one"),
+            (
+                ["destination", "--qmp", "/tmp/b", "--listen", "no.such.host.invalid:7000"],
+                "cannot resolve the host 'no.such.host.invalid': Name or service not known; check its name"
+            ),
+            (
+                ["migrate", "--source", "/a", "--destination", "/b", "--uri", "http://10.0.0.2:7000"],
+                "an address does not begin with 'http://'; write tcp:10.0.0.2:7000"
+            ),
+            (
+                ["migrate", "--source", "/a", "--destination", "/b", "--uri", "ssh:host:7000"],
+                "an address does not begin with 'ssh:'"
+            ),
+            (
+                ["migrate", "--source", "/a", "--destination", "/b", "--uri", "fe80::1:7000"],
+                "an IPv6 address must be in brackets"
+            ),
+            (["destination", "--qmp", "/tmp/b", "--listen", "7471"], "write 127.0.0.1:7471"),
+            (["destination", "--qmp", "/tmp/b", "--listen", ":7471"], "write 127.0.0.1:7471"),
+            (["destination", "--qmp", "/tmp/b", "--listen", "10.0.0.2"], "write 10.0.0.2:PORT"),
+            (["attach", "--socket", "/tmp/u", "--from", "host"], "write host:PORT"),
+            (
+                ["attach", "--socket", "/tmp/u", "--socket", "/tmp/u", "--from", "127.0.0.1:1"],
+                "--socket /tmp/u is given twice"
+            ),
+            (["attach", "--from", "127.0.0.1:1"], "missing expected argument '--socket <path>'"),
+            (
+                ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-owner", "root"],
+                "write UID:GID, two numbers"
+            ),
+            (["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-mode", "9"], "such as 0660"),
+            (
+                ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--socket-mode", "0400"],
+                "with this mode nobody could connect"
+            ),
+            (
+                ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--max-guests-per-uid", "0"],
+                "--max-guests-per-uid must be 1 to 65536"
+            ),
+            (["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--allow-uid", "x"], "such as 1234"),
+            (["status", "7471"], "write 127.0.0.1:7471"), (["status", ""], "write the path of a Unix socket"),
+            (["source", "--qmp", "/tmp/a", "--qmp", "unix:/tmp/a"], "--qmp unix:/tmp/a is given twice; drop one"),
+            (["source", "/tmp/a.sock"], "'--qmp <address> ...', and '/tmp/a.sock' belongs to no option"),
+            (["destination", "--qmp", "/tmp/b", "--listen", "0.0.0.0:7"], "use 127.0.0.1, or add --insecure"),
+            (
+                ["migrate", "--source", "/a", "--destination", "/b", "--uri", "tcp:127.0.0.1:0"],
+                "means any free port and cannot be dialed"
+            ),
+            (
+                ["recover", "--source", "/a", "--uri", "tcp:127.0.0.1:0"],
+                "give the port at which the other side listens"
+            ),
+            (["demo", "--memory", "1\n2"], "write a number with its unit"),
+            (["demo", "--max-bandwidth", "100Mbit"], "8 bits are a byte"),
+            (["demo", "--page-size", "4096"], "write 4KiB, or 2MiB for huge pages"),
+            (["demo", "--memory", "0"], "a size must be more than 0, such as 1GiB"),
+            (["demo", "--memory", "1073741824"], "use 1GiB for that many bytes, or 1073741824MiB"),
+            (["demo", "--memory", "1.5"], "use 1.5MiB;"),
+            (["demo", "--memory", "1G"], "use 1GiB"), (["demo", "--memory", "1GB"], "use 1GiB"),
+            (["demo", "--memory", "512m"], "use 512MiB"), (["demo", "--memory", "1024"], "use 1024MiB;"),
+            (["demo", "--page-size", "4K"], "write 4KiB"), (["demo", "--max-bandwidth", "100M"], "use 100MiB"),
+            (["bench", "--memory", "2.5g"], "use 2.5GiB"), (["bench", "--large", "lots"], "such as 1GiB"),
+            (["demo", "--memory", "0B"], "more than 0"), (["demo", "--memory", "7parsecs"], "such as 1GiB"),
+            (["source", "--qmp", "/tmp/a.sock", "--peer-timeout", "0"], "--peer-timeout must be at least 100ms"),
+            (["destination", "--qmp", "/tmp/b", "--peer-timeout", "99ms"], "--peer-timeout must be at least 100ms"),
+            (
+                ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "127.0.0.1:0", "--peer-timeout", "0"],
+                "within 0 no peer can reliably answer a ping"
+            ),
+            (
+                ["migrate", "--source", "/a", "--destination", "/b", "--uri", "tcp:0.0.0.0:7000"],
+                "give the destination's own: tcp:HOST:7000"
+            ),
+            (["migrate", "--source", "/a", "--destination", "/b", "--uri", "*:7"], "tcp:HOST:7"),
+            (["recover", "--source", "/a", "--uri", "tcp:[::]:7000"], "give the destination's own: tcp:HOST:7000"),
             (
                 ["destination", "--qmp", "/tmp/b.sock", "--listen", "127.0.0.1:99999"],
                 "a port is a number from 0 to 65535"
             ),
+            (
+                ["destination", "--qmp", "/tmp/b", "--allow-disk", ""],
+                "--allow-disk: '' is not the absolute path of a folder"
+            ),
+            (
+                ["destination", "--qmp", "/tmp/b", "--allow-disk", "disks"],
+                "--allow-disk: 'disks' is not the absolute path of a folder"
+            ),
+            (
+                ["destination", "--qmp", "/tmp/b", "--allow-hook", ""],
+                "--allow-hook: '' is not the absolute path of a program"
+            ),
+            (
+                ["destination", "--qmp", "/tmp/b", "--allow-hook", "./hook"],
+                "--allow-hook: './hook' is not the absolute path of a program"
+            ),
             (["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:abc"], "a port is a number from 0 to 65535"),
             (
                 ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--window", "5s"],
-                "--window is for how long pages are recorded; give --record"
+                "--window is how long pages are recorded: add --record"
             ),
             (
                 [
@@ -81,6 +241,26 @@ struct BadInputTests {
     func forms(arguments: [String], words: String) throws {
         let finished = try Executable.run(Executable.pageferry, arguments)
         expectOneLine(finished, status: 2, holding: words)
+        #expect(finished.errors.split(separator: "\n").count == 1, "\(finished)")
+    }
+
+    @Test("an address without a colon is the path of a control socket", arguments: ["none.sock", "none", "no/sock"])
+    func relativePath(path: String) throws {
+        let finished = try Executable.pageferry("status", path)
+        expectOneLine(finished, status: 1, holding: "cannot connect to unix:\(path): No such file or directory")
+    }
+
+    @Test("the version is told by the command line, the log and QMP alike", .timeLimit(.minutes(1)))
+    func version() throws {
+        let finished = try Executable.pageferry("--version")
+        #expect(finished.status == 0 && finished.errors.isEmpty, "\(finished)")
+        let line = finished.output.trimmingCharacters(in: .newlines)
+        let workspace = try Workspace()
+        let agent = try AgentProcess.destination(in: workspace)
+        defer { agent.end() }
+        _ = try agent.running.errorLine(holding: line)
+        let name = try #require(line.split(separator: ",").first)
+        #expect(try agent.qmp("query-version").contains("\"package\":\"\(name)\""))
     }
 
     @Test("a record that cannot be written is told before a guest attaches", .timeLimit(.minutes(1)))
@@ -168,7 +348,7 @@ struct BadInputTests {
     @Test("without permission on userfaultfd one line says how to get it", .timeLimit(.minutes(1)))
     func noPermission() throws {
         let workspace = try Workspace()
-        // Nobody may use the device, nor the system call while vm.unprivileged_userfaultfd is 0.
+        // No user may open the device, nor the system call while vm.unprivileged_userfaultfd is 0.
         let copy = workspace.file("pageferry")
         try FileManager.default.copyItem(atPath: Executable.pageferry, toPath: copy)
         try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: workspace.path)

@@ -4,7 +4,7 @@ import Testing
 /// Bad input on the control sockets of real agents, while a migration is under way.
 @Suite("On a control socket")
 struct ControlSocketTests {
-    /// Bytes that are no command that can be carried out, and the class of the error that answers them.
+    /// Bytes that are not a valid command, and the class of the error that answers them.
     private static let nonsense: [(bytes: [UInt8], errorClass: String)] =
         [
             ("hello\n", "GenericError"),
@@ -25,10 +25,10 @@ struct ControlSocketTests {
             ([0xFF, 0x00, 0x0A], "GenericError"),
         ]
 
-    @Test("bad input costs its sender only, and a migration that is under way goes on", .timeLimit(.minutes(2)))
+    @Test("bad input harms only its sender, and a migration that is under way continues", .timeLimit(.minutes(2)))
     func badInput() throws {
         let workspace = try Workspace()
-        // The load leaves time for all that follows.
+        // The device takes 5 s to load, so that the migration lasts as long as the rest of the test.
         let source = try AgentProcess.source(in: workspace, "--memory", "16MiB", "--device", "slow:load=5")
         defer { source.end() }
         let destination = try AgentProcess.destination(in: workspace)
@@ -54,14 +54,14 @@ struct ControlSocketTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
-    @Test("a port that every user of the host can reach is warned of, and says what to do", .timeLimit(.minutes(1)))
+    @Test("a port that every user of the host can reach causes a warning with advice", .timeLimit(.minutes(1)))
     func localUsers() throws {
         let workspace = try Workspace()
         let agent = try AgentProcess.destination(in: workspace, "--qmp", "tcp:127.0.0.1:0")
         defer { agent.end() }
-        let line = try agent.running.errorLine(holding: "warning: tcp:127.0.0.1:")
-        #expect(line.contains("gives control of this agent to every user of this host; control it at its unix: socket"))
-        #expect(agent.running.errorText.split(separator: "\n").count == 1)
+        let line = try agent.running.errorLine(holding: "every user of this host can control this agent at tcp:")
+        #expect(line.contains("use the unix: socket, which only its owner can open"))
+        #expect(agent.running.errorText.split(separator: "\n").count { $0.contains("warning: ") } == 1)
     }
 
     private func talkNonsense(at path: String) throws {
@@ -79,7 +79,7 @@ struct ControlSocketTests {
     /// A line of a megabyte, a hundred connections at once, and a client that sends without reading.
     private func beRude(at path: String) throws {
         let long = try QMPLine(path: path)
-        // The server hangs up before all of it is sent.
+        // The server closes the connection before the whole line is sent.
         try? long.send(Array("{\"execute\":\"".utf8) + [UInt8](repeating: 0x61, count: 1 << 20))
         #expect(try long.answer().contains("longer than 65536 bytes"))
         let many = try (0..<100).map { _ in try QMPLine(greetedAt: path) }

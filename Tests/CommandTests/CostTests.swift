@@ -5,7 +5,7 @@ import Testing
 struct CostTests {
     private static let memory = 256 << 20
 
-    @Test("is next to no processor time while nothing is asked of them", .timeLimit(.minutes(2)))
+    @Test("is hardly any processor time while they are idle", .timeLimit(.minutes(2)))
     func idle() async throws {
         let agents = try Agents()
         defer { agents.end() }
@@ -28,15 +28,16 @@ struct CostTests {
     }
 
     @Test(
-        "is at most twice a bare fault, and half of a bare transfer",
+        "is at most twice a bare fault, at no less than half the rate of a bare transfer",
         .enabled(if: Executable.isReleaseBuild, "a debug build is not made to be fast"),
         .timeLimit(.minutes(4))
     )
     func speed() throws {
         let workspace = try Workspace()
         let bare = try workspace.compile("floor")
-        // The bare program and ours take turns; whatever else the machine does slows a round down, so one that is good
-        // enough decides. Ours moves memory beside a workload that never rests, which has its share of two processors.
+        // The bare program and Pageferry take turns. Other work of the machine slows a round down, so that one good
+        // round is enough. Pageferry moves memory beside a workload that never rests and takes its share of two
+        // processors.
         var stalls: [Double] = []
         var rates: [Double] = []
         for _ in 0..<12 where !(stalls.contains { $0 <= 2 } && rates.contains { $0 >= 0.5 }) {
@@ -63,7 +64,7 @@ struct CostTests {
         return finished.output
     }
 
-    /// Bytes that a process holds, shared ones in part, less those of mappings that hold the workload's memory.
+    /// The proportional set size of a process in bytes, without the mappings of the workload's memory.
     private func beyondRegions(of pid: Int32) throws -> Int {
         var total = 0
         var isRegion = false
@@ -101,7 +102,7 @@ private struct Agents {
         guard migrated.status == 0 else { throw TestFailure("\(migrated)") }
     }
 
-    /// Checks that each takes less than 1 % of a core over 10 s, the workload's own threads left out.
+    /// Checks that each agent takes less than 1 % of a core over 10 s, without the workload's own threads.
     func expectIdle(_ when: String) async throws {
         let before = try all.map { try processorTicks(of: $0.agent.running.pid) }
         try await Task.sleep(for: .seconds(10))
@@ -115,7 +116,7 @@ private struct Agents {
     private func processorTicks(of pid: Int32) throws -> Int {
         var ticks = 0
         for thread in try FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task") {
-            // A thread that has ended meanwhile has no file any more.
+            // A thread that has exited meanwhile has no file.
             guard let line = try? String(contentsOfFile: "/proc/\(pid)/task/\(thread)/stat", encoding: .utf8),
                 let end = line.lastIndex(of: ")"), !line.contains("(work-")
             else { continue }

@@ -36,6 +36,19 @@ struct DemoTests {
         "none", "setup", "active", "postcopy-device", "postcopy-active", "completed",
     ]
 
+    @Test("starts its agents although the file of the program was removed")
+    func removedProgram() throws {
+        let copy = FileManager.default.temporaryDirectory.appending(
+            path: "pageferry-\(UInt64.random(in: 0...UInt64.max))"
+        )
+        defer { try? FileManager.default.removeItem(at: copy) }
+        try FileManager.default.copyItem(atPath: Executable.pageferry, toPath: copy.path)
+        // The shell opens the file, removes it, and runs what it has opened.
+        let script = "exec 9<\(copy.path); rm \(copy.path); exec /proc/self/fd/9 demo --memory 16MiB"
+        let finished = try Executable.run("/bin/bash", ["-c", script])
+        #expect(finished.status == 0, "\(finished.errors)")
+    }
+
     @Test(
         "lets threads fetch their own pages, with a push and without one",
         .timeLimit(.minutes(1)),
@@ -54,12 +67,31 @@ struct DemoTests {
         #expect(try report.number("pages", "prefetched") == 0)
     }
 
-    @Test("gives the source's memory back as it is pushed within a bandwidth", .timeLimit(.minutes(1)))
+    /// Checks that no line has more than 60 columns.
+    private func expectNarrow(_ text: String) {
+        let lines = text.replacingOccurrences(of: "\u{1b}[K", with: "").split(whereSeparator: \.isNewline)
+        for line in lines { #expect(line.count <= 60, "\(line)") }
+    }
+
+    @Test(
+        "prints a report of 60 columns",
+        .timeLimit(.minutes(1)),
+        arguments: [
+            ["--threads", "2"], ["--device", "broken:load"], ["--prefetch", "none", "--max-bandwidth", "64MiB"],
+        ]
+    )
+    func columns(options: [String]) throws {
+        let finished = try Executable.run(Executable.pageferry, ["demo", "--memory", "32MiB"] + options)
+        expectNarrow(finished.output)
+        #expect(finished.output.split(separator: "\n").count > 5, "\(finished)")
+    }
+
+    @Test("releases the source's memory as it is pushed, also under a bandwidth limit", .timeLimit(.minutes(1)))
     func releasesMemory() throws {
         let options = ["--memory", "32MiB", "--release-ram", "--max-bandwidth", "64MiB", "--json"]
         let finished = try Executable.run(Executable.pageferry, ["demo"] + options)
         #expect(finished.status == 0, "\(finished)")
-        #expect(finished.errors.contains("memory is given back as it is sent"), "\(finished)")
+        #expect(finished.errors.contains("memory is freed as it is sent"), "\(finished)")
         let report = try Printed(finished.output)
         #expect(try report.value("verify", "corrupt") == 0)
     }
@@ -111,7 +143,7 @@ struct DemoTests {
         #expect(try report.number("floor_us", "local_fault_p50") > 0)
     }
 
-    @Test("leaves every page to demand without the push", .timeLimit(.minutes(2)))
+    @Test("moves every page on demand without the push", .timeLimit(.minutes(2)))
     func noPush() throws {
         let finished = try Executable.pageferry(
             "demo",
@@ -125,7 +157,7 @@ struct DemoTests {
         #expect(finished.status == 0, "\(finished)")
         let report = try Printed(finished.output)
         #expect(try report.value("result") == "completed")
-        // Its sweep over all pages is a stream.
+        // The workload's sweep over all pages is a stream, so prefetching counts.
         let asked = try report.number("pages", "demand") + report.number("pages", "prefetched")
         #expect(asked == 4096)
         #expect(try report.number("pages", "prefetched_unused") <= report.number("pages", "prefetched"))
@@ -134,7 +166,7 @@ struct DemoTests {
     }
 
     @Test(
-        "prefetches as it is told, with a window that may be longer than the memory",
+        "prefetches by the given policy, even with a window longer than the memory",
         .timeLimit(.minutes(2)),
         arguments: ["none", "fault-around", "streams"]
     )
@@ -153,7 +185,7 @@ struct DemoTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
-    @Test("serves faults by as many threads as it is told", .timeLimit(.minutes(2)))
+    @Test("serves faults with the given number of threads", .timeLimit(.minutes(2)))
     func faultThreads() throws {
         let finished = try Executable.run(
             Executable.pageferry,
@@ -166,7 +198,7 @@ struct DemoTests {
     }
 
     @Test(
-        "gives the workload back to the source when a device fails",
+        "resumes the workload at the source when a device fails",
         .timeLimit(.minutes(2)),
         arguments: [
             ("broken:save", ["device", "failed"]),
@@ -190,11 +222,11 @@ struct DemoTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
-    @Test("gives the workload back to the source when a hook refuses the start", .timeLimit(.minutes(2)))
+    @Test("resumes the workload at the source when a hook refuses the start", .timeLimit(.minutes(2)))
     func refusingHook() throws {
         let workspace = try Workspace()
         let (hook, calls) = (workspace.file("hook"), workspace.file("calls"))
-        // Its second start is that on the destination.
+        // The hook's second start is the one at the destination.
         let script = """
             #!/bin/sh
             echo $1 >> \(calls)
@@ -237,7 +269,7 @@ struct DemoTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
-    @Test("finds every line of a loaded file on the other side", .timeLimit(.minutes(2)))
+    @Test("finds every line of a loaded file at the destination", .timeLimit(.minutes(2)))
     func loadedFile() throws {
         let workspace = try Workspace()
         let lines = (0..<180_000).map { "line \($0) of a log: \(String(repeating: "x", count: $0 % 61)) ends" }
@@ -261,14 +293,15 @@ struct DemoTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
-    @Test("tells on a terminal how far it is", .timeLimit(.minutes(2)))
+    @Test("shows its progress on a terminal", .timeLimit(.minutes(2)))
     func progress() throws {
-        // Long enough to be seen: every page comes by a fault.
+        // Every page arrives by a fault, so that the move lasts long enough to show its progress.
         let command = "\(Executable.pageferry) demo --memory 32MiB --no-push"
         let finished = try Executable.run("/usr/bin/script", ["-qec", command, "/dev/null"])
         #expect(finished.status == 0, "\(finished)")
-        #expect(finished.output.contains(/postcopy-active  \d+ of 8192 pages  \d+ MiB\/s  stall p99 \d+ µs/))
+        #expect(finished.output.contains(/postcopy-active \d+\/8192 pages \d+ MiB\/s p99 \d+ µs/))
         #expect(finished.output.contains("completed: the workload runs on the destination"))
+        expectNarrow(finished.output)
     }
 
     @Test("prints a table that a person can read", .timeLimit(.minutes(2)))
@@ -280,13 +313,13 @@ struct DemoTests {
         }
     }
 
-    @Test("gives up in time while the source still fills its memory", .timeLimit(.minutes(1)))
+    @Test("times out while the source still fills its memory", .timeLimit(.minutes(1)))
     func timeout() throws {
         let begin = Date()
         let finished = try Executable.pageferry("demo", "--memory", "8GiB", "--timeout", "500ms", seconds: 50)
         #expect(finished.status == 1, "\(finished)")
         #expect(finished.errors.contains("did not end within"), "\(finished)")
-        // An agent that must be killed is given 10 seconds.
+        // `demo` waits 10 s before it kills an agent; that must not happen here.
         #expect(Date().timeIntervalSince(begin) < 9)
     }
 }

@@ -11,26 +11,28 @@ struct Finished: CustomStringConvertible {
     var description: String { "exit \(status)\n\(output)\n\(errors)" }
 }
 
-/// Programs the tests run. All of them have ended when the function that ran them returns or throws.
+/// Programs that the tests run.
+///
+/// A program has exited when the function that runs it returns or throws.
 enum Executable {
-    /// The built `pageferry`: beside the test bundle, or what PAGEFERRY names.
+    /// The built `pageferry`: the one beside the test bundle, or the one that PAGEFERRY names.
     static let pageferry: String = {
         if let named = ProcessInfo.processInfo.environment["PAGEFERRY"] { return named }
         let bundle = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
         return bundle.deletingLastPathComponent().appendingPathComponent("pageferry").path
     }()
 
-    /// Whether PAGEFERRY names a program that was built to be fast.
+    /// Whether PAGEFERRY names a release build.
     static let isReleaseBuild = pageferry.contains("/release/")
 
-    /// Runs a program to its end, or ends it after `seconds`.
+    /// Runs a program until it exits, or kills it after `seconds`.
     static func run(_ path: String, _ arguments: [String], seconds: Double = 120) throws -> Finished {
         let running = try Running(path, arguments)
         defer { running.end() }
         return try running.finish(seconds: seconds)
     }
 
-    /// Runs `pageferry` to its end.
+    /// Runs `pageferry` until it exits.
     static func pageferry(_ arguments: String..., seconds: Double = 120) throws -> Finished {
         try run(pageferry, arguments, seconds: seconds)
     }
@@ -51,7 +53,7 @@ final class Running: Sendable {
     private let errors: Collected
     let name: String
 
-    /// What a pipe has brought so far; whoever waits for a line is woken by each piece.
+    /// The text that has arrived through a pipe so far; each piece wakes those who wait for a line.
     private final class Collected: Sendable {
         private struct State {
             var text = ""
@@ -103,12 +105,12 @@ final class Running: Sendable {
     var errorText: String { errors.text }
     var outputText: String { output.text }
 
-    /// Waits until a line that holds `text` was printed, and returns it.
+    /// Waits until the program has printed a line that holds `text`, and returns the line.
     func line(holding text: String, seconds: Double = 30) throws -> String {
         try line(holding: text, in: output, seconds: seconds)
     }
 
-    /// The same for what it prints as errors.
+    /// Waits for a line on standard error that holds `text`, and returns the line.
     ///
     /// - Parameter number: which of the lines that hold `text`, from 1.
     func errorLine(holding text: String, number: Int = 1, seconds: Double = 30) throws -> String {
@@ -134,23 +136,34 @@ final class Running: Sendable {
         return line
     }
 
+    /// Waits until the program's output is as `isThere` wants it, and returns the output.
+    ///
+    /// - Parameter what: what is waited for, named in an error.
+    func output(holding what: String, seconds: Double = 30, _ isThere: (_ output: String) -> Bool) throws -> String {
+        guard output.wait(until: Date(timeIntervalSinceNow: seconds), for: { all, _ in isThere(all) }) else {
+            throw TestFailure("\(name) did not print \(what):\n\(output.text)\n\(errors.text)")
+        }
+        return output.text
+    }
+
     /// Waits for the program's end.
     func finish(seconds: Double = 60) throws -> Finished {
         guard let end = process.wait(seconds: seconds) else {
             throw TestFailure("\(name) did not end within \(seconds) s:\n\(output.text)\n\(errors.text)")
         }
-        // A program that this one has started may hold the pipes: what this one wrote is there, their end may not be.
+        // A child of the program may still hold the pipes. The program's own output has arrived, even if the end of the
+        // pipes has not.
         let deadline = Date(timeIntervalSinceNow: 1)
         _ = output.wait(until: deadline, for: { _, isClosed in isClosed })
         _ = errors.wait(until: deadline, for: { _, isClosed in isClosed })
         return Finished(status: end.status, output: output.text, errors: errors.text)
     }
 
-    /// Ends the program at once, if it still runs.
+    /// Kills the program, if it still runs.
     func end() { process.kill() }
 }
 
-/// Why a test cannot go on.
+/// The reason why a test cannot continue.
 struct TestFailure: Error, CustomStringConvertible {
     let description: String
 

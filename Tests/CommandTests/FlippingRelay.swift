@@ -2,7 +2,7 @@ import LinuxSystem
 import PageProtocol
 import Synchronization
 
-/// Stands between a source and a destination and passes everything on, but for one bit of one pushed page.
+/// A relay between a source and a destination that flips one bit of one pushed page.
 final class FlippingRelay: Sendable {
     private let listener: Listener
     private let target: SocketAddress
@@ -25,7 +25,7 @@ final class FlippingRelay: Sendable {
         }
     }
 
-    /// Listens on loopback and passes on to `target`.
+    /// Listens on loopback and forwards to `target`.
     init(to target: SocketAddress) throws {
         self.target = target
         listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
@@ -39,20 +39,20 @@ final class FlippingRelay: Sendable {
         }
     }
 
-    /// Where the source is to connect.
+    /// The address to which the source must connect.
     var address: SocketAddress { listener.address }
 
     /// Whether the bit has been flipped.
     var flipped: Bool { hasFlipped.load(ordering: .acquiring) }
 
-    /// Ends all connections.
+    /// Closes all connections.
     func stop() {
         listener.shutdown()
         sockets.withLock { $0.forEach { $0.shutdown() } }
         threads.join()
     }
 
-    /// Passes on frame by frame; control and page frames alike begin with their length and kind.
+    /// Forwards frame by frame; control and page frames both begin with their length and kind.
     private func pass(_ pair: Pair, toFar: Bool) {
         defer { pair.shutdown() }
         var header = [UInt8](repeating: 0, count: Wire.headerByteCount)
@@ -70,7 +70,7 @@ final class FlippingRelay: Sendable {
             do {
                 try send(pair, toFar, header + payload)
             } catch {
-                return  // One end has gone; the other is told by the shutdown.
+                return  // One end has closed; the shutdown closes the other.
             }
         }
     }

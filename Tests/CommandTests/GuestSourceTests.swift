@@ -5,7 +5,7 @@ import Testing
 
 @Suite("A source of a microVM", .ownThread, .timeLimit(.minutes(2)), .needsFirecracker)
 struct GuestSourceTests {
-    @Test("whose guest has moved takes no workload, says where one can arrive, and knows what it has moved")
+    @Test("whose guest has moved accepts no workload, says where one can arrive, and reports its migration")
     func takesNone() throws {
         let site = try MoveSite()
         defer { site.end() }
@@ -19,7 +19,7 @@ struct GuestSourceTests {
         #expect(answer.contains("pageferry destination --guest firecracker:"), "\(answer)")
         #expect(try site.source.qmp("query-migrate").contains("\"completed\""))
     }
-    @Test("that waits after a failed start goes on when it is cancelled, its Firecracker there having ended")
+    @Test("that waits after a failed start resumes the guest on cancel, after the destination's Firecracker has exited")
     func waits() throws {
         let site = try MoveSite(source: ["--on-start-failure", "wait"], destination: ["--stopped"])
         defer { site.end() }

@@ -1,7 +1,9 @@
 import Foundation
 import Synchronization
 
-/// A link between two hosts, which are network namespaces: a veth pair whose rate is limited. It goes with the hosts.
+/// A link between two hosts, which are network namespaces: a veth pair whose rate is limited.
+///
+/// Removing the hosts removes the link.
 final class HostLink: Sendable {
     /// One end of a link.
     struct End: Sendable {
@@ -10,7 +12,7 @@ final class HostLink: Sendable {
         fileprivate let device: String
     }
 
-    /// Whether what opens a connection can be lost, and nothing else.
+    /// What a link limits: only the rate, or also the packets that open connections.
     enum Shaping {
         case rate, rateAndOpenings
     }
@@ -21,18 +23,18 @@ final class HostLink: Sendable {
 
     private struct Faults {
         var isCut = false
-        /// The hosts that send to nobody.
+        /// The hosts whose packets are all lost.
         var unheard: Set<String> = []
-        /// The hosts whose openings of connections are lost.
+        /// The hosts whose packets that open connections are lost.
         var silenced: Set<String> = []
     }
 
     /// Joins two hosts.
     ///
     /// - Parameters:
-    ///   - id: distinguishes the link from every other one, in at most 12 characters.
+    ///   - id: a unique name of the link, of at most 12 characters.
     ///   - network: the first three numbers of the addresses; the ends have 1 and 2 as the fourth.
-    ///   - rate: what the link carries in each direction, in tc's words.
+    ///   - rate: the rate of the link in each direction, in tc's notation.
     init(_ one: String, _ other: String, id: String, network: String, rate: String, shaping: Shaping = .rate) throws {
         self.one = End(host: one, address: "\(network).1", device: "va\(id)")
         self.other = End(host: other, address: "\(network).2", device: "vb\(id)")
@@ -53,7 +55,7 @@ final class HostLink: Sendable {
                     end,
                     "class add dev \(end.device) parent 1: classid 1:1 htb rate \(rate) burst 1mb cburst 1mb quantum 60000"
                 )
-                // A queue that has room for nothing.
+                // A queue without room drops every packet.
                 try HostLink.tc(
                     end,
                     "class add dev \(end.device) parent 1: classid 1:2 htb rate 1mbit quantum 60000"
@@ -63,11 +65,11 @@ final class HostLink: Sendable {
         }
     }
 
-    /// Takes the link away without a word to either side.
+    /// Takes the link down without notice to either side.
     func cut() throws {
         faults.withLock { faults in
             faults.isCut = true
-            // What this end knows of its neighbour goes with it; the other end keeps what it knows.
+            // Taking this end down removes its neighbour entry; the other end keeps its own.
             faults.unheard.remove(one.host)
         }
         try Host.ip("-n", one.host, "link", "set", one.device, "down")
@@ -79,7 +81,7 @@ final class HostLink: Sendable {
         try Host.ip("-n", one.host, "link", "set", one.device, "up")
     }
 
-    /// Sends what a host sends to nobody; what it is sent still arrives.
+    /// Loses all packets that a host sends; packets to the host still arrive.
     func loseWhat(_ host: String) throws {
         let (end, neighbour) = ends(from: host)
         faults.withLock { _ = $0.unheard.insert(host) }
@@ -106,21 +108,20 @@ final class HostLink: Sendable {
         try Host.ip("-n", host, "neigh", "del", neighbour.address, "dev", end.device)
     }
 
-    /// Ends whatever is wrong with the link.
+    /// Ends every fault of the link.
     func mendAll() {
         let faults = faults.withLock { $0 }
-        // A link that cannot be mended is seen by whoever uses it next.
+        // If the link cannot be mended, its next user fails.
         if faults.isCut { try? mend() }
         for host in faults.unheard { try? loseNothing(host) }
         for host in faults.silenced { try? loseNoOpenings(host) }
     }
 
-    /// Loses the packets by which a host opens connections, until ``loseNoOpenings(_:)``: TCP repeats them after 1 s, and
-    /// 3 s.
+    /// Loses the packets by which a host opens connections, until ``loseNoOpenings(_:)``.
     ///
-    /// Only for links that were made with ``Shaping/rateAndOpenings``.
+    /// TCP repeats the packets after 1 s and after 3 s. Only for links that were made with ``Shaping/rateAndOpenings``.
     ///
-    /// - Parameter port: of which connections: those whose port has this number in its bits 1 and 2; nil for all.
+    /// - Parameter port: selects the connections whose port has this number in its bits 1 and 2; nil selects all.
     func loseOpenings(_ host: String, port: Int?) throws {
         guard faults.withLock({ $0.silenced.insert(host).inserted }) else { return }
         let (end, _) = ends(from: host)
@@ -140,7 +141,7 @@ final class HostLink: Sendable {
         try HostLink.tc(end, "filter del dev \(end.device) parent 1: prio 1")
     }
 
-    /// How many packets ``loseOpenings(_:port:)`` has lost of a host's.
+    /// How many of a host's packets ``loseOpenings(_:port:)`` has lost.
     func lostOpenings(of host: String) throws -> Int {
         let (end, _) = ends(from: host)
         let shown = try Executable.run("/sbin/tc", ["-n", host, "-j", "-s", "qdisc", "show", "dev", end.device])

@@ -8,7 +8,7 @@ struct HugePageTests {
     private static let demo = ["demo", "--memory", "64MiB", "--page-size", "2MiB", "--json"]
 
     @Test(
-        "move with the workload that lives in them, and every page is right",
+        "move with their workload, and every page is right",
         .timeLimit(.minutes(2)),
         arguments: [["--regions", "3", "--threads", "2"], ["--workload", "kv"], ["--no-push"]]
     )
@@ -29,7 +29,7 @@ struct HugePageTests {
         }
     }
 
-    @Test("that the destination lacks are a refusal, and the source runs on", .timeLimit(.minutes(2)))
+    @Test("that the destination lacks make it refuse, and the source resumes", .timeLimit(.minutes(2)))
     func destinationLacks() throws {
         try HugePages.with(free: 40) {
             let finished = try Executable.run(Executable.pageferry, HugePageTests.demo)
@@ -44,7 +44,7 @@ struct HugePageTests {
         }
     }
 
-    @Test("that the source lacks end it with one line", .timeLimit(.minutes(2)))
+    @Test("that the source lacks make it exit with one line", .timeLimit(.minutes(2)))
     func sourceLacks() throws {
         try HugePages.with(free: 8) {
             let workspace = try Workspace()
@@ -60,7 +60,7 @@ struct HugePageTests {
     }
 
     @Test(
-        "are made, transparent, of memory that has arrived",
+        "are made of arrived memory, as transparent huge pages",
         .enabled("transparent huge pages are off", { TransparentHugePages.areEnabled }),
         .timeLimit(.minutes(2))
     )
@@ -79,7 +79,7 @@ struct HugePageTests {
         let migrated = try Executable.migrate(source, destination, "--verify", "--json")
         #expect(migrated.status == 0, "\(migrated)")
         #expect(try Printed(migrated.output).number("verify", "corrupt") == 0)
-        // A piece that the kernel has no memory for just then stays as it is.
+        // The kernel leaves pages as they are when it has no huge page free for them.
         let deadline = Date(timeIntervalSinceNow: 60)
         while hugeBytes() - before < 32 << 20, Date() < deadline { usleep(10_000) }
         #expect(hugeBytes() - before >= 32 << 20)

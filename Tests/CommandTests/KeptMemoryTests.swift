@@ -2,7 +2,7 @@ import Foundation
 import LinuxSystem
 import Testing
 
-/// What agents keep of migrations that are over.
+/// The memory, threads and descriptors that agents keep after migrations are over.
 @Suite(.timeLimit(.minutes(3)))
 struct KeptMemoryTests {
     private let workspace: Workspace
@@ -11,11 +11,11 @@ struct KeptMemoryTests {
         workspace = try Workspace()
     }
 
-    /// What a process has.
+    /// The resources of a process.
     private struct Kept {
         let descriptors: Int
         let threads: Int
-        /// Bytes of memory of its own.
+        /// Bytes of the process's own memory.
         let memory: Int
 
         init(_ agent: AgentProcess) throws {
@@ -38,7 +38,7 @@ struct KeptMemoryTests {
     }
 
     @Test(arguments: [[], ["--in-thread"]])
-    func `hundreds of migrations that fail after READY leave nothing behind at either side`(options: [String]) throws {
+    func `hundreds of migrations that fail after READY leave nothing behind on either side`(options: [String]) throws {
         let source = try AgentProcess.source(in: workspace, "--memory", "1MiB", "--device", "broken:load")
         defer { source.end() }
         let destination = try AgentProcess.destination(in: workspace, options)
@@ -58,7 +58,7 @@ struct KeptMemoryTests {
         try fail(20)
         let before = try [source, destination].map { try Kept($0) }
         try fail(250)
-        // What is being ended may take a moment.
+        // Threads and descriptors of the last migration may take a moment to go.
         let deadline = Date(timeIntervalSinceNow: 20)
         var after = try [source, destination].map { try Kept($0) }
         while zip(before, after).contains(where: { $1.descriptors > $0.descriptors + 4 || $1.threads > $0.threads + 4 }
@@ -70,18 +70,18 @@ struct KeptMemoryTests {
         for (before, after) in zip(before, after) {
             #expect(after.descriptors <= before.descriptors + 4, "\(before) then \(after)")
             #expect(after.threads <= before.threads + 4, "\(before) then \(after)")
-            // A few pages each would be 250 of them.
+            // If each migration kept only a few pages, 250 migrations would exceed this.
             #expect(after.memory <= before.memory + 8 << 20, "\(before) then \(after)")
         }
     }
 
-    @Test func `the memory of a workload that has moved away is let go, and so it is after it came back`() throws {
+    @Test func `the memory of a workload that has moved away is released, also after the workload came back`() throws {
         let size = 96 << 20
         let first = try AgentProcess.source(in: workspace, "--memory", "96MiB")
         defer { first.end() }
         let second = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
         defer { second.end() }
-        // Pages that were never written are not of its own.
+        // Pages that were never written do not count as the process's own.
         let least = size * 9 / 10
         #expect(try Kept(first).memory > least)
         for (source, destination) in [(first, second), (second, first), (first, second)] {

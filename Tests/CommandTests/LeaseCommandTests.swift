@@ -31,7 +31,7 @@ struct LeaseCommandTests {
         return records.compactMap { $0["state"] as? String }
     }
 
-    /// Starts another source with the lease; ends it when it is ready.
+    /// Starts another source with the lease, and ends it when it is ready.
     private func startAgain(_ more: String...) throws -> Finished {
         let arguments = ["source", "--qmp", workspace.file("again.sock")] + options + more
         let running = try Running(Executable.pageferry, arguments)
@@ -40,7 +40,7 @@ struct LeaseCommandTests {
         return try running.finish()
     }
 
-    /// A RUN of `a` that `b` has not started by yet.
+    /// Brings `a` to send a RUN on which `b` has not started yet.
     private func permit(_ a: AgentProcess, _ b: AgentProcess) throws {
         let socket = try Printed(b.qmp("query-migrate"))
         let addresses: [[String: Any]] = try socket.value("return", "socket-address")
@@ -55,7 +55,7 @@ struct LeaseCommandTests {
         }
     }
 
-    @Test("a RUN that is still out starts nothing once the lease was taken over")
+    @Test("a pending RUN starts nothing once the lease was taken over")
     func takeover() throws {
         let a = try AgentProcess.source(in: workspace, options)
         defer { a.end() }
@@ -77,7 +77,7 @@ struct LeaseCommandTests {
         #expect(try states() == ["holding", "released", "holding"])
     }
 
-    @Test("a RUN that is still out starts nothing after the records were removed")
+    @Test("a pending RUN starts nothing after the records were removed")
     func removal() throws {
         let a = try AgentProcess.source(in: workspace, options)
         defer { a.end() }
@@ -108,7 +108,7 @@ struct LeaseCommandTests {
         #expect(try states() == ["holding", "released"])
     }
 
-    @Test("a start that the lease refuses releases the disk locks, and runs no hook but to undo it")
+    @Test("a start that the lease refuses releases the disk locks, and undoes the hook")
     func hook() throws {
         let a = try AgentProcess.source(in: workspace, options)
         defer { a.end() }
@@ -121,7 +121,7 @@ struct LeaseCommandTests {
         #expect(try states() == ["holding"])
     }
 
-    @Test("the next start follows an orderly end without a word of the operator", arguments: ["quit", "SIGTERM"])
+    @Test("after an orderly exit the next start needs no confirmation by the operator", arguments: ["quit", "SIGTERM"])
     func orderlyEnd(how: String) throws {
         let a = try AgentProcess.source(in: workspace, options)
         defer { a.end() }
@@ -133,7 +133,7 @@ struct LeaseCommandTests {
         #expect(try states() == ["holding", "released", "holding", "released"])
     }
 
-    @Test("a destination that ends orderly with its workload releases the lease, a source that was left does not")
+    @Test("a destination that exits orderly with its workload releases the lease, and a source without one does not")
     func arrived() throws {
         let a = try AgentProcess.source(in: workspace, options)
         defer { a.end() }
@@ -147,7 +147,7 @@ struct LeaseCommandTests {
         }
     }
 
-    @Test("an agent that quits in the midst of a migration, before RUN, releases its lease")
+    @Test("an agent that quits during a migration, before RUN, releases its lease")
     func quitBeforeRun() throws {
         let a = try AgentProcess.source(in: workspace, options)
         defer { a.end() }
@@ -161,7 +161,7 @@ struct LeaseCommandTests {
         #expect(try states() == ["holding", "released"])
     }
 
-    @Test("an agent that quits while its RUN is out does not release the lease, and says what to do")
+    @Test("an agent that quits while its RUN is pending keeps the lease, and says what to do")
     func quitAfterRun() throws {
         let a = try AgentProcess.source(in: workspace, options)
         defer { a.end() }
@@ -174,14 +174,16 @@ struct LeaseCommandTests {
         #expect(
             finished.errors.contains(
                 "the run lease 'vm' is not released: a migration is under way: postcopy-active; once nobody runs the "
-                    + "workload: pageferry lease \(lease) --take \(holder)"
+                    + "workload, release it as this says: pageferry lease \(lease)"
             ),
             "\(finished)"
         )
+        let told = try Executable.pageferry("lease", lease)
+        #expect("\(told)".contains("--take \(holder)"), "\(told)")
         #expect(try states() == ["holding"])
     }
 
-    @Test("after a kill the next start needs the operator's word, which the message names")
+    @Test("after a kill the next start needs a confirmation by the operator, and the message names the command")
     func kill9() throws {
         let a = try AgentProcess.source(in: workspace, options)
         let gone = try owner()
@@ -201,22 +203,23 @@ struct LeaseCommandTests {
         #expect(try startAgain().status == 0)
     }
 
-    @Test("only the owner of the newest record is taken from, once")
+    @Test("a lease is taken over only from the owner of the newest record, once")
     func wrongOwner() throws {
         let a = try AgentProcess.source(in: workspace, options)
         let gone = try owner()
         a.end()
         let wrong = try show("--take", String(repeating: "0", count: 32))
         #expect(wrong.status == 1 && wrong.errors.contains("; \(gone) runs the workload"), "\(wrong)")
+        #expect(wrong.errors.contains("gone for good: pageferry lease \(lease) --take \(gone)"), "\(wrong)")
         #expect(try states() == ["holding"])
         #expect(try show("--take", gone).status == 0)
         let again = try show("--take", gone)
-        #expect(again.status == 0 && again.errors.contains("needs no taking over"), "\(again)")
+        #expect(again.status == 0 && again.errors.contains("is already released"), "\(again)")
         #expect(again.output.contains("Nobody runs the workload: any agent may start it."))
         #expect(try states() == ["holding", "released"])
     }
 
-    @Test("a destination's lease is taken over from its source as well, which may have the workload back")
+    @Test("taking over a destination's lease also names its source, which may have the workload back")
     func bothOwners() throws {
         let a = try AgentProcess.source(in: workspace, options)
         let (source, destination) = (try owner(), String(repeating: "5", count: 32))
@@ -235,7 +238,7 @@ struct LeaseCommandTests {
         #expect(try startAgain().status == 0)
     }
 
-    @Test("a lease is shown in words, an epoch a line, with the newest marked")
+    @Test("a lease is shown in words, with one line for each epoch and the newest marked")
     func words() throws {
         let a = try AgentProcess.source(in: workspace, options)
         let first = try owner()
@@ -255,7 +258,7 @@ struct LeaseCommandTests {
         #expect(try printed().value("summary") == "Nobody runs the workload: any agent may start it.")
     }
 
-    @Test("records that are damaged, missing, or of the last epoch are told, by each command that meets them")
+    @Test("each command reports records that are damaged, missing, or of the last epoch")
     func badRecords() throws {
         let a = try AgentProcess.source(in: workspace, options)
         a.end()
@@ -270,6 +273,11 @@ struct LeaseCommandTests {
         #expect(try show("--take", owner).errors.contains("the run lease record \(lease)/3 is damaged"))
         #expect(try startAgain().errors.contains("the run lease record \(lease)/3 is damaged"))
         let last = UInt64.max
+        let other = String(repeating: "6", count: 32)
+        try write(epoch: last, "pageferry run lease 1\nepoch \(last)\nowner \(other)\ntoken 0\nstarted yes\n")
+        let late = try startAgain()
+        #expect(late.status == 1 && late.errors.contains("no record can follow it; use another name"), "\(late)")
+        #expect(!late.errors.contains("--take"), "\(late)")
         try write(epoch: last, "pageferry run lease 1\nepoch \(last)\nowner \(owner)\ntoken 0\nstarted yes\n")
         let shown = try show()
         #expect(shown.status == 0, "\(shown)")
@@ -283,17 +291,63 @@ struct LeaseCommandTests {
         #expect(refused.status == 1 && refused.errors.contains(reason), "\(refused)")
     }
 
+    @Test(
+        "a lease with a damaged newest record is taken over from its writer and from the previous owner",
+        arguments: ["file", "pipe", "folder", "link"]
+    )
+    func damagedNewest(kind: String) throws {
+        let a = try AgentProcess.source(in: workspace, options)
+        let gone = try owner()
+        a.end()
+        let file = "\(lease)/2"
+        switch kind {
+        case "file": try write(epoch: 2, "")
+        case "pipe": mkfifo(file, 0o600)
+        case "folder": mkdir(file, 0o700)
+        default: symlink("1", file)
+        }
+        let command = "pageferry lease \(lease) --take damaged --take \(gone)"
+        let shown = try show()
+        #expect(shown.status == 1 && shown.errors.contains(command), "\(shown)")
+        let refused = try startAgain()
+        let words = "the run lease record \(file) is damaged; see: pageferry lease \(lease)"
+        #expect(refused.status == 1 && refused.errors.contains(words), "\(refused)")
+        for takes in [["--take", gone], ["--take", "damaged"], ["--take", "damaged", "--take", "01234567"]] {
+            let finished = try Executable.run(Executable.pageferry, ["lease", lease] + takes)
+            #expect(finished.status == 1 && finished.errors.contains(command), "\(finished)")
+        }
+        #expect(try states() == ["holding", "damaged"])
+        let taken = try show("--take", "damaged", "--take", gone)
+        #expect(taken.status == 0, "\(taken)")
+        #expect(try states() == ["holding", "damaged", "released"])
+        let again = try show("--take", "damaged")
+        #expect(again.status == 0 && again.errors.contains("is already released"), "\(again)")
+        #expect(try startAgain().status == 0)
+        #expect(try states() == ["holding", "damaged", "released", "holding", "released"])
+    }
+
+    @Test("an agent that cannot release its lease when it exits says so, and exits with status 1")
+    func unreleased() throws {
+        let a = try AgentProcess.source(in: workspace, options)
+        defer { a.end() }
+        try write(epoch: 2, "")
+        kill(a.running.pid, SIGTERM)
+        let finished = try a.running.finish()
+        #expect(finished.status == 1, "\(finished)")
+        #expect(finished.errors.contains("the run lease 'vm' is not released: the run lease record"), "\(finished)")
+    }
+
     private func write(epoch: UInt64, _ text: String) throws {
         try Data(text.utf8).write(to: URL(fileURLWithPath: "\(lease)/\(epoch)"))
     }
 
-    @Test("a folder that is no store, or has no such workload, is told and stays as it is")
+    @Test("a folder that is not a store, or lacks the workload, is reported and left unchanged")
     func noStore() throws {
         let none = try show()
         #expect(none.status == 1 && none.errors.contains("\(workspace.path) is no run lease store"), "\(none)")
         #expect(try FileManager.default.contentsOfDirectory(atPath: workspace.path) == [])
         #expect(try startAgain().status == 0)
-        lookAt("\(workspace.path)/other", status: 0, "Nobody has the lease: any agent may start the workload.")
+        lookAt("\(workspace.path)/other", status: 0, "No agent owns the lease: any agent may start the workload.")
         lookAt("\(workspace.path)/other", "--take", "01234567", status: 1, "has no record")
     }
 
@@ -304,7 +358,7 @@ struct LeaseCommandTests {
     }
 
     @Test(
-        "wrong usage ends with 2",
+        "wrong usage exits with status 2",
         arguments: [
             [], ["none"], ["vm"], ["/srv/leases/"], ["/tmp/vm", "--take", "0123456"],
             ["/tmp/vm", "--take", "ABCDEF01"],
@@ -316,7 +370,7 @@ struct LeaseCommandTests {
         #expect(finished.status == 2 && finished.output.isEmpty, "\(finished)")
     }
 
-    @Test("--help has an example of both")
+    @Test("--help has an example of showing and of taking over")
     func help() throws {
         let finished = try Executable.pageferry("lease", "--help")
         #expect(finished.status == 0)

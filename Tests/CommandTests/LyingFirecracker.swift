@@ -1,6 +1,6 @@
 import LinuxSystem
 
-/// An API socket that answers as a Firecracker does, with what a test wants it to say.
+/// An API socket that answers as Firecracker does, with values that a test chooses.
 final class LyingFirecracker: Sendable {
     let socket: String
     private let listening: Listening
@@ -12,8 +12,8 @@ final class LyingFirecracker: Sendable {
     }
 
     /// - Parameters:
-    ///   - memory: what it says for the MiB of its memory.
-    ///   - fault: what it answers everything with instead, as its fault message in JSON.
+    ///   - memory: the answer for the memory in MiB.
+    ///   - fault: a fault message in JSON that answers every request instead.
     init(in workspace: Workspace, memory: String = "128", fault: String? = nil) throws {
         socket = workspace.file("firecracker.sock")
         let listening = try Listening(socket)

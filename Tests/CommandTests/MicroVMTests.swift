@@ -5,10 +5,10 @@ import HugePages
 import OwnThread
 import Testing
 
-/// A microVM of Firecracker that moves while it runs, between two hosts; and each row of the table of failures.
+/// A Firecracker microVM that moves between two hosts while it runs, and each row of the failure table.
 @Suite("A microVM that moves", .ownThread, .timeLimit(.minutes(2)), .needsFirecracker)
 struct MicroVMTests {
-    /// Tells an agent to quit, and does not wait for the answer.
+    /// A Python program that tells an agent to quit, and does not wait for the answer.
     private static let quit = """
         import socket, sys
         s = socket.socket(socket.AF_UNIX)
@@ -17,18 +17,19 @@ struct MicroVMTests {
         s.recv(1)
         """
 
-    /// Starts a Firecracker that does not see its agent's process, and so cannot open what that offers it.
+    /// Starts a Firecracker that cannot see its agent's process, and therefore cannot open the files that the agent
+    /// offers.
     private static let apart = ["/usr/bin/unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
-    /// The guest runs on at the source, and finds every page right.
+    /// Checks that the guest continues at the source and finds every page right.
     private func expectHere(_ site: MoveSite) throws {
         try site.wait(site.here, toBe: .running)
         try site.expectGoingOn(site.here)
-        // Nobody is needed for that any more.
+        // The keeper is no longer needed.
         try site.waitForEnd(ofProcesses: "microvm-keeper", site.here.api.socketPath)
     }
 
-    @Test("goes on in the midst of its work, and is stopped where it was")
+    @Test("continues its work at the destination, and is stopped at the source")
     func moves() throws {
         let site = try MoveSite(memoryMiB: 64)
         defer { site.end() }
@@ -41,7 +42,7 @@ struct MicroVMTests {
         #expect(try report.value("workload", "name") == "firecracker")
         #expect(try report.value("memory_bytes") as NSNumber == NSNumber(value: 64 << 20))
         #expect(try report.number("pages", "total") == 16384)
-        // The snapshot's part of the downtime, by itself.
+        // The report gives the snapshot's part of the downtime by itself.
         let (save, downtime): (Double, Double) = try (
             report.number("switchover_us", "save"), report.value("downtime_us")
         )
@@ -51,15 +52,15 @@ struct MicroVMTests {
         #expect(after >= before)
         for pass in 1...3 { #expect(try site.pass(site.there) == after + UInt64(pass)) }
         #expect(try site.here.api.instance().state == .paused)
-        // It needs its agent no more.
+        // The guest no longer needs its agent.
         try site.waitForEnd(ofProcesses: "microvm-keeper", site.there.api.socketPath)
         site.destination.end()
         try site.expectGoingOn(site.there)
     }
 
-    @Test("gets no page back that its balloon takes after it has moved")
+    @Test("never gets a page back that its balloon takes after the move")
     func balloon() throws {
-        // Most pages are missing still when the balloon takes some.
+        // Most pages are still missing when the balloon takes some.
         let site = try MoveSite(source: ["--no-push"])
         defer { site.end() }
         try site.here.guest.perform(.stop)
@@ -69,7 +70,7 @@ struct MicroVMTests {
         for _ in 0..<2 { try site.there.guest.perform(.pass) }
     }
 
-    @Test("of huge pages has them there too")
+    @Test("of huge pages has huge pages at the destination too")
     func hugePages() throws {
         try HugePages.with(free: 16) {
             let site = try MoveSite(huge: true)
@@ -80,13 +81,13 @@ struct MicroVMTests {
             #expect(try Printed(finished.output).value("page_size") == 2 << 20)
             let generation = try site.pass(site.there)
             #expect(try site.pass(site.there) == generation + 1)
-            // It is seen to be over before the pages are counted again.
+            // The source's Firecracker must be gone before the pages are counted again.
             site.here.end()
             site.there.end()
         }
     }
 
-    @Test("is stopped, continued and moved on where it has come")
+    @Test("can be stopped, continued and moved on at the destination")
     func goesOn() throws {
         let site = try MoveSite()
         defer { site.end() }
@@ -108,7 +109,7 @@ struct MicroVMTests {
         #expect(try site.pass(third) == generation + 1)
     }
 
-    @Test("is moved by a command that names it, and by no other at the same time")
+    @Test("is moved by a command that names it, and by only one command at a time")
     func byName() throws {
         let site = try MoveSite()
         defer { site.end() }
@@ -130,13 +131,13 @@ struct MicroVMTests {
         #expect(moved.output.contains("the workload runs on the destination"), "\(moved)")
         try site.expectGoingOn(site.there)
         #expect(site.processes("source", site.here.api.socketPath).isEmpty)
-        // One that is paused may run elsewhere.
+        // A microVM that is paused may already run elsewhere.
         let paused = try migrate()
         #expect(paused.status == 1)
         #expect(paused.errors.contains("is paused, and may run on another host"), "\(paused)")
     }
 
-    @Test("runs on when its snapshot cannot be made")
+    @Test("continues at the source when its snapshot cannot be made")
     func saveFails() throws {
         let site = try MoveSite(startedBy: (MicroVMTests.apart, []))
         defer { site.end() }
@@ -148,12 +149,12 @@ struct MicroVMTests {
         #expect("\(finished)".contains("cannot make a snapshot of the microVM"), "\(finished)")
         try expectHere(site)
         try site.wait(site.destination, for: "failed")
-        // It waits for the next source.
+        // The destination waits for the next source.
         #expect(try site.destination.qmp("query-migrate").contains("socket-address"))
         #expect(try site.there.api.instance().state == .notStarted)
     }
 
-    @Test("runs on when its snapshot does not load")
+    @Test("continues at the source when its snapshot does not load")
     func loadFails() throws {
         let site = try MoveSite(startedBy: ([], MicroVMTests.apart))
         defer { site.end() }
@@ -165,17 +166,17 @@ struct MicroVMTests {
         #expect("\(finished)".contains("cannot load the snapshot"), "\(finished)")
         try expectHere(site)
         try site.wait(site.destination, for: "failed")
-        // It waits for the next source.
+        // The destination waits for the next source.
         #expect(try site.destination.qmp("query-migrate").contains("socket-address"))
     }
 
-    @Test("runs on when the destination dies while it loads", arguments: [true, false])
+    @Test("continues at the source when the destination dies during the load", arguments: [true, false])
     func diesLoading(agent: Bool) throws {
         let site = try MoveSite()
         defer { site.end() }
         try site.beginWithoutLoad()
         #expect(try site.here.api.instance().state == .paused)
-        // From then on it may have loaded something.
+        // Once a keeper names the socket, Firecracker may have loaded something.
         let file = try #require(try site.waitForKeeper(of: site.there).last)
         #expect(file.hasSuffix(".sock"))
         try site.waitForFile(file)
@@ -187,7 +188,7 @@ struct MicroVMTests {
         #expect(try site.there.guest.waitForEnd() == SIGKILL)
     }
 
-    @Test("comes back when it is cancelled after it has loaded, and what was loaded is ended")
+    @Test("comes back when the migration is cancelled after the load, and the loaded copy is killed")
     func cancelled() throws {
         let site = try MoveSite(destination: ["--stopped"])
         defer { site.end() }
@@ -202,9 +203,9 @@ struct MicroVMTests {
         #expect(try site.there.guest.waitForEnd() == SIGKILL)
     }
 
-    @Test("moves after it came back before, and runs nowhere twice when its source's agent then dies")
+    @Test("can move after it came back, and never runs on two hosts when its source's agent then dies")
     func movesAfterTakeBack() throws {
-        // That it cannot be loaded there brings it back before another side may run it.
+        // The load at the destination fails, so that the guest comes back before another side may run it.
         let site = try MoveSite(startedBy: ([], MicroVMTests.apart))
         defer { site.end() }
         #expect(try site.migrate().status == 1)
@@ -237,7 +238,7 @@ struct MicroVMTests {
         try expectHere(site)
     }
 
-    @Test("is nowhere twice when the link breaks while it is started, and is whole when it is back")
+    @Test("never runs on two hosts when the link breaks during its start, and is complete when the link is back")
     func breaksInStart() throws {
         let site = try MoveSite(destination: ["--stopped"])
         defer { site.end() }
@@ -248,7 +249,7 @@ struct MicroVMTests {
         defer { cont.end() }
         try site.hosts.cutLink()
         try site.wait(site.source, for: "postcopy-paused")
-        // Nobody knows whether it has started, so that it is not started here.
+        // The source cannot know whether the guest has started, so it must not resume the guest.
         let cancelled = try Executable.pageferry("cancel", site.source.socket)
         #expect(cancelled.status == 1 && cancelled.errors.contains("unknown"), "\(cancelled)")
         #expect(try site.here.api.instance().state == .paused)
@@ -260,7 +261,7 @@ struct MicroVMTests {
         #expect(try site.here.api.instance().state == .paused)
     }
 
-    @Test("waits for its pages when the link breaks, and has them when it is back")
+    @Test("waits for its pages when the link breaks, and gets them when the link is back")
     func breaksAfterStart() throws {
         let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "1MiB"])
         defer { site.end() }
@@ -276,7 +277,7 @@ struct MicroVMTests {
         try site.expectGoingOn(site.there)
     }
 
-    @Test("is ended, and runs nowhere, when the destination dies after it has started")
+    @Test("is killed, and runs nowhere, when the destination dies after the start")
     func diesAfterStart() throws {
         let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "1MiB"])
         defer { site.end() }
@@ -293,7 +294,7 @@ struct MicroVMTests {
         #expect(try site.here.api.instance().state == .paused)
     }
 
-    @Test("is lost, which both sides say, when it ends there before its last page has come")
+    @Test("is reported as lost by both sides when it ends at the destination before its last page has arrived")
     func endsThere() throws {
         let site = try MoveSite(memoryMiB: 64, source: ["--no-push"])
         defer { site.end() }
@@ -307,14 +308,14 @@ struct MicroVMTests {
         #expect(lost.status == 0, "\(lost)")
         try site.wait(site.source, for: "failed")
         #expect(try site.here.api.instance().state == .paused)
-        // Nobody needs them any more.
-        for agent in [site.source, site.destination] {
+        // The agents are no longer needed. The source reports the workload that it was to move as lost.
+        for (agent, status) in [(site.source, 1), (site.destination, 0)] as [(AgentProcess, Int32)] {
             kill(agent.running.pid, SIGTERM)
-            #expect(try agent.running.finish().status == 0)
+            #expect(try agent.running.finish().status == status)
         }
     }
 
-    @Test("comes back when the Firecracker that was to start it ends")
+    @Test("comes back when the destination's Firecracker exits before the start")
     func endsBeforeStart() throws {
         let site = try MoveSite(destination: ["--stopped"])
         defer { site.end() }
@@ -327,19 +328,52 @@ struct MicroVMTests {
         #expect(lines.count { $0.contains("no link") } <= 1, "\(lines)")
     }
 
-    @Test("does not move while its API has paused it")
+    @Test("is not moved while it is paused or resumed through its API behind the agent's back")
     func pausedByItsAPI() throws {
         let site = try MoveSite()
         defer { site.end() }
         try site.here.api.pause()
         let refused = try Executable.migrate(site.source, site.destination)
-        #expect(refused.status == 1 && refused.output.contains("paused by its API"), "\(refused)")
+        #expect(refused.status == 1 && refused.errors.contains("paused through its API"), "\(refused)")
         #expect(try site.here.api.instance().state == .paused)
+        _ = try site.source.qmp("stop")
         try site.here.api.resume()
+        let again = try Executable.migrate(site.source, site.destination)
+        #expect(again.status == 1 && again.errors.contains("resumed through its API"), "\(again)")
+        _ = try site.source.qmp("cont")
         try expectHere(site)
     }
 
-    @Test("is waited for by an agent that is told to end while it is being started", arguments: [true, false])
+    @Test("moves paused and arrives paused, after a pause through its API too", arguments: [true, false])
+    func movesPaused(byAPI: Bool) throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        let before = try site.pass(site.here)
+        if byAPI { try site.here.api.pause() }
+        _ = try site.source.qmp("stop")
+        let moved = try Executable.migrate(site.source, site.destination)
+        #expect(moved.status == 0, "\(moved)")
+        #expect(try site.there.api.instance().state == .paused)
+        #expect(try site.here.api.instance().state == .paused)
+        #expect(try Executable.pageferry("cont", site.destination.socket).status == 0)
+        #expect(try site.pass(site.there) > before)
+    }
+
+    @Test("that is paused stays paused at its source when it is taken back")
+    func takenBackPaused() throws {
+        let site = try MoveSite(destination: ["--stopped"])
+        defer { site.end() }
+        _ = try site.source.qmp("stop")
+        try site.begin()
+        try site.wait(site.source, for: "postcopy-active")
+        #expect(try Executable.pageferry("cancel", site.source.socket).status == 0)
+        try site.wait(site.source, for: "cancelled")
+        #expect(try site.here.api.instance().state == .paused)
+        _ = try site.source.qmp("cont")
+        try expectHere(site)
+    }
+
+    @Test("keeps an agent that is told to exit alive while its start is pending", arguments: [true, false])
     func toldToEndInStart(bySignal: Bool) throws {
         let site = try MoveSite(destination: ["--stopped"])
         defer { site.end() }
@@ -358,7 +392,7 @@ struct MicroVMTests {
             _ = try site.destination.running.errorLine(holding: "nothing starts here any more")
         }
         kill(site.there.guest.pid, SIGCONT)
-        // It is told the truth: the start could not be refused any more.
+        // The start could no longer be refused, and `cont` reports its true result.
         #expect(try cont.finish().status == 0)
         #expect(try site.destination.running.finish().status == 0)
         guard bySignal else { return }
@@ -366,12 +400,12 @@ struct MicroVMTests {
         try site.expectGoingOn(site.there)
     }
 
-    @Test("stays where it is when its agent is told to end before anybody asks for the switchover")
+    @Test("stays at the source when its agent is told to exit before the switchover begins")
     func toldToEndBeforeSwitchover() throws {
         let site = try MoveSite()
         defer { site.end() }
         try site.link()
-        // Nobody asks for it for longer than a peer may be silent: they are heard of all the time.
+        // The agents wait for the switchover for longer than a peer may be silent, and exchange PINGs meanwhile.
         let end = Date(timeIntervalSinceNow: 3)
         while Date() < end { #expect(try site.source.qmp("query-migrate").contains("\"active\"")) }
         kill(site.source.running.pid, SIGTERM)
@@ -380,14 +414,14 @@ struct MicroVMTests {
         try expectHere(site)
     }
 
-    @Test("is not taken back by who asks its destination, nor by an agent that is told to end while it is needed")
+    @Test("is not taken back by a cancel at its destination, nor by an agent that is told to exit while it is needed")
     func asksTheWrongSide() throws {
         let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "20MiB"])
         defer { site.end() }
         try site.begin()
         try site.wait(site.destination, for: "postcopy-active")
         let refused = try Executable.pageferry("cancel", site.destination.socket)
-        #expect(refused.status == 1 && refused.errors.contains("cancel at its source"), "\(refused)")
+        #expect(refused.status == 1 && refused.errors.contains("no cancel takes it back"), "\(refused)")
         for agent in [site.source, site.destination] {
             kill(agent.running.pid, SIGTERM)
             _ = try agent.running.errorLine(holding: "a migration needs this agent")
@@ -397,7 +431,7 @@ struct MicroVMTests {
         try site.expectGoingOn(site.there)
     }
 
-    @Test("has no place where there is no Firecracker, or one with a microVM")
+    @Test("cannot arrive where there is no Firecracker, or one that already has a microVM")
     func noPlace() throws {
         let site = try MoveSite()
         defer { site.end() }
@@ -424,7 +458,7 @@ struct MicroVMTests {
         #expect(refused.status == 1 && refused.errors.contains("start another Firecracker"), "\(refused)")
     }
 
-    @Test("waits for its pages when the source dies after it has started, and never runs there again")
+    @Test("waits for its pages when the source dies after the start, and never runs at the source again")
     func sourceDies() throws {
         let site = try MoveSite(memoryMiB: 64, source: ["--max-bandwidth", "1MiB"])
         defer { site.end() }
@@ -433,12 +467,12 @@ struct MicroVMTests {
         site.source.end()
         try site.wait(site.destination, for: "postcopy-paused")
         #expect(try site.destination.qmp("query-status").contains("\"running\""))
-        // Whoever would let it go on here has had the time.
+        // A keeper that would resume the guest here has had the time to do so.
         try site.waitForEnd(ofProcesses: "microvm-keeper", site.here.api.socketPath)
         #expect(try site.here.api.instance().state == .paused)
     }
 
-    @Test("is seen through by the agent of a migrate that has left, or died", arguments: ["--detach", "--json"])
+    @Test("moves to the end although the migrate command has detached or died", arguments: ["--detach", "--json"])
     func migrateLeaves(option: String) throws {
         let site = try MoveSite(memoryMiB: 64)
         defer { site.end() }
@@ -467,13 +501,25 @@ struct MicroVMTests {
         #expect(!FileManager.default.fileExists(atPath: String(socket)))
     }
 
-    @Test("goes on when its source's agent dies before another side may run it")
+    @Test("that is paused stays paused at its source when its agent dies during the move")
+    func agentOfPausedDies() throws {
+        let site = try MoveSite()
+        defer { site.end() }
+        _ = try site.source.qmp("stop")
+        try site.beginWithoutLoad()
+        // Only a keeper could resume the microVM.
+        #expect(site.processes("microvm-keeper", site.here.api.socketPath).isEmpty)
+        site.source.end()
+        #expect(try site.here.api.instance().state == .paused)
+    }
+
+    @Test("continues at the source when its agent dies before another side may run it")
     func agentDiesBeforeRun() throws {
         let site = try MoveSite()
         defer { site.end() }
         try site.beginWithoutLoad()
         #expect(try site.here.api.instance().state == .paused)
-        // As when a service and all of its processes are told to end.
+        // A service manager also sends SIGTERM to all processes of a service.
         for keeper in site.processes("microvm-keeper") { kill(keeper, SIGTERM) }
         site.source.end()
         try expectHere(site)

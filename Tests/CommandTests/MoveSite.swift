@@ -2,7 +2,7 @@ import Firecracker
 import FirecrackerRig
 import Foundation
 
-/// Two hosts, each with a Firecracker: that of the source has a guest which runs.
+/// Two hosts, each with a Firecracker; the source's Firecracker runs a guest.
 final class MoveSite: Sendable {
     let hosts: TwoHosts
     let workspace: Workspace
@@ -11,11 +11,11 @@ final class MoveSite: Sendable {
     let source: AgentProcess
     let destination: AgentProcess
 
-    /// Makes them, and an agent for each.
+    /// Makes the hosts, and an agent on each.
     ///
     /// - Parameters:
-    ///   - rate: what the link carries, in tc's words.
-    ///   - prefix: what each Firecracker is started by: a program and its arguments.
+    ///   - rate: the rate of the link, in tc's notation.
+    ///   - prefix: the program and arguments by which each Firecracker is started.
     init(
         rate: String = "2gbit",
         memoryMiB: Int = 16,
@@ -50,7 +50,7 @@ final class MoveSite: Sendable {
         }
     }
 
-    /// Moves the guest, and waits for the end.
+    /// Moves the guest, and waits until the migration has ended.
     func migrate(_ options: String...) throws -> Finished {
         try Executable.run(
             Executable.pageferry,
@@ -58,20 +58,20 @@ final class MoveSite: Sendable {
         )
     }
 
-    /// Begins to move it.
+    /// Begins to move the guest.
     func begin() throws {
         let begun = try Executable.migrate(source, destination, "--detach")
         guard begun.status == 0 else { throw TestFailure("\(begun)") }
     }
 
-    /// Makes the link between the agents; nobody asks for the switchover.
+    /// Connects the agents without beginning the switchover.
     func link() throws {
         let uri = "tcp:\(TwoHosts.destinationAddress):7000"
         _ = try source.qmp("{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"\(uri)\"}}")
         try wait(source, for: "active")
     }
 
-    /// An agent and a Firecracker beside those of the destination, into which a guest can come.
+    /// Starts another agent and Firecracker, at which a guest can arrive.
     func anotherDestination(on host: String, in workspace: Workspace) throws -> (microVM: MicroVM, agent: AgentProcess)
     {
         let microVM = try MicroVM(in: workspace.path)
@@ -84,7 +84,7 @@ final class MoveSite: Sendable {
         return (microVM, agent)
     }
 
-    /// Begins to move it, into a Firecracker that stands still, and returns when that is to load the snapshot.
+    /// Begins to move the guest into a stopped Firecracker, and returns when Firecracker has been asked to load.
     func beginWithoutLoad() throws {
         try link()
         kill(there.guest.pid, SIGSTOP)
@@ -92,7 +92,7 @@ final class MoveSite: Sendable {
         try wait(source, for: "postcopy-device")
     }
 
-    /// Waits until the migration is in a state, as an agent says.
+    /// Waits until an agent reports a state of the migration.
     func wait(_ agent: AgentProcess, for state: String) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
         while try !agent.qmp("query-migrate").contains("\"\(state)\"") {
@@ -100,15 +100,15 @@ final class MoveSite: Sendable {
         }
     }
 
-    /// Waits until the guest has gone round its memory once more on a side.
+    /// Waits until the guest has completed one more pass over its memory on a side.
     ///
-    /// - Returns: the generation that it found.
+    /// - Returns: the generation that the guest found.
     @discardableResult
     func pass(_ side: MicroVM) throws -> UInt64 {
         try side.guest.wait(for: "pass")
     }
 
-    /// Sees that the guest goes round its memory on a side, from now on.
+    /// Checks that the guest completes further passes over its memory on a side.
     func expectGoingOn(_ side: MicroVM) throws {
         side.guest.forgetMarks()
         let generation = try pass(side)
@@ -117,7 +117,7 @@ final class MoveSite: Sendable {
         }
     }
 
-    /// Processes whose command line holds all of these.
+    /// The processes whose command lines hold all of these words.
     func processes(_ words: String...) -> [Int32] {
         let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
         return all.compactMap { Int32($0) }.filter { pid in
@@ -127,9 +127,9 @@ final class MoveSite: Sendable {
         }
     }
 
-    /// Waits until somebody sees to a side's microVM in case its agent ends.
+    /// Waits until a side's microVM has a keeper for the case that the agent exits.
     ///
-    /// - Returns: its arguments.
+    /// - Returns: the keeper's arguments.
     func waitForKeeper(of side: MicroVM) throws -> [String] {
         let deadline = Date(timeIntervalSinceNow: 30)
         while Date() < deadline {
@@ -137,7 +137,7 @@ final class MoveSite: Sendable {
             let line = FileManager.default.contents(atPath: "/proc/\(keeper)/cmdline") ?? Data()
             return line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
         }
-        throw TestFailure("nobody sees to the microVM")
+        throw TestFailure("the microVM has no keeper")
     }
 
     /// Waits until an agent has a thread of this name.
@@ -151,7 +151,7 @@ final class MoveSite: Sendable {
         throw TestFailure("the agent has no thread \(name)")
     }
 
-    /// Waits until there is a file.
+    /// Waits until a file exists.
     func waitForFile(_ path: String) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
         while !FileManager.default.fileExists(atPath: path) {
@@ -159,15 +159,15 @@ final class MoveSite: Sendable {
         }
     }
 
-    /// Waits until there is no such process.
+    /// Waits until no process has these words in its command line.
     func waitForEnd(ofProcesses words: String...) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
         while !(words.count == 1 ? processes(words[0]) : processes(words[0], words[1])).isEmpty {
-            guard Date() < deadline else { throw TestFailure("\(words) is there still") }
+            guard Date() < deadline else { throw TestFailure("a process with \(words) still runs") }
         }
     }
 
-    /// Waits until what a Firecracker does is this.
+    /// Waits until a Firecracker's microVM is in a state.
     func wait(_ side: MicroVM, toBe state: Instance.State) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
         while try side.api.instance().state != state {

@@ -1,11 +1,11 @@
 import Foundation
 import Testing
 
-/// Agents that QEMU's own client drives, the PyPI package `qemu.qmp`.
+/// Agents that are controlled by QEMU's own client, the PyPI package `qemu.qmp`.
 @Suite("QEMU's client")
 struct QEMUClientTests {
     @Test(
-        "finds the answers and events that it knows",
+        "gets the answers and events that it expects",
         .enabled(if: QEMUClient.python != nil, "the package qemu.qmp cannot be had: no network, or no python3-venv"),
         .timeLimit(.minutes(2)),
         arguments: [
@@ -14,24 +14,37 @@ struct QEMUClientTests {
         ]
     )
     func drives(scenario: String, options: [String]) throws {
+        try run("qmp_client.py", scenario: scenario, options: options)
+    }
+
+    @Test(
+        "gets the answers that a virtual machine manager needs, in the order of its commands",
+        .enabled(if: QEMUClient.python != nil, "the package qemu.qmp cannot be had: no network, or no python3-venv"),
+        .timeLimit(.minutes(2)),
+        arguments: ["moves", "cancels", "paused"]
+    )
+    func manages(scenario: String) throws {
+        try run("qmp_manager.py", scenario: scenario, options: [])
+    }
+
+    private func run(_ script: String, scenario: String, options: [String]) throws {
         let workspace = try Workspace()
         let source = try AgentProcess.source(in: workspace, options: ["--memory", "16MiB", "--threads", "1"] + options)
         defer { source.end() }
         let destination = try AgentProcess.destination(in: workspace)
         defer { destination.end() }
-        let script = Workspace.fixture("qmp_client.py")
         let finished = try Executable.run(
             try #require(QEMUClient.python),
-            [script, scenario, source.socket, destination.socket],
+            [Workspace.fixture(script), scenario, source.socket, destination.socket],
             seconds: 90
         )
         #expect(finished.status == 0, "\(finished)")
     }
 }
 
-/// A Python of its own with the package, kept from run to run.
+/// A Python environment with the package, kept from run to run.
 private enum QEMUClient {
-    /// The interpreter; nil if the package cannot be had.
+    /// The interpreter; nil if the package cannot be installed.
     static let python: String? = {
         let folder = FileManager.default.homeDirectoryForCurrentUser.path + "/.cache/pageferry-tests/qemu-qmp"
         let python = "\(folder)/bin/python"

@@ -1,7 +1,7 @@
 import Foundation
 import LinuxSystem
 
-/// The least QMP client: one line out, one line back, events passed over.
+/// A minimal QMP client: sends one line, reads one line, and skips events.
 final class QMPLine {
     private let socket: StreamSocket
     private var buffered: [UInt8] = []
@@ -19,19 +19,19 @@ final class QMPLine {
         guard try readLine().contains("\"QMP\"") else { throw TestFailure("no QMP greeting at \(path)") }
     }
 
-    /// Carries out a command given by its name or as a JSON object, and returns its answer.
+    /// Sends a command, given by its name or as a JSON object, and returns the answer.
     func execute(_ command: String) throws -> String {
         let text = command.hasPrefix("{") ? command : "{\"execute\":\"\(command)\"}"
         try send(Array("\(text)\r\n".utf8))
         return try answer()
     }
 
-    /// Sends bytes that may be anything.
+    /// Sends arbitrary bytes.
     func send(_ bytes: [UInt8]) throws {
         try socket.send(bytes)
     }
 
-    /// The next message that is no event.
+    /// The next message that is not an event.
     func answer() throws -> String {
         while true {
             let line = try readLine()

@@ -1,10 +1,11 @@
 import Connections
+import Identity
 import LinuxSystem
 import Logging
 import PageProtocol
 import Synchronization
 
-/// A snapshot's server that takes a guest, is there when it is asked, and answers no request for a page.
+/// A snapshot's server that accepts a guest and answers PINGs, but no request for a page.
 final class SilentServer: Sendable {
     private let acceptor: LaneAcceptor
     private let connections = Connections()
@@ -16,7 +17,7 @@ final class SilentServer: Sendable {
         ) { [connections] in connections.take($0.socket, $0.opening) }
     }
 
-    /// Where it listens: `HOST:PORT`.
+    /// The server's address: `HOST:PORT`.
     var address: String { String(acceptor.address.description.dropFirst("tcp:".count)) }
 
     func end() {
@@ -24,7 +25,7 @@ final class SilentServer: Sendable {
         connections.end()
     }
 
-    /// All that has connected.
+    /// All connections of clients.
     private final class Connections: Sendable {
         private let controls = Mutex<[ControlLane]>([])
         private let lanes = Mutex<[Handover<StreamSocket>]>([])
@@ -39,7 +40,7 @@ final class SilentServer: Sendable {
         private func welcome(_ handover: Handover<StreamSocket>, _ hello: Hello) {
             let answer = Hello(
                 role: .source,
-                capabilities: [],
+                capabilities: .snapshotProof,
                 migration: hello.migration,
                 instance: .random(),
                 nonce: .random(),
@@ -49,19 +50,19 @@ final class SilentServer: Sendable {
                 guard let socket = handover.take() else { return }
                 let control = try ControlLane(socket, peerTimeout: .seconds(60)) { [self] event in
                     if case .message(.slices, _) = event {
-                        say(.snapshot(SnapshotIdentity(byteCount: 1 << 24, modified: 1)))
+                        say(.snapshot(SnapshotIdentity(byteCount: 1 << 24, proof: .unknown(kind: 2, value: [1]))))
                     }
                 }
                 control.allowSilence()
                 controls.withLock { $0.append(control) }
                 say(.hello(answer))
             } catch {
-                // The test sees that nobody has answered.
+                // The test sees that the server does not answer.
             }
         }
 
         private func say(_ message: ControlMessage) {
-            // Inside its bounds.
+            // The message is inside its bounds, so encoding cannot fail.
             for control in controls.withLock(\.self) { try? control.send(message) }
         }
 

@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 @Suite("The command status", .timeLimit(.minutes(1)))
@@ -20,6 +21,23 @@ struct StatusTests {
         )
     }
 
+    @Test("names the agent that each object is about, also one that does not answer")
+    func addresses() throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(in: workspace, "--memory", "4MiB")
+        defer { source.end() }
+        let missing = workspace.file("missing.sock")
+        let finished = try Executable.pageferry("status", "--json", missing, source.socket)
+        #expect(finished.status == 1, "\(finished)")
+        let lines = finished.output.split(separator: "\n").map(String.init)
+        try #require(lines.count == 2, "\(finished)")
+        #expect(try Printed(lines[0]).value("address") == "unix:\(missing)")
+        let error: String = try Printed(lines[0]).value("error")
+        #expect(error.contains("No such file or directory"))
+        #expect(try Printed(lines[1]).value("address") == "unix:\(source.socket)")
+        #expect(try Printed(lines[1]).value("workload") == "random")
+    }
+
     @Test("says why a workload that has come runs no more")
     func ended() throws {
         let workspace = try Workspace()
@@ -40,7 +58,51 @@ struct StatusTests {
         #expect(try attached.finish().status == 0)
         _ = try destination.running.errorLine(holding: "the workload has ended: ")
         let finished = try Executable.pageferry("status", destination.socket)
-        #expect(finished.output.contains("migration completed, built-in has ended: "), "\(finished)")
+        #expect(
+            finished.output.contains("migration completed, attach (process \(attached.pid)) has ended: "),
+            "\(finished)"
+        )
+    }
+
+    @Test("tells that two agents run the workload of one migration, and how to stop one", arguments: [[], ["--json"]])
+    func twoRunners(options: [String]) throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(
+            in: workspace,
+            ["--memory", "4MiB", "--device", "slow:start=2", "--peer-timeout", "1s"]
+        )
+        defer { source.end() }
+        let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
+        defer { destination.end() }
+        #expect(try Executable.migrate(source, destination, "--detach").status == 0)
+        while try !source.qmp("query-migrate").contains("\"postcopy-active\"") {}
+        kill(destination.running.pid, SIGSTOP)
+        while try source.qmp("query-migrate").contains("\"postcopy-active\"") {}
+        // A false word: the process continues, and starts the workload.
+        let word = try Executable.pageferry("cancel", "--destination-is-gone", source.socket)
+        #expect(word.status == 0 && word.output.contains("runs at unix:\(source.socket)"), "\(word)")
+        kill(destination.running.pid, SIGCONT)
+        while try !destination.qmp("query-status").contains("\"running\":true") {}
+        for agents in [[source.socket, destination.socket], [destination.socket, source.socket]] {
+            let told = try Executable.run(Executable.pageferry, ["status"] + agents + options)
+            #expect(told.status == 1, "\(told)")
+            let lines = told.errors.split(separator: "\n")
+            #expect(lines.count == 1 && lines[0].contains("both run the workload random of one migration"), "\(told)")
+            #expect(
+                lines[0].contains("stop one of the two now: the agent at unix:\(source.socket) by SIGTERM"),
+                "\(told)"
+            )
+            guard !options.isEmpty else { continue }
+            for line in told.output.split(separator: "\n") {
+                let object = try Printed(String(line))
+                let error: String = try object.value("error")
+                #expect(error.contains("both run the workload"))
+                let (here, there): (String, String) = (try object.value("address"), try object.value("alsoRunsAt"))
+                #expect(Set([here, there]) == Set(agents.map { "unix:\($0)" }))
+            }
+        }
+        let alone = try Executable.run(Executable.pageferry, ["status", source.socket] + options)
+        #expect(alone.status == 0, "\(alone)")
     }
 
     /// A report of an agent, with the pages on demand as they are said to be.
@@ -71,10 +133,12 @@ struct StatusTests {
         defer { agent.end() }
         let finished = try Executable.run(Executable.pageferry, ["status", agent.socket] + options)
         #expect(finished.status == 1, "\(finished)")
-        #expect(finished.output == "")
+        // With --json an object says of which agent the error is.
+        let words = finished.output.split(separator: "\n").map { $0.contains("\"address\":\"unix:\(agent.socket)\"") }
+        #expect(words == (options.isEmpty ? [] : [true]), "\(finished)")
         #expect(finished.errors.split(separator: "\n").count == 1, "\(finished)")
         #expect(
-            finished.errors.contains("its answer makes no sense") || finished.errors.contains("JSON parse error"),
+            finished.errors.contains("its answer is invalid") || finished.errors.contains("JSON parse error"),
             "\(finished)"
         )
     }

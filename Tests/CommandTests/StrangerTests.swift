@@ -1,12 +1,13 @@
 import Connections
 import Foundation
 import Glibc
+import Identity
 import LinuxSystem
 import OwnThread
 import PageProtocol
 import Testing
 
-/// What a stranger can do who reaches an agent's ports.
+/// What a stranger can do that reaches an agent's ports.
 @Suite("Strangers", .ownThread, .timeLimit(.minutes(2)))
 struct StrangerTests {
     private let workspace: Workspace
@@ -30,7 +31,7 @@ struct StrangerTests {
         }
     }
 
-    @Test("who gets as far as READY and hangs up does not end an agent that was started with --listen")
+    @Test("that hang up after READY do not end an agent that was started with --listen")
     func hangsUp() throws {
         let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
         defer { destination.end() }
@@ -46,7 +47,7 @@ struct StrangerTests {
         try expectMigration(to: destination)
     }
 
-    @Test("who gets as far as READY and stays is thrown out by migrate_cancel")
+    @Test("that stay after READY are disconnected by migrate_cancel")
     func squats() throws {
         let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
         defer { destination.end() }
@@ -60,7 +61,7 @@ struct StrangerTests {
         try expectMigration(to: destination)
     }
 
-    @Test("who begins to send devices and stops is dropped in time, and the next source is taken")
+    @Test("that stop in the middle of the device state are dropped in time, and the next source is accepted")
     func stalls() throws {
         let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
         defer { destination.end() }
@@ -72,7 +73,7 @@ struct StrangerTests {
         try expectMigration(to: destination)
     }
 
-    /// An honest source finds the destination where it listened from the beginning.
+    /// Checks that an honest source can migrate to the destination at its original address.
     private func expectMigration(to destination: AgentProcess) throws {
         let source = try AgentProcess.source(in: workspace, "--memory", "16MiB")
         defer { source.end() }
@@ -83,7 +84,7 @@ struct StrangerTests {
         #expect(try report.number("verify", "corrupt") == 0)
     }
 
-    @Test("a device state of 256 MiB that a stranger leaves behind is given back")
+    @Test("that leave 256 MiB of device state behind cost no memory in the end")
     func deviceState() throws {
         let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
         defer { destination.end() }
@@ -108,7 +109,7 @@ struct StrangerTests {
     }
 
     @Test(
-        "a flood of one message ends its connection, and leaves no memory behind",
+        "that flood a destination with one message lose their connection and leave no memory behind",
         arguments: [ControlMessage.complete, .ping(ControlLane.anybody)]
     )
     func flood(of message: ControlMessage) throws {
@@ -127,7 +128,69 @@ struct StrangerTests {
         #expect(try destination.qmp("query-migrate").contains("messages"))
     }
 
-    @Test("who connects to the far end of a benchmark and says nothing keeps no near end out")
+    /// Messages in states in which a source never sends them, except CANCEL after LISTEN, which a source sends once.
+    private static let wrong: [(state: String, message: ControlMessage)] = [
+        ("READY", .cancel(token: 7)), ("READY", .run(token: 7, epoch: .max)), ("READY", .complete),
+        ("READY", .running(token: 7)), ("READY", .startFailed(token: 7, reason: "no")), ("READY", .cancelled(token: 7)),
+        ("LISTEN", .cancel(token: 7)), ("LISTEN", .run(token: 0, epoch: 0)), ("LISTEN", .startRequest),
+        ("LISTEN", .bye), ("LISTEN", .completeAck), ("LISTEN", .listen),
+    ]
+
+    @Test("that flood in a wrong state get one answer and few log lines, and the next source is accepted")
+    func wrongStates() throws {
+        let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
+        defer { destination.end() }
+        let address = try listeningAddress(of: destination)
+        for (state, message) in Self.wrong {
+            let stranger = try StrangerSource(to: address)
+            try stranger.becomeReady()
+            if state == "LISTEN" { try stranger.say(.listen) }
+            let lines = destination.running.errorText.split(separator: "\n").count
+            stranger.flood(message)
+            let answers = stranger.answersUntilHangUp()
+            // CANCEL after LISTEN is granted, and then the link is closed with its reason.
+            let isGranted = state == "LISTEN" && message.kind == .cancel
+            #expect(answers.count <= (isGranted ? 2 : 1), "\(state), \(message.kind): \(answers)")
+            let more = destination.running.errorText.split(separator: "\n").count - lines
+            #expect(more < 12, "\(state), \(message.kind): \(more) lines")
+            stranger.hangUp()
+            try wait(destination, for: isGranted ? "cancelled" : "failed")
+        }
+        try expectMigration(to: destination)
+    }
+
+    @Test(
+        "that flood a source with unrequested answers are left, and the workload continues",
+        arguments: [
+            ControlMessage.running(token: 7), .startFailed(token: 7, reason: "no"), .cancelled(token: 7), .startRequest,
+            .completeAck, .pong(9), .cancel(token: 7), .run(token: 7, epoch: .max),
+        ]
+    )
+    func floodsSource(message: ControlMessage) throws {
+        let source = try AgentProcess.source(in: workspace, "--memory", "4MiB")
+        defer { source.end() }
+        let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let uri = listener.address.description
+        let answer = try source.qmp(#"{"execute":"migrate","arguments":{"uri":"\#(uri)"}}"#)
+        #expect(answer.contains("return"), "\(answer)")
+        guard let socket = try listener.accept() else { throw TestFailure("nobody has connected") }
+        try socket.setReceiveTimeout(seconds: 30)
+        guard case .hello(var hello) = try ControlLane.receive(from: socket) else { throw TestFailure("no HELLO") }
+        hello.role = .destination
+        hello.instance = .random()
+        hello.nonce = .random()
+        try socket.send(ControlMessage.hello(hello).encode())
+        let many = Array(repeatElement(try message.encode(), count: 10_000).joined())
+        var isOver = false
+        for _ in 0..<100 where !isOver { isOver = (try? socket.send(many)) == nil }
+        #expect(isOver)
+        try wait(source, for: "failed")
+        #expect(try source.qmp("query-status").contains("\"running\":true"))
+        let lines = source.running.errorText.split(separator: "\n")
+        #expect(lines.count < 20, "\(lines)")
+    }
+
+    @Test("that connect to the far end of a benchmark and stay silent keep no near end out")
     func benchmark() throws {
         let far = try Running(Executable.pageferry, ["bench", "--listen", "127.0.0.1:0"])
         defer { far.end() }
@@ -151,13 +214,13 @@ struct StrangerTests {
         withExtendedLifetime(idle) {}
     }
 
-    @Test("an agent that never answers is told of in time, and the others with it")
+    @Test("status soon reports that an agent never answers, and reports the other agents too")
     func silentAgent() throws {
         let source = try AgentProcess.source(in: workspace, "--memory", "4MiB")
         defer { source.end() }
         let silent = try AgentProcess.destination(in: workspace)
         defer { silent.end() }
-        // Stopped, the process keeps its socket, which the kernel goes on to accept for.
+        // A stopped process keeps its socket, and the kernel still accepts connections for it.
         kill(silent.running.pid, SIGSTOP)
         let finished = try Executable.pageferry("status", silent.socket, source.socket, seconds: 30)
         kill(silent.running.pid, SIGCONT)
@@ -166,7 +229,7 @@ struct StrangerTests {
         #expect(finished.output.contains("random"), "\(finished)")
     }
 
-    @Test("an agent that greets and never answers a command is told of in time")
+    @Test("status soon reports that an agent greets but never answers a command")
     func speechlessAgent() throws {
         let path = workspace.file("speechless.sock")
         let listener = try Listener(at: .unix(path: path))
@@ -180,7 +243,7 @@ struct StrangerTests {
         #expect(finished.errors.contains("has not answered"), "\(finished)")
     }
 
-    @Test("a file to load that is none is refused at once")
+    @Test("a path to load that is not a regular file is refused at once")
     func loadsPipe() throws {
         let pipe = workspace.file("pipe")
         #expect(mkfifo(pipe, 0o600) == 0)
@@ -210,7 +273,7 @@ extension AgentProcess {
     }
 }
 
-/// Somebody who speaks the protocol as a source does, and has no workload.
+/// A client that speaks the protocol as a source, but has no workload.
 final class StrangerSource: Sendable {
     let control: StreamSocket
     private let address: SocketAddress
@@ -231,12 +294,12 @@ final class StrangerSource: Sendable {
             lease: .absent
         )
         try control.send(ControlMessage.hello(hello).encode())
-        // What a built-in workload says of itself: the smallest that there is.
+        // The announcement of the smallest built-in workload.
         try control.send(StrangerSource.regions().encode())
         guard case .hello(let answer) = try StrangerSource.next(from: control) else {
             throw TestFailure("the destination does not say HELLO")
         }
-        lanes = try Lanes(to: address, as: answer, urgentLanes: answer.urgentLanes)
+        lanes = try Lanes(to: address, as: answer, urgentLanes: answer.urgentLanes, peerTimeout: .seconds(5))
     }
 
     deinit {
@@ -254,7 +317,7 @@ final class StrangerSource: Sendable {
         )
     }
 
-    /// Answers probes until the destination says READY.
+    /// Answers probes until the destination sends READY.
     func becomeReady() throws {
         try threads.run("probes") { [lanes] in
             var frame = [UInt8](repeating: 0, count: LaneFrame.encodedByteCount)
@@ -273,9 +336,9 @@ final class StrangerSource: Sendable {
         try control.send(message.encode())
     }
 
-    /// Answers whether anybody is there until the destination hangs up.
+    /// Answers PINGs until the destination hangs up.
     ///
-    /// - Returns: the last reason it gave.
+    /// - Returns: the last reason that the destination gave.
     func untilHangUp() -> String? {
         var reason: String?
         while let message = try? ControlLane.receive(from: control) {
@@ -286,6 +349,22 @@ final class StrangerSource: Sendable {
             }
         }
         return reason
+    }
+
+    /// Sends a message again and again until the destination closes the connection.
+    func flood(_ message: ControlMessage) {
+        guard let frame = try? message.encode() else { return }
+        let many = Array(repeatElement(frame, count: 1000).joined())
+        for _ in 0..<100 { guard (try? control.send(many)) != nil else { return } }
+    }
+
+    /// The messages, other than PINGs, that the destination sends before it hangs up.
+    func answersUntilHangUp() -> [ControlMessage] {
+        var answers: [ControlMessage] = []
+        while let message = try? ControlLane.receive(from: control) {
+            if message != .ping(ControlLane.anybody) { answers.append(message) }
+        }
+        return answers
     }
 
     private static func next(from control: borrowing StreamSocket) throws -> ControlMessage? {

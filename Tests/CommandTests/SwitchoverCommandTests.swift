@@ -42,7 +42,7 @@ struct SwitchoverCommandTests {
     }
 
     @Test(
-        "a destination that dies before its start loses the workload to the source, with a lease",
+        "with a lease, the source resumes the workload of a destination that dies before its start",
         .timeLimit(.minutes(1))
     )
     func leaseTakesBack() throws {
@@ -64,7 +64,7 @@ struct SwitchoverCommandTests {
         #expect(try String(contentsOfFile: workspace.file("test/2"), encoding: .utf8).contains("epoch 2"))
     }
 
-    @Test("without a lease the source waits for the operator's word", .timeLimit(.minutes(1)))
+    @Test("without a lease, the source waits for the operator's confirmation", .timeLimit(.minutes(1)))
     func operatorsWord() throws {
         let source = try AgentProcess.source(in: workspace, ["--memory", "16MiB", "--device", "slow:start=30"])
         defer { source.end() }
@@ -82,7 +82,7 @@ struct SwitchoverCommandTests {
         #expect(try source.qmp("query-status").contains("\"running\""))
     }
 
-    @Test("a destination that dies after the start leaves it unknown where the workload runs", .timeLimit(.minutes(1)))
+    @Test("after the death of a started destination, it is unknown where the workload runs", .timeLimit(.minutes(1)))
     func destinationDies() throws {
         let source = try AgentProcess.source(in: workspace, ["--memory", "64MiB", "--no-push", "--think-time", "1ms"])
         defer { source.end() }
@@ -104,7 +104,7 @@ struct SwitchoverCommandTests {
         #expect(refused.status == 1 && refused.errors.contains("--workload-is-lost"), "\(refused)")
     }
 
-    /// Waits until the source has heard that the workload runs at the destination.
+    /// Waits until the source has learned that the workload runs at the destination.
     private func waitForStart(at source: AgentProcess) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
         while try !source.qmp("query-migrate").contains("\"downtime\"") {
@@ -112,7 +112,7 @@ struct SwitchoverCommandTests {
         }
     }
 
-    @Test("where neither agent answers any more the command says so", .timeLimit(.minutes(1)))
+    @Test("migrate reports that neither agent answers any more", .timeLimit(.minutes(1)))
     func bothDie() throws {
         let source = try AgentProcess.source(in: workspace, ["--memory", "16MiB", "--device", "slow:start=30"])
         defer { source.end() }
@@ -126,10 +126,10 @@ struct SwitchoverCommandTests {
         destination.end()
         let finished = try migrating.finish()
         #expect(finished.status == 1, "\(finished)")
-        #expect(finished.output.contains("neither agent answers any more: look at both with"), "\(finished)")
+        #expect(finished.errors.contains("neither agent answers any more: look at both with"), "\(finished)")
     }
 
-    @Test("a link that is cut twice is made again, and no page is lost", .timeLimit(.minutes(2)))
+    @Test("no page is lost when the link is cut twice and reconnected", .timeLimit(.minutes(2)))
     func cutTwice() throws {
         let hosts = try TwoHosts(rate: "200mbit")
         let options = ["--peer-timeout", "1s"]
@@ -162,24 +162,25 @@ struct SwitchoverCommandTests {
         #expect(try check.number("return", "corrupt") == 0)
     }
 
-    @Test("a migrate that died is run again: it takes the migration up where it stands", .timeLimit(.minutes(1)))
+    @Test("a second migrate continues the migration of one that died", .timeLimit(.minutes(1)))
     func migrateAgain() throws {
         let source = try AgentProcess.source(in: workspace, "--memory", "16MiB")
         defer { source.end() }
         let destination = try AgentProcess.destination(in: workspace, "--listen", "127.0.0.1:0")
         defer { destination.end() }
-        // What a migrate has done that was killed before it began the switchover.
+        // The commands of a migrate that was killed before it began the switchover.
         let socket = try Printed(destination.qmp("query-migrate"))
         let addresses: [[String: Any]] = try socket.value("return", "socket-address")
         let port = try #require(addresses.first?["port"] as? String)
         let begin = "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:127.0.0.1:\(port)\"}}"
         _ = try source.qmp(begin)
-        for _ in 0..<2 {
-            // The second finds it completed.
+        for isAgain in [false, true] {
+            // The second run finds the migration completed, and says so.
             let migrating = try migrate(source, destination, "--verify")
             defer { migrating.end() }
             let finished = try migrating.finish()
             #expect(finished.status == 0, "\(finished)")
+            #expect(finished.errors.contains("before, and nothing was moved") == isAgain, "\(finished)")
             let report = try Printed(finished.output)
             #expect(try report.value("result") == "completed")
             #expect(try report.value("runs_on") == "destination")

@@ -1,6 +1,8 @@
 import Foundation
 
-/// Two hosts: network namespaces joined by a veth pair whose rate is limited. Both go with the object.
+/// Two hosts: network namespaces joined by a veth pair whose rate is limited.
+///
+/// Both are removed with the object.
 final class TwoHosts: Sendable {
     static let sourceAddress = "10.77.0.1"
     static let destinationAddress = "10.77.0.2"
@@ -11,7 +13,7 @@ final class TwoHosts: Sendable {
 
     /// Makes the hosts.
     ///
-    /// - Parameter rate: what the link carries in each direction, in tc's words.
+    /// - Parameter rate: the rate of the link in each direction, in tc's notation.
     init(rate: String = "2gbit") throws {
         let id = String(UInt32.random(in: 0...UInt32.max), radix: 16)
         source = "pfs\(id)"
@@ -34,13 +36,13 @@ final class TwoHosts: Sendable {
         try Running("/sbin/ip", ["netns", "exec", host, path] + arguments)
     }
 
-    /// Takes the link away without a word to either side.
+    /// Takes the link down without notice to either side.
     func cutLink() throws { try link.cut() }
 
     /// Puts the link back.
     func mendLink() throws { try link.mend() }
 
-    /// Sends what a host sends to nobody; what it is sent still arrives.
+    /// Loses all packets that a host sends; packets to the host still arrive.
     func loseWhat(_ host: String) throws { try link.loseWhat(host) }
 
     /// Ends ``loseWhat(_:)``.

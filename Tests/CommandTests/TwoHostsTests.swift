@@ -21,13 +21,13 @@ struct TwoHostsTests {
         )
     }
 
-    private func destination() throws -> AgentProcess {
+    private func destination(_ options: [String] = []) throws -> AgentProcess {
         let socket = workspace.file("b.sock")
         let listen = "\(TwoHosts.destinationAddress):7000"
         return try start(
             hosts.destination,
             socket,
-            ["destination", "--qmp", socket, "--listen", listen, "--insecure"]
+            ["destination", "--qmp", socket, "--listen", listen, "--insecure"] + options
         )
     }
 
@@ -49,7 +49,7 @@ struct TwoHostsTests {
         )
     }
 
-    /// The source's workload runs, goes on running, and every one of its pages is right.
+    /// Checks that the source's workload keeps running, and that every one of its pages is right.
     private func expectRunsOn(_ source: AgentProcess) throws {
         let before = try operations(source)
         let deadline = Date(timeIntervalSinceNow: 20)
@@ -69,6 +69,34 @@ struct TwoHostsTests {
         try Printed(try agent.qmp("pageferry-report")).value("return", "states")
     }
 
+    @Test("a network that is dead for less than --peer-timeout breaks no connection", .timeLimit(.minutes(2)))
+    func deadNetwork() throws {
+        let patience = ["--peer-timeout", "30s"]
+        let source = try source(["--max-bandwidth", "1MiB"] + patience)
+        let destination = try destination(patience)
+        defer {
+            source.end()
+            destination.end()
+        }
+        let migrating = try migrate(source, destination)
+        defer { migrating.end() }
+        let deadline = Date(timeIntervalSinceNow: 20)
+        while try states(destination).last != "postcopy-active" {
+            guard Date() < deadline else { throw TestFailure("the switchover never came") }
+        }
+        for host in [hosts.source, hosts.destination] { try hosts.loseWhat(host) }
+        // The network is dead for longer than the 5 s that the kernel waits for a peer by default.
+        Thread.sleep(forTimeInterval: 9)
+        for agent in [source, destination] { #expect(try states(agent).last == "postcopy-active") }
+        for host in [hosts.source, hosts.destination] { try hosts.loseNothing(host) }
+        _ = try source.qmp(
+            "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"max-postcopy-bandwidth\":0}}"
+        )
+        let finished = try migrating.finish()
+        #expect(finished.status == 0, "\(finished)")
+        for agent in [source, destination] { #expect(try !states(agent).contains("postcopy-paused")) }
+    }
+
     @Test("a workload moves from one host to the other", .timeLimit(.minutes(2)))
     func moves() throws {
         let (source, destination) = (try source(), try destination())
@@ -80,7 +108,7 @@ struct TwoHostsTests {
         defer { migrating.end() }
         let finished = try migrating.finish()
         #expect(finished.status == 0, "\(finished)")
-        #expect(destination.running.errorText.contains("hands out the workload's memory"))
+        #expect(destination.running.errorText.contains("can read and write the workload's memory"))
         let report = try Printed(finished.output)
         #expect(try report.value("result") == "completed")
         #expect(try report.value("runs_on") == "destination")
@@ -135,7 +163,7 @@ struct TwoHostsTests {
         #expect(try migrating.finish().status == 1)
         #expect(try Array(states(source).suffix(2)) == ["postcopy-device", "failed"])
         try waitForState("failed", of: destination)
-        // It waits for the next source.
+        // The destination waits for the next source.
         #expect(try destination.qmp("query-migrate").contains("socket-address"))
         try expectRunsOn(source)
     }

@@ -2,7 +2,7 @@ import Foundation
 import LinuxSystem
 import Testing
 
-/// A guest in a virtual machine, moved by the programs that people use.
+/// A guest in a virtual machine, moved by the command line programs.
 @Suite(
     "A guest in a virtual machine",
     .enabled(if: KVM.unavailability == nil, "no virtual machine can run here: see `pageferry probe`")
@@ -14,7 +14,7 @@ struct VirtualMachineTests {
         workspace = try Workspace()
     }
 
-    /// Good marks of a vCPU in what the guest has written.
+    /// The number of a vCPU's good marks in the guest's output.
     private func marks(_ file: String, of processor: Character) throws -> Int {
         try String(contentsOfFile: file, encoding: .utf8).count { $0 == processor }
     }
@@ -37,7 +37,7 @@ struct VirtualMachineTests {
         #expect(try report.value("workload", "name") == "kvm")
         #expect(try report.number("verify", "pages_checked") == 4096)
         #expect(try report.number("verify", "corrupt") == 0)
-        // With the push, all may be there before it is touched.
+        // With the push, every page may have arrived before the guest touches it.
         if options.contains("--no-push") { #expect(try report.number("pages", "demand") > 0) }
         let source = try report.number("workload", "ops_source")
         let destination = try report.number("workload", "ops_destination")
@@ -49,7 +49,7 @@ struct VirtualMachineTests {
         #expect(try marks(serial, of: "!") == 0)
     }
 
-    @Test("moves from one host to another, goes on there, and can be stopped and checked", .timeLimit(.minutes(1)))
+    @Test("moves from one host to another, continues there, and can be stopped and checked", .timeLimit(.minutes(1)))
     func twoHosts() throws {
         let hosts = try TwoHosts()
         let (before, after) = (workspace.file("before"), workspace.file("after"))
@@ -85,7 +85,7 @@ struct VirtualMachineTests {
         #expect(try check.number("return", "pages_checked") == 8192)
         #expect(try check.number("return", "corrupt") == 0)
         #expect(try marks(before, of: "!") + marks(after, of: "!") == 0)
-        // It goes on from there.
+        // After `cont` the guest continues from where it was stopped.
         let stopped = try marks(after, of: "a")
         _ = try destination.qmp("cont")
         let deadline = Date(timeIntervalSinceNow: 20)
@@ -100,7 +100,7 @@ struct VirtualMachineTests {
         }
     }
 
-    @Test("stays at its source where a destination would let it fetch its own pages", .timeLimit(.minutes(1)))
+    @Test("stays at its source if the destination was started with --in-thread", .timeLimit(.minutes(1)))
     func refused() throws {
         let source = try AgentProcess.source(in: workspace, "--workload", "kvm", "--memory", "4MiB")
         defer { source.end() }
@@ -108,7 +108,7 @@ struct VirtualMachineTests {
         defer { destination.end() }
         let finished = try Executable.migrate(source, destination)
         #expect(finished.status == 1, "\(finished)")
-        #expect("\(finished)".contains("start without --in-thread"), "\(finished)")
+        #expect(finished.errors.contains("start without --in-thread"), "\(finished)")
         let check = try Printed(try source.qmp("stop", "pageferry-verify"))
         #expect(try check.number("return", "corrupt") == 0)
     }

@@ -15,7 +15,7 @@ struct WorkingSetTests {
         return path
     }
 
-    @Test("the command shows records, their overlap, and what they merge to")
+    @Test("the command shows records, their overlap, and the merged record")
     func table() throws {
         let a = try record("a.ws", Array(256..<512) + [7])
         let b = try record("b.ws", [7] + Array(384..<640))
@@ -54,7 +54,7 @@ struct WorkingSetTests {
         #expect(try WorkingSet(contentsOf: merged).pageCount == 385)
     }
 
-    @Test("the JSON has the same keys whatever was asked for")
+    @Test("the JSON has the same keys with all options")
     func json() throws {
         let a = try record("a.ws", [3])
         let finished = try Executable.pageferry("workingset", "--json", a)
@@ -78,7 +78,7 @@ struct WorkingSetTests {
         #expect(try WorkingSet(contentsOf: a).runs.map(\.first) == [2, 1, 3])
     }
 
-    @Test("records of different snapshots are shown, and not merged")
+    @Test("records of different snapshots are shown, but not merged")
     func differentSnapshots() throws {
         let a = try record("a.ws", [1])
         let b = try record("b.ws", [1], pageSize: 2 << 20)
@@ -90,7 +90,7 @@ struct WorkingSetTests {
         #expect(!FileManager.default.fileExists(atPath: merged))
     }
 
-    @Test("a bad record is named in one line, and nothing is written")
+    @Test("a bad record is reported in one line, and nothing is written")
     func badRecord() throws {
         let a = try record("a.ws", [1])
         let torn = workspace.file("torn.ws")
@@ -104,12 +104,16 @@ struct WorkingSetTests {
     }
 
     @Test(
-        "wrong use is told as such",
+        "wrong usage exits with status 2 and the usage",
         arguments: [["workingset"], ["workingset", "a", "--merge"], ["workingset", "a", "-x"]]
     )
     func wrongUse(arguments: [String]) throws {
         let finished = try Executable.run(Executable.pageferry, arguments)
-        #expect(finished.status == 2 && finished.output.isEmpty && finished.errors.contains("Usage:"), "\(finished)")
+        #expect(
+            finished.status == 2 && finished.output.isEmpty
+                && finished.errors.contains("see pageferry workingset --help"),
+            "\(finished)"
+        )
     }
 
     private func expectFailure(_ finished: Finished, status: Int32, holding words: String) {

@@ -1,4 +1,5 @@
 import Connections
+import Identity
 import LinuxSystem
 import OwnThread
 import PageProtocol
@@ -7,14 +8,14 @@ import Testing
 
 @testable import Controller
 
-/// Bad bytes cost their sender only.
+/// Bad bytes harm only their sender.
 @Suite(.ownThread, .timeLimit(.minutes(2)))
 struct BadInputTests {
-    /// Somebody who has no business at the migration's port.
+    /// A client that does not belong at the migration's port.
     enum Intruder: CaseIterable, Sendable {
         case random, http, wrongNonce, oldVersion, hugeHello, notAnOpening, secondSource, destination, silent, gone
 
-        /// What it sends first.
+        /// The first bytes that the client sends.
         func opening() throws -> [UInt8] {
             switch self {
             case .random: return (0..<999).map { UInt8(truncatingIfNeeded: $0 &* 151 &+ 3) }
@@ -32,11 +33,11 @@ struct BadInputTests {
             }
         }
 
-        /// A part of the reason it is told; nil where it is told none.
+        /// A part of the reason that the client gets; nil if it gets none.
         var reason: String? {
             switch self {
             case .random, .http: nil
-            case .wrongNonce: "no migration of that id and nonce waits for a urgent lane"
+            case .wrongNonce: "no migration of that id and nonce waits for its urgent lane"
             case .oldVersion: "version 9"
             case .hugeHello: "HELLO"
             case .notAnOpening: "RUN"
@@ -59,7 +60,7 @@ struct BadInputTests {
         }
     }
 
-    @Test func `nothing that comes to the port disturbs a migration that is under way`() async throws {
+    @Test func `no client of the port disturbs a migration that is under way`() async throws {
         let ferrying = try await Ferrying { $0.clock.behave { $0.load = .waits } }
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -85,12 +86,12 @@ struct BadInputTests {
         withExtendedLifetime(held) {}
     }
 
-    /// Sources that break the protocol before they are taken.
+    /// Sources that break the protocol before they are accepted.
     @Test(arguments: [
         "gone after HELLO", "gone after REGIONS", "REGIONS twice", "silent lane", "gone between lanes",
         "a lane too many",
     ])
-    func `a source that breaks off before READY leaves the place to the next`(what: String) async throws {
+    func `a source that disconnects before READY makes room for the next`(what: String) async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         let raw = try RawSource(to: ferrying.address)
@@ -111,20 +112,20 @@ struct BadInputTests {
             for lane in Lane.allCases {
                 lanes.append(try RawSource.join(lane, raw.migration, nonce, at: ferrying.address))
             }
-            // The probe of the urgent lane is not answered; after seconds the destination gives up.
+            // The source does not answer the probe on the urgent lane, and the destination times out after seconds.
             let told = await raw.untilHangUp()
             #expect(told?.isEmpty == false)
         case "a lane too many":
             let lane = try RawSource.join(.urgent, index: 1, raw.migration, nonce, at: ferrying.address)
             let told = try await onThread("lane") { try ControlLane.receive(from: lane.socket) }
-            #expect(told == .refused(reason: "no migration of that id and nonce waits for a urgent lane"))
+            #expect(told == .refused(reason: "no migration of that id and nonce waits for its urgent lane"))
             raw.socket.shutdown()
         default:
             try raw.sendRegions()
             lanes.append(try RawSource.join(.urgent, raw.migration, nonce, at: ferrying.address))
             raw.socket.shutdown()
         }
-        // The place may be free a moment later only.
+        // The destination may become free only a moment later.
         try await migrateUntilTaken(ferrying)
         try await ferrying.source.wait(for: "completed")
         #expect(ferrying.wrongPages() == [])
@@ -156,7 +157,7 @@ struct BadInputTests {
         [.complete], [.bye], [.running(token: 1)], [.deviceData([1])],
         [.listen, .devices([DeviceEntry(name: "disk", byteCount: 2)]), .deviceData([1, 2, 3])],
     ])
-    func `a source that is out of order never gets its workload to run`(messages: [ControlMessage]) async throws {
+    func `the workload of a source that sends frames out of order never runs`(messages: [ControlMessage]) async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         let raw = try RawSource(to: ferrying.address)

@@ -11,11 +11,12 @@ struct CommandRefusalTests {
     @Test func `an empty agent has nothing to migrate, start, stop or check`() async throws {
         let host = Host()
         #expect(
-            await host.refusal("migrate", ["uri": "127.0.0.1:1"]) == "there is no workload here to migrate"
+            await host.refusal("migrate", ["uri": "127.0.0.1:1"])?.hasPrefix("there is no workload here to migrate; ")
+                == true
         )
         #expect(await host.refusal("migrate-start-postcopy") == "no migration is under way; run migrate first")
         for command in ["cont", "stop", "pageferry-verify"] {
-            #expect(await host.refusal(command) == "there is no workload here")
+            #expect(await host.refusal(command)?.hasPrefix("there is no workload here; ") == true)
         }
         #expect(await host.refusal("sing") == "CommandNotFound: The command sing has not been found")
         #expect(
@@ -29,7 +30,7 @@ struct CommandRefusalTests {
         #expect(try await destination.command("query-status") == ["status": "inmigrate", "running": false])
     }
 
-    @Test func `no migration waits to be continued`() async throws {
+    @Test func `migrate-continue without a migration is refused`() async throws {
         let host = Host()
         #expect(await host.refusal("migrate-continue") == "Parameter 'state' is missing")
         #expect(
@@ -42,7 +43,7 @@ struct CommandRefusalTests {
         )
     }
 
-    @Test func `arguments that are missing or wrong are named`() async throws {
+    @Test func `an error names the argument that is missing or wrong`() async throws {
         let host = Host(landing: TestLanding(journal: Journal()))
         #expect(await host.refusal("migrate") == "Parameter 'uri' is missing")
         #expect(await host.refusal("migrate", ["uri": 3]) == "Invalid parameter type for 'uri', expected: string")
@@ -50,12 +51,13 @@ struct CommandRefusalTests {
             #expect(await host.refusal(command, ["now": true]) == "Parameter 'now' is unexpected")
         }
         let refusal = await host.refusal("migrate-incoming", ["uri": "nowhere"])
-        #expect(refusal == "'nowhere' is no socket address: no port; write tcp:HOST:PORT or unix:PATH")
+        #expect(refusal == "'nowhere' is not a socket address: no port; write tcp:HOST:PORT or unix:PATH")
     }
 
-    @Test func `a stopped workload is not migrated`() async throws {
+    @Test func `a stopped workload that can move only while it runs is not migrated`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
+        ferrying.workload.movesOnlyRunning.store(true, ordering: .releasing)
         try await ferrying.source.command("stop")
         let refusal = await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
         #expect(refusal == "the workload is stopped; run cont first")
@@ -63,7 +65,7 @@ struct CommandRefusalTests {
         #expect(ferrying.journal.running == ["source"])
     }
 
-    @Test func `what has ended by itself is neither started nor migrated, and the reason is told`() async throws {
+    @Test func `a workload that has ended by itself can neither start nor move, for that reason`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         try ferrying.workload.end("its processor burned")
@@ -75,11 +77,11 @@ struct CommandRefusalTests {
         )
         #expect(await ferrying.source.refusal("cont") == "the workload has ended: its processor burned")
         #expect(try await ferrying.source.command("pageferry-report")["ended"]?.string == "its processor burned")
-        // Its pages can be looked at all the same.
+        // The pages of the ended workload can still be checked.
         #expect(try await ferrying.source.command("pageferry-verify")["corrupt"] == 0)
     }
 
-    @Test func `what has ended after all of it came is told with the reason, and not started again`() async throws {
+    @Test func `a moved workload that has ended is reported with the reason, and cannot start`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -92,7 +94,7 @@ struct CommandRefusalTests {
         #expect(try await ferrying.source.command("pageferry-report")["ended"]?.string == nil)
     }
 
-    @Test func `an agent that takes no workload says why, and knows its completed migration still`() async throws {
+    @Test func `an agent that accepts no workload says why, and still reports its completed migration`() async throws {
         let journal = Journal()
         let landing = TestLanding(journal: journal)
         let workload = try TestWorkload.filled(journal: journal)
@@ -134,7 +136,7 @@ struct CommandRefusalTests {
         #expect(journal.lines.count { $0 == "source run" } == 1)
     }
 
-    @Test func `a source whose own start is refused is not started by a cont that waited for it`() async throws {
+    @Test func `a cont that waited for a start which is refused starts nothing`() async throws {
         let journal = Journal()
         let workload = try TestWorkload.filled(journal: journal)
         workload.disk.behave { $0.acquire = .waits }
@@ -145,11 +147,11 @@ struct CommandRefusalTests {
         async let continuing = host.refusal("cont")
         workload.disk.gate.open()
         await #expect(throws: (any Error).self) { try await starting.value }
-        #expect(await continuing == "there is no workload here")
+        #expect(await continuing?.hasPrefix("there is no workload here; ") == true)
         #expect(journal.running == [])
     }
 
-    @Test func `a workload is stopped while its pages are checked, and then runs if it ran before`() async throws {
+    @Test func `a workload is stopped while its pages are checked, and resumes if it ran before`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         #expect(try await ferrying.source.command("pageferry-verify")["corrupt"] == 0)
@@ -166,20 +168,24 @@ struct CommandRefusalTests {
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "postcopy-device")
         let again = await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
-        #expect(again == "a migration was begun before, it is postcopy-device")
+        #expect(again?.hasPrefix("a migration is under way, in postcopy-device; ") == true)
         let switchover = await ferrying.source.refusal("migrate-start-postcopy")
         #expect(switchover == "the switchover was begun before, the migration is postcopy-device")
         for command in ["cont", "stop"] {
-            #expect(await ferrying.source.refusal(command) == "a migration is under way: postcopy-device")
+            #expect(
+                await ferrying.source.refusal(command)
+                    == "a migration is under way: postcopy-device; the workload is stopped for its switchover to "
+                    + "\(ferrying.relay.address); migrate_cancel takes it back"
+            )
         }
-        #expect(await ferrying.destination.refusal("stop") == "the workload has not started here yet")
+        #expect(await ferrying.destination.refusal("stop")?.contains("has not started here yet; run cont") == true)
         let listen = await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"])
-        #expect(listen?.hasPrefix("an incoming migration was begun before, it is ") == true)
+        #expect(listen?.hasPrefix("a migration arrives here already, in ") == true)
         ferrying.landing.workload?.clock.gate.open()
         try await ferrying.source.wait(for: "completed")
         #expect(
-            await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])
-                == "a migration was begun before, it is completed"
+            await ferrying.source.refusal("migrate", ["uri": .string(ferrying.address.description)])?
+                .hasPrefix("the workload has moved to ") == true
         )
     }
 
@@ -190,7 +196,7 @@ struct CommandRefusalTests {
         #expect(refusal?.hasSuffix("use 127.0.0.1, or start the agent with --insecure") == true)
     }
 
-    @Test func `a port that is in use is told, and another one works`() async throws {
+    @Test func `a port that is in use is reported, and another one works`() async throws {
         let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         let host = Host(landing: TestLanding(journal: Journal()))
         let refusal = await host.refusal("migrate-incoming", ["uri": .string(taken.address.description)])

@@ -9,7 +9,7 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct ControlLaneTests {
-    /// What a lane has told.
+    /// The events of a lane.
     private final class Told: Sendable {
         private let events = Mutex<[ControlLane.Event]>([])
 
@@ -40,7 +40,7 @@ struct ControlLaneTests {
         return (try ControlLane(accepted, setupTime: setupTime, peerTimeout: .seconds(60)) { told.add($0) }, peer, told)
     }
 
-    /// What comes next, but for the question whether anybody is there, which comes each second.
+    /// The next message that is not PING 0, which arrives each second.
     private func next(from peer: Held) throws -> ControlMessage? {
         while true {
             let message = try ControlLane.receive(from: peer.socket)
@@ -48,27 +48,27 @@ struct ControlLaneTests {
         }
     }
 
-    @Test func `a peer that says too little in the setup is given up, even if it trickles`() async throws {
+    @Test func `a peer that is too slow in the setup is dropped, even if it sends byte by byte`() async throws {
         let (lane, peer, told) = try makeLane(setupTime: .milliseconds(200))
         defer { lane.finish() }
         let ping = try ControlMessage.ping(1).encode()
         try peer.socket.send(Array(ping.prefix(3)))
         #expect(try await soon { told.loss != nil })
-        #expect(told.loss?.hasSuffix("was not ready within 0.2 seconds") == true)
+        #expect(told.loss?.hasSuffix("was not ready within 200 ms") == true)
     }
 
-    @Test func `a peer that was allowed silence may use it`() async throws {
+    @Test func `a peer may be silent once it is allowed to`() async throws {
         let (lane, peer, told) = try makeLane(setupTime: .seconds(2))
         defer { lane.finish() }
         lane.allowSilence()
-        // Longer than the setup may take: nothing is to happen.
+        // Wait for longer than the setup may take; the lane must stay.
         try await Task.sleep(for: .milliseconds(2200))
         try peer.socket.send(ControlMessage.ping(7).encode())
         #expect(try await soon { told.messages == [.ping(7)] })
         #expect(told.loss == nil)
     }
 
-    @Test func `a peer that sends what is no frame can still be told why`() async throws {
+    @Test func `a peer that sends bytes which are not a frame still gets the reason`() async throws {
         let (lane, peer, told) = try makeLane()
         try peer.socket.send([0xff, 0xff, 0xff, 0xff, 0x77, 0, 0, 0])
         #expect(try await soon { told.loss != nil })
@@ -78,7 +78,7 @@ struct ControlLaneTests {
         #expect(try next(from: peer) == nil)
     }
 
-    @Test func `all that was put in leaves before the end`() throws {
+    @Test func `all queued messages are sent before the end`() throws {
         let (lane, peer, told) = try makeLane()
         let numbers = Array(UInt64(0)..<500)
         for number in numbers { try lane.send(.pong(number)) }
@@ -89,16 +89,17 @@ struct ControlLaneTests {
         #expect(told.messages == [])
     }
 
-    @Test func `a peer that never reads is hung up on when too much waits for it`() async throws {
+    @Test func `a peer that never reads is dropped when too many bytes wait for it`() async throws {
         let (lane, peer, told) = try makeLane()
         defer { lane.finish() }
         let frame = try ControlMessage.deviceData([UInt8](repeating: 1, count: 64 << 10)).encode()
-        for _ in 0..<4500 { lane.send(frame: frame) }
+        // More frames than may wait for the sending thread and than fit into the connection's buffers.
+        for _ in 0..<10_000 { lane.send(frame: frame) }
         #expect(try await soon { told.loss != nil })
         withExtendedLifetime(peer) {}
     }
 
-    @Test func `what nobody deals with makes the peer wait, and costs no more`() async throws {
+    @Test func `messages that are not handled make the peer wait, and cost no more memory`() async throws {
         let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         let peer = Held(try StreamSocket(connectingTo: listener.address))
         let (events, event) = AsyncStream.makeStream(of: ControlLane.Event.self)
@@ -112,11 +113,11 @@ struct ControlLaneTests {
         defer { lane.finish() }
         let frame = try ControlMessage.deviceData([UInt8](repeating: 1, count: 1 << 20)).encode()
         let sending = try JoinedThread(name: "send") {
-            // 64 MiB, which the lane takes at the pace of its reader.
+            // The lane accepts these 64 MiB only at the pace of its reader.
             for _ in 0..<64 { guard (try? peer.socket.send(frame)) != nil else { return } }
         }
         #expect(try await soon { counted.load(ordering: .relaxed) == 16 })
-        // Longer than a peer may be silent: it is this side that does not listen.
+        // Wait for longer than a peer may be silent; here it is this side that does not read.
         try await Task.sleep(for: .milliseconds(2500))
         #expect(counted.load(ordering: .relaxed) == 16)
         var (received, losses): (Int, [String]) = (0, [])
@@ -132,7 +133,7 @@ struct ControlLaneTests {
         sending.join()
     }
 
-    @Test func `an end waits for nobody who has not dealt with a message`() async throws {
+    @Test func `the end does not wait for a message that is being handled`() async throws {
         let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         let peer = Held(try StreamSocket(connectingTo: listener.address))
         let (events, event) = AsyncStream.makeStream(of: ControlLane.Event.self)
@@ -144,7 +145,7 @@ struct ControlLaneTests {
         withExtendedLifetime(events) {}
     }
 
-    @Test func `a peer that sends more messages than can have a meaning is hung up on`() async throws {
+    @Test func `a peer that sends far more messages than the protocol needs is dropped`() async throws {
         let (lane, peer, told) = try makeLane()
         defer { lane.finish() }
         let many = Array(repeatElement(try ControlMessage.ping(ControlLane.anybody).encode(), count: 5000).joined())
@@ -156,7 +157,7 @@ struct ControlLaneTests {
         reading.join()
     }
 
-    @Test func `a frame that is cut off is told`() async throws {
+    @Test func `a frame that is cut off is reported`() async throws {
         let (lane, peer, told) = try makeLane()
         defer { lane.finish() }
         try peer.socket.send(Array(ControlMessage.ping(1).encode().prefix(12)))

@@ -7,10 +7,10 @@ import Testing
 
 @testable import Controller
 
-/// What fails, and where the workload runs then.
+/// Failures of a migration, and where the workload runs afterwards.
 @Suite(.ownThread, .timeLimit(.minutes(2)))
 struct FailureTests {
-    /// Waits until the source has its workload back, and checks what must hold then.
+    /// Waits until the source has its workload back, and checks the states of both sides.
     private func expectTakenBack(
         _ ferrying: Ferrying,
         because reason: String,
@@ -32,7 +32,7 @@ struct FailureTests {
         try await ferrying.migrate()
         try await expectTakenBack(ferrying, because: "cannot save device clock: cannot save today")
         try await ferrying.destination.wait(for: "failed")
-        // The reason comes on one connection and the lanes' end on others, in any order.
+        // The reason arrives on one connection and the end of the lanes on others, in any order.
         let told = try await ferrying.destination.failure ?? ""
         #expect(told.contains("cannot save device clock") || told.contains("closed the connection"))
         #expect(ferrying.journal.index(of: "destination load disk") == nil)
@@ -45,11 +45,11 @@ struct FailureTests {
         try await expectTakenBack(ferrying, because: "the destination cannot load device clock: cannot load today")
         try await ferrying.destination.wait(for: "failed")
         #expect(ferrying.source.passed.suffix(2) == ["postcopy-device", "failed"])
-        // The disk was never released: nobody else could have taken it.
+        // The source never released the disk, so no other process could have locked it.
         #expect(ferrying.journal.index(of: "source release disk") == nil)
     }
 
-    @Test func `a start that is refused brings the workload back, undone first`() async throws {
+    @Test func `a refused start is undone, and then the source resumes the workload`() async throws {
         let ferrying = try await Ferrying { $0.clock.behave { $0.acquire = .fails } }
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -64,7 +64,7 @@ struct FailureTests {
         #expect(undone < again)
     }
 
-    @Test func `a run that executes nothing brings the workload back`() async throws {
+    @Test func `the source resumes the workload if the destination could not execute anything`() async throws {
         let ferrying = try await Ferrying { $0.failsToRun.store(true, ordering: .releasing) }
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -73,7 +73,7 @@ struct FailureTests {
         #expect(ferrying.journal.index(of: "destination release disk") != nil)
     }
 
-    @Test func `a control connection that breaks before PONG has come brings the workload back`() async throws {
+    @Test func `the source resumes the workload if the control connection breaks before PONG`() async throws {
         let ferrying = try await Ferrying(cuttingAt: .pong, recovering: .seconds(30))
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -83,7 +83,7 @@ struct FailureTests {
     }
 
     @Test(arguments: Relay.Line.allCases)
-    func `any connection that breaks while devices load brings the workload back`(line: Relay.Line) async throws {
+    func `the source resumes the workload if any connection breaks while devices load`(line: Relay.Line) async throws {
         let ferrying = try await Ferrying { $0.disk.behave { $0.load = .waits } }
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -91,12 +91,12 @@ struct FailureTests {
         ferrying.relay.cut(line)
         try await expectTakenBack(ferrying, because: "closed the connection")
         try await ferrying.destination.wait(for: "failed")
-        // A load that ends late changes nothing.
+        // A load that finishes late changes nothing.
         ferrying.landing.workload?.disk.gate.open()
         #expect(ferrying.journal.index(of: "destination run") == nil)
     }
 
-    @Test func `a break while devices are saved brings the workload back when the save has ended`() async throws {
+    @Test func `the source resumes the workload after the save if the link breaks during it`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         ferrying.workload.disk.behave { $0.save = .waits }
@@ -109,7 +109,7 @@ struct FailureTests {
         try await expectTakenBack(ferrying, because: "closed the connection")
     }
 
-    @Test func `a break between RUN and RUNNING leaves the source stopped: it cannot know`() async throws {
+    @Test func `the source stays stopped if the link breaks between RUN and RUNNING`() async throws {
         let ferrying = try await Ferrying(cuttingAt: .running)
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -122,10 +122,14 @@ struct FailureTests {
                 == true
         )
         let refusal = await ferrying.source.refusal("cont")
-        #expect(refusal == "a migration is under way: postcopy-paused")
+        #expect(
+            refusal
+                == "a migration is under way: postcopy-paused; the workload may run at \(ferrying.relay.address); "
+                + "send the command there"
+        )
     }
 
-    @Test func `a break after RUNNING leaves the workload on the destination`() async throws {
+    @Test func `the workload stays at the destination if the link breaks after RUNNING`() async throws {
         let ferrying = try await Ferrying(cuttingAt: .completeAck)
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -134,17 +138,18 @@ struct FailureTests {
         #expect(try await ferrying.source.failure?.hasSuffix("; the workload has started on the destination") == true)
         #expect(
             await ferrying.source.refusal("migrate_cancel")
-                == "the workload has started on the destination; if that is gone for good: pageferry cancel "
-                + "--workload-is-lost"
+                == "the workload has started on the destination; if that is gone for good: "
+                + "pageferry-destination-gone with has-run true"
         )
         #expect(ferrying.journal.running == ["destination"])
         #expect(ferrying.wrongPages() == [])
     }
 
-    @Test func `a destination without room refuses before anything stops, and takes the next`() async throws {
+    @Test func `a destination without room refuses before the workload stops, and accepts the next`() async throws {
         let ferrying = try await Ferrying(maxPages: 639)
         defer { ferrying.end() }
-        try await ferrying.migrate()
+        // The destination may refuse at once, and a later command would then be refused as well.
+        try await ferrying.source.command("migrate", ["uri": ferrying.uri])
         try await expectTakenBack(ferrying, because: "the destination refuses the migration: 640 pages do not fit here")
         #expect(ferrying.journal.index(of: "source stop") == nil)
         try await ferrying.destination.wait(for: "setup")
@@ -158,7 +163,7 @@ struct FailureTests {
         try await ferrying.destination.wait(untilRunning: true)
     }
 
-    @Test func `a destination that nobody can reach leaves the workload running`() async throws {
+    @Test func `the workload keeps running if the destination cannot be reached`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         let nobody = try { try Listener(at: .tcp(host: "127.0.0.1", port: 0)).address }()
@@ -175,7 +180,7 @@ struct FailureTests {
         ferrying.workload.disk.behave { $0.acquire = .fails }
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "failed")
-        let reason = "the workload stays stopped, it cannot resume: device 'disk': cannot acquire today"
+        let reason = "the workload cannot be resumed: device 'disk': cannot acquire today"
         try await ferrying.destination.wait(for: "failed")
         #expect(await ferrying.source.refusal("cont")?.contains(reason) == true)
         #expect(ferrying.journal.running == [])

@@ -1,25 +1,30 @@
 import Controller
 import Glibc
 import Guest
+import Identity
 import LinuxSystem
 import LogLines
 import PageProtocol
 import QMP
 import RunLease
 import Switchover
+import Synchronization
 
-/// A source whose workload runs, a destination that listens, and a relay between them. Call ``end()`` also after a
-/// failure.
+/// A source whose workload runs, a destination that listens, and a relay between them.
+///
+/// Call ``end()`` also after a failure.
 final class Ferrying: Sendable {
     let journal = Journal()
     let workload: TestWorkload
-    /// What the workload's memory held before it moved: the source lets that go when it has moved.
+    /// A copy of the workload's memory before the move, since the source releases its memory after the move.
     let content: [MemoryRegion]
     let landing: TestLanding
     let source: Host
     let destination: Host
     let relay: Relay
-    /// Where the destination itself listens.
+    /// The clock that both agents' time limits go by.
+    let clock = TestClock()
+    /// The address at which the destination itself listens.
     let address: SocketAddress
 
     init(
@@ -29,15 +34,23 @@ final class Ferrying: Sendable {
         losing lossy: Relay.Line? = nil,
         recovering recoveryTime: Duration = .zero,
         searching destinationTime: Duration? = nil,
+        answering wordTime: Duration = .seconds(60),
         older: Bool = false,
         refusal: StartRefusalPolicy = .takeBack,
         lease: (any RunLeaseStore)? = nil,
         pushes: Bool = true,
         releasesMemory: Bool = false,
+        peerTimeout: Duration? = nil,
         faultThreads: Int = 1,
+        insecure: Bool = false,
+        files: MemoryFiles? = nil,
         arriving: @escaping @Sendable (TestWorkload) -> Void = { _ in }
     ) async throws {
         workload = try TestWorkload.filled(journal: journal)
+        if let files {
+            let copies = try files.add(workload.regions)
+            workload.copies.withLock { $0 = copies }
+        }
         content = try workload.regions.map { region in
             let copy = try MemoryRegion(name: region.name, pageCount: region.pageCount)
             copy.base.copyMemory(from: region.base, byteCount: region.byteCount)
@@ -46,12 +59,16 @@ final class Ferrying: Sendable {
         landing = TestLanding(journal: journal, maxPages: maxPages, configure: arriving)
         let log = LogLines()
         var configuration = Agent.Configuration()
+        configuration.clock = clock
         configuration.startsStopped = startsStopped
         configuration.recoveryTime = recoveryTime
+        configuration.wordTime = wordTime
         configuration.afterStartRefusal = refusal
         configuration.pushes = pushes
         configuration.releasesMemory = releasesMemory
+        if let peerTimeout { configuration.peerTimeout = peerTimeout }
         configuration.faultThreads = faultThreads
+        configuration.isInsecure = insecure
         if let lease { configuration.lease = (lease, "test") }
         source = Host(workload: workload, configuration: configuration, log: log)
         configuration.recoveryTime = destinationTime ?? recoveryTime
@@ -61,16 +78,16 @@ final class Ferrying: Sendable {
         try await source.agent.startWorkload()
     }
 
-    /// `migrate`, and the switchover as soon as it is possible.
+    /// Runs `migrate`, and the switchover as soon as it is possible.
     func migrate() async throws {
         try await source.command("migrate", ["uri": .string(relay.address.description)])
         try await source.command("migrate-start-postcopy")
     }
 
-    /// Where the source finds the destination.
+    /// The address at which the source connects to the destination.
     var uri: JSONValue { .string(relay.address.description) }
 
-    /// Moves the workload that has come to the destination on to a third host, which is returned.
+    /// Moves the workload from the destination on to a third host, and returns that host.
     func moveOn() async throws -> Host {
         let third = Host(landing: TestLanding(journal: journal))
         let address = try await third.agent.listen(at: .tcp(host: "127.0.0.1", port: 0), exitsOnError: false)
@@ -79,7 +96,7 @@ final class Ferrying: Sendable {
         return third
     }
 
-    /// Pages of the destination that differ from the source's; touches them all.
+    /// Touches all pages of the destination, and returns those that differ from the source's.
     func wrongPages() -> [Int]? {
         guard let landed = landing.workload else { return nil }
         return zip(content, landed.regions).flatMap { region, copy in

@@ -1,12 +1,13 @@
 import Foundation
+import Identity
 import RunLease
 import Synchronization
 
 @testable import Controller
 
-/// A run lease store of files whose calls a test can hold back: a server that hangs, or a write that lands late.
+/// A file store of run leases whose calls a test can hold back, as if the server hung or a write landed late.
 final class HeldStore: RunLeaseStore {
-    /// A call that waits at the gate before it is made.
+    /// The kind of a call that waits at the gate before it is made.
     enum Call: Hashable, Sendable { case newest, record, propose }
 
     let files: FileRunLeaseStore
@@ -30,7 +31,7 @@ final class HeldStore: RunLeaseStore {
     /// Holds every further call of these kinds, until the gate opens for good.
     func hold(_ calls: Set<Call>) { held.withLock { $0 = calls } }
 
-    /// Removes all records of a workload, as nobody must.
+    /// Removes all records of a workload, which an operator must never do.
     func removeRecords(of workload: String) throws {
         try FileManager.default.removeItem(atPath: "\(path)/\(workload)")
     }
@@ -70,9 +71,11 @@ final class HeldStore: RunLeaseStore {
 }
 
 extension FileRunLeaseStore {
-    /// Writes the record of the next epoch, whoever's it is.
+    /// Writes a record of the next epoch for any owner.
     @discardableResult
-    func append(_ owner: String, token: UInt64 = 0, started: Bool = true, to workload: String) throws -> LeaseRecord {
+    func append(_ owner: String, token: RunToken = .none, started: Bool = true, to workload: String) throws
+        -> LeaseRecord
+    {
         let newest = try newest(workload)
         let record =
             try newest?.next(owner: owner, token: token, started: started)

@@ -12,7 +12,7 @@ import Testing
 final class TestLanding: Landing {
     /// The workload that landed last.
     private let landed = Mutex<TestWorkload?>(nil)
-    /// Another copy of its userfaultfd, by which a test that ends lets go of who waits for a page.
+    /// A second descriptor of the userfaultfd, by which the end of a test wakes the threads that wait for a page.
     private let copy = Mutex<Userfaultfd?>(nil)
     private let journal: Journal
     private let maxPages: Int
@@ -55,7 +55,9 @@ final class TestLanding: Landing {
         return workload
     }
 
-    /// No page can be placed from now on: the memory lies behind the end of its file. Whoever touches it ends this process.
+    /// Truncates the memory's file, so that no page can be placed from now on.
+    ///
+    /// Touching the memory afterwards kills the process.
     func refusePages() throws {
         guard let workload else { return }
         try copy.withLock { userfaultfd in
@@ -70,7 +72,7 @@ final class TestLanding: Landing {
         }
     }
 
-    /// Missing pages read as zeros from now on.
+    /// Makes missing pages read as zeros from now on.
     func releaseReaders() {
         guard let workload else { return }
         copy.withLock { userfaultfd in
@@ -84,7 +86,7 @@ final class TestLanding: Landing {
     }
 }
 
-/// One agent and what it has told.
+/// One agent with its events and log.
 final class Host: Sendable {
     let agent: Agent
     private let log: LogLines
@@ -98,7 +100,7 @@ final class Host: Sendable {
     ) {
         self.log = log
         agent = Agent(
-            workload: workload.map { ($0, $0.regions) },
+            workload: workload.map { ($0, $0.sourceMemory ?? []) },
             landing: landing,
             configuration: configuration,
             logger: log.logger
@@ -109,12 +111,15 @@ final class Host: Sendable {
         }
     }
 
-    /// Waits until this was logged.
+    /// Waits until the agent has logged a line that contains `text`.
     func wait(forLine text: String) async throws {
-        #expect(try await soon { "\(log.all)".contains(text) }, "nobody logged '\(text)'")
+        #expect(try await soon { "\(log.all)".contains(text) }, "no line with '\(text)' was logged, only \(log.all)")
     }
 
-    /// The events in order: a state of the migration by its name.
+    /// The number of logged lines that contain `text`.
+    func lines(containing text: String) -> Int { log.count(of: text) }
+
+    /// The names of the events in order; for a state of the migration, the name of the state.
     var events: [String] { told.withLock(\.self) }
 
     /// The states of the migration, in order, from `none`.
@@ -122,13 +127,16 @@ final class Host: Sendable {
 
     @discardableResult
     func command(_ name: String, _ arguments: [String: JSONValue] = [:]) async throws -> JSONValue {
-        try await agent.handle(QMPCommand(name: name, arguments: arguments))
+        let answer = try await agent.answer(QMPCommand(name: name, arguments: arguments))
+        let description = agent.commands.first { $0.name == name }
+        #expect(description?.result.includes(answer) == true, "\(name) answers \(answer), not as described")
+        return answer
     }
 
     /// The line with which a command fails; nil if it works.
     func refusal(_ name: String, _ arguments: [String: JSONValue] = [:]) async -> String? {
         do throws(QMPError) {
-            _ = try await agent.handle(QMPCommand(name: name, arguments: arguments))
+            _ = try await agent.answer(QMPCommand(name: name, arguments: arguments))
             return nil
         } catch {
             return error.errorClass == .genericError ? error.description : "\(error.errorClass.rawValue): \(error)"
@@ -143,10 +151,10 @@ final class Host: Sendable {
         get async throws { try await command("query-status")["running"]?.boolean ?? false }
     }
 
-    /// What a test waited for has not come: it cannot go on, since pages may never come either.
+    /// Thrown if a state was never reached; the test cannot continue, since pages may never arrive either.
     struct NeverCame: Error {}
 
-    /// Waits until the migration is in this state; if that does not come it is an issue, and the test ends.
+    /// Waits until the migration is in a state; records an issue and throws if it never is.
     func wait(for state: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
         if try await soon({ try await command("query-migrate")["status"]?.string == state }) { return }
         let failure = try await failure ?? "no failure"
@@ -154,7 +162,14 @@ final class Host: Sendable {
         throw NeverCame()
     }
 
-    /// Waits until the workload's running here is this; if that does not come it is an issue, and the test ends.
+    /// The address at which the agent waits for a source; throws if it does not.
+    func address() async throws -> SocketAddress {
+        let socket = try await command("query-migrate")["socket-address"]?[0]
+        guard let host = socket?["host"]?.string, let port = socket?["port"]?.string else { throw NeverCame() }
+        return try SocketAddress("tcp:\(host):\(port)")
+    }
+
+    /// Waits until the workload runs here, or does not run here; records an issue and throws if that never happens.
     func wait(untilRunning expected: Bool, sourceLocation: SourceLocation = #_sourceLocation) async throws {
         if try await soon({ try await isRunning == expected }) { return }
         Issue.record("running is not \(expected)", sourceLocation: sourceLocation)
@@ -162,13 +177,22 @@ final class Host: Sendable {
     }
 }
 
-/// Asks again and again until something holds; false after 30 seconds.
+/// Checks a condition again and again until it holds; returns false after 30 seconds.
 func soon(_ condition: () async throws -> Bool) async throws -> Bool {
+    try await soon(nil, condition)
+}
+
+/// Checks a condition again and again until it holds; returns false after 30 seconds.
+///
+/// - Parameter clock: is set forward by 500 ms before each check; nil leaves the time as it goes.
+func soon(_ clock: TestClock?, _ condition: () async throws -> Bool) async throws -> Bool {
     let deadline = MonotonicClock.now() + 30_000_000_000
     while try await !condition() {
         guard MonotonicClock.now() < deadline else { return false }
-        // The interval between two questions, not a guess of how long it takes.
-        try await Task.sleep(for: .milliseconds(2))
+        clock?.skip(.milliseconds(500))
+        // This is the interval between two checks, not a guess of how long the condition takes. More than a hundred tests
+        // check at the same time, so a shorter one would keep the processors busy.
+        try await Task.sleep(for: .milliseconds(10))
     }
     return true
 }

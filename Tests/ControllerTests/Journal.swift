@@ -1,6 +1,6 @@
 import Synchronization
 
-/// What happened on both hosts, in order, and whether the workload ever ran on both at once.
+/// The events on both hosts in order, and whether the workload ever ran on both hosts at once.
 final class Journal: Sendable {
     private struct Content {
         var lines: [String] = []
@@ -32,6 +32,6 @@ final class Journal: Sendable {
         }
     }
 
-    /// Where a line is; nil if it never was.
+    /// The index of a line; nil if the line was never noted.
     func index(of line: String) -> Int? { lines.firstIndex(of: line) }
 }

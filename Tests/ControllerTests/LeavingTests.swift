@@ -1,3 +1,4 @@
+import Connections
 import Foundation
 import LinuxSystem
 import OwnThread
@@ -9,10 +10,10 @@ import Testing
 
 @testable import Controller
 
-/// Agents that end, or pause, or are asked again, while a migration is under way.
+/// Agents that exit, pause, or get further commands while a migration is under way.
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct LeavingTests {
-    @Test func `a workload that ends by itself at its source is told of, and is not migrated`() async throws {
+    @Test func `the end of a workload at its source is reported, and the workload is not migrated`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         try ferrying.workload.end("its processor burned")
@@ -22,7 +23,7 @@ struct LeavingTests {
         #expect(refusal == "the workload has ended: its processor burned")
     }
 
-    @Test func `a destination that quits while it waits for cont promises that nothing starts`() async throws {
+    @Test func `a destination that quits while it waits for cont promises never to start`() async throws {
         let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -30,19 +31,19 @@ struct LeavingTests {
         try await ferrying.destination.wait(for: "postcopy-device")
         try await ferrying.destination.command("quit")
         try await ferrying.source.wait(for: "failed")
-        #expect(try await ferrying.source.failure?.contains("the agent ends") == true)
+        #expect(try await ferrying.source.failure?.contains("the agent is exiting") == true)
         #expect(ferrying.journal.running == ["source"])
         #expect(ferrying.journal.index(of: "destination run") == nil)
     }
 
-    @Test func `a destination that quits while it starts undoes that and promises that nothing starts`() async throws {
+    @Test func `a destination that quits during the start undoes it and promises never to start`() async throws {
         let ferrying = try await Ferrying(recovering: .seconds(60)) { $0.disk.behave { $0.acquire = .waits } }
         defer { ferrying.end() }
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "postcopy-active")
         #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
         async let quit = ferrying.destination.refusal("quit")
-        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent is exiting")
         ferrying.landing.workload?.disk.gate.open()
         #expect(await quit == nil)
         try await ferrying.source.wait(for: "failed")
@@ -50,7 +51,7 @@ struct LeavingTests {
         #expect(ferrying.journal.index(of: "destination run") == nil)
     }
 
-    /// A store that holds the destination up once it has won: its record is written, its answer is not there yet.
+    /// A store that delays a destination that has won: the record is written, but the answer does not return yet.
     private struct SlowStore: RunLeaseStore {
         let files: FileRunLeaseStore
         let gate: Gate
@@ -76,7 +77,7 @@ struct LeavingTests {
         }
     }
 
-    @Test func `a destination that quits while it wins the lease starts nothing, and gives the lease back`()
+    @Test func `a destination that quits while it wins the lease starts nothing and gives the lease back`()
         async throws
     {
         try await withLeaseFolder { folder in
@@ -90,7 +91,7 @@ struct LeavingTests {
             try await ferrying.migrate()
             #expect(try await soon { gate.hasVisitor })
             async let quit = ferrying.destination.refusal("quit")
-            try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+            try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent is exiting")
             gate.open()
             #expect(await quit == nil)
             try await ferrying.source.wait(for: "failed")
@@ -107,7 +108,7 @@ struct LeavingTests {
         try await body(folder)
     }
 
-    @Test func `a start that fails late is undone and told of before its agent quits`() async throws {
+    @Test func `a start that fails late is undone and reported before its agent exits`() async throws {
         let ferrying = try await Ferrying(recovering: .seconds(60)) { workload in
             workload.holdsRun.store(true, ordering: .releasing)
             workload.clock.behave { $0.release = .waits }
@@ -117,13 +118,13 @@ struct LeavingTests {
         try await ferrying.source.wait(for: "postcopy-active")
         #expect(try await soon { ferrying.landing.workload?.runGate.hasVisitor == true })
         async let quit = ferrying.destination.refusal("quit")
-        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
-        // Longer than RUN is waited for.
-        try await Task.sleep(for: DestinationSession.leaveTime + .milliseconds(100))
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent is exiting")
+        // More time passes than the agent waits for RUN, and for the source.
+        try await skip(ferrying.clock)
         ferrying.landing.workload?.failsToRun.store(true, ordering: .releasing)
         ferrying.landing.workload?.runGate.open()
         #expect(try await soon { ferrying.landing.workload?.clock.gate.hasVisitor == true })
-        // Longer than the time between two looks at what has become of it.
+        // Wait for longer than the interval at which the agent checks the start.
         try await Task.sleep(for: .milliseconds(50))
         ferrying.landing.workload?.clock.gate.open()
         #expect(await quit == nil)
@@ -132,7 +133,15 @@ struct LeavingTests {
         #expect(ferrying.journal.running == ["source"])
     }
 
-    /// Raised when an agent that was told to end, by SIGTERM or by `quit`, does.
+    /// Lets pass more than twice ``DestinationSession/leaveTime``, in steps between which an agent can act.
+    private func skip(_ clock: TestClock) async throws {
+        for _ in 0..<12 {
+            clock.skip(.seconds(1))
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    /// Tells an agent to exit, by SIGTERM or by `quit`, and returns a flag that is raised when the agent exits.
     private static func tellToEnd(_ host: Host, bySignal: Bool = true) -> Flag {
         let hasEnded = Flag()
         Task {
@@ -153,7 +162,7 @@ struct LeavingTests {
     }
 
     @Test(arguments: [true, false])
-    func `a destination that is told to end without a link promises first that nothing starts`(
+    func `a destination without a link that is told to exit first promises never to start`(
         bySignal: Bool
     ) async throws {
         let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
@@ -164,25 +173,77 @@ struct LeavingTests {
         ferrying.relay.end()
         try await ferrying.source.wait(for: "postcopy-paused")
         let hasEnded = LeavingTests.tellToEnd(ferrying.destination, bySignal: bySignal)
-        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent ends")
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent is exiting")
         #expect(try await soon { await ferrying.destination.agent.isNeeded })
         let address = JSONValue.string(ferrying.address.description)
         try await ferrying.source.command("migrate", ["uri": address, "resume": true])
         try await ferrying.source.wait(for: "failed")
-        #expect(try await ferrying.source.failure?.contains("the agent ends") == true)
+        #expect(try await ferrying.source.failure?.contains("the agent is exiting") == true)
         #expect(ferrying.journal.running == ["source"])
         #expect(ferrying.journal.index(of: "destination run") == nil)
         #expect(try await soon { hasEnded.isRaised })
     }
 
-    @Test func `an agent that is told to end sees a migration through that begins before it has`() async throws {
+    @Test func `quit ends the wait of an exit for a source that must reconnect`() async throws {
+        let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(600))
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(for: "postcopy-device")
+        ferrying.relay.end()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        let hasEnded = LeavingTests.tellToEnd(ferrying.destination)
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent is exiting")
+        // More time passes than `quit` waits for the source, but less than an exit by a signal does.
+        try await skip(ferrying.clock)
+        #expect(!hasEnded.isRaised)
+        let hasQuit = LeavingTests.tellToEnd(ferrying.destination, bySignal: false)
+        try await skip(ferrying.clock)
+        #expect(try await soon { hasQuit.isRaised && hasEnded.isRaised })
+    }
+
+    @Test func `quit ends the wait of an exit for a start that is never undone`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(600)) { workload in
+            workload.failsToRun.store(true, ordering: .releasing)
+            workload.clock.behave { $0.release = .waits }
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        #expect(try await soon { ferrying.landing.workload?.clock.gate.hasVisitor == true })
+        let hasEnded = LeavingTests.tellToEnd(ferrying.destination)
+        try await ferrying.destination.wait(forLine: "nothing starts here any more: the agent is exiting")
+        for _ in 0..<10 { try await skip(ferrying.clock) }
+        #expect(!hasEnded.isRaised)
+        let hasQuit = LeavingTests.tellToEnd(ferrying.destination, bySignal: false)
+        #expect(try await soon(ferrying.clock) { hasQuit.isRaised && hasEnded.isRaised })
+    }
+
+    @Test func `a source stops redialing a destination that is declared gone`() async throws {
+        let ferrying = try await Ferrying(recovering: .seconds(600), pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(untilRunning: true)
+        try await ferrying.source.wait(for: "postcopy-active")
+        let session = try #require(await ferrying.source.agent.outgoing)
+        ferrying.relay.end()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        #expect(try await soon { await session.redialing.attempt != nil })
+        #expect(
+            try await soon {
+                await ferrying.source.refusal("pageferry-destination-gone", ["has-run": true]) == nil
+            }
+        )
+        #expect(try await soon { await session.work.threads.count == 0 })
+    }
+
+    @Test func `an agent that is told to exit completes a migration that begins before it has exited`() async throws {
         let ferrying = try await Ferrying(recovering: .seconds(60), pushes: false) {
             $0.disk.behave { $0.load = .waits }
         }
         defer { ferrying.end() }
         try await ferrying.migrate()
         #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
-        // The source takes its workload back, and looks for the destination to tell it so.
+        // The source takes its workload back, and redials the destination to report it.
         ferrying.relay.end()
         try await ferrying.source.wait(for: "failed")
         try await ferrying.source.wait(untilRunning: true)
@@ -195,8 +256,8 @@ struct LeavingTests {
         try await ferrying.source.command("migrate", ["uri": .string(address.description)])
         try await ferrying.source.command("migrate-start-postcopy")
         try await destination.wait(for: "postcopy-active")
-        // The destination that is gone is looked for no more.
-        #expect(try await soon { first == nil })
+        // The source stops redialing the destination that is gone.
+        #expect(try await soon(ferrying.clock) { first == nil })
         #expect(!hasEnded.isRaised)
         for (region, copy) in zip(ferrying.content, try #require(other.workload).regions) {
             for page in 0..<region.pageCount {
@@ -206,13 +267,13 @@ struct LeavingTests {
         try await destination.wait(for: "completed")
         #expect(try await soon { hasEnded.isRaised })
         #expect(
-            await ferrying.source.refusal("migrate", ["uri": .string(address.description)])?.contains("completed")
-                == true
+            await ferrying.source.refusal("migrate", ["uri": .string(address.description)])?
+                .contains("has moved to") == true
         )
         try other.workload?.stop()
     }
 
-    @Test func `an agent that is told to end does not look for ever for a destination in whose place somebody else is`()
+    @Test func `an agent that is told to exit stops redialing if another program answers at the destination's address`()
         async throws
     {
         let ferrying = try await Ferrying(recovering: .seconds(600), pushes: false) {
@@ -221,15 +282,16 @@ struct LeavingTests {
         defer { ferrying.end() }
         try await ferrying.migrate()
         #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
-        // The relay takes what comes, and hangs up.
+        // The relay accepts each connection and closes it.
         await ferrying.destination.agent.incoming?.retire()
         ferrying.relay.cutAll()
         try await ferrying.source.wait(for: "failed")
-        await ferrying.source.agent.quitWhenUnneeded()
+        let hasEnded = LeavingTests.tellToEnd(ferrying.source)
+        #expect(try await soon(ferrying.clock) { hasEnded.isRaised })
         #expect(ferrying.journal.running == ["source"])
     }
 
-    @Test func `an agent that is told to end looks no longer for who is only owed a word, also by a lease`()
+    @Test func `an agent that is told to exit stops redialing a destination that only needs to hear of the take-back`()
         async throws
     {
         try await withLeaseFolder { folder in
@@ -242,16 +304,61 @@ struct LeavingTests {
             weak let session = await ferrying.source.agent.outgoing
             let hasEnded = LeavingTests.tellToEnd(ferrying.source)
             #expect(try await soon { await session?.isLeaving == true })
-            // It takes the lease, and its workload back.
+            // The source takes the lease and its workload back.
             ferrying.relay.end()
             try await ferrying.source.wait(for: "failed")
             try await ferrying.source.wait(untilRunning: true)
-            #expect(try await soon { hasEnded.isRaised })
+            #expect(try await soon(ferrying.clock) { hasEnded.isRaised })
+        }
+    }
+
+    @Test func `a source that takes long to resume meanwhile reports the take-back to the destination`()
+        async throws
+    {
+        try await withLeaseFolder { folder in
+            let store = try FileRunLeaseStore(directory: folder)
+            let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(600), lease: store)
+            defer { ferrying.end() }
+            try await ferrying.migrate()
+            try await ferrying.source.wait(for: "postcopy-active")
+            try await ferrying.destination.wait(for: "postcopy-device")
+            ferrying.workload.disk.behave { $0.acquire = .waits }
+            ferrying.relay.cutAll()
+            #expect(try await soon { ferrying.workload.disk.gate.hasVisitor })
+            try await ferrying.destination.wait(forLine: "the source asks to have the workload back")
+            ferrying.workload.disk.gate.open()
+            try await ferrying.source.wait(untilRunning: true)
+            #expect(try await soon { await !ferrying.source.agent.isNeeded })
+        }
+    }
+
+    @Test func `an agent that is told to exit stops waiting for a destination that never undoes its start`()
+        async throws
+    {
+        try await withLeaseFolder { folder in
+            let store = try FileRunLeaseStore(directory: folder)
+            let ferrying = try await Ferrying(
+                recovering: .seconds(600),
+                answering: .milliseconds(1500),
+                lease: store
+            ) { $0.disk.behave { $0.acquire = .waits } }
+            defer { ferrying.end() }
+            try await ferrying.migrate()
+            #expect(try await soon { ferrying.landing.workload?.disk.gate.hasVisitor == true })
+            // The source takes the lease and its workload back, and reconnects to the destination.
+            ferrying.relay.cutAll()
+            try await ferrying.source.wait(for: "failed")
+            try await ferrying.source.wait(untilRunning: true)
+            try await ferrying.destination.wait(forLine: "the source asks to have the workload back")
+            #expect(await ferrying.source.agent.isNeeded)
+            await ferrying.source.agent.quitWhenUnneeded()
+            try await ferrying.source.wait(forLine: "has not confirmed within 1.5 s that the workload was")
+            #expect(ferrying.journal.running == ["source"])
         }
     }
 
     @Test(arguments: [false, true])
-    func `a destination that is told to end waits for what prepares the start, to undo it`(
+    func `a destination that is told to exit waits for the start's preparation and undoes it`(
         usesLease: Bool
     ) async throws {
         try await withLeaseFolder { folder in
@@ -269,20 +376,20 @@ struct LeavingTests {
             #expect(try await soon(isHeld))
             #expect(await ferrying.destination.agent.isNeeded)
             let hasEnded = LeavingTests.tellToEnd(ferrying.destination)
-            // Longer than the source is waited for.
-            try await Task.sleep(for: DestinationSession.leaveTime + .milliseconds(500))
+            // More time passes than the agent waits for the source.
+            try await skip(ferrying.clock)
             #expect(!hasEnded.isRaised)
             gate.open()
             ferrying.landing.workload?.disk.gate.open()
             try await ferrying.source.wait(for: "failed")
-            #expect(try await ferrying.source.failure?.contains("the agent ends") == true)
+            #expect(try await ferrying.source.failure?.contains("the agent is exiting") == true)
             #expect(ferrying.journal.running == ["source"])
             #expect(ferrying.journal.index(of: "destination run") == nil)
             #expect(try await soon { hasEnded.isRaised })
         }
     }
 
-    @Test func `a workload that has come, and ends while it moves on, is told of`() async throws {
+    @Test func `the end of an arrived workload is reported while the workload moves on`() async throws {
         let ferrying = try await Ferrying(recovering: .seconds(60))
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -299,12 +406,12 @@ struct LeavingTests {
         workload.clock.behave { $0.save = .fails }
         workload.disk.gate.open()
         try await ferrying.destination.wait(for: "failed")
-        #expect(try await soon { try await ferrying.destination.failure?.contains("stays stopped") == true })
+        #expect(try await soon { try await ferrying.destination.failure?.contains("cannot be resumed") == true })
         #expect(ferrying.destination.events.contains("SHUTDOWN"))
         await ferrying.destination.agent.quitWhenUnneeded()
     }
 
-    @Test func `a workload that ends at its source while it might run elsewhere is told of when it cannot come back`()
+    @Test func `the end of a source's workload that might run elsewhere is reported once it cannot come back`()
         async throws
     {
         let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
@@ -313,15 +420,15 @@ struct LeavingTests {
         try await ferrying.source.wait(for: "postcopy-active")
         try await ferrying.destination.wait(for: "postcopy-device")
         try ferrying.workload.end("its processor burned")
-        try await ferrying.source.wait(forLine: "has ended here: its processor burned")
+        try await ferrying.source.wait(forLine: "has moved away, and its process here is gone: its processor burned")
         #expect(!ferrying.source.events.contains("SHUTDOWN"))
         try await ferrying.destination.command("quit")
         #expect(try await soon { ferrying.source.events.contains("SHUTDOWN") })
-        #expect(try await ferrying.source.failure?.contains("stays stopped") == true)
+        #expect(try await ferrying.source.failure?.contains("cannot be resumed") == true)
         await ferrying.source.agent.quitWhenUnneeded()
     }
 
-    @Test func `a workload that ends at its destination before it has started comes back`() async throws {
+    @Test func `the source resumes a workload whose copy ends at the destination before the start`() async throws {
         let ferrying = try await Ferrying(startsStopped: true, recovering: .seconds(60))
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -334,7 +441,7 @@ struct LeavingTests {
         #expect(ferrying.journal.running == ["source"])
     }
 
-    @Test func `an agent whose workload has moved on answers its source before it ends`() async throws {
+    @Test func `an agent whose workload has moved on answers its source before it exits`() async throws {
         let ferrying = try await Ferrying(cuttingAt: .completeAck, searching: .seconds(60))
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -349,7 +456,96 @@ struct LeavingTests {
         #expect(try await soon { hasEnded.isRaised })
     }
 
-    @Test func `quit is told once`() async throws {
+    @Test func `an agent that is told to exit before its source is given up exits as failed`() async throws {
+        let ferrying = try await Ferrying(recovering: .zero, searching: .seconds(60), pushes: false) {
+            $0.leavesMemoryAlone.store(true, ordering: .releasing)
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(for: "postcopy-active")
+        let hasEnded = LeavingTests.tellToEnd(ferrying.destination)
+        ferrying.relay.cutAll()
+        try await ferrying.destination.wait(for: "postcopy-paused")
+        #expect(!hasEnded.isRaised)
+        #expect(await ferrying.destination.refusal("pageferry-source-gone") == nil)
+        #expect(try await soon { hasEnded.isRaised })
+        // The agent reports the lost workload and its own exit in either order, and the first report decides.
+        for _ in 1...2 {
+            guard case .failed(let reason) = await ferrying.destination.agent.outcome() else {
+                return _ = Issue.record("the agent exits as if every page were here")
+            }
+            #expect(reason.contains("the source is gone for good"))
+        }
+    }
+
+    @Test(arguments: [true, false])
+    func `a source whose workload was given up exits as failed, as its destination does`(quits: Bool) async throws {
+        let ferrying = try await Ferrying(pushes: false)
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        ferrying.relay.end()
+        try await ferrying.source.wait(for: "postcopy-paused")
+        #expect(await ferrying.source.refusal("pageferry-destination-gone", ["has-run": true]) == nil)
+        if quits {
+            try await ferrying.source.command("quit")
+        } else {
+            await ferrying.source.agent.quitWhenUnneeded()
+        }
+        guard case .failed(let reason) = await ferrying.source.agent.outcome() else {
+            return _ = Issue.record("the agent exits as if its workload were not lost")
+        }
+        #expect(reason.contains("nobody runs it"))
+    }
+
+    @Test func `a destination that is exiting still accepts the word that its source is gone`() async throws {
+        let ferrying = try await Ferrying(recovering: .zero, searching: .seconds(60), pushes: false) {
+            $0.leavesMemoryAlone.store(true, ordering: .releasing)
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        try await ferrying.destination.wait(for: "postcopy-active")
+        ferrying.relay.cutAll()
+        try await ferrying.destination.wait(for: "postcopy-paused")
+        await ferrying.destination.agent.end()
+        #expect(await ferrying.destination.refusal("cont") == "this agent is exiting")
+        #expect(await ferrying.destination.refusal("pageferry-source-gone") == nil)
+        try await ferrying.destination.wait(for: "failed")
+    }
+
+    @Test func `a command that ends while its agent exits is answered with its result`() async throws {
+        let commands = WaitingCommands()
+        let (work, ending) = AsyncStream.makeStream(of: Void.self)
+        async let answer = commands.answer {
+            for await _ in work {}
+            return "done"
+        }
+        async let exit: Void = commands.end(within: .seconds(60))
+        // Once the exit has begun, further commands are refused.
+        #expect(try await soon { await (try? commands.answer { "late" }) == nil })
+        ending.finish()
+        #expect(try await answer == "done")
+        await exit
+    }
+
+    @Test func `a command that does not end is refused when its agent exits`() async throws {
+        let commands = WaitingCommands()
+        let (work, ending) = AsyncStream.makeStream(of: Void.self)
+        let (beginning, begun) = AsyncStream.makeStream(of: Void.self)
+        let answer = Task {
+            try await commands.answer {
+                begun.finish()
+                for await _ in work {}
+                return "done"
+            }
+        }
+        for await _ in beginning {}
+        await commands.end(within: .zero)
+        await #expect(throws: CommandRefused(reason: "this agent is exiting")) { try await answer.value }
+        ending.finish()
+    }
+
+    @Test func `quit sends one SHUTDOWN event`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         try await ferrying.destination.command("quit")
@@ -357,7 +553,7 @@ struct LeavingTests {
         #expect(ferrying.destination.events.count { $0 == "SHUTDOWN" } == 1)
     }
 
-    @Test func `a destination whose start was refused takes another migration`() async throws {
+    @Test func `a destination whose start was refused accepts another migration`() async throws {
         let ferrying = try await Ferrying { $0.clock.behave { $0.acquire = .fails } }
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -367,7 +563,7 @@ struct LeavingTests {
         #expect(
             try await soon { await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"]) == nil }
         )
-        // With it goes the guest that did not start.
+        // The guest that did not start is released with the session.
         #expect(try await soon { session == nil })
         #expect(try await ferrying.destination.command("query-migrate")["status"] == "setup")
     }
@@ -387,7 +583,7 @@ struct LeavingTests {
         try await ferrying.destination.wait(for: "completed")
     }
 
-    @Test func `detach is accepted, as QEMU's clients say it, and nothing counts before it was sent`() async throws {
+    @Test func `detach is accepted as from QEMU's clients, and pages count only once they were sent`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         let address = JSONValue.string(ferrying.relay.address.description)
@@ -398,7 +594,7 @@ struct LeavingTests {
         try await ferrying.source.wait(for: "completed")
         let answer = try await ferrying.source.command("query-migrate")["ram"]
         let pages = (answer?["normal"]?.integer ?? 0) + (answer?["duplicate"]?.integer ?? 0)
-        // Pages that were asked for while they were pushed are sent twice.
+        // Pages that were requested while they were pushed are sent twice.
         #expect((640...1280).contains(pages))
     }
 }

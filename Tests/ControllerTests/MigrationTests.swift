@@ -51,7 +51,7 @@ struct MigrationTests {
         #expect(!ferrying.journal.ranTwice)
     }
 
-    @Test func `a destination that was started stopped waits for cont, which returns when it runs`() async throws {
+    @Test func `a destination started stopped waits for cont, which returns once the workload runs`() async throws {
         let ferrying = try await Ferrying(startsStopped: true)
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -65,7 +65,7 @@ struct MigrationTests {
         #expect(ferrying.wrongPages() == [])
     }
 
-    @Test func `a cont that comes before the devices have loaded waits for the start`() async throws {
+    @Test func `a cont before the devices have loaded waits for the start`() async throws {
         let ferrying = try await Ferrying(startsStopped: true) { $0.clock.behave { $0.load = .waits } }
         defer { ferrying.end() }
         async let cont: Void = { _ = try await ferrying.destination.command("cont") }()
@@ -78,13 +78,13 @@ struct MigrationTests {
         try await ferrying.source.wait(for: "completed")
     }
 
-    @Test func `a cont that comes while the workload starts waits for that start and makes no other`() async throws {
+    @Test func `a cont during the start waits for that start and makes no other`() async throws {
         let ferrying = try await Ferrying { $0.holdsRun.store(true, ordering: .releasing) }
         defer { ferrying.end() }
         try await ferrying.migrate()
         let isHeld = { ferrying.landing.workload?.runGate.hasVisitor ?? false }
         #expect(try await soon(isHeld))
-        #expect(await ferrying.destination.refusal("stop") == "the workload has not started here yet")
+        #expect(await ferrying.destination.refusal("stop")?.contains("has not started here yet; run cont") == true)
         async let first = ferrying.destination.refusal("cont")
         async let second = ferrying.destination.refusal("cont")
         ferrying.landing.workload?.runGate.open()
@@ -108,11 +108,11 @@ struct MigrationTests {
         ferrying.workload.runGate.open()
         #expect(await [cont, second] == [nil, nil])
         #expect(await verify == nil)
-        // Once more after the check.
+        // The workload runs once more after the check.
         #expect(ferrying.journal.lines.count { $0 == "source run" } == 3)
     }
 
-    @Test func `a cont whose start fails says why, and the source has its workload back`() async throws {
+    @Test func `a cont whose start fails says why, and the source resumes its workload`() async throws {
         let ferrying = try await Ferrying(startsStopped: true) { $0.disk.behave { $0.acquire = .fails } }
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -123,7 +123,7 @@ struct MigrationTests {
         #expect(ferrying.journal.running == ["source"])
     }
 
-    @Test func `on the destination stop and cont do what they say`() async throws {
+    @Test func `at the destination stop and cont stop and resume the workload`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -135,33 +135,42 @@ struct MigrationTests {
         #expect(ferrying.journal.running == ["destination"])
         try await ferrying.source.wait(for: "completed")
         let refusal = await ferrying.source.refusal("cont")
-        #expect(refusal == "the workload has moved to \(ferrying.relay.address) and runs there")
+        #expect(refusal?.hasPrefix("the workload has moved to \(ferrying.relay.address) and runs there; ") == true)
         #expect(!ferrying.journal.ranTwice)
     }
 
-    @Test func `of many clients that begin at once one migration is made`() async throws {
+    @Test func `only one migration begins when many clients run migrate at once`() async throws {
         let ferrying = try await Ferrying(maxPages: 10)
         defer { ferrying.end() }
-        try await ferrying.migrate()
+        // The destination may refuse the migration at once, and a later command would then be refused as well.
+        try await ferrying.source.command("migrate", ["uri": ferrying.uri])
         try await ferrying.source.wait(for: "failed")
-        // The first migration has failed, so that each of these finds nothing in its way at first.
-        let uri = ferrying.address.description
+        // The first migration has failed, so that each client may begin one. The listener never answers, so that the
+        // migration that begins does not fail meanwhile.
+        let silent = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        defer { withExtendedLifetime(silent) {} }
+        let uri = silent.address.description
         let accepted = await withTaskGroup(of: Bool.self) { group in
             for _ in 0..<20 {
                 group.addTask { await ferrying.source.refusal("migrate", ["uri": .string(uri)]) == nil }
             }
             return await group.reduce(0) { $0 + ($1 ? 1 : 0) }
         }
-        #expect(accepted == 1)
+        // On a busy machine the accepted migration may fail, and make room, before the last client sends its command.
+        let states = ferrying.source.passed.drop { $0 != "failed" }.filter { $0 == "setup" || $0 == "failed" }
+        #expect(accepted == states.count { $0 == "setup" } && accepted > 0)
+        #expect(!zip(states, states.dropFirst()).contains { $0 == "setup" && $1 == "setup" })
     }
 
-    @Test func `a failed migration can be tried again`() async throws {
+    @Test func `a failed migration can be retried`() async throws {
         let ferrying = try await Ferrying(cuttingAt: .ready)
         defer { ferrying.end() }
-        try await ferrying.migrate()
+        // The link may break at once, and a later command would then be refused.
+        try await ferrying.source.command("migrate", ["uri": ferrying.uri])
         try await ferrying.source.wait(for: "failed")
         #expect(ferrying.journal.running == ["source"])
-        // It was ready, so that it fails as soon as it hears of the broken link; then it is told to listen again.
+        // The destination was ready, so it fails as soon as it notices the broken link. Then it is told to listen
+        // again.
         try await ferrying.destination.wait(for: "failed")
         try await ferrying.destination.command("migrate-incoming", ["uri": "127.0.0.1:0"])
         let port = try await ferrying.destination.command("query-migrate")["socket-address"]?[0]?["port"]?.string
@@ -173,7 +182,20 @@ struct MigrationTests {
         #expect(!ferrying.journal.ranTwice)
     }
 
-    @Test func `a destination that nobody has come to listens elsewhere when it is told to`() async throws {
+    @Test func `a destination listens on if it cannot listen at another address of the same port`() async throws {
+        let ferrying = try await Ferrying(insecure: true)
+        defer { ferrying.end() }
+        guard case .tcp(_, let port) = ferrying.address else { throw Host.NeverCame() }
+        // An address of RFC 5737, which no host has.
+        await #expect(throws: SystemError.self) {
+            try await ferrying.destination.agent.listen(at: .tcp(host: "192.0.2.1", port: port), exitsOnError: false)
+        }
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "completed")
+        #expect(ferrying.wrongPages() == [])
+    }
+
+    @Test func `a destination without a connection can be told to listen at another address`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         try await ferrying.destination.command("migrate-incoming", ["uri": "127.0.0.1:0"])
@@ -184,13 +206,13 @@ struct MigrationTests {
         try await ferrying.source.command("migrate", ["uri": .string(uri)])
         try await ferrying.destination.wait(for: "active")
         let refusal = await ferrying.destination.refusal("migrate-incoming", ["uri": "127.0.0.1:0"])
-        #expect(refusal == "an incoming migration was begun before, it is active")
+        #expect(refusal?.hasPrefix("a migration arrives here already, in active; ") == true)
         try await ferrying.source.command("migrate-start-postcopy")
         try await ferrying.source.wait(for: "completed")
         #expect(ferrying.wrongPages() == [])
     }
 
-    @Test func `a destination that cannot listen where it is told to goes on where it does`() async throws {
+    @Test func `a destination that cannot listen at a new address keeps listening at the old one`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
@@ -202,7 +224,7 @@ struct MigrationTests {
         #expect(ferrying.wrongPages() == [])
     }
 
-    @Test func `quit ends the agent`() async throws {
+    @Test func `quit makes the agent exit`() async throws {
         let host = Host()
         async let outcome = host.agent.outcome()
         try await host.command("quit")

@@ -1,4 +1,5 @@
 import Connections
+import Identity
 import LinuxSystem
 import OwnThread
 import PageProtocol
@@ -7,10 +8,10 @@ import Testing
 
 @testable import Controller
 
-/// What each side checks in the other, and how it says what is wrong.
+/// The checks that each side makes of the other, and the reasons that it reports.
 @Suite(.ownThread, .timeLimit(.minutes(2)))
 struct PeerChecksTests {
-    /// Plays a destination that answers with a HELLO of its own making.
+    /// Plays a destination that answers with a changed HELLO, and returns the source's reason for the failure.
     private func failure(of source: Host, meeting answer: @escaping @Sendable (Hello) -> Hello) async throws -> String {
         let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         let address = listener.address
@@ -35,7 +36,7 @@ struct PeerChecksTests {
         return answer
     }
 
-    @Test func `a destination's HELLO with another lease, or that rejoins, is refused by its source`() async throws {
+    @Test func `a source refuses a destination's HELLO that has another lease or rejoins`() async throws {
         let source = Host(workload: try TestWorkload.filled(journal: Journal()))
         try await source.agent.startWorkload()
         let foreign = try await failure(of: source) {
@@ -53,7 +54,7 @@ struct PeerChecksTests {
         try await source.command("stop")
     }
 
-    @Test func `regions that do not fit are answered once`() async throws {
+    @Test func `regions that do not fit get one answer`() async throws {
         let ferrying = try await Ferrying(maxPages: 7)
         defer { ferrying.end() }
         let raw = try RawSource(to: ferrying.address)
@@ -64,7 +65,7 @@ struct PeerChecksTests {
         #expect(try await raw.next() == nil)
     }
 
-    @Test func `an end of all lanes is told by the lane that was the first`() async throws {
+    @Test func `when all lanes end, the reported reason is that of the first`() async throws {
         let journal = Journal()
         let landing = TestLanding(journal: journal)
         let destination = Host(landing: landing)
@@ -88,7 +89,7 @@ struct PeerChecksTests {
             try (attacked == .bulk ? bulk : urgent).socket.send([UInt8](repeating: 0x99, count: 64))
             #expect(try await soon { destination.passed.count { $0 == "failed" } == failures + 1 })
             let failure = try await destination.failure ?? ""
-            #expect(failure.contains("the \(attacked) lane: "), "\(failure)")
+            #expect(failure.contains("the \(attacked) lane broke: "), "\(failure)")
             urgent.socket.shutdown()
             answering.join()
         }

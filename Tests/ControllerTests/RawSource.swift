@@ -1,15 +1,24 @@
 import Connections
+import Identity
 import LinuxSystem
 import PageProtocol
 
 @testable import Controller
 
-/// A source that the test plays itself, frame by frame.
+/// A source that the test plays frame by frame.
 final class RawSource: Sendable {
     let socket: StreamSocket
-    let migration = MigrationID.random()
+    let migration: MigrationID
+    private let instance: InstanceID
+    private let rejoins: Bool
 
-    init(to address: SocketAddress) throws {
+    /// Connects to a destination.
+    ///
+    /// - Parameter earlier: the source whose migration this connection rejoins; nil for a new migration.
+    init(to address: SocketAddress, rejoining earlier: RawSource? = nil) throws {
+        migration = earlier?.migration ?? .random()
+        instance = earlier?.instance ?? .random()
+        rejoins = earlier != nil
         socket = try StreamSocket(connectingTo: address)
         try socket.setReceiveTimeout(seconds: 30)
     }
@@ -21,9 +30,10 @@ final class RawSource: Sendable {
     func sendHello() throws {
         let hello = Hello(
             role: .source,
+            rejoins: rejoins,
             capabilities: .startResult,
             migration: migration,
-            instance: .random(),
+            instance: instance,
             nonce: .zero,
             lease: .absent
         )
@@ -37,24 +47,24 @@ final class RawSource: Sendable {
 
     /// The destination's next message; nil when it has hung up.
     ///
-    /// It is waited for on a thread: the destination's actor needs the pool's.
+    /// The wait takes a thread of its own, since the destination's actor needs the pool's threads.
     func next() async throws -> ControlMessage? {
         try await onThread("next") { [self] in
             while true {
                 let message = try ControlLane.receive(from: socket)
-                // Each second it asks whether anybody is there.
+                // The destination sends PING 0 each second.
                 if message != .ping(ControlLane.anybody) { return message }
             }
         }
     }
 
-    /// The nonce out of the destination's HELLO, which is its next message.
+    /// The nonce of the destination's HELLO, which must be its next message.
     func nonce() async throws -> Nonce? {
         guard case .hello(let hello) = try await next() else { return nil }
         return hello.nonce
     }
 
-    /// Another connection, joined as a lane.
+    /// Makes another connection, and joins it as a lane.
     static func join(
         _ lane: Lane,
         index: Int = 0,
@@ -70,7 +80,7 @@ final class RawSource: Sendable {
 
     /// Reads until the destination hangs up.
     ///
-    /// - Returns: the last reason it gave.
+    /// - Returns: the last reason that the destination gave.
     func untilHangUp() async -> String? {
         var reason: String?
         while let message = try? await next() {

@@ -1,10 +1,11 @@
+import Identity
 import LinuxSystem
 import PageProtocol
 import Synchronization
 
-/// Stands between source and destination: passes bytes on, and breaks or holds single connections when it is told.
+/// A relay between source and destination that breaks or delays single connections on command.
 final class Relay: Sendable {
-    /// The connections of a migration, in the order the source makes them.
+    /// The connections of a migration, in the order in which the source makes them.
     enum Line: Int, Sendable, CaseIterable {
         case control, urgent, bulk
     }
@@ -27,11 +28,11 @@ final class Relay: Sendable {
     private let threads = ThreadGroup()
     private let pairs = Mutex<[Pair]>([])
     private let hasEnded = Atomic<Bool>(false)
-    /// Cuts the control connection instead of passing the first destination's message of this kind on.
+    /// The kind of the destination's message at which the relay cuts the control connection instead of forwarding it.
     private let forbidden: FrameKind?
-    /// Takes all that the source sends on this connection, and passes nothing on.
+    /// The connection on which the relay drops everything that the source sends.
     private let lossy: Line?
-    /// Makes the destination one of an earlier release: without the capability START_RESULT, and what belongs to it.
+    /// Whether the destination appears as an earlier release, without START_RESULT and its messages.
     private let older: Bool
 
     init(
@@ -77,9 +78,9 @@ final class Relay: Sendable {
             $0.append(pair)
             return $0.count - 1
         }
-        // Whoever ends the relay has seen the pair, or this sees the end.
+        // Either the thread that ends the relay sees the pair, or this thread sees the end.
         if hasEnded.load(ordering: .sequentiallyConsistent) { return pair.cut() }
-        // A thread that cannot be had ends the connection, which the test then sees.
+        // If the thread cannot be started, the connection closes, and the test fails.
         try? threads.run("relay-out") { [lossy] in
             if let lossy, number == lossy.rawValue {
                 let opening = Join(lane: .bulk, migration: .random(), nonce: .zero).encode()
@@ -108,7 +109,7 @@ final class Relay: Sendable {
         }
     }
 
-    /// Takes what comes after the first bytes, which say what the connection is for, until it ends.
+    /// Forwards the first bytes, which name the connection, and drops everything after them until the end.
     private static func lose(from one: borrowing StreamSocket, sparing count: Int, to other: borrowing StreamSocket) {
         var first = [UInt8](repeating: 0, count: count)
         guard (try? first.withUnsafeMutableBytes({ try one.receive(exactly: $0) })) == count,
@@ -130,7 +131,7 @@ final class Relay: Sendable {
             let length = Int(frame[0]) | Int(frame[1]) << 8 | Int(frame[2]) << 16
             var payload = [UInt8](repeating: 0, count: length)
             guard (try? payload.withUnsafeMutableBytes { try one.receive(exactly: $0) }) == length else { return }
-            // PONG 0 says that somebody is there, each second, and nothing of the devices.
+            // PONG 0 only shows each second that the peer is alive; the PONG for the devices has another number.
             let kind = UInt16(frame[4]) | UInt16(frame[5]) << 8
             if kind == forbidden?.rawValue, forbidden != .pong || payload.contains(where: { $0 != 0 }) { return }
             if unknown.contains(where: { $0.rawValue == kind }) { continue }

@@ -1,4 +1,6 @@
+import Connections
 import Guest
+import Identity
 import OwnThread
 import PageProtocol
 import QMP
@@ -10,7 +12,7 @@ import Testing
 
 @Suite("A start", .ownThread, .timeLimit(.minutes(2)))
 struct StartTests {
-    @Test func `that ends with the workload's death counts, and cont fails with the reason`() async throws {
+    @Test func `that ends with the workload's death counts as a start, and cont fails with the reason`() async throws {
         let ferrying = try await Ferrying(startsStopped: true) { $0.diesInRun.store(true, ordering: .releasing) }
         defer { ferrying.end() }
         try await ferrying.migrate()
@@ -19,13 +21,16 @@ struct StartTests {
         #expect(refusal?.contains("its processor burned") == true, "\(refusal ?? "cont succeeds")")
         #expect(await ferrying.destination.refusal("cont")?.contains("its processor burned") == true)
         #expect(!ferrying.destination.events.contains("RESUME"))
-        // It may have executed: the source never runs it again.
+        // The workload may have executed, so the source never runs it again.
         try await ferrying.source.wait(for: "postcopy-paused")
         #expect(try await ferrying.source.isRunning == false)
     }
 
-    @Test func `that has ended with the workload is told to a source that comes again`() async throws {
-        let ferrying = try await Ferrying(cuttingAt: .running) { $0.diesInRun.store(true, ordering: .releasing) }
+    @Test func `that has ended with the workload is reported to a source that reconnects`() async throws {
+        // If every page arrives before the link is cut, the migration completes.
+        let ferrying = try await Ferrying(cuttingAt: .running, pushes: false) {
+            $0.diesInRun.store(true, ordering: .releasing)
+        }
         defer { ferrying.end() }
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "postcopy-paused")
@@ -35,13 +40,13 @@ struct StartTests {
         }
         #expect(isTold)
         try await ferrying.source.wait(for: "postcopy-paused")
-        // What has executed there never runs here again.
+        // A workload that has executed at the destination never runs at the source again.
         #expect(await ferrying.source.refusal("pageferry-destination-gone", ["has-run": false]) != nil)
         #expect(await ferrying.source.refusal("pageferry-destination-gone", ["has-run": true]) == nil)
         try await ferrying.source.wait(for: "failed")
     }
 
-    @Test func `of the agent's own workload comes before anybody else's`() async throws {
+    @Test func `of the agent's own workload must finish before other commands`() async throws {
         let journal = Journal()
         let host = Host(workload: try .filled(journal: journal))
         for command in ["cont", "stop"] {
@@ -55,14 +60,14 @@ struct StartTests {
         try await host.command("stop")
     }
 
-    @Test func `that is refused is promised away only once its undo has worked`() async throws {
+    @Test func `that is refused is reported as failed only once it was undone`() async throws {
         let ferrying = try await Ferrying {
             $0.clock.behave { $0.acquire = .fails }
             $0.disk.behave { $0.release = .fails }
         }
         defer { ferrying.end() }
         try await ferrying.migrate()
-        try await ferrying.destination.wait(forLine: "cannot undo the start, which is tried again")
+        try await ferrying.destination.wait(forLine: "cannot undo the start, retrying")
         #expect(try await ferrying.source.command("query-migrate")["status"] == "postcopy-active")
         #expect(try await ferrying.source.isRunning == false)
         ferrying.landing.workload?.disk.behave { $0.release = .works }
@@ -70,35 +75,35 @@ struct StartTests {
         try await ferrying.source.wait(untilRunning: true)
     }
 
-    @Test func `is not permitted while the source cannot give back its locks`() async throws {
+    @Test func `is not permitted while the source cannot release its locks`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
         ferrying.workload.disk.behave { $0.release = .fails }
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "failed")
         try await ferrying.source.wait(untilRunning: true)
-        #expect(try await ferrying.source.failure?.contains("cannot release the disk locks") == true)
+        #expect(try await ferrying.source.failure?.contains("cannot release what the workload holds") == true)
         #expect(ferrying.journal.index(of: "destination run") == nil)
     }
 
-    @Test func `that hangs lets a cancel be answered with what is known`() async throws {
+    @Test func `that hangs does not delay the answer to a cancel`() async throws {
         let ferrying = try await Ferrying { $0.holdsRun.store(true, ordering: .releasing) }
         defer { ferrying.end() }
         try await ferrying.migrate()
         #expect(try await soon { ferrying.landing.workload?.runGate.hasVisitor == true })
         async let cancelling = ferrying.source.refusal("migrate_cancel")
-        try await ferrying.destination.wait(forLine: "the source wants the workload back")
+        try await ferrying.destination.wait(forLine: "the source asks to have the workload back")
         let session = try #require(await ferrying.source.agent.outgoing)
-        session.events.yield(.cancelOverdue(1))
+        session.events.add(.cancelOverdue(1))
         #expect(await cancelling?.contains("whether the workload runs there is unknown") == true)
-        // The wish stays.
+        // The cancel stays pending.
         ferrying.landing.workload?.failsToRun.store(true, ordering: .releasing)
         ferrying.landing.workload?.runGate.open()
         try await ferrying.source.wait(for: "cancelled")
         #expect(ferrying.journal.running == ["source"])
     }
 
-    @Test func `whose commit is still being written outlives its session, and gives the lease back`() async throws {
+    @Test func `whose commit is still being written outlives its session and gives the lease back`() async throws {
         let store = try HeldStore()
         let ferrying = try await Ferrying(lease: store)
         defer {

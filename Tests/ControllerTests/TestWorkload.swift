@@ -8,7 +8,9 @@ import Telemetry
 final class TestWorkload: Workload {
     let description: GuestDescription
     let regions: [MemoryRegion]
-    var ownMemory: [MemoryRegion]? { regions }
+    var sourceMemory: [SourceRegion]? { copies.withLock(\.self) ?? regions.map { .mapped($0) } }
+    /// Memory with the same content that a source sends instead; nil if there is none.
+    let copies = Mutex<[SourceRegion]?>(nil)
     let disk: TestDevice
     let clock: TestDevice
     private let journal: Journal
@@ -17,15 +19,19 @@ final class TestWorkload: Workload {
     private let thread = Mutex<JoinedThread?>(nil)
     private let host: String
     private let end = Mutex<(@Sendable (String) -> Void)?>(nil)
-    /// Whether a run executes nothing and says why.
+    /// Whether a run executes nothing and fails with a reason.
     let failsToRun = Atomic<Bool>(false)
-    /// Whether a run ends the workload before the start is over.
+    /// Whether a run ends the workload before the start is finished.
     let diesInRun = Atomic<Bool>(false)
-    /// Whether the workload can run on without its agent, as one in another process does.
+    /// Whether the workload can continue without its agent, as a workload in another process does.
     let livesOn = Atomic<Bool>(false)
+    /// Whether the workload can move only while it runs.
+    let movesOnlyRunning = Atomic<Bool>(false)
     /// Whether a run waits at its gate before it begins.
     let holdsRun = Atomic<Bool>(false)
     let runGate: Gate
+    /// Whether the workload touches no page while it runs.
+    let leavesMemoryAlone = Atomic<Bool>(false)
 
     init(host: String, description: GuestDescription, regions: [MemoryRegion], journal: Journal) throws {
         self.host = host
@@ -37,7 +43,7 @@ final class TestWorkload: Workload {
         clock = try TestDevice(name: "clock", host: host, journal: journal)
     }
 
-    /// A workload with content, where every fourth page holds zeros.
+    /// Makes a workload with content, in which every fourth page holds zeros.
     static func filled(journal: Journal, pageCounts: [Int] = [600, 40]) throws -> TestWorkload {
         let shapes = pageCounts.enumerated().map { GuestDescription.Region(name: "ram\($0)", pageCount: $1) }
         let regions = try shapes.map { try MemoryRegion(name: $0.name, pageCount: $0.pageCount) }
@@ -76,6 +82,9 @@ final class TestWorkload: Workload {
         var thread: JoinedThread? = try JoinedThread(name: "test-workload") { [self] in
             var page = 0
             while !stopping.load(ordering: .acquiring) {
+                // Many test workloads run at once on few cores.
+                usleep(500)
+                if leavesMemoryAlone.load(ordering: .acquiring) { continue }
                 let region = regions[page % regions.count]
                 _ = region.page(page % region.pageCount).load(as: UInt8.self)
                 page += 1
@@ -83,8 +92,6 @@ final class TestWorkload: Workload {
                     $0.operations += 1
                     $0.lastOperation = MonotonicClock.now()
                 }
-                // Many of these run at once, and the cores are few.
-                usleep(20)
             }
         }
         self.thread.withLock { swap(&thread, &$0) }
@@ -102,13 +109,14 @@ final class TestWorkload: Workload {
 
     func onEnd(_ tell: @escaping @Sendable (String) -> Void) { end.withLock { $0 = tell } }
 
-    /// Ends by itself.
+    /// Ends the workload as if by itself.
     func end(_ reason: String) throws {
         if activity.isRunning { try stop() }
         failsToRun.store(true, ordering: .releasing)
         end.withLock(\.self)?(reason)
     }
 
+    var movesPaused: Bool { !movesOnlyRunning.load(ordering: .acquiring) }
     var endsWithAgent: Bool { !livesOn.load(ordering: .acquiring) }
     var activity: WorkloadActivity { state.withLock(\.self) }
     var stalls: [LatencyRecorder] { [] }
@@ -119,9 +127,9 @@ final class TestWorkload: Workload {
     }
 }
 
-/// A device that a test lets fail, or hold something up.
+/// A device that a test can make fail or wait.
 final class TestDevice: Device {
-    /// What a device does when it is asked.
+    /// The behaviour of a device's operation.
     enum Behaviour: Sendable {
         case works
         case fails
@@ -142,6 +150,8 @@ final class TestDevice: Device {
     private let journal: Journal
     private let state = Mutex<[UInt8]>([])
     private let behaviours = Mutex(Behaviours())
+    /// The state that is sent ahead: none, a state, or a failure to save it.
+    private let ahead = Mutex<[UInt8]??>(nil)
 
     init(name: String, host: String, journal: Journal) throws {
         self.name = name
@@ -153,6 +163,16 @@ final class TestDevice: Device {
     func set(state: [UInt8]) { self.state.withLock { $0 = state } }
     var savedState: [UInt8] { state.withLock(\.self) }
     func behave(_ change: (inout Behaviours) -> Void) { behaviours.withLock { change(&$0) } }
+
+    /// Sets the state that is sent ahead; with nil, the device fails to save it.
+    func goAhead(with state: [UInt8]?) { ahead.withLock { $0 = .some(state) } }
+
+    func saveAhead() throws -> [UInt8]? {
+        guard let wanted = ahead.withLock(\.self) else { return nil }
+        guard let state = wanted else { throw DeviceError(device: name, reason: "cannot save while it runs") }
+        journal.note("\(host) save ahead \(name)")
+        return state
+    }
 
     func save() throws -> [UInt8] {
         try act("save", behaviours.withLock(\.save))
@@ -178,7 +198,7 @@ final class TestDevice: Device {
     }
 }
 
-/// Something that a thread waits at until the test opens it, and that tells the test when somebody has come.
+/// A gate at which a thread waits until the test opens it, and that tells the test when a thread has arrived.
 final class Gate: Sendable {
     private let arrived: EventDescriptor
     private let opened: EventDescriptor

@@ -1,4 +1,5 @@
 import Foundation
+import Identity
 import LinuxSystem
 import OwnThread
 import PageProtocol
@@ -11,7 +12,7 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct WorkloadLeaseTests {
-    private let silence = "the run lease at leases/w has not answered for 1 s; is its file system reachable?"
+    private let silence = "the run lease at leases/w has not answered for 200 ms; is its file system reachable?"
     private let a = String(repeating: "a", count: 32)
     private let b = String(repeating: "b", count: 32)
     private let c = String(repeating: "c", count: 32)
@@ -22,7 +23,7 @@ struct WorkloadLeaseTests {
 
     private func newest(_ store: HeldStore) throws -> LeaseRecord? { try store.files.newest("w") }
 
-    /// Why a call of a lease fails; nil if it works.
+    /// The error of a lease's call; nil if the call succeeds.
     private func refusal(_ body: () throws -> Void) -> String? {
         do {
             try body()
@@ -32,14 +33,38 @@ struct WorkloadLeaseTests {
         }
     }
 
-    @Test func `a store that never answers does not hold up a workload that is to begin`() throws {
+    @Test func `a store that never answers does not block the start of a workload`() throws {
         let store = try HeldStore(holding: [.newest])
         defer { store.gate.open() }
         let lease = lease(a, in: store, patience: 0.2)
-        #expect(throws: CommandRefused(reason: silence)) { try lease.begin() }
+        #expect(throws: LeaseRefused(reason: silence)) { try lease.begin(isStart: false) }
     }
 
-    @Test func `a take-back whose store hangs is told so, and counts once the store has written it`() throws {
+    @Test func `the record of an abandoned start is released when it is written late`() throws {
+        let store = try HeldStore(holding: [.propose])
+        defer { store.gate.open() }
+        let lease = lease(a, in: store, patience: 0.2)
+        let remedy =
+            "\(silence); if a later start finds the lease held by this one: "
+            + "pageferry lease leases/w --take \(a)"
+        #expect(throws: LeaseRefused(reason: remedy)) { try lease.begin(isStart: true) }
+        #expect(try newest(store) == nil)
+        store.gate.open()
+        while try newest(store)?.standing != .released { usleep(1000) }
+        #expect(try self.lease(b, in: store).begin(isStart: true) == 3)
+    }
+
+    @Test func `the record of a workload that runs here stays when it is written late`() throws {
+        let store = try HeldStore(holding: [.propose])
+        defer { store.gate.open() }
+        let lease = lease(a, in: store, patience: 0.2)
+        #expect(throws: LeaseRefused(reason: silence)) { try lease.begin(isStart: false) }
+        store.gate.open()
+        while try newest(store)?.standing != .holding { usleep(1000) }
+        #expect(try lease.begin(isStart: false) == 1)
+    }
+
+    @Test func `a take-back reports a store that hangs, and counts once the store has written it`() throws {
         let store = try HeldStore(holding: [.propose])
         defer { store.gate.open() }
         try store.files.append(a, to: "w")
@@ -52,52 +77,53 @@ struct WorkloadLeaseTests {
         }
     }
 
-    @Test func `only what was written for a take-back, or given back for it, is one`() throws {
+    @Test func `a record is a take-back only if it was written for that take-back or given back for it`() throws {
         let store = try HeldStore()
         try store.files.append(a, to: "w")
         try store.files.append(b, token: 7, to: "w")
         try store.files.append(a, token: 7, started: false, to: "w")
         let lease = lease(a, in: store)
         #expect(lease.seize(after: 1, token: 7) == .taken(epoch: 3))
-        // What the record says of one RUN it does not say of another.
+        // The record of one RUN does not hold for another.
         guard case .refused = lease.seize(after: 1, token: 8) else {
             Issue.record("a record that was written for another RUN is taken")
             return
         }
     }
 
-    @Test func `a lease begins with epoch 1, and is the owner's as long as nobody follows`() throws {
+    @Test func `a lease begins with epoch 1 and belongs to its owner until another record follows`() throws {
         let store = try HeldStore()
-        #expect(try lease(a, in: store).begin() == 1)
-        #expect(try lease(a, in: store).begin() == 1)
+        #expect(try lease(a, in: store).begin(isStart: false) == 1)
+        #expect(try lease(a, in: store).begin(isStart: false) == 1)
         #expect(try newest(store) == LeaseRecord(epoch: 1, owner: a, started: true))
     }
 
-    @Test func `a start that a lease refuses is told what the record says, and how to take the lease over`() throws {
+    @Test func `a start that the lease refuses reports the record, and how to take the lease over`() throws {
         let store = try HeldStore()
         let remedy = "; if that agent is gone for good: pageferry lease leases/w --take \(a)"
         try store.files.append(a, to: "w")
         #expect(
-            refusal { _ = try lease(b, in: store).begin() }
+            refusal { _ = try lease(b, in: store).begin(isStart: false) }
                 == "the run lease 'w': \(a) runs the workload, or has committed to start it, since epoch 1" + remedy
         )
         try store.files.append(a, token: 7, started: false, to: "w")
         #expect(
-            refusal { _ = try lease(b, in: store).begin() } == "the run lease 'w': \(a) has held the lease again since "
+            refusal { _ = try lease(b, in: store).begin(isStart: false) }
+                == "the run lease 'w': \(a) has held the lease again since "
                 + "epoch 2, as a destination gave it back and executed nothing" + remedy
         )
     }
 
-    @Test func `a released lease is followed by any next owner`() throws {
+    @Test func `any owner may take a released lease`() throws {
         let store = try HeldStore()
-        #expect(try lease(a, in: store).begin() == 1)
+        #expect(try lease(a, in: store).begin(isStart: false) == 1)
         try lease(a, in: store).release(forGood: true)
         #expect(try newest(store) == LeaseRecord(epoch: 2, owner: a, started: false))
-        #expect(try lease(b, in: store).begin() == 3)
+        #expect(try lease(b, in: store).begin(isStart: false) == 3)
         #expect(try newest(store) == LeaseRecord(epoch: 3, owner: b, started: true))
     }
 
-    @Test func `only the owner of the newest record releases the lease, and once`() throws {
+    @Test func `only the owner of the newest record can release the lease, once`() throws {
         let store = try HeldStore()
         try lease(a, in: store).release(forGood: true)
         #expect(try newest(store) == nil)
@@ -117,14 +143,14 @@ struct WorkloadLeaseTests {
         let lease = lease(a, in: store, patience: 0.2)
         #expect(
             refusal { try lease.release(forGood: true) } == "the run lease 'w' is not released: \(silence); "
-                + "once nobody runs the workload: pageferry lease leases/w --take \(a)"
+                + "once nobody runs the workload, release it as this says: pageferry lease leases/w"
         )
     }
 
-    @Test func `a RUN that names a record of somebody else than its source wins nothing`() throws {
+    @Test func `a RUN that names a record of another owner than its source wins nothing`() throws {
         let store = try HeldStore()
         try store.files.append(a, to: "w")
-        // The records were removed, and another agent has begun.
+        // The records were removed, and another agent has begun anew.
         try store.removeRecords(of: "w")
         try store.files.append(c, to: "w")
         #expect(
@@ -137,7 +163,7 @@ struct WorkloadLeaseTests {
         #expect(try newest(store)?.owner == c)
     }
 
-    @Test func `a commit whose predecessor is replaced between its look and its write wins nothing`() throws {
+    @Test func `a commit wins nothing if the previous record is replaced between its read and its write`() throws {
         let store = try HeldStore(holding: [.propose])
         try store.files.append(a, to: "w")
         let commit = try OnThread { lease(b, in: store).take(after: 1, token: 7, from: a) }
@@ -152,7 +178,7 @@ struct WorkloadLeaseTests {
         #expect(try newest(store) == LeaseRecord(epoch: 1, owner: c, started: true))
     }
 
-    @Test func `a commit of a process that is gone loses when it lands after a takeover`() throws {
+    @Test func `a dead process's commit loses if it lands after a takeover`() throws {
         let store = try HeldStore(holding: [.propose])
         try store.files.append(a, to: "w")
         let commit = try OnThread { lease(b, in: store).take(after: 1, token: 7, from: a) }
@@ -167,11 +193,11 @@ struct WorkloadLeaseTests {
         #expect(try newest(store) == LeaseRecord(epoch: 3, owner: c, started: true))
     }
 
-    @Test func `a commit whose answer was lost does not count once somebody has followed it`() throws {
+    @Test func `a commit whose answer was lost does not count once another record follows it`() throws {
         let store = UnansweringStore(try HeldStore())
         try store.held.files.append(a, to: "w")
         let lease = WorkloadLease(store: store, workload: "w", instance: b)
-        // The record is written without an answer; before it is asked for again, the lease is taken over.
+        // The record is written without an answer, and the lease is taken over before the record is read again.
         let (taking, owner) = (lease.take(after: 1, token: 7, from: a), c)
         guard case .refused(let reason) = taking else {
             Issue.record("won although \(owner) has the lease: \(taking)")
@@ -180,7 +206,7 @@ struct WorkloadLeaseTests {
         #expect(reason.contains(c))
     }
 
-    /// A store that writes the first proposal without an answer, whereupon somebody takes the lease over.
+    /// A store that writes the first proposal without an answer and then lets another owner take the lease over.
     private final class UnansweringStore: RunLeaseStore {
         let held: HeldStore
         private let isFirst = Atomic<Bool>(true)
@@ -211,7 +237,7 @@ struct WorkloadLeaseTests {
         }
     }
 
-    @Test func `a take-back follows its own record that was released for it, and not a destination's`() throws {
+    @Test func `a take-back may follow its own released record, but not a destination's`() throws {
         let store = try HeldStore()
         try store.files.append(a, to: "w")
         try store.files.append(a, started: false, to: "w")
@@ -226,42 +252,42 @@ struct WorkloadLeaseTests {
         }
     }
 
-    @Test func `a commit that lands after its promise is followed by the start and by the release`() throws {
+    @Test func `the start and the release follow a commit that lands after its promise`() throws {
         for releases in [false, true] {
             let store = try HeldStore()
             let lease = lease(a, in: store)
-            #expect(try lease.begin() == 1)
-            // The promise comes while the destination's store has not answered yet.
+            #expect(try lease.begin(isStart: false) == 1)
+            // The promise arrives before the destination's store has answered.
             #expect(regain(lease, token: 7, from: b) == .regained(epoch: 1))
             try store.files.append(b, token: 7, to: "w")
             if releases {
                 try lease.release(forGood: true)
                 #expect(try newest(store) == LeaseRecord(epoch: 3, owner: a, started: false))
             } else {
-                #expect(try lease.begin() == 3)
+                #expect(try lease.begin(isStart: false) == 3)
                 #expect(try newest(store) == LeaseRecord(epoch: 3, owner: a, started: true))
             }
         }
     }
 
-    private func regain(_ lease: WorkloadLease, token: UInt64, from destination: String) -> WorkloadLease.Regaining {
+    private func regain(_ lease: WorkloadLease, token: RunToken, from destination: String) -> WorkloadLease.Regaining {
         lease.regain(token: token, promisedBy: destination) { Issue.record("\($0)") }
     }
 
-    @Test func `a promise speaks of one destination and one token`() throws {
-        for (owner, token) in [(b, 8), (c, 7)] as [(String, UInt64)] {
+    @Test func `a promise holds for one destination and one token`() throws {
+        for (owner, token) in [(b, 8), (c, 7)] as [(String, RunToken)] {
             let store = try HeldStore()
             try store.files.append(a, to: "w")
             let record = try store.files.append(owner, token: token, to: "w")
             let lease = lease(a, in: store)
             #expect(regain(lease, token: 7, from: b) == .superseded(by: record))
-            #expect(refusal { _ = try lease.begin() } != nil)
+            #expect(refusal { _ = try lease.begin(isStart: false) } != nil)
             try lease.release(forGood: true)
             #expect(try newest(store) == record)
         }
     }
 
-    @Test func `what a promise speaks of, or was given back, is regained`() throws {
+    @Test func `a record that a promise covers, or that was given back, is regained`() throws {
         let store = try HeldStore()
         try store.files.append(a, to: "w")
         try store.files.append(b, token: 7, to: "w")
@@ -274,15 +300,15 @@ struct WorkloadLeaseTests {
         #expect(regain(lease(a, in: store), token: 8, from: b) == .regained(epoch: 7))
     }
 
-    @Test func `a regain that is late does not write over the next destination's commit`() throws {
+    @Test func `a late regain does not overwrite the next destination's commit`() throws {
         let store = try HeldStore()
         let lease = lease(a, in: store)
-        #expect(try lease.begin() == 1)
+        #expect(try lease.begin(isStart: false) == 1)
         store.hold([.propose])
         try store.files.append(b, token: 7, to: "w")
         let late = try OnThread { regain(lease, token: 7, from: b) }
         while !store.gate.hasVisitor { usleep(1000) }
-        // The lease comes back another way, and goes on to a third host.
+        // The lease comes back by another record, and moves on to a third host.
         try store.files.append(a, token: 7, started: false, to: "w")
         let commit = try store.files.append(c, token: 9, to: "w")
         store.gate.open()
@@ -324,7 +350,7 @@ struct WorkloadLeaseTests {
         }
     }
 
-    @Test func `an epoch that nothing can follow is refused, in RUN and in a record`() throws {
+    @Test func `the last epoch, which no record can follow, is refused in RUN and in a record`() throws {
         let store = try HeldStore()
         try store.files.append(a, to: "w")
         for epoch in [0, 2, .max - 1, .max] as [UInt64] {
@@ -336,7 +362,7 @@ struct WorkloadLeaseTests {
         let last = "pageferry run lease 1\nepoch \(UInt64.max)\nowner \(a)\ntoken 0\nstarted no\n"
         try store.write(last, as: "\(UInt64.max)", for: "w")
         let reason = "epoch 18446744073709551615 of a run lease is the last one: no record can follow it"
-        #expect(refusal { _ = try lease(b, in: store).begin() } == reason)
+        #expect(refusal { _ = try lease(b, in: store).begin(isStart: false) } == reason)
         #expect(lease(b, in: store).take(after: .max, token: 7, from: a) == .unreachable(reason: reason))
         guard case .refused = lease(a, in: store).seize(after: 1, token: 7) else {
             Issue.record("an epoch that is occupied was taken")
@@ -349,7 +375,7 @@ struct WorkloadLeaseTests {
         #expect(refusal { try lease(a, in: store, patience: 4).release(forGood: true) }?.contains(reason) == true)
     }
 
-    @Test func `a commit takes no epoch after which it could not be given back`() throws {
+    @Test func `a commit never takes an epoch after which the lease could not be given back`() throws {
         let store = try HeldStore()
         func write(_ owner: String, token: Int, epoch: UInt64) throws {
             let text = "pageferry run lease 1\nepoch \(epoch)\nowner \(owner)\ntoken \(token)\nstarted yes\n"
@@ -358,7 +384,7 @@ struct WorkloadLeaseTests {
         try write(a, token: 0, epoch: .max - 1)
         let reason = "epoch 18446744073709551615 of a run lease is the last one: no record can follow it"
         #expect(lease(b, in: store).take(after: .max - 1, token: 7, from: a) == .unreachable(reason: reason))
-        // Somebody else has written it.
+        // Another owner has written the record.
         try write(b, token: 7, epoch: .max)
         lease(b, in: store).giveBack(to: a, token: 7) { Issue.record("\($0)") }
         let record = try #require(try newest(store))
@@ -372,7 +398,7 @@ struct WorkloadLeaseTests {
         #expect(lease(b, in: store).take(after: 1, token: 0, from: a) == .refused(reason: reason))
     }
 
-    @Test func `a lease that is taken back late keeps its workload from moving until then`() async throws {
+    @Test func `a workload cannot move until its lease has been taken back`() async throws {
         let store = try HeldStore()
         let ferrying = try await Ferrying(lease: store) { $0.clock.behave { $0.acquire = .fails } }
         defer {
@@ -402,7 +428,7 @@ struct WorkloadLeaseTests {
     }
 }
 
-/// Blocking work on a thread of its own, and its outcome.
+/// Blocking work on its own thread, and its outcome.
 final class OnThread<Value: Sendable>: Sendable {
     private let outcome = Mutex<Value?>(nil)
     private let done: EventDescriptor

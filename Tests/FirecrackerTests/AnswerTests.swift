@@ -3,7 +3,7 @@ import LinuxSystem
 import OwnThread
 import Testing
 
-/// Answers that Firecracker would not give.
+/// Answers that Firecracker itself would not give.
 @Suite("An answer of the API", .ownThread, .timeLimit(.minutes(1)))
 struct AnswerTests {
     let site: Site
@@ -13,14 +13,14 @@ struct AnswerTests {
     }
 
     @Test(
-        "that is cut short or no answer at all says so in one line",
+        "that is cut off, or is not an answer, causes an error of one line",
         arguments: [
-            ("", "it hung up without an answer"),
-            ("HTTP/1.1 200 OK\r\nContent-Le", "it hung up in the middle of its answer"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{\"state\":", "it hung up in the middle of its answer"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "it answered '[]'"),
-            ("SSH-2.0-OpenSSH_9.2\r\n", "it does not answer in HTTP"),
-            ("HTTP/1.1 400 \r\nContent-Length: 0\r\n\r\n", "400 Bad Request: it did not say why"),
+            ("", "the connection was closed without an answer"),
+            ("HTTP/1.1 200 OK\r\nContent-Le", "closed in the middle of the answer"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{\"state\":", "closed in the middle of the answer"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "the answer is '[]'"),
+            ("SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP"),
+            ("HTTP/1.1 400 \r\nContent-Length: 0\r\n\r\n", "400 Bad Request: no reason given"),
             (
                 "HTTP/1.1 400 Bad Request\r\nContent-Length: 24\r\n\r\n{\"fault_message\":\"a\\nb\"}",
                 "400 Bad Request: a b"
@@ -36,7 +36,7 @@ struct AnswerTests {
         #expect(!failure.description.contains("\n"))
     }
 
-    @Test("of a Firecracker that knows no huge pages is one of small pages")
+    @Test("without a page size means small pages")
     func isOld() throws {
         let body = #"{"machine-config":{"vcpu_count":2,"mem_size_mib":512,"smt":false}}"#
         let server = try OneAnswer(
@@ -48,7 +48,7 @@ struct AnswerTests {
         #expect(machine == Machine(vCPUs: 2, memoryMiB: 512))
     }
 
-    @Test("that does not end is given up")
+    @Test("that does not end is abandoned")
     func isEndless() throws {
         let server = try OneAnswer(
             "HTTP/1.1 200 OK\r\n\r\n" + String(repeating: " ", count: 2 << 20),
@@ -58,10 +58,10 @@ struct AnswerTests {
         let failure = try #require(throws: FirecrackerError.self) {
             try FirecrackerAPI(socketPath: site.file("api.sock")).instance()
         }
-        #expect(failure.description.contains("its answer exceeds 1048576 bytes"), "\(failure)")
+        #expect(failure.description.contains("the answer exceeds 1048576 bytes"), "\(failure)")
     }
 
-    @Test("does not come where nobody listens, or where nobody can")
+    @Test("cannot come from a path without a listener, or from one too long for a socket")
     func hasNobody() throws {
         let nobody = try #require(throws: FirecrackerError.self) {
             try FirecrackerAPI(socketPath: site.file("nobody.sock")).pause()
@@ -76,7 +76,7 @@ struct AnswerTests {
     }
 }
 
-/// Gives one caller an answer, and hangs up.
+/// Gives one client an answer, and hangs up.
 private final class OneAnswer: Sendable {
     private let listener: Listener
     private let threads = ThreadGroup()
@@ -87,7 +87,7 @@ private final class OneAnswer: Sendable {
             guard let socket = try? listener.accept() else { return }
             var request = [UInt8](repeating: 0, count: 4096)
             _ = request.withUnsafeMutableBytes { try? socket.receive(into: $0) }
-            // Who does not take all of it is what some tests are about.
+            // In some tests the client closes the connection before it has read the whole answer.
             try? socket.send(Array(answer.utf8))
         }
     }

@@ -5,7 +5,7 @@ import HugePages
 import OwnThread
 import Testing
 
-/// Firecracker and what stands in for it: a handler cannot tell them apart.
+/// Firecracker and its stand-in, which a handler cannot tell apart.
 @Suite("A restored guest", .ownThread, .timeLimit(.minutes(1)))
 struct HandOffTests {
     let site: Site
@@ -32,7 +32,7 @@ struct HandOffTests {
         #expect(try guest.perform(.pass) == 1)
         #expect(try guest.perform(.pass) == 2)
         guest.end()
-        // Nobody is signalled of a guest that has ended.
+        // Writing to a guest that has ended raises no SIGPIPE.
         guest.send(.stop)
         #expect(try (3584...4096).contains(handler.faults()))
     }
@@ -47,22 +47,22 @@ struct HandOffTests {
         withExtendedLifetime(handler) {}
     }
 
-    @Test("finds what its balloon took zero and everything else right", arguments: GuestKind.available)
+    @Test("finds zeros in the pages that its balloon took, and every other page right", arguments: GuestKind.available)
     func isInflated(kind: GuestKind) throws {
         let snapshot = try kind.snapshot(in: site.folder)
         let handler = try LeastHandler(at: socket, serving: snapshot.memory, in: site.folder)
         let guest = try kind.restore(snapshot, with: socket, in: site.folder)
-        // Never touched when they go.
+        // The guest has never touched these pages.
         #expect(try guest.perform(.inflate) == 256)
         #expect(try handler.removed() == 1024..<1280)
         try guest.perform(.pass)
-        // Touched and written when they go.
+        // The guest has written these pages.
         #expect(try guest.perform(.inflate) == 512)
         #expect(try handler.removed() == 1280..<1536)
         try guest.perform(.pass)
     }
 
-    @Test("is served while pages go one by one, and in regions apart")
+    @Test("is served while its pages go one by one, and in separate regions")
     func isInflatedBesideFaults() throws {
         let regions = [6 << 20, 10 << 20]
         let memory = site.file("memory")
@@ -76,9 +76,9 @@ struct HandOffTests {
         #expect(try handler.faults() >= 4096)
     }
 
-    @Test("of huge pages hands these over")
+    @Test("of huge pages hands over huge pages")
     func isHuge() throws {
-        // One more than the guest has: the handler copies from memory that is not mapped yet, which takes one for a moment.
+        // One page more than the guest has, since the handler's copy takes a further huge page for a moment.
         try HugePages.with(free: 5) {
             let regions = [4 << 20, 4 << 20]
             let memory = site.file("memory")

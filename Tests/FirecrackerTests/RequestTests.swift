@@ -14,7 +14,7 @@ struct RequestTests {
         microVM = try MicroVM(in: site.folder)
     }
 
-    @Test("boots, pauses, goes on, and says so")
+    @Test("boots, pauses, resumes, and reports each state")
     func runs() throws {
         let (api, guest) = (microVM.api, microVM.guest)
         #expect(try api.version() == "1.12.1")
@@ -31,7 +31,7 @@ struct RequestTests {
         try guest.wait(for: "pass")
     }
 
-    @Test("makes a snapshot that goes on where it stood, once it is told to")
+    @Test("makes a snapshot that continues from the same point once it is resumed")
     func restores() throws {
         try microVM.boot(Machine(memoryMiB: 8), in: site.folder)
         try microVM.guest.perform(.stop)
@@ -45,7 +45,7 @@ struct RequestTests {
         #expect(try other.guest.perform(.pass) == generation + 1)
     }
 
-    @Test("tells what it refused, where and why in one line")
+    @Test("causes an error of one line that says what was refused, where and why")
     func refuses() throws {
         let refused = try #require(throws: FirecrackerError.self) { try microVM.api.pause() }
         #expect(refused.status == 400)
@@ -55,7 +55,7 @@ struct RequestTests {
         #expect(!refused.description.contains("\n"))
     }
 
-    @Test("tells why it cannot load a snapshot, and ends")
+    @Test("reports why it cannot load a snapshot, and exits")
     func refusesSnapshot() throws {
         let api = microVM.api
         let nowhere = site.file("nowhere")
@@ -68,7 +68,7 @@ struct RequestTests {
         #expect(try microVM.guest.waitForEnd() != 0)
     }
 
-    @Test("that is stopped is given up after a while")
+    @Test("times out if its process is stopped")
     func isStopped() throws {
         let api = FirecrackerAPI(socketPath: microVM.api.socketPath, timeout: .seconds(1))
         kill(microVM.guest.pid, SIGSTOP)

@@ -1,11 +1,11 @@
 import Foundation
 
-/// A folder of a test's own, gone when the test is.
+/// A temporary folder of one test, removed with the object.
 final class Site: Sendable {
     let folder: String
 
     init() throws {
-        // Short, since socket paths have at most 107 bytes.
+        // The path must be short, since socket paths have at most 107 bytes.
         folder = "/tmp/pff-\(UInt32.random(in: 0...UInt32.max))"
         try FileManager.default.createDirectory(
             atPath: folder,
@@ -15,7 +15,7 @@ final class Site: Sendable {
     }
 
     deinit {
-        // Nobody is left to be told of a folder that cannot be removed.
+        // An error cannot be reported from here; the folder then stays.
         try? FileManager.default.removeItem(atPath: folder)
     }
 

@@ -1,5 +1,5 @@
-// A workload in a process of its own: it maps memory, hands its userfaultfd to a Pageferry destination, and once it may
-// run touches every page in random order, times each access by itself, and checks what it finds.
+// A workload in a process of its own. The process maps memory and hands its userfaultfd to a Pageferry destination.
+// Once it may run, the process touches every page in random order, times each access, and checks the content.
 //   cc -O2 attach.c -o attach && ./attach SOCKET SEED BYTES...    (the bytes of each region)
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,5 +1,6 @@
-// A workload in a process of its own as attach.c, in shared memory whose file it hands over beside its userfaultfd. It
-// touches every page in random order, checks what it finds, writes into it, and at the end looks for what it has written.
+// A workload as in attach.c, but in shared memory, whose file the process hands over beside its userfaultfd. The
+// process touches every page in random order, checks the content, writes into the page, and checks its writes at the
+// end.
 //   cc -O2 attach_file.c -o attach_file && ./attach_file SOCKET SEED BYTES
 #define _GNU_SOURCE
 #include <errno.h>

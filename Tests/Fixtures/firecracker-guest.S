@@ -1,33 +1,34 @@
 // A guest for Firecracker that knows what its memory must hold: a 64-bit ELF, entered in long mode with the first GiB
-// mapped one to one, RSI the address of Linux's boot_params. It owns the pages below 2 MiB and checks those above.
+// mapped one to one and the address of Linux's boot_params in RSI. The guest uses the pages below 2 MiB itself and
+// checks the pages above.
 //   gcc -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none firecracker-guest.S -o guest
 //
-// Page n has the generation g: its first word is n * MULTIPLIER + g, its last the complement of that; but both are zero,
-// and it was never written, where bits 3 and 4 of n are set, or where the balloon has taken it. It prints, numbers as 16
-// hexadecimal digits:
+// The first word of page n in generation g is n * MULTIPLIER + g, and the last word is the complement of the first.
+// Pages with bits 3 and 4 of n set are never written, and both words are zero, as in pages that the balloon has taken.
+// The guest prints these marks, with numbers as 16 hexadecimal digits:
 //   filled             all pages have generation 1
 //   pass G             all pages had generation G, and have G + 1 now
-//   set G              the working set had generation G: the first 1/16 of the order in which pages are touched
+//   set G              the working set, which is the first 1/16 of the order of touches, had generation G
 //   idle
-//   inflated N         the balloon has N pages: from INFLATED_FIRST on; needs one, as the first virtio device
+//   inflated N         the balloon, which must be the first virtio device, has N pages from INFLATED_FIRST on
 //   bad N WORD         page N holds that word; the guest stands still
-// A byte on the serial port tells it what to do after what it does:
-//   r  one pass after another; what it does at first      s  nothing: idle       p  one pass       w  the working set
+// A byte on the serial port is a command, which the guest carries out after the present one:
+//   r  one pass after another (at first)                  s  nothing: idle       p  one pass       w  the working set
 //   i  give the balloon 256 pages                         a  touch in order (at first)    d  touch in a random-looking order
 #define SERIAL 0x3f8
 #define MULTIPLIER 0x9E3779B97F4A7C15
 #define FIRST_PAGE 512
 #define INFLATED_FIRST 1024
 #define INFLATE_COUNT 256
-// Where Firecracker puts the first virtio device; it says so on the kernel's command line.
+// The address of Firecracker's first virtio device, which the kernel's command line also gives.
 #define BALLOON 0xd0000000
-// In pages of its own, zero at first: a page directory, the rings of two queues, numbers of pages.
+// The guest's own pages, zero at first: a page directory, the rings of two queues, numbers of pages.
 #define DIRECTORY 0x110000
 #define QUEUE(n, part) (0x111000 + (n) * 0x3000 + (part) * 0x1000)
 #define NUMBERS 0x117000
 #define QUEUE_SIZE 16
 
-// RBX what it does; RBP the order's factor; R8 whether a walk checks (1) and writes (2); R9 the generation;
+// RBX the command; RBP the order's factor; R8 whether a walk checks (1) and writes (2); R9 the generation;
 // R10 MULTIPLIER; R12 the mask of page numbers; R13 the end of the balloon's pages; R14 boot_params' map; R15 all pages.
         .globl _start
 _start:
@@ -61,7 +62,7 @@ _start:
 
 turn:   mov     $SERIAL + 5, %dx
         in      %dx, %al
-        test    $1, %al                         // a byte has come
+        test    $1, %al                         // a byte has arrived
         jz      1f
         mov     $SERIAL, %dx
         in      %dx, %al
@@ -85,7 +86,7 @@ turn:   mov     $SERIAL + 5, %dx
 
 ascend: mov     $1, %ebp
         jmp     turn
-disperse:                                       // 4 k + 1 with an odd addend comes to all numbers modulo a power of two
+disperse:                                       // 4 k + 1 with an odd addend reaches all numbers modulo a power of two
         mov     $0x5851F42D, %ebp
         jmp     turn
 rest:   lea     idle(%rip), %rsi
@@ -181,7 +182,7 @@ bad:    push    %rsi
 1:      hlt
         jmp     1b
 
-// Sends the next page numbers down the balloon's first queue; the interrupt is raised when the pages are gone.
+// Sends the next page numbers to the balloon's first queue. Firecracker raises the interrupt when the pages are gone.
 inflate:
         mov     $BALLOON, %r11d
         cmp     $INFLATED_FIRST, %r13
@@ -253,7 +254,7 @@ wrong:  .asciz  "bad "
 inflated:
         .asciz  "inflated "
 
-// What is written to which of the device's registers: a driver for VERSION_1 that uses the inflate and deflate queues.
+// Pairs of a device register and its value: a driver for VERSION_1 that uses the inflate and deflate queues.
         .balign 4
 #define QUEUE_SETUP(n) 0x30, n, 0x38, QUEUE_SIZE, 0x80, QUEUE(n, 0), 0x84, 0, 0x90, QUEUE(n, 1), 0x94, 0, \
     0xa0, QUEUE(n, 2), 0xa4, 0, 0x44, 1

@@ -1,8 +1,9 @@
-// The least page-fault handler for a restored Firecracker: serves its pages from the memory file until it hangs up.
+// A minimal page-fault handler for a restored Firecracker, which serves pages from the memory file until Firecracker
+// hangs up.
 //   cc -O2 firecracker-handler.c -o handler && ./handler SOCKET FILE [WRONG_PAGE]    (that page is served as zeros)
-// Prints, numbers hexadecimal:
+// The handler prints these lines, with hexadecimal numbers:
 //   listening
-//   message TEXT                the hand-off as it came
+//   message TEXT                the received hand-off
 //   removed FIRST_PAGE COUNT    a REMOVE event
 //   faults COUNT                at the end
 #define _GNU_SOURCE
@@ -29,7 +30,7 @@ static char *file, *removed;
 
 static void fail(const char *what) { fprintf(stderr, "handler: %s: %s\n", what, strerror(errno)); exit(1); }
 
-// The page of the memory file that belongs to an address.
+// Returns the page of the memory file at an address.
 static size_t page_at(uint64_t address) {
     for (int i = 0; i < regions; i++)
         if (address - region[i].address < region[i].bytes) return (region[i].offset + (address - region[i].address)) / PAGE;
@@ -79,7 +80,7 @@ int main(int argc, char **argv) {
         if (ready[0].revents) break;
         struct uffd_msg message[MAX_EVENTS / 2];
         ssize_t got = waiting > MAX_EVENTS / 2 ? 0 : read(uffd, message, sizeof message);
-        // All events first: while a REMOVE is unread, nothing can be placed.
+        // Read all events first: while a REMOVE is unread, no page can be placed.
         for (ssize_t i = 0; i < got / (ssize_t)sizeof *message; i++) {
             if (message[i].event == UFFD_EVENT_PAGEFAULT) {
                 wait[waiting++] = message[i].arg.pagefault.address & -page_size;

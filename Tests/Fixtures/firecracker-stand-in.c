@@ -1,10 +1,10 @@
-// Stands in for a restored Firecracker 1.12: hands its userfaultfd over as that does, then touches and checks its memory
-// at the commands of firecracker-guest.S, with the same marks. Pages are numbered by where they are in the memory file,
-// and all of them are checked. It ends when its input does.
+// A stand-in for a restored Firecracker 1.12. The program hands its userfaultfd over as Firecracker does, and then
+// touches and checks its memory at the commands of firecracker-guest.S, with the same marks. Pages are numbered by
+// their places in the memory file, and all of them are checked. The program exits at the end of its input.
 //   cc -O2 -pthread firecracker-stand-in.c -o stand-in
 //   ./stand-in write FILE BYTES...          makes the memory file of an idle guest: generation 1
-//   ./stand-in SOCKET PAGE_SIZE BYTES...    is restored from it; the bytes of each region
-// One command more:
+//   ./stand-in SOCKET PAGE_SIZE BYTES...    restores the guest; the bytes of each region
+// There is one more command:
 //   I  as i, page by page from a thread of its own, while the pages before the balloon's are touched
 #define _GNU_SOURCE
 #include <errno.h>
@@ -71,7 +71,7 @@ static void set_regions(char **bytes, int count, int flags) {
         region[regions].bytes = strtoull(bytes[regions], NULL, 0);
         region[regions].at = mmap(NULL, region[regions].bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
         if (region[regions].at == MAP_FAILED) fail("mmap");
-        // Regions do not touch: no address behind one is that of another.
+        // Keep a gap between regions, so that the end of one is never the start of another.
         if (mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) fail("mmap");
     }
     for (mask = 1; mask < pages; mask *= 2) {}
@@ -90,7 +90,7 @@ static void write_file(const char *path) {
         }
 }
 
-// One message: an array of the regions without length or newline, and the userfaultfd beside it.
+// Sends one message: an array of the regions without length or newline, and the userfaultfd.
 static void hand_over(const char *path, unsigned long page_size) {
     int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), uffd;
     uffd = device >= 0 ? ioctl(device, _IO(0xAA, 0), O_CLOEXEC | O_NONBLOCK) : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
@@ -105,7 +105,7 @@ static void hand_over(const char *path, unsigned long page_size) {
             i ? "," : "", (unsigned long)region[i].at, region[i].bytes, offset, page_size, page_size);
     }
     text[length++] = ']';
-    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); // it stays open, and nothing is read from it
+    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); // stays open, and is never read
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     strncpy(to.sun_path, path, sizeof to.sun_path - 1);
     if (connect(s, (void *)&to, sizeof to)) fail(path);

@@ -1,5 +1,5 @@
-// The least code that moves pages between two processes over loopback TCP behind userfaultfd: no protocol, no state, no
-// recovery. What Pageferry costs is held against it, in the same run on the same machine.
+// Minimal code that moves pages between two processes over loopback TCP by userfaultfd: no protocol, no state, no
+// recovery. Tests compare the cost of Pageferry with this program in the same run on the same machine.
 //   cc -O2 -pthread floor.c -o floor && ./floor FAULTS BULK_MIB
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,7 +31,7 @@ static void take(int s, char *to, size_t n) { for (ssize_t r; n; n -= r, to += r
 static void give(int s, const char *from, size_t n) { for (ssize_t r; n; n -= r, from += r) if ((r = send(s, from, n, MSG_NOSIGNAL)) <= 0) exit(0); }
 static void place(char *at, size_t n) { struct uffdio_copy c = {.dst = (uintptr_t)at, .src = (uintptr_t)stage, .len = n}; check(ioctl(uffd, UFFDIO_COPY, &c), "UFFDIO_COPY"); }
 
-// A process that holds `pages` pages: answers each page number with that page, or sends them all.
+// A process that holds `pages` pages, and answers each page number with that page, or sends all pages.
 static pid_t serve(size_t pages, int bulk) {
     int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -15,14 +15,14 @@ def expect(what, found, wanted):
 
 
 def word(event):
-    """What an event says: the state of a migration, or its own name."""
+    """The state of a migration that an event reports, or the name of another event."""
     stamp = event["timestamp"]
     expect("timestamp", [type(stamp[unit]) for unit in ("seconds", "microseconds")], [int, int])
     return event["data"]["status"] if event["event"] == "MIGRATION" else event["event"]
 
 
 async def told(listener, last):
-    """The events up to one."""
+    """The events up to the first `last`."""
     words = []
     async for event in listener:
         words.append(word(event))
@@ -58,7 +58,7 @@ async def begin(source, destination):
         expect("commands lack", {"migrate", "migrate-incoming", "query-migrate", "stop", "cont"} - set(names), set())
     expect("status", [await status(source), await status(destination)], ["running", "inmigrate"])
     await destination.execute("migrate-incoming", {"uri": "tcp:127.0.0.1:0", "exit-on-error": False})
-    # Asked for before there is anything to run, and answered when it runs; other commands go on meanwhile.
+    # cont is sent before there is a workload, and is answered when the workload runs; other commands work meanwhile.
     cont = asyncio.create_task(refusal(destination, "cont"))
     address = (await destination.execute("query-migrate"))["socket-address"][0]
     await source.execute("migrate", {"uri": f"tcp:{address['host']}:{address['port']}"})
@@ -120,7 +120,7 @@ async def fails(source, destination, of_source, of_destination):
 
 
 async def cancels(source, destination, of_source, of_destination):
-    """The destination takes seconds to start: the workload is taken back after postcopy became active."""
+    """The workload is taken back after postcopy became active, while the destination takes seconds to start."""
     await begin(source, destination)
     await told(of_source, "postcopy-active")
     await source.execute("migrate_cancel")
@@ -134,7 +134,7 @@ async def cancels(source, destination, of_source, of_destination):
 
 
 async def recovers(source, destination, of_source, of_destination):
-    """The link is broken twice, and made again, once at another address."""
+    """The link is broken and reconnected twice, once at another address."""
     await source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 4 << 20})
     expect("nothing to pause", await refusal(source, "migrate-pause"), "GenericError")
     expect("nothing to recover", await refusal(destination, "migrate-recover", {"uri": "tcp:127.0.0.1:0"}), "GenericError")
@@ -142,7 +142,7 @@ async def recovers(source, destination, of_source, of_destination):
     for client in (of_source, of_destination):
         await told(client, "postcopy-active")
     expect("RESUME", await told(of_destination, "RESUME"), ["RESUME"])
-    # The source has heard of that too: otherwise a cancel would wait for the next link to say where it runs.
+    # Wait until the source knows of the start too. Otherwise a cancel would wait for the next link to learn of it.
     while "downtime" not in await source.execute("query-migrate"):
         await asyncio.sleep(0.01)
     for _ in range(2):
@@ -166,7 +166,7 @@ async def recovers(source, destination, of_source, of_destination):
 
 
 def free_port():
-    """A port at which nobody listens."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -2,7 +2,7 @@ import Guest
 import Synchronization
 import Testing
 
-/// A device that writes down what happens to it.
+/// A device that logs the calls of its methods.
 private final class Noting: Device {
     let name: String
     private let log: Log
@@ -50,7 +50,7 @@ struct DeviceSetTests {
         #expect(log.all == ["load a a", "load b b"])
     }
 
-    @Test("loads nothing when a state has no device, and fails when a device has no state")
+    @Test("loads nothing if a state has no device, and fails if a device has no state")
     func mismatch() throws {
         let log = Noting.Log()
         let devices = DeviceSet([Noting("a", log)])
@@ -61,7 +61,7 @@ struct DeviceSetTests {
         #expect(throws: DeviceError.self) { _ = try devices.load([]) }
     }
 
-    @Test("undoes what was acquired before the device that fails")
+    @Test("releases the acquired devices if a later device fails")
     func undo() throws {
         let log = Noting.Log()
         let devices = DeviceSet([Noting("a", log), Noting("b", log), Noting("c", log, failsToAcquire: true)])
@@ -70,7 +70,7 @@ struct DeviceSetTests {
         #expect(log.all == ["acquire a", "acquire b", "release b", "release a"])
     }
 
-    @Test("releases every device, reports the first failure, and repeats only what is not released")
+    @Test("releases every device, reports the first failure, and retries only the unreleased devices")
     func repeatedRelease() throws {
         let log = Noting.Log()
         let devices = DeviceSet([
@@ -89,7 +89,7 @@ struct DeviceSetTests {
         #expect(log.all.suffix(3) == ["release c", "release b", "release a"])
     }
 
-    @Test("says what could not be undone when it cannot be acquired, and undoes it later")
+    @Test("reports which device could not be released after a failed acquire, and releases it later")
     func undoFails() throws {
         let log = Noting.Log()
         let devices = DeviceSet([

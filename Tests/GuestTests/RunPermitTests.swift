@@ -2,16 +2,16 @@ import Foundation
 import TestProcess
 import Testing
 
-/// What the compiler refuses: running a workload without the proof that its devices have loaded.
+/// Checks that the compiler refuses to run a workload without the proof that its devices have loaded.
 @Suite("A run permit")
 struct RunPermitTests {
-    /// Compiles a text against the built modules, up to where consumed values have been checked.
+    /// Compiles a text against the built modules, up to the check of consumed values.
     private func compiles(_ text: String) throws -> (status: Int32, errors: String) {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("permit-\(UUID().uuidString).swift")
         try text.write(to: file, atomically: false, encoding: .utf8)
         defer { try? FileManager.default.removeItem(at: file) }
         let products = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-        // The C modules that the dependencies bring.
+        // The C modules of the dependencies.
         let checkouts = products.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(
             "checkouts"
         )
@@ -20,15 +20,23 @@ struct RunPermitTests {
         }
         let arguments =
             [
-                "swiftc", "-emit-sil", "-o", "/dev/null", "-swift-version", "6", "-I",
-                products.appendingPathComponent("Modules").path,
+                "swiftc", "-emit-sil", "-o", "/dev/null", "-swift-version", "6", "-package-name",
+                RunPermitTests.packageName, "-I", products.appendingPathComponent("Modules").path,
             ]
             + headers + ["-Xcc", "-fmodule-map-file=\(products.path)/CShims.build/module.modulemap", file.path]
         let (status, errors) = try TestProcess.run("/usr/bin/env", arguments, takesErrors: true)
         return (status, errors)
     }
 
-    @Test("comes only out of loaded devices, and only the controller mints it", .timeLimit(.minutes(2)))
+    /// The name by which SwiftPM tells this package from others: that of its folder, as an identifier.
+    private static var packageName: String {
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().lastPathComponent.lowercased()
+        let name = folder.replacing(/[^a-z0-9_]/, with: "_")
+        return name.first?.isNumber == true ? "_\(name.dropFirst())" : name
+    }
+
+    @Test("comes only from loaded devices, and only the controller can make one", .timeLimit(.minutes(2)))
     func minting() throws {
         let controller = try compiles(
             """
@@ -50,7 +58,7 @@ struct RunPermitTests {
         }
     }
 
-    @Test("is good for one start", .timeLimit(.minutes(1)))
+    @Test("allows only one start", .timeLimit(.minutes(1)))
     func once() throws {
         let twice = try compiles(
             """

@@ -1,6 +1,7 @@
 import Firecracker
 import Foundation
 import Guest
+import Identity
 import LinuxSystem
 import PageProtocol
 import Telemetry
@@ -15,7 +16,7 @@ import WorkingSet
 @testable import QMP
 @testable import Workloads
 
-/// Damaged input for everything that reads what others wrote: an error or a value, never a trap.
+/// Damaged input for every decoder of foreign bytes, which must give an error or a value, never a trap.
 @Suite("Damaged input", .timeLimit(.minutes(5)))
 struct DecoderTests {
     private static let rounds = 5000
@@ -47,7 +48,7 @@ struct DecoderTests {
                 var map = ReceivedMap(pageCounts: [512, 7])
                 _ = map.add(part) && map.add(part)
             case .devices(let entries) where entries.allSatisfy({ $0.byteCount < 1 << 16 }):
-                var arriving = ArrivingDevices(entries)
+                var arriving = ArrivingDevices(entries, since: ["cpu": [1, 2, 3]])
                 _ = arriving.add(payload) && arriving.add(payload)
             case .regions(let guest):
                 _ = try RegionTable(guest.regions)
@@ -55,6 +56,19 @@ struct DecoderTests {
             case .slices(let slices): _ = (try RegionTable(slices: slices), slices.map(\.end))
             default: break
             }
+        }
+    }
+
+    @Test("of a patch is refused or applied")
+    func patches() {
+        var mutator = Mutator("patches")
+        let old = [UInt8](repeating: 5, count: 600)
+        var new = old + [1, 2, 3]
+        for place in stride(from: 0, to: 600, by: 50) { new[place] = 9 }
+        let sound = StatePatch.make(from: old, to: new)
+        for _ in 0..<Self.rounds {
+            let state = StatePatch.apply(mutator.damaged(sound), to: old, limit: 1 << 20)
+            #expect(state?.count ?? 0 <= 1 << 20)
         }
     }
 
@@ -68,9 +82,10 @@ struct DecoderTests {
         var sound = [UInt8](repeating: 0, count: LaneFrame.encodedByteCount)
         for _ in 0..<Self.rounds {
             let run = PageRun(region: .random(in: 0...1, using: &mutator), count: 1, first: 2)
-            let frame = [LaneFrame.pageRequest(run), .zeroes(run), .pages(run, pageSize: 4096)].randomElement(
-                using: &mutator
-            )
+            let frames = [
+                LaneFrame.pageRequest(run), .zeroes(run), .pages(run, pageSize: 4096), .aheadRequest(run), .sent(run),
+            ]
+            let frame = frames.randomElement(using: &mutator)
             sound.withUnsafeMutableBytes { bytes in bytes.baseAddress.map { frame?.encode(into: $0) } }
             let bytes = mutator.damaged(sound)
             if let frame = try? LaneFrame.decode(bytes.span.bytes) { _ = try? table.extent(of: frame) }
@@ -108,7 +123,7 @@ struct DecoderTests {
         var mutator = Mutator("tasks")
         let sound = """
             {"process":1,"socket":"unix:/s","regions":[{"address":4096,"pageSize":4096,"pageCount":7,"offset":0}],\
-            "keepsSocketOpen":true,"settings":{"source":"a:1","giveUpSeconds":60,"onLost":"hold","peerTimeoutSeconds":5,\
+            "keepsSocketOpen":true,"hasConnection":true,"settings":{"source":"a:1","giveUpSeconds":60,"onLost":"hold","peerTimeoutSeconds":5,\
             "faultThreads":1,"recordMilliseconds":1000,"record":"/r"}}
             """
         #expect(throws: Never.self) { try GuestTask(reading: Array(sound.utf8)) }
@@ -191,7 +206,7 @@ struct DecoderTests {
         let sound = try WorkingSet(pages: [1, 2, 3, 9, 7, 700], of: memory, window: 5).encode()
         for _ in 0..<Self.rounds {
             var bytes = mutator.damaged(sound)
-            // Beyond the checksum, which tells almost every damage.
+            // Correct the checksum, which would otherwise catch almost every damage.
             if bytes.count > 36 {
                 let sum = bytes.dropLast(4).reduce(UInt32.max) { sum, byte in
                     (0..<8).reduce(sum ^ UInt32(byte)) { value, _ in
@@ -207,7 +222,7 @@ struct DecoderTests {
         }
     }
 
-    @Test("of a device's state is refused, or a workload goes on from it")
+    @Test("of a device's state is refused, or a workload continues from it")
     func deviceStates() throws {
         var mutator = Mutator("device states")
         let image = "/tmp/pft-hostile-\(UInt32.random(in: 0...UInt32.max))"

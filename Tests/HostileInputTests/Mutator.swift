@@ -1,8 +1,8 @@
 import Foundation
 
-/// Damages sound input, the same way each time for the same seed.
+/// Damages sound input, in the same way for the same seed.
 struct Mutator: RandomNumberGenerator {
-    /// PAGEFERRY_SEED, or a new one each time.
+    /// The seed: PAGEFERRY_SEED, or a new one for each run.
     static let seed =
         ProcessInfo.processInfo.environment["PAGEFERRY_SEED"].flatMap { UInt64($0) }
         ?? UInt64.random(in: 0...UInt64.max)
@@ -26,7 +26,7 @@ struct Mutator: RandomNumberGenerator {
         0, 1, .max, .max - 1, 1 << 63, 1 << 63 - 1, 1 << 62, 1 << 46, 1 << 44, 1 << 32, 0xffff_ffff, 4096, 4095,
     ]
 
-    /// Some bytes changed, cut off, doubled, or made the extreme of a number.
+    /// Returns the input with some bytes changed, cut off, doubled, or replaced by the extreme of a number.
     mutating func damaged(_ sound: [UInt8]) -> [UInt8] {
         var bytes = sound
         for _ in 0...Int.random(in: 0...3, using: &self) {
@@ -56,7 +56,7 @@ struct Mutator: RandomNumberGenerator {
         "1e999", "NaN", "null", "true", "\"x\"", "[]", "{}", "8796093022208", "1073741825", "1e-300", "\"\\u0000\"",
     ]
 
-    /// A number of a JSON text, or several, made another value; or bytes of it damaged.
+    /// Returns a JSON text with one or more numbers replaced, or with damaged bytes.
     mutating func damagedJSON(_ sound: String) -> [UInt8] {
         guard Int.random(in: 0...7, using: &self) > 0 else { return damaged(Array(sound.utf8)) }
         var text = sound

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("The configuration of a guest")
 struct ConfigurationTests {
-    @Test("travels in a description")
+    @Test("survives a round trip through its description")
     func travels() throws {
         let configuration = KVMConfiguration(memoryBytes: 8 << 20, processors: 3, hasInterruptChip: false)
         #expect(try KVMConfiguration(configuration.description) == configuration)
@@ -14,11 +14,11 @@ struct ConfigurationTests {
     }
 
     @Test(
-        "is refused where no guest can be made of it",
+        "is refused if no guest can be made from it",
         arguments: [
             (64 << 20, 0, "a guest cannot have 0 vCPUs; give 1 to 12"),
             (64 << 20, 13, "a guest cannot have 13 vCPUs; give 1 to 12"),
-            (1 << 20, 1, "a guest of 1 vCPUs cannot have 1048576 bytes of memory; give 2 MiB to 3 GiB"),
+            (1 << 20, 1, "a guest of 1 vCPU cannot have 1048576 bytes of memory; give 2 MiB to 3 GiB"),
             (4 << 30, 2, "a guest of 2 vCPUs cannot have 4294967296 bytes of memory; give 3 MiB to 3 GiB"),
             ((2 << 20) + 1, 1, "a memory of 2097153 bytes is not whole pages of 4096 bytes"),
         ]
@@ -26,11 +26,11 @@ struct ConfigurationTests {
     func refused(memoryBytes: Int, processors: Int, reason: String) throws {
         let configuration = KVMConfiguration(memoryBytes: memoryBytes, processors: processors)
         #expect(throws: KVMGuestError(reason)) { try configuration.validate() }
-        // Whatever a source says.
+        // A configuration from a source gets the same checks.
         #expect(throws: KVMGuestError(reason)) { try KVMConfiguration(configuration.description) }
     }
 
-    @Test("is refused where the description says something else")
+    @Test("is refused if the description contradicts it")
     func contradiction() throws {
         var description = KVMConfiguration(memoryBytes: 8 << 20).description
         description.regions[0].pageCount += 1

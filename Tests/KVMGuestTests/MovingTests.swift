@@ -8,7 +8,7 @@ import Testing
 @Suite("A guest in a virtual machine", .needsKVM, .timeLimit(.minutes(1)))
 struct MovingTests {
     @Test(
-        "goes on in mid-loop in another virtual machine, and finds its memory right",
+        "continues in the middle of a loop in another virtual machine, and finds its memory right",
         arguments: [(1, true), (3, true), (2, false)]
     )
     func moves(processors: Int, hasInterruptChip: Bool) throws {
@@ -25,23 +25,23 @@ struct MovingTests {
         }
         try guest.run(marks: 7)
         #expect(guest.serial.marks >= 35)
-        #expect(guest.verify() == Verification(pagesChecked: (processors + 1) * 256, corrupt: 0))
+        #expect(try guest.verify() == Verification(pagesChecked: (processors + 1) * 256, corrupt: 0))
     }
 
-    @Test("stops and goes on as often as it is asked, and neither loses nor repeats a mark")
+    @Test("can be stopped and resumed any number of times without losing or repeating a mark")
     func stopsOften() throws {
         let guest = try KVMWorkload.small()
         try guest.run(marks: 1)
         for round in 0..<100 {
             try guest.run(marks: UInt64(round % 2))
-            #expect(guest.corrupt == 0)
+            #expect(try guest.corrupt == 0)
             let marks = try guest.marksByRegisters()
             let isDue = try guest.registers(of: 0).rdi & 0xfffff == 0 && guest.serial.marks == marks - 1
             #expect(guest.serial.marks == marks || isDue)
         }
     }
 
-    @Test("has done what it was interrupted in, and does not repeat it elsewhere")
+    @Test("finishes an interrupted operation before the stop, and does not repeat it elsewhere")
     func finishesOutput() throws {
         var guest = try KVMWorkload.small()
         for mark: UInt64 in 1...10 {
@@ -56,10 +56,10 @@ struct MovingTests {
             #expect(try guest.marksByRegisters() == mark)
             guest = try guest.moved()
         }
-        #expect(guest.corrupt == 0)
+        #expect(try guest.corrupt == 0)
     }
 
-    @Test("does nothing when it is stopped before it began")
+    @Test("does nothing if it is stopped before it began")
     func stopsAtOnce() throws {
         let guest = try KVMWorkload.small(processors: 2)
         for processor in guest.machine.processors {
@@ -68,10 +68,10 @@ struct MovingTests {
             try processor.run { _ in Issue.record("it ran") }
             #expect(try processor.registers().rip == 0)
         }
-        #expect(guest.corrupt == 0)
+        #expect(try guest.corrupt == 0)
     }
 
-    @Test("has a clock that stands still while it is stopped and goes on elsewhere")
+    @Test("has a clock that stands still during a stop and continues elsewhere")
     func clock() throws {
         func nanoseconds(_ guest: KVMWorkload) throws -> UInt64 {
             let saved = try guest.devices.save().first { $0.name == "clock" }
@@ -89,44 +89,46 @@ struct MovingTests {
         #expect(stopped < shown && shown <= stopped + ran)
     }
 
-    @Test("notices that its registers are not its own", arguments: ["fpu", "lapic", "msrs"])
+    @Test("notices that its registers have changed", arguments: ["fpu", "lapic", "msrs"])
     func notices(device: String) throws {
         let guest = try KVMWorkload.small()
-        // Not where a pass ends and the next begins: there it writes all of them anew, and would never notice.
+        // Not between two passes, where the guest sets all of these registers and could not notice a change.
         try guest.runToMidSlice()
         let arrived = try guest.twin()
         let others = try KVMWorkload.small().devices.save()
         let mixed = try zip(guest.devices.save(), others).map { $0.name == "vcpu0-\(device)" ? $1 : $0 }
         _ = try arrived.devices.load(mixed)
         let marks = guest.serial.marks
-        #expect(try arrived.runToItsEnd().hasPrefix("vCPU 0 has found what it did not write, at page "))
+        #expect(try arrived.runToItsEnd().hasPrefix("vCPU 0 has found data that it did not write, at page "))
         #expect(arrived.serial.marks == marks)
-        #expect(arrived.corrupt == 1)
+        #expect(try arrived.corrupt == 1)
     }
 
-    @Test("ends when it finds a page wrong, and never runs again", arguments: [0, 4092])
+    @Test("ends when it finds a wrong page, and never runs again", arguments: [0, 4092])
     func wrongPage(offset: Int) throws {
         let guest = try KVMWorkload.small(processors: 2)
         try guest.run(marks: 3)
         guest.memory.region.page(guest.memory.slice(of: 1).lowerBound + 5)
             .storeBytes(of: 7, toByteOffset: offset, as: UInt32.self)
-        #expect(guest.corrupt == 1)
-        #expect(try guest.runToItsEnd() == "vCPU 1 has found what it did not write, at page 390")
+        #expect(try guest.corrupt == 1)
+        #expect(try guest.runToItsEnd() == "vCPU 1 has found data that it did not write, at page 390")
         #expect(!guest.activity.isRunning)
-        #expect(guest.corrupt == 1)
+        #expect(try guest.corrupt == 1)
         #expect(throws: DeviceError.self) { try guest.devices.save() }
         let error = #expect(throws: KVMGuestError.self) { try guest.run() }
-        #expect("\(error, default: "")" == "the guest has ended: vCPU 1 has found what it did not write, at page 390")
+        #expect(
+            "\(error, default: "")" == "the guest has ended: vCPU 1 has found data that it did not write, at page 390"
+        )
     }
 
     @Test("is verified on every byte that it does not check itself", arguments: [0, 1, 2, 511], [4000, 8])
     func damage(page: Int, offset: Int) throws {
         let guest = try KVMWorkload.small()
         try guest.run(marks: 3)
-        // Of the first two pages what is not used does not matter.
+        // Unused bytes of the first two pages do not matter.
         let counts = page > 1 || offset == 8
         guest.memory.region.page(page)[offset] ^= 1
-        #expect(guest.corrupt == (counts ? 1 : 0))
+        #expect(try guest.corrupt == (counts ? 1 : 0))
     }
 }
 
@@ -138,10 +140,10 @@ extension UnsafeMutableRawPointer {
 }
 
 extension KVMWorkload {
-    /// The marks that its only vCPU has written, by where it stands, or is just about to.
+    /// The number of marks that the only vCPU has written or is about to write, according to its registers.
     fileprivate func marksByRegisters() throws -> UInt64 {
         let registers = try registers(of: 0)
-        // It writes a mark at each MiB: two in a pass.
+        // The guest writes a mark at each MiB, two in a pass.
         let passes = UInt64(UInt32(truncatingIfNeeded: registers.rbp) &* GuestMemory.passesPerKey)
         let isTurning = registers.rip == UInt64(guest_code_turn())
         return (passes - (isTurning ? 0 : 1)) * 2 + (isTurning ? 0 : registers.rdi >> 20)
@@ -149,7 +151,7 @@ extension KVMWorkload {
 }
 
 extension GuestMemory {
-    /// The inverse of STEP: how many passes a key has come from.
+    /// The inverse of STEP, by which a key gives its number of passes.
     fileprivate static let passesPerKey: UInt32 = {
         var inverse: UInt32 = 1
         for _ in 0..<5 { inverse = inverse &* (2 &- 0x9e37_79b1 &* inverse) }

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("Devices of a guest", .needsKVM, .timeLimit(.minutes(1)))
 struct StateTests {
-    @Test("are those of each vCPU, then those of the machine")
+    @Test("come in order: those of each vCPU, then those of the machine")
     func names() throws {
         let each = ["regs", "fpu", "lapic", "msrs", "events"]
         let all = ["irqchip", "clock", "serial"]
@@ -20,7 +20,7 @@ struct StateTests {
     }
 
     @Test(
-        "refuse a state that is cut, too long or empty",
+        "refuse a state that is cut off, too long or empty",
         arguments: [
             "vcpu0-regs", "vcpu0-fpu", "vcpu0-lapic", "vcpu0-msrs", "vcpu0-events", "irqchip", "clock", "serial",
         ]
@@ -37,10 +37,10 @@ struct StateTests {
         }
         _ = try guest.devices.load(saved)
         try guest.run(marks: 1)
-        #expect(guest.corrupt == 0)
+        #expect(try guest.corrupt == 0)
     }
 
-    /// Loads the guest's state with some bytes of a device changed.
+    /// Loads the guest's state with some bytes of a device changed, and returns the error.
     private func refusal(_ name: String, _ change: (inout [UInt8]) -> Void) throws -> String {
         let guest = try KVMWorkload.small()
         let saved = try guest.devices.save().map { device in
@@ -52,9 +52,9 @@ struct StateTests {
         return "\(error, default: "")"
     }
 
-    @Test("refuse what the kernel does not take, and say what")
+    @Test("refuse a state that the kernel rejects, and say which part")
     func refusals() throws {
-        // XSTATE_BV, behind the extended control registers and the 512 bytes of FXSAVE: a feature that no processor has.
+        // XSTATE_BV, after the extended control registers and the 512 bytes of FXSAVE, names a feature of no processor.
         let xcrs = 392
         #expect(
             try refusal("vcpu0-fpu") { $0[xcrs + 512 + 7] = 0x40 }
@@ -72,7 +72,8 @@ struct StateTests {
                 + "hosts whose kernels and processors are alike"
         )
         #expect(
-            try refusal("clock") { $0 = [UInt8](repeating: 0xff, count: 8) }.contains("it shows 18446744073709551615")
+            try refusal("clock") { $0 = [UInt8](repeating: 0xff, count: 8) }
+                .contains("the clock shows 18446744073709551615")
         )
         #expect(try refusal("serial") { $0[7] = 0xff }.contains("good marks"))
     }

@@ -6,7 +6,7 @@ import Testing
 @testable import KVMGuest
 
 extension Trait where Self == ConditionTrait {
-    /// Skips a test where no virtual machine can run.
+    /// Skips a test if no virtual machine can run.
     static var needsKVM: Self {
         .enabled(if: KVM.unavailability == nil, "no virtual machine can run here: see `pageferry probe`")
     }
@@ -24,14 +24,16 @@ extension KVMWorkload {
         )
     }
 
-    /// Another virtual machine whose memory is a copy of this one's. Its devices have loaded nothing.
+    /// Makes another virtual machine with a copy of this one's memory.
+    ///
+    /// The devices of the copy have loaded nothing.
     func twin() throws -> KVMWorkload {
         let region = try configuration.makeMemory()
         region.base.copyMemory(from: memory.region.base, byteCount: region.byteCount)
         return try KVMWorkload(KVMConfiguration(description), memory: region, output: nil)
     }
 
-    /// The same guest, arrived in another virtual machine.
+    /// Moves the guest into another virtual machine.
     func moved() throws -> KVMWorkload {
         let arrived = try twin()
         _ = try arrived.devices.load(try devices.save())
@@ -42,14 +44,14 @@ extension KVMWorkload {
         _ = try run(RunPermit(DevicesLoaded.inPlace()))
     }
 
-    /// Runs until the guest has written some good marks more, and stops in the midst of what it does.
+    /// Runs until the guest has written `marks` more good marks, and stops it wherever it is.
     func run(marks: UInt64) throws {
         try run()
         while activity.operationsSinceStart < marks, activity.isRunning { JoinedThread.yield() }
         stop()
     }
 
-    /// Runs until its only vCPU stands well behind a mark and well before the next.
+    /// Runs until the only vCPU is well past a mark and well before the next.
     func runToMidSlice() throws {
         repeat { try run(marks: 1) } while !(264..<500).contains(memory.page(at: try registers(of: 0)))
     }
@@ -61,7 +63,7 @@ extension KVMWorkload {
         try run()
         defer { stop() }
         let hasEnded = end.flag.wait(seconds: 30)
-        try #require(hasEnded, "the guest goes on")
+        try #require(hasEnded, "the guest still runs")
         return end.reason
     }
 
@@ -69,10 +71,10 @@ extension KVMWorkload {
         try machine.processors[processor].registers()
     }
 
-    var corrupt: Int? { verify()?.corrupt }
+    var corrupt: Int? { get throws { try verify()?.corrupt } }
 }
 
-/// The end of a guest, told.
+/// Waits for the end of a guest.
 private final class End: Sendable {
     let flag: EventDescriptor
     private let told = Mutex("")

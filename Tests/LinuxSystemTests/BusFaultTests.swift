@@ -6,7 +6,7 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct BusFaultTests {
-    /// Maps the page that is touched.
+    /// A resolver that maps the touched page.
     private final class Resolver: BusFaultResolver {
         let mapping: Mapping
         let resolved = Atomic<Int>(0)
@@ -27,7 +27,7 @@ struct BusFaultTests {
         }
     }
 
-    @Test func `a SIGBUS that somebody sends is no fault, and the next fault is resolved`() throws {
+    @Test func `a SIGBUS that a process sends is not a fault, and the next fault is resolved`() throws {
         let file = try MemoryFile(name: "short", byteCount: 8192)
         let resolver = Resolver(try Mapping(sharing: file))
         BusFaults.add(resolver)

@@ -15,24 +15,24 @@ struct ChildProcessTests {
         return (end, String(decoding: errors, as: UTF8.self))
     }
 
-    @Test func `a program's end and errors are told`() throws {
+    @Test func `a program's exit status and standard error are reported`() throws {
         #expect(try run("true") == (.exited(status: 0), ""))
         #expect(try run("echo out; echo one >&2; echo two >&2; exit 3") == (.exited(status: 3), "one\ntwo\n"))
         #expect(try run("echo last >&2; kill -TERM $$") == (.killed(signal: Int(SIGTERM)), "last\n"))
     }
 
-    @Test func `the end can be asked for again`() throws {
+    @Test func `the exit status can be read more than once`() throws {
         let child = try ChildProcess("/bin/sh", ["-c", "exit 7"])
         for _ in 0..<3 { #expect(try child.wait(milliseconds: 30_000).end == .exited(status: 7)) }
     }
 
-    @Test func `more errors than are kept do not hold a program up`() throws {
+    @Test func `a program that prints more errors than are kept is not blocked`() throws {
         let (end, errors) = try run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 5", keeping: 10)
         #expect(end == .exited(status: 5))
         #expect(errors == "xxxxxxxxxx")
     }
 
-    @Test func `a program that is dropped before its end is ended with all it started`() throws {
+    @Test func `dropping a running program kills it with all of its children`() throws {
         let child = try ChildProcess("/bin/sh", ["-c", "sleep 600 & echo $! >&2; wait"])
         var line = ""
         while !line.hasSuffix("\n") {
@@ -42,11 +42,11 @@ struct ChildProcessTests {
         }
         _ = consume child
         let sleeper = try #require(pid_t(line.dropLast()))
-        // It may be a zombie until its new parent has waited for it.
+        // The child may be a zombie until its new parent has waited for it.
         while let status = ProcessFile.text("/proc/\(sleeper)/stat"), !status.contains(") Z ") { sched_yield() }
     }
 
-    @Test func `what a program leaves running stays, and does not hold up its end`() throws {
+    @Test func `a background process of a program keeps running, and does not delay the program's exit`() throws {
         let (end, errors) = try run("sleep 60 & echo $! >&2")
         #expect(end == .exited(status: 0))
         let sleeper = try #require(pid_t(errors.dropLast()))
@@ -54,18 +54,18 @@ struct ChildProcessTests {
         kill(sleeper, SIGKILL)
     }
 
-    @Test func `a program gets the standard descriptors only`() throws {
+    @Test func `a program inherits only the standard descriptors`() throws {
         let (reading, writing) = (open("/dev/null", O_RDONLY), open("/dev/null", O_WRONLY))
         defer {
             close(reading)
             close(writing)
         }
         #expect(fcntl(writing, F_GETFD) == 0, "it is not close-on-exec")
-        // One more is the listing's own.
+        // Descriptor 3 belongs to the listing itself.
         #expect(try run("for f in /proc/self/fd/*; do echo ${f##*/} >&2; done").errors == "0\n1\n2\n3\n")
     }
 
-    @Test func `a program's signals are as at login`() throws {
+    @Test func `a program starts with default signals`() throws {
         let script = "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2 >&2"
         let before = signal(SIGPIPE, SIG_IGN)
         defer { signal(SIGPIPE, before) }
@@ -74,14 +74,19 @@ struct ChildProcessTests {
         #expect(masks.map { $0 & 0x7fff_ffff } == [0, 0])
     }
 
-    @Test func `a file that is no program is told`() throws {
-        #expect(throws: SystemError("run /nowhere", .noSuchFileOrDirectory)) { _ = try ChildProcess("/nowhere", []) }
-        #expect(throws: SystemError("run /etc/passwd", .permissionDenied)) { _ = try ChildProcess("/etc/passwd", []) }
+    @Test func `a file that is not a program is reported`() throws {
+        #expect(throws: SystemError("run /nowhere", .noSuchFileOrDirectory, advice: "check the path")) {
+            _ = try ChildProcess("/nowhere", [])
+        }
+        let advice = "make it a program that this user may run: chmod +x /etc/passwd"
+        #expect(throws: SystemError("run /etc/passwd", .permissionDenied, advice: advice)) {
+            _ = try ChildProcess("/etc/passwd", [])
+        }
     }
 
     #if DEBUG
-    @Test func `a program that cannot be watched does not run on`() throws {
-        // It is waited for: within the time limit only if it was ended.
+    @Test func `a program that cannot be watched is killed`() throws {
+        // The initializer waits for the program, which meets the time limit only if the program was killed.
         #expect(throws: SystemError("watch /bin/sh", .tooManyOpenFiles)) {
             try ForcedErrno.with([.pidfdOpen: [.tooManyOpenFiles]]) {
                 _ = try ChildProcess("/bin/sh", ["-c", "sleep 600"])

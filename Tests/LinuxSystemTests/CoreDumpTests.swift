@@ -4,10 +4,10 @@ import Testing
 
 @testable import LinuxSystem
 
-/// What a core dump of this process would hold.
+/// The content of a core dump of this process.
 @Suite(.serialized)
 struct CoreDumpTests {
-    /// The flags of the mapping that holds an address, as /proc/self/smaps says.
+    /// The flags in /proc/self/smaps of the mapping that holds an address.
     private func flags(at address: UnsafeRawPointer) -> [Substring] {
         let place = UInt64(UInt(bitPattern: address))
         var isHere = false
@@ -19,7 +19,7 @@ struct CoreDumpTests {
         return []
     }
 
-    @Test func `a guest's memory is in no core dump, however it is mapped`() throws {
+    @Test func `a core dump never contains a guest's memory, however it is mapped`() throws {
         let plain = try MemoryRegion(name: "plain", pageCount: 4)
         #expect(flags(at: plain.base).contains("dd"))
         let file = try MemoryFile(name: "dump-test", byteCount: 16 * 4096)
@@ -30,6 +30,9 @@ struct CoreDumpTests {
         if let huge = try? MemoryRegion(name: "huge", pageSize: HugePagePool.pageSize, pageCount: 1) {
             #expect(flags(at: huge.base).contains("dd"))
         }
+        let staging = StagingBuffer(byteCount: 5000)
+        #expect(staging.bytes.count == 8192)
+        #expect(staging.bytes.baseAddress.map { flags(at: $0).contains("dd") } == true)
         let path = "/tmp/pft-dump-\(getpid())"
         try Data(count: 8192).write(to: URL(fileURLWithPath: path))
         defer { unlink(path) }
@@ -40,18 +43,18 @@ struct CoreDumpTests {
 
 @Suite(.serialized)
 struct ProcessLockTests {
-    @Test func `a lock on a process is kept from nobody by another user's lock on what all can read`() throws {
+    @Test func `another user's lock on a readable file does not prevent the lock on a process`() throws {
         let (one, _) = try StreamSocket.pair()
         let process = try PeerProcess(peerOf: one.stream)
         #expect(process.id == getpid())
-        // What any user can open, any user can lock.
+        // Any user can open this file, and can therefore lock it.
         let foreign = open("/proc/self/stat", O_RDONLY | O_CLOEXEC)
         defer { close(foreign) }
         #expect(flock(foreign, LOCK_EX | LOCK_NB) == 0)
         let lock = try ProcessLock(of: process)
         let error = #expect(throws: SystemError.self) { _ = try ProcessLock(of: process) }
         #expect(error?.advice == "process \(getpid()) has it")
-        // And what the lock is on, no other user can open.
+        // No other user can open the file that the process lock uses.
         var status = stat()
         #expect(fstat(lock.descriptor.raw, &status) == 0 && status.st_mode & 0o077 == 0)
     }

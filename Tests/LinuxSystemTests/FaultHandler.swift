@@ -1,7 +1,7 @@
 import LinuxSystem
 import Synchronization
 
-/// A region registered with a userfaultfd, and a thread that answers its faults until the value is dropped.
+/// A region that is registered with a userfaultfd, and a thread that answers its faults.
 final class FaultHandler: Sendable {
     let region: MemoryRegion
     let userfaultfd: Userfaultfd
@@ -17,7 +17,7 @@ final class FaultHandler: Sendable {
         try userfaultfd.register(region.range)
     }
 
-    /// Calls `answer` with the page of each fault, from a thread.
+    /// Starts a thread that calls `answer` with the page of each fault.
     func start(_ answer: @escaping @Sendable (FaultHandler, Int) -> Void) throws {
         var thread: JoinedThread? = try JoinedThread(name: "answer") { [self] in
             var events = Userfaultfd.EventBuffer(capacity: 8)
@@ -33,7 +33,7 @@ final class FaultHandler: Sendable {
         self.thread.withLock { swap(&thread, &$0) }
     }
 
-    /// Ends the thread and gives the memory back, so that nobody waits for it any more.
+    /// Ends the thread and unregisters the memory, so that no thread waits for a page any more.
     func end() {
         stop.raise()
         var thread: JoinedThread? = nil

@@ -17,7 +17,7 @@ struct FileLockTests {
         path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 
-    /// Why the file cannot be locked now; nil if it can.
+    /// The error of an attempt to lock the file now; nil if it succeeds.
     private func refusal() -> SystemError? {
         do throws(SystemError) {
             try FileLock(path).release()
@@ -28,7 +28,11 @@ struct FileLockTests {
     }
 
     private var isHeld: SystemError {
-        SystemError("lock \(path)", .resourceTemporarilyUnavailable, advice: "another holds it, see: fuser -v \(path)")
+        SystemError(
+            "lock \(path)",
+            .resourceTemporarilyUnavailable,
+            advice: "it is in use; find its holder with: fuser -v \(path)"
+        )
     }
 
     @Test func `a file has one holder at a time`() throws {
@@ -48,7 +52,7 @@ struct FileLockTests {
         lock.release()
     }
 
-    @Test func `a holder that was killed holds no longer`() async throws {
+    @Test func `the lock of a killed process is free`() async throws {
         defer { unlink(path) }
         await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String] in
             let lock = try FileLock(path)
@@ -59,7 +63,7 @@ struct FileLockTests {
         #expect(refusal() == nil)
     }
 
-    @Test func `a program that is started while it is held does not keep it`() throws {
+    @Test func `a program that is started while the lock is held does not keep it`() throws {
         defer { unlink(path) }
         let lock = try FileLock(path)
         let child = try ChildProcess("/bin/sh", ["-c", "exec sleep 60"])
@@ -68,7 +72,7 @@ struct FileLockTests {
         #expect(try child.wait(milliseconds: 0).end == nil)
     }
 
-    @Test func `the process that holds a lock of the older kind is named`() throws {
+    @Test func `the error names the process that holds a traditional lock`() throws {
         defer { unlink(path) }
         let script = """
             import fcntl, os, sys, time
@@ -90,13 +94,15 @@ struct FileLockTests {
         #expect(refusal() == nil)
     }
 
-    @Test func `what is no regular file is refused`() throws {
+    @Test func `a path that is not a regular file is refused`() throws {
         defer { unlink(path) }
         #expect(throws: SystemError("lock /dev/null", .invalidArgument, advice: "give a regular file")) {
             try FileLock("/dev/null").release()
         }
-        #expect(throws: SystemError("open /", .isDirectory)) { try FileLock("/").release() }
-        #expect(throws: SystemError("open \(path)-gone", .noSuchFileOrDirectory)) {
+        #expect(throws: SystemError("open /", .isDirectory, advice: "give a regular file")) {
+            try FileLock("/").release()
+        }
+        #expect(throws: SystemError("open \(path)-gone", .noSuchFileOrDirectory, advice: "check the path")) {
             try FileLock("\(path)-gone").release()
         }
     }

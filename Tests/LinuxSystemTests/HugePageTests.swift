@@ -10,7 +10,7 @@ import Testing
 struct HugePageTests {
     private static let size = HugePagePool.pageSize
 
-    @Test func `a huge page is placed as a whole, and is seen to be present`() throws {
+    @Test func `a huge page is placed as a whole, and counts as present`() throws {
         try HugePages.with(free: 4) {
             let content = try MemoryRegion(name: "content", pageSize: Self.size, pageCount: 1)
             content.base.initializeMemory(as: UInt8.self, repeating: 7, count: Self.size)
@@ -31,7 +31,7 @@ struct HugePageTests {
         }
     }
 
-    @Test func `huge pages are reserved, and more than are free are refused by a line that says what to do`() throws {
+    @Test func `huge pages are reserved, and a request for more than are free is refused with advice`() throws {
         try HugePages.with(free: 4) {
             let error = try #require(throws: SystemError.self) {
                 _ = try MemoryRegion(name: "huge", pageSize: Self.size, pageCount: 5)
@@ -58,7 +58,7 @@ struct HugePageTests {
         { TransparentHugePages.areEnabled }
     )
 
-    /// Memory of this many bytes, of which every page holds its own number, but for one piece that was never touched.
+    /// Memory of this many bytes in which every page holds its own number, except one part that was never touched.
     private static func filled(_ byteCount: Int) throws -> MemoryRegion {
         let region = try MemoryRegion(name: "filled", pageCount: byteCount / 4096)
         let piece = Int(bitPattern: region.base) / size + 2
@@ -78,15 +78,15 @@ struct HugePageTests {
     }
 
     @Test(needsTransparentHugePages)
-    func `memory that small pages have filled gets huge ones, and holds what it held`() throws {
+    func `memory of small pages is collapsed into huge pages, and keeps its content`() throws {
         let region = try Self.filled(17 << 20)
         #expect(Self.hugeBytes(of: region) == 0)
         let collapsing = try TransparentHugePages(for: [region]) { Issue.record($0) }
-        // Whole aligned pieces, without the one of zeros.
+        // Count whole aligned pieces, without the one that was never touched.
         let whole =
             (Int(bitPattern: region.base) + region.byteCount) / Self.size
             - (Int(bitPattern: region.base) + Self.size - 1) / Self.size
-        // A piece that the kernel has no memory for just then stays as it is.
+        // The kernel leaves a piece as it is when it has no huge page free for it.
         let expected = (whole - 1) * Self.size / 2
         let deadline = MonotonicClock.now() + 30_000_000_000
         while Self.hugeBytes(of: region) < expected, MonotonicClock.now() < deadline { usleep(10_000) }
@@ -100,7 +100,7 @@ struct HugePageTests {
     }
 
     @Test(needsTransparentHugePages)
-    func `dropping it ends it before all is done`() throws {
+    func `dropping the object stops the work before it is complete`() throws {
         let region = try Self.filled(256 << 20)
         do { _ = try TransparentHugePages(for: [region]) { Issue.record($0) } }
         #expect(Self.hugeBytes(of: region) < region.byteCount / 2)

@@ -7,7 +7,7 @@ import Testing
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct KVMTests {
     @Test(arguments: [Errno.noSuchFileOrDirectory, .permissionDenied])
-    func `without its device the reader is told how to get it`(errno: Errno) {
+    func `the error about a missing /dev/kvm says how to get it`(errno: Errno) {
         let reason = ForcedErrno.with([.open: [errno]]) { KVM.unavailability }
         #expect(
             reason
@@ -16,13 +16,13 @@ struct KVMTests {
         )
     }
 
-    @Test func `one of another interface is not used`() {
+    @Test func `a KVM with another interface version is not used`() {
         let reason = ForcedErrno.with([.kvmCheckExtension: [.invalidArgument]]) { KVM.unavailability }
-        #expect(reason?.hasPrefix("cannot ") == true)
+        #expect(reason == "cannot ask /dev/kvm for its API version: Invalid argument")
     }
 
     @Test(.enabled(if: KVM.unavailability == nil, "no virtual machine can run here: see `pageferry probe`"))
-    func `a vCPU that the kernel runs no more is told`() throws {
+    func `a vCPU that the kernel cannot run any more is reported`() throws {
         let machine = try VirtualMachine(on: KVM(), hasInterruptChip: false)
         let processor = try machine.makeProcessor(0)
         let error = #expect(throws: SystemError.self) {

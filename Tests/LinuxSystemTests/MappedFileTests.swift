@@ -5,7 +5,7 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct MappedFileTests {
-    /// A file of a test's own.
+    /// A temporary file of one test.
     private final class Scratch {
         let path: String
         let handle: FileHandle
@@ -23,13 +23,13 @@ struct MappedFileTests {
         }
 
         deinit {
-            // Nobody is left to be told of a file that cannot be removed.
+            // An error cannot be reported from here; the file then stays.
             try? FileManager.default.removeItem(atPath: path)
         }
     }
 
     @Test(arguments: ["/tmp", "/dev/shm"])
-    func `holes are known, to the page`(folder: String) throws {
+    func `holes are found with page precision`(folder: String) throws {
         let file = try Scratch(in: folder, byteCount: 4096 * 1000 + 1)
         for page in [3, 4, 700, 999] { try file.write([1], at: page * 4096 + 4095) }
         let mapped = try MappedFile(file.path)
@@ -41,7 +41,7 @@ struct MappedFileTests {
         #expect(mapped.address(of: 700 * 4096 + 4095).load(as: UInt8.self) == 1)
     }
 
-    @Test func `a file without holes has none, and one of holes only has no data`() throws {
+    @Test func `a file without holes has no hole, and a file of only holes has no data`() throws {
         let full = try Scratch(byteCount: 0)
         try full.write([UInt8](repeating: 0, count: 64 * 4096), at: 0)
         let mapped = try MappedFile(full.path)
@@ -50,7 +50,7 @@ struct MappedFileTests {
         #expect(try MappedFile(empty.path).isHole(at: 0, byteCount: 1 << 34))
     }
 
-    @Test func `a file that can only be read is enough, and nobody can write through it`() async throws {
+    @Test func `a read-only file can be mapped, and the mapping is not writable`() async throws {
         let file = try Scratch(byteCount: 4096)
         try FileManager.default.setAttributes([.posixPermissions: 0o400], ofItemAtPath: file.path)
         #expect(throws: Never.self) { try MappedFile(file.path).requireUnchanged() }
@@ -63,11 +63,14 @@ struct MappedFileTests {
     func `a file without a whole page is refused`(byteCount: Int) throws {
         let file = try Scratch(byteCount: byteCount)
         let error = #expect(throws: SystemError.self) { try MappedFile(file.path) }
-        #expect(error?.description.hasSuffix("it has no whole page of 4096 bytes") == true)
+        #expect(
+            error?.description.hasSuffix("it has no whole page of 4096 bytes; give the file of a guest's memory")
+                == true
+        )
     }
 
     @Test(arguments: ["/tmp", "/dev/shm"])
-    func `reading what was cut off goes on, and is told`(folder: String) throws {
+    func `reading a truncated part of a mapping gives zeros and is reported`(folder: String) throws {
         let file = try Scratch(in: folder, byteCount: 0)
         try file.write([UInt8](repeating: 7, count: 8 * 4096), at: 0)
         let (mapped, other) = (try MappedFile(file.path), try MappedFile(file.path))
@@ -75,12 +78,112 @@ struct MappedFileTests {
         try mapped.requireUnchanged()
         try file.handle.truncate(atOffset: 4096)
         #expect(mapped.address(of: 5 * 4096).load(as: UInt8.self) == 0)
-        #expect(mapped.address(of: 0).load(as: UInt8.self) == 0, "all of it is replaced")
-        #expect(other.address(of: 0).load(as: UInt8.self) == 7, "another's mapping is another's")
+        #expect(mapped.address(of: 0).load(as: UInt8.self) == 0, "the whole mapping is replaced")
+        #expect(other.address(of: 0).load(as: UInt8.self) == 7, "another mapping of the file is not")
         let words = "\(file.path) has changed its size from 32768 to 4096 bytes; serve a file that nobody changes"
         for file in [mapped, other] {
             let error = #expect(throws: FileChanged.self) { try file.requireUnchanged() }
             #expect(error?.description == words)
+        }
+    }
+
+    /// What happens to a file while it is mapped, and whether the kernel can tell that nobody has written to it.
+    enum Event: CaseIterable {
+        case touched, renamed, readByAnother
+        case written, opened, openStill, truncated, mapped
+
+        var isHarmless: Bool {
+            switch self {
+            case .touched, .renamed, .readByAnother: true
+            case .written, .opened, .openStill, .truncated, .mapped: false
+            }
+        }
+
+        /// Lets the event happen, and returns what must outlive the check.
+        func happen(to path: String) throws -> AnyObject? {
+            let url = URL(fileURLWithPath: path)
+            switch self {
+            case .touched, .openStill: break
+            case .renamed:
+                try FileManager.default.moveItem(atPath: path, toPath: "\(path)-moved")
+                try FileManager.default.moveItem(atPath: "\(path)-moved", toPath: path)
+            case .readByAnother: _ = try Data(contentsOf: url)
+            case .written:
+                let handle = try FileHandle(forWritingTo: url)
+                try handle.write(contentsOf: [1])
+                try handle.close()
+            case .opened: try FileHandle(forUpdating: url).close()
+            case .truncated: try #require(truncate(path, 8192) == 0 && truncate(path, 16384) == 0)
+            case .mapped:
+                let mapping = try Mapping(sharingFileAt: path)
+                mapping.base.storeBytes(of: 1, as: UInt8.self)
+            }
+            try #require(utimes(path, nil) == 0)
+            return self == .openStill ? try FileHandle(forUpdating: url) : nil
+        }
+    }
+
+    @Test(arguments: Event.allCases, ["/tmp", "/dev/shm"])
+    func `the kernel proves that nobody has written to a file`(event: Event, folder: String) throws {
+        let file = try Scratch(in: folder, byteCount: 16384)
+        try file.handle.close()
+        let mapped = try MappedFile(file.path)
+        let before = mapped.version
+        let kept = try event.happen(to: file.path)
+        #expect(throws: FileChanged.self) { try mapped.requireUnchanged() }
+        var told: [Bool] = []
+        try mapped.renew { isWitnessed in
+            told.append(isWitnessed)
+            return .same
+        }
+        #expect(told == [event.isHarmless])
+        try mapped.requireUnchanged()
+        #expect(mapped.version.changed > before.changed && mapped.version.inode == before.inode)
+        withExtendedLifetime(kept) {}
+    }
+
+    @Test func `a change while the content is compared begins the comparison anew`() throws {
+        let file = try Scratch(byteCount: 4096)
+        try file.handle.close()
+        let mapped = try MappedFile(file.path)
+        try #require(utimes(file.path, nil) == 0)
+        var told: [Bool] = []
+        try mapped.renew { isWitnessed in
+            told.append(isWitnessed)
+            if told.count == 1 {
+                let descriptor = open(file.path, O_WRONLY)
+                write(descriptor, "x", 1)
+                close(descriptor)
+            }
+            return .same
+        }
+        #expect(told == [true, false])
+        try mapped.requireUnchanged()
+    }
+
+    @Test func `a file whose times never stop changing is given up`() throws {
+        let file = try Scratch(byteCount: 4096)
+        let mapped = try MappedFile(file.path)
+        try file.write([1], at: 0)
+        var count = 0
+        let error = #expect(throws: FileChanged.self) {
+            try mapped.renew { _ in
+                count += 1
+                utimes(file.path, nil)
+                return .same
+            }
+        }
+        #expect(count == 8)
+        #expect(error?.description == "\(file.path) was modified; serve a file that nobody changes")
+    }
+
+    @Test func `a file of another content, or of none that is proved, is given up with its reason`() throws {
+        let file = try Scratch(byteCount: 4096)
+        let mapped = try MappedFile(file.path)
+        try file.write([1], at: 0)
+        for proof in [MappedFile.Proof.other, .none] {
+            let error = #expect(throws: FileChanged.self) { try mapped.renew { _ in proof } }
+            #expect(error?.description == "\(file.path) was modified; serve a file that nobody changes")
         }
     }
 }

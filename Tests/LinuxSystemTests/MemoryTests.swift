@@ -15,7 +15,7 @@ struct MemoryTests {
         #expect(ZeroScan.isZero(mapping.base, byteCount: mapping.byteCount))
     }
 
-    @Test func `a mapping of nothing is refused`() throws {
+    @Test func `a mapping of zero bytes is refused`() throws {
         let error = try #require(throws: SystemError.self) { _ = try Mapping(anonymousBytes: 0) }
         #expect(error.errno == .invalidArgument)
     }
@@ -45,7 +45,7 @@ struct MemoryTests {
         #expect(MemoryRegion.isPresent(region.page(1)))
     }
 
-    @Test func `every single byte that is not zero is found`() throws {
+    @Test func `a byte that is not zero is found at every place`() throws {
         let region = try MemoryRegion(name: "page", pageCount: 2)
         let page = region.page(0)
         #expect(ZeroScan.isZero(page, byteCount: 4096))
@@ -70,7 +70,7 @@ struct MemoryTests {
         #expect((ProcessFile.availableMemory ?? 0) > 1 << 20)
     }
 
-    @Test func `how much memory is available is known from the kernel's own words`() {
+    @Test func `the available memory is read from the kernel's text`() {
         let text = "MemTotal:       24684168 kB\nMemFree:        23899468 kB\nMemAvailable:   24385432 kB\n"
         #expect(ProcessFile.availableMemory(in: text) == 24_385_432 << 10)
         #expect(ProcessFile.availableMemory(in: "MemTotal: 1 kB\n") == nil)

@@ -6,14 +6,15 @@ import Testing
 
 @testable import LinuxSystem
 
-/// Connections that have not said what they are.
+/// Connections that have not sent their first message.
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct OpeningsTests {
-    /// What has become of connections.
+    /// The connections that were accepted, dropped or refused.
     private final class Told: Sendable {
         private struct State {
             var opened: [[UInt8]] = []
             var dropped: [String] = []
+            var shortages: [String] = []
         }
 
         private let state = Mutex(State())
@@ -34,7 +35,14 @@ struct OpeningsTests {
             flag.raise()
         }
 
-        /// Waits until something holds; false after 30 seconds.
+        var shortages: [String] { state.withLock(\.shortages) }
+
+        func shorten(_ reason: String) {
+            state.withLock { $0.shortages.append(reason) }
+            flag.raise()
+        }
+
+        /// Waits until a condition holds; returns false after 30 seconds.
         func wait(until isThere: (Told) -> Bool) -> Bool {
             let deadline = MonotonicClock.now() + 30_000_000_000
             while !isThere(self) {
@@ -45,12 +53,13 @@ struct OpeningsTests {
         }
     }
 
-    /// Takes messages of four bytes.
+    /// Makes an object that reads opening messages of four bytes.
     private func openings(
         _ address: SocketAddress,
         total: Int = 4,
         perPeer: Int = 4,
-        milliseconds: UInt64 = 20_000
+        milliseconds: UInt64 = 20_000,
+        shortage: @escaping @Sendable () -> SystemError? = { nil }
     ) throws -> (openings: Openings<[UInt8]>, told: Told) {
         let told = try Told()
         var bounds = Openings<[UInt8]>.Bounds()
@@ -71,7 +80,8 @@ struct OpeningsTests {
                 },
                 open: { _, bytes in told.open(bytes) },
                 drop: { told.drop("\($1)") },
-                onShortage: { _ in },
+                shortage: shortage,
+                onShortage: { told.shorten("\($0)") },
                 onEnd: { told.drop("\($0)") }
             )
         )
@@ -81,14 +91,14 @@ struct OpeningsTests {
     private let loopback = SocketAddress.tcp(host: "127.0.0.1", port: 0)
 
     @Test(arguments: [(total: 4, perPeer: 9), (total: 9, perPeer: 4)])
-    func `the oldest makes room for the next, and whoever speaks is taken`(total: Int, perPeer: Int) throws {
+    func `the oldest makes room for the next, and a complete message is accepted`(total: Int, perPeer: Int) throws {
         let (openings, told) = try openings(loopback, total: total, perPeer: perPeer)
         defer { openings.stop() }
         var held: [SharedSocket] = []
         for _ in 0..<10 { held.append(SharedSocket(try StreamSocket(connectingTo: openings.address))) }
         #expect(told.wait { $0.dropped.count == 6 })
         #expect(Set(told.dropped) == [OpeningRefusal.madeRoom.description])
-        // The oldest are gone, and the newest are there.
+        // The oldest connections are closed, and the newest are open.
         var byte: [UInt8] = [0]
         #expect(try byte.withUnsafeMutableBytes { try held[0].stream.receive(into: $0) } == 0)
         for socket in held.suffix(4) { try socket.stream.send([1, 2]) }
@@ -98,7 +108,7 @@ struct OpeningsTests {
         #expect(told.dropped.count == 6)
     }
 
-    @Test func `a part of a message does not keep its place`() throws {
+    @Test func `a connection with a part of a message does not keep its place`() throws {
         let (openings, told) = try openings(loopback)
         defer { openings.stop() }
         let held = try (0..<20).map { _ in
@@ -114,7 +124,7 @@ struct OpeningsTests {
         withExtendedLifetime(held) {}
     }
 
-    @Test func `whoever says too little in time is dropped, even if it trickles`() throws {
+    @Test func `a connection without a whole message in time is dropped, even if it sends byte by byte`() throws {
         let (openings, told) = try openings(loopback, milliseconds: 100)
         defer { openings.stop() }
         let silent = try StreamSocket(connectingTo: openings.address)
@@ -123,6 +133,36 @@ struct OpeningsTests {
         #expect(told.wait { $0.dropped.count == 2 })
         #expect(Set(told.dropped) == [OpeningRefusal.tooLate.description])
         withExtendedLifetime((silent.peer, slow.peer)) {}
+    }
+
+    @Test func `a message waits in its socket during a shortage, however long it lasts`() throws {
+        let over = try SharedFlag()
+        let asked = Counts()
+        let shortage = SystemError("take a message", .tooManyOpenFiles)
+        let (openings, told) = try openings(loopback, milliseconds: 100) {
+            asked.add(1)
+            return over.flag.isRaised ? nil : shortage
+        }
+        defer { openings.stop() }
+        let socket = try StreamSocket(connectingTo: openings.address)
+        try socket.send([1, 2, 3, 4])
+        // Each time takes 100 ms, so that the time for the message is over.
+        #expect(told.wait { _ in asked.sum > 4 })
+        #expect(told.opened == [] && told.dropped == [])
+        #expect(told.shortages == ["\(shortage)"])
+        over.flag.raise()
+        #expect(told.wait { $0.opened == [[1, 2, 3, 4]] })
+        #expect(told.dropped == [])
+        withExtendedLifetime(socket.peer) {}
+    }
+
+    @Test func `a shortage does not keep connections from being closed at the end`() throws {
+        let (openings, told) = try openings(loopback) { SystemError("take a message", .tooManyOpenFiles) }
+        let socket = try StreamSocket(connectingTo: openings.address)
+        #expect(told.wait { $0.shortages.count == 1 })
+        openings.stop()
+        #expect(told.opened == [])
+        withExtendedLifetime(socket.peer) {}
     }
 
     @Test func `the connections of a process are counted together`() throws {
@@ -135,17 +175,17 @@ struct OpeningsTests {
         }
     }
 
-    @Test func `an end drops those that have said nothing, and waits for none of them`() throws {
+    @Test func `the end drops silent connections without waiting for them`() throws {
         let (openings, told) = try openings(loopback)
         let held = SharedSocket(try StreamSocket(connectingTo: openings.address))
         openings.stop()
         var byte: [UInt8] = [0]
-        // It may have been accepted or not.
+        // The connection may have been accepted or not.
         _ = try? byte.withUnsafeMutableBytes { try held.stream.receive(into: $0) }
         #expect(told.opened == [])
     }
 
-    @Test func `a peer is known by its process, or by its host's address`() throws {
+    @Test func `a peer is identified by its process, or by its host's address`() throws {
         let listener = try Listener(at: loopback)
         let peer = try StreamSocket(connectingTo: listener.address)
         let accepted = try #require(try origin(of: listener))

@@ -5,7 +5,7 @@ import Testing
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct PageBitmapTests {
     @Test(arguments: [1, 63, 64, 65, 200, 4096 * 8 + 3])
-    func `it agrees with a set after any operations`(pageCount: Int) throws {
+    func `a bitmap equals a set after any operations`(pageCount: Int) throws {
         let bitmap = try PageBitmap(pageCount: pageCount)
         var model: Set<Int> = []
         var random = SystemRandomNumberGenerator()
@@ -26,7 +26,7 @@ struct PageBitmapTests {
         #expect((0..<pageCount).allSatisfy { bitmap.contains($0) == model.contains($0) })
     }
 
-    @Test func `it is full when the last page is in`() throws {
+    @Test func `a bitmap is full when it has the last page`() throws {
         let bitmap = try PageBitmap(pageCount: 130)
         #expect(bitmap.insert(run: 0..<129) == 129)
         #expect(!bitmap.isFull)
@@ -37,7 +37,7 @@ struct PageBitmapTests {
         #expect(bitmap.firstClear(from: 130) == nil)
     }
 
-    @Test func `threads that insert the same pages count each once`() throws {
+    @Test func `each page counts once when several threads insert it`() throws {
         let pageCount = 20_000
         let bitmap = try PageBitmap(pageCount: pageCount)
         let counts = Counts()
@@ -65,14 +65,14 @@ struct PageBitmapTests {
         #expect(bitmap.isFull)
     }
 
-    @Test func `a run is clear where none of its bits is set`() throws {
+    @Test func `a run is clear if none of its bits is set`() throws {
         let bitmap = try PageBitmap(pageCount: 300)
         #expect(bitmap.isClear(0..<300))
         for page in [63, 64, 130, 299] {
             bitmap.insert(page)
             for first in 0...page {
                 #expect(bitmap.isClear(first..<page), "\(first) to \(page)")
-                #expect(!bitmap.isClear(first..<page + 1), "\(first) to and with \(page)")
+                #expect(!bitmap.isClear(first..<page + 1), "\(first) through \(page)")
             }
             #expect(bitmap.isClear(page + 1..<300))
             bitmap.remove(page)

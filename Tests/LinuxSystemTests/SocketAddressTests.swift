@@ -14,7 +14,7 @@ struct SocketAddressTests {
         ("./agent:1", .unix(path: "./agent:1")),
         ("../agent", .unix(path: "../agent")),
     ])
-    func `it reads each form`(text: String, address: SocketAddress) throws {
+    func `each form of an address is read`(text: String, address: SocketAddress) throws {
         #expect(try SocketAddress(text) == address)
         #expect(try SocketAddress(address.description) == address)
     }
@@ -23,13 +23,13 @@ struct SocketAddressTests {
         ("", "no port"), ("host", "no port"), ("host:", "a port is a number from 0 to 65535"),
         ("host:65536", "a port is a number from 0 to 65535"), ("host:-1", "a port is a number from 0 to 65535"),
         ("host:x", "a port is a number from 0 to 65535"), (":1", "no host"), ("tcp::1", "no host"), ("[]:1", "no host"),
-        ("::1:4444", "an IPv6 address stands in brackets"),
-        ("unix:", "a socket's path has 1 to 107 bytes"),
-        ("/" + String(repeating: "x", count: 107), "a socket's path has 1 to 107 bytes"),
+        ("::1:4444", "an IPv6 address must be in brackets"),
+        ("unix:", "a socket's path has 1 to 4095 bytes"),
+        ("/" + String(repeating: "x", count: 4095), "a socket's path has 1 to 4095 bytes"),
     ])
-    func `what is no address is refused with the forms that are`(text: String, reason: String) throws {
+    func `a bad address is refused with the valid forms`(text: String, reason: String) throws {
         let error = try #require(throws: SocketAddressError.self) { _ = try SocketAddress(text) }
-        #expect("\(error)" == "'\(text)' is no socket address: \(reason); write tcp:HOST:PORT or unix:PATH")
+        #expect("\(error)" == "'\(text)' is not a socket address: \(reason); write tcp:HOST:PORT or unix:PATH")
     }
 
     @Test(arguments: [

@@ -11,7 +11,9 @@ final class Held: Sendable {
 /// A listener that two threads of a test share.
 final class SharedListener: Sendable {
     let listener: Listener
-    init(_ address: SocketAddress) throws { listener = try Listener(at: address) }
+    init(_ address: SocketAddress, _ access: SocketAccess = .ownUser) throws {
+        listener = try Listener(at: address, access)
+    }
 }
 
 /// A flag that two threads of a test share.
@@ -20,7 +22,7 @@ final class SharedFlag: Sendable {
     init() throws { flag = try EventDescriptor() }
 }
 
-/// What a test needs before it can begin.
+/// The error of a test that cannot prepare what it needs.
 struct CannotPrepare: Error {
     let what: String
 }
@@ -48,13 +50,13 @@ enum SocketPair {
     }
 }
 
-/// What a thread has received.
+/// The bytes that a thread has received.
 final class Received: Sendable {
     private let content = Mutex<[UInt8]>([])
 
     var bytes: [UInt8] { content.withLock(\.self) }
 
-    /// Receives up to `count` bytes; a failure leaves what came before it.
+    /// Receives up to `count` bytes; after a failure, keeps the bytes that came before it.
     func take(_ count: Int, from socket: borrowing StreamSocket) {
         var bytes = [UInt8](repeating: 0, count: count)
         let received = (try? bytes.withUnsafeMutableBytes { try socket.receive(exactly: $0) }) ?? 0
@@ -63,7 +65,7 @@ final class Received: Sendable {
     }
 }
 
-/// Gives a path for a socket in a directory that is gone when the body has returned or thrown.
+/// Calls the body with a path for a socket, in a directory that is removed afterwards.
 func withSocketPath<Result>(_ body: (String) throws -> Result) throws -> Result {
     var template = Array("/tmp/linux-tests-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw CannotPrepare(what: "a directory") }

@@ -7,13 +7,25 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct ThreadTests {
-    @Test func `a thread has its name as far as the kernel keeps it`() throws {
+    @Test func `a thread has its name, cut off at the kernel's limit`() throws {
         let shared = SharedName()
         let thread = try JoinedThread(name: "a-name-that-is-much-too-long") {
             shared.set(ProcessFile.text("/proc/thread-self/comm") ?? "")
         }
         thread.join()
         #expect(shared.value == "a-name-that-is-\n")
+    }
+
+    @Test func `a running thread is found by its name and number`() throws {
+        let number = SharedNumber()
+        let thread = try JoinedThread(name: "looks-for-itself") {
+            let own = (try? RunningThread.all())?.filter { $0.name == "looks-for-itsel" } ?? []
+            let stat = ProcessFile.text("/proc/thread-self/stat") ?? ""
+            guard own.count == 1, stat.hasPrefix("\(own[0].id) ") else { return }
+            number.value.store(own[0].id, ordering: .releasing)
+        }
+        thread.join()
+        #expect(number.value.load(ordering: .acquiring) > 0)
     }
 
     @Test func `joining waits for the end of the thread`() throws {
@@ -44,7 +56,7 @@ struct ThreadTests {
         group.join()
         #expect(ended.sum == 8)
         #expect(group.count == 0)
-        // It can be used again.
+        // The group can be used again.
         try group.run("again") { ended.add(1) }
         group.join()
         #expect(ended.sum == 9)
@@ -90,4 +102,9 @@ struct ThreadTests {
         var value: String { name.withLock(\.self) }
         func set(_ value: String) { name.withLock { $0 = value } }
     }
+}
+
+/// A number that a thread sets.
+private final class SharedNumber: Sendable {
+    let value = Atomic<Int>(0)
 }

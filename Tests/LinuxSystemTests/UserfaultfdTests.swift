@@ -7,14 +7,14 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct UserfaultfdTests {
-    @Test func `the kernel tells its features`() throws {
+    @Test func `the kernel reports its features`() throws {
         let features = try Userfaultfd.kernelFeatures()
         #expect(features.contains([.eventRemove, .missingShmem, .threadID]))
         #expect(features.description.contains("MISSING_SHMEM"))
         #expect(Userfaultfd.Features(rawValue: 1 << 60).description == "0x1000000000000000")
     }
 
-    @Test func `a fault is answered by the bytes that were copied`() throws {
+    @Test func `a fault is answered with the copied bytes`() throws {
         let content = try pages(7)
         let handler = try FaultHandler(pageCount: 4)
         defer { handler.end() }
@@ -26,21 +26,21 @@ struct UserfaultfdTests {
     }
 
     @Test(arguments: [Userfaultfd.Features.threadID, []])
-    func `a fault tells its thread where that was asked for`(features: Userfaultfd.Features) throws {
-        // A kernel that cannot do what is only wished for opens it all the same.
+    func `a fault reports its thread if that feature was requested`(features: Userfaultfd.Features) throws {
+        // The userfaultfd opens even if the kernel lacks an optional feature.
         let unknown = Userfaultfd.Features(rawValue: 1 << 60)
         let userfaultfd = try Userfaultfd(wished: features.union(unknown))
         let region = try MemoryRegion(name: "faults", pageCount: 1)
         try userfaultfd.register(region.range)
         let stop = try EventDescriptor()
-        // Its name alone tells it from that of the other case.
+        // The thread's name distinguishes it from the thread of the other case.
         let name = "told-\(features.rawValue)"
         let toucher = try JoinedThread(name: name) { _ = region.page(0).load(as: UInt8.self) }
         let woken = try userfaultfd.wait(or: stop)
         var events = Userfaultfd.EventBuffer(capacity: 1)
         try userfaultfd.read(into: &events)
         let names = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").map { task in
-            // A thread of another test may have ended meanwhile.
+            // A thread of another test may have exited meanwhile.
             (task, try? String(contentsOfFile: "/proc/self/task/\(task)/comm", encoding: .utf8))
         }
         let placed = userfaultfd.zero(region.range.address, byteCount: 4096)
@@ -60,7 +60,7 @@ struct UserfaultfdTests {
         #expect((1...3).map { handler.read($0) } == [1, 2, 3])
     }
 
-    @Test func `a page that is there is not overwritten`() throws {
+    @Test func `a resident page is not overwritten`() throws {
         let content = try pages(1, 2)
         let handler = try FaultHandler(pageCount: 3)
         defer { handler.end() }
@@ -71,7 +71,7 @@ struct UserfaultfdTests {
         #expect(handler.read(1) == 1)
     }
 
-    @Test func `a run stops before the page that is there`() throws {
+    @Test func `a run stops before a resident page`() throws {
         let content = try pages(1, 2, 3)
         let handler = try FaultHandler(pageCount: 3)
         defer { handler.end() }
@@ -88,7 +88,7 @@ struct UserfaultfdTests {
         #expect(ZeroScan.isZero(handler.region.base, byteCount: 600 * 4096))
     }
 
-    @Test func `a range that is not registered is gone`() throws {
+    @Test func `a placement into a range that is not registered reports it as gone`() throws {
         let content = try pages(1)
         let handler = try FaultHandler(pageCount: 1)
         defer { handler.end() }
@@ -97,11 +97,11 @@ struct UserfaultfdTests {
             handler.userfaultfd.copy(to: elsewhere.range.address, from: content.base, byteCount: 4096) == .unmapped
         )
         #expect(handler.userfaultfd.zero(elsewhere.range.address, byteCount: 4096) == .unmapped)
-        // Nobody waits there, so that this has nothing to do.
+        // No thread waits there, so the call has nothing to do.
         handler.userfaultfd.wake(elsewhere.range.address, byteCount: 4096)
     }
 
-    @Test func `a woken thread faults anew if the page is still missing`() throws {
+    @Test func `a woken thread faults again if the page is still missing`() throws {
         let content = try pages(9)
         let handler = try FaultHandler(pageCount: 1)
         defer { handler.end() }
@@ -116,7 +116,7 @@ struct UserfaultfdTests {
         #expect(handler.faults.load(ordering: .relaxed) == 2)
     }
 
-    @Test func `dropped pages are told and hold up a copy until that is read`() throws {
+    @Test func `dropping pages sends an event, and a copy fails until the event is read`() throws {
         let content = try pages(1)
         let mapping = try Mapping(anonymousBytes: 8 * 4096)
         let address = UInt64(UInt(bitPattern: mapping.base))
@@ -124,7 +124,7 @@ struct UserfaultfdTests {
         try userfaultfd.register(PageRange(address: address, pageSize: 4096, pageCount: 8))
         let stop = try EventDescriptor()
         let shared = Shared(mapping: mapping, userfaultfd: userfaultfd)
-        // madvise returns only when the event has been read.
+        // madvise(2) returns only when the event has been read.
         let dropper = try JoinedThread(name: "drop") { try? shared.mapping.advise(.dontNeed) }
         #expect(try shared.userfaultfd.wait(or: stop) == .events)
         let early = shared.userfaultfd.copy(to: address, from: content.base, byteCount: 4096)
@@ -158,7 +158,7 @@ struct UserfaultfdTests {
     }
 
     #if DEBUG
-    @Test func `placements fail by their errno`() throws {
+    @Test func `a placement fails with the errno of the kernel`() throws {
         let content = try pages(1)
         let handler = try FaultHandler(pageCount: 1)
         defer { handler.end() }

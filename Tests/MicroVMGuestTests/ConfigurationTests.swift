@@ -11,7 +11,7 @@ struct ConfigurationTests {
     }
 
     @Test(
-        "is announced in pieces that lie whole in the regions of every release",
+        "is announced in pieces that fit into the regions of every Firecracker release",
         arguments: [(128, 1), (3072, 1), (3073, 2), (3328, 2), (4096, 3), (300 << 10, 4)]
     )
     func pieces(memoryMiB: Int, count: Int) throws {
@@ -22,20 +22,20 @@ struct ConfigurationTests {
         for (piece, next) in zip(pieces, pieces.dropFirst()) { #expect(piece.upperBound == next.lowerBound) }
         let pages = configuration.description.regions.reduce(0) { $0 + $1.pageCount }
         #expect(pages == memoryMiB << 8)
-        // Where memory goes on behind the gap below 4 GiB: 3 GiB, or 3328 MiB.
+        // Memory continues after the gap below 4 GiB from 3 GiB or from 3328 MiB on, depending on the release.
         for border in [3072 << 20, 3328 << 20] where border < memoryMiB << 20 {
             #expect(pieces.contains { $0.lowerBound == border })
         }
     }
 
-    @Test("travels in a description", arguments: [Machine.Pages.base, .huge])
+    @Test("survives a round trip through its description", arguments: [Machine.Pages.base, .huge])
     func travels(pages: Machine.Pages) throws {
         let sent = try configuration(4096, pages)
         #expect(try MicroVMConfiguration(sent.description) == sent)
         #expect(sent.description.regions[0].pageSize == (pages == .huge ? 2 << 20 : 4096))
     }
 
-    @Test("is refused where the description says something else")
+    @Test("is refused if the description contradicts it")
     func contradiction() throws {
         var description = try configuration(128).description
         description.regions[0].pageCount += 1
@@ -53,7 +53,7 @@ struct ConfigurationTests {
     }
 
     @Test(
-        "is refused where Firecracker says what no microVM has",
+        "is refused if Firecracker reports impossible values",
         arguments: [-1, 0, 1 << 43, Int.max, Int.min, 1 << 24 + 1, 1 << 44]
     )
     func lies(memoryMiB: Int) {
@@ -63,7 +63,7 @@ struct ConfigurationTests {
         }
     }
 
-    @Test("is refused where the memory is not whole huge pages")
+    @Test("is refused if the memory is not whole huge pages")
     func halfPage() {
         #expect(throws: MicroVMError.self) { try configuration(129, .huge) }
     }

@@ -8,7 +8,9 @@ import Testing
 
 @testable import MicroVMGuest
 
-/// What becomes of a microVM whose processors do not stop or start as they should. A program stands in for Firecracker.
+/// The handling of a microVM whose processors do not stop or start as they should.
+///
+/// A Python program stands in for Firecracker.
 @Suite("A microVM's processors", .timeLimit(.minutes(1)))
 struct ProcessorTests {
     private func microVM(_ api: FakeAPI, hasCome: Bool) throws -> MicroVM {
@@ -20,18 +22,18 @@ struct ProcessorTests {
 
     private func run(_ microVM: MicroVM) throws { _ = try microVM.run(RunPermit(.inPlace())) }
 
-    @Test("are killed when a first start is refused, since some may run")
+    @Test("are killed if the first start is refused, since some may run")
     func startRefused() throws {
         let api = try FakeAPI(refusing: 1)
         defer { api.end() }
         let microVM = try microVM(api, hasCome: true)
-        // It counts as a start: the source is not to take it back.
+        // The refused start counts as a start, so that the source does not take the workload back.
         try run(microVM)
         #expect(!microVM.activity.isRunning)
         #expect(try api.waitForEnd() == SIGKILL)
     }
 
-    @Test("have executed nothing where nobody takes the request, and where the process has ended")
+    @Test("have executed nothing if no process accepts the request, or if the process has ended")
     func nobody() throws {
         let api = try FakeAPI(refusing: 0)
         defer { api.end() }
@@ -44,7 +46,7 @@ struct ProcessorTests {
         #expect("\(error, default: "")".hasSuffix("has ended"))
     }
 
-    @Test("go on where they may, also when that is refused at first")
+    @Test("resume where they may, even if the first attempt is refused")
     func resumeRepeated() throws {
         let api = try FakeAPI(refusing: 3)
         defer { api.end() }
@@ -55,7 +57,7 @@ struct ProcessorTests {
         #expect(api.requests == ["Resumed", "Resumed", "Resumed", "Resumed"])
     }
 
-    @Test("go on, all of them, when some did not stop")
+    @Test("all resume if some did not stop")
     func pauseRefused() throws {
         let api = try FakeAPI(refusing: 0)
         defer { api.end() }
@@ -68,7 +70,7 @@ struct ProcessorTests {
         #expect(api.requests == ["Resumed", "Paused", "Resumed"])
     }
 
-    @Test("are had by one agent at a time, which leaves no file behind")
+    @Test("belong to one agent at a time, which leaves no file behind")
     func one() throws {
         let api = try FakeAPI(refusing: 0)
         defer { api.end() }
@@ -141,7 +143,7 @@ private final class FakeAPI {
 
     var isRunning: Bool { process.end == nil }
 
-    /// Refuses the next request for this state.
+    /// Makes the process refuse the next request for this state.
     func refuse(_ state: String) throws {
         let line = Array("\(state)\n".utf8)
         try #require(write(input.writer, line, line.count) == line.count)

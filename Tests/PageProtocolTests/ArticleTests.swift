@@ -1,13 +1,15 @@
 import Foundation
+import Identity
 import PageProtocol
 import Testing
 
-/// The article's examples are what the encoder makes, in the article's order.
+/// Compares the article's examples with the encoder's output, in the article's order.
 @Suite struct ArticleTests {
     private static let requested = PageRun(region: 0, count: 1, first: 300)
     private static let pushed = PageRun(region: 0, count: 2, first: 300)
+    private static let ahead = PageRun(region: 0, count: 16, first: 300)
     private static let zeros = PageRun(region: 1, count: 3, first: 0)
-    private static let token: UInt64 = 0x0102_0304_0506_0708
+    private static let token: RunToken = 0x0102_0304_0506_0708
 
     private func expected() throws -> [[UInt8]] {
         let devices = [DeviceEntry(name: "cpu0", byteCount: 5), DeviceEntry(name: "clock", byteCount: 0)]
@@ -27,16 +29,18 @@ import Testing
             encoded(.pages(Self.pushed, pageSize: 4096)),
             encoded(.zeroes(Self.zeros)),
             encoded(.probeReply),
+            encoded(.aheadRequest(Self.ahead)),
+            encoded(.sent(Self.pushed)),
         ]
     }
 
     private func article() throws -> String {
         let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        let path = "../../Sources/PageProtocol/PageProtocol.docc/TheWire.md"
+        let path = "../../Sources/Values/PageProtocol/PageProtocol.docc/TheWire.md"
         return try String(contentsOf: tests.appendingPathComponent(path), encoding: .utf8)
     }
 
-    /// The bytes of every block fenced as `hex`: what stands before the bar of each line.
+    /// The bytes of every block fenced as `hex`, from before the bar of each line.
     private func examples(in article: String) throws -> [[UInt8]] {
         try article.components(separatedBy: "```hex\n").dropFirst().map { block in
             let lines = block.prefix(upTo: block.range(of: "```")?.lowerBound ?? block.endIndex).split(separator: "\n")

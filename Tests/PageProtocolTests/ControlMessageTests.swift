@@ -19,7 +19,7 @@ import Testing
 
     @Test(arguments: Samples.small)
     func everyPrefixOfAPayloadIsRefused(_ message: ControlMessage) throws {
-        // Chunks of device state, and bitmaps, have no inner structure: their length is the header's alone.
+        // Chunks of device state and bitmaps have no inner structure; only the header gives their length.
         if message.kind == .deviceData || message.kind == .received { return }
         let payload = Array(try message.encode().dropFirst(8))
         for count in payload.indices {
@@ -87,7 +87,7 @@ import Testing
         #expect(throws: refusal) { try decodeControl(kind, [UInt8](repeating: 0, count: 16)) }
     }
 
-    @Test(arguments: [UInt16(0), 0x18, 0x3f, 0x46, 0x202f, 0xffff])
+    @Test(arguments: [UInt16(0), 0x19, 0x3f, 0x48, 0x202f, 0xffff])
     func aKindThatIsNoneIsRefused(kind: UInt16) {
         #expect(throws: ProtocolError.unknownKind(kind)) { try decodeControlHeader(header(length: 0, kind: kind)) }
     }

@@ -6,7 +6,7 @@ import Testing
         devices.reduce(into: bytes(UInt16(devices.count))) { $0 += text($1.name) + bytes($1.byteCount) }
     }
 
-    /// Both the encoder and the decoder refuse the devices with this error.
+    /// Checks that both the encoder and the decoder refuse the devices with this error.
     private func expectRefused(_ devices: [DeviceEntry], _ error: ProtocolError) {
         #expect(throws: error) { try ControlMessage.devices(devices).encode() }
         #expect(throws: error) { try decodeControl(.devices, payload(devices)) }

@@ -1,7 +1,7 @@
 import PageProtocol
 import Testing
 
-/// Whatever the bytes, never a trap: a typed error with a one-line text, or a value that encodes to the same bytes.
+/// Any bytes give a typed error with a one-line text, or a value that encodes to the same bytes, and never a trap.
 @Suite struct HostileBytesTests {
     private func judge(_ kind: FrameKind, _ payload: [UInt8]) -> Bool {
         let frame: [UInt8]
@@ -79,7 +79,7 @@ import Testing
                 let count = Int.random(in: 0...200, using: &generator)
                 if !judge(kind, generator.bytes(count)) { failures += 1 }
             case 2:
-                // A sound payload with a few bytes overwritten, or cut, or lengthened.
+                // Overwrite a few bytes of a sound payload, or cut it off, or lengthen it.
                 guard var (kind, payload) = frames.randomElement(using: &generator) else { continue }
                 if payload.isEmpty { kind = .ping }
                 for _ in 0..<Int.random(in: 0...4, using: &generator) where !payload.isEmpty {
@@ -90,8 +90,8 @@ import Testing
                 if Bool.random(using: &generator) { payload.removeLast(min(payload.count, round & 3)) }
                 if !judge(kind, payload) { failures += 1 }
             default:
-                // A lane kind with a random run near the table's bounds.
-                let kind = UInt16.random(in: 0x40...0x46, using: &generator)
+                // Take a lane kind with a random run near the table's bounds.
+                let kind = UInt16.random(in: 0x40...0x48, using: &generator)
                 let length = UInt32.random(in: 0...2, using: &generator) * 4096 + 16
                 let run =
                     bytes(UInt32.random(in: 0...3, using: &generator))

@@ -11,6 +11,8 @@ import Testing
         .zeroes(PageRun(region: 0, count: .max, first: 0)),
         .probe,
         .probeReply,
+        .aheadRequest(run),
+        .sent(run),
     ]
 
     @Test(arguments: frames)
@@ -19,7 +21,7 @@ import Testing
     }
 
     @Test func theBytesThatFollowAreThoseOfTheKind() {
-        #expect(Self.frames.map(\.bodyByteCount) == [0, 8192, 1 << 20, 1 << 30, 0, 0, 4096])
+        #expect(Self.frames.map(\.bodyByteCount) == [0, 8192, 1 << 20, 1 << 30, 0, 0, 4096, 0, 0])
     }
 
     @Test func theKindsAreThoseOfTheHeader() throws {
@@ -78,7 +80,7 @@ import Testing
 
     @Test func kindsThatAreNoneAndReservedFieldsAreRefused() {
         let run = [UInt8](repeating: 0, count: 16)
-        #expect(throws: ProtocolError.unknownKind(0x46)) { try decodeLane(header(length: 16, kind: 0x46) + run) }
+        #expect(throws: ProtocolError.unknownKind(0x48)) { try decodeLane(header(length: 16, kind: 0x48) + run) }
         #expect(throws: ProtocolError.reservedNotZero(frame: .zeroes, found: 0x100)) {
             try decodeLane(header(length: 16, kind: 0x43, reserved: 0x100) + run)
         }

@@ -11,14 +11,14 @@ import Testing
         RegionShape(name: name, guestAddress: guestAddress, pageSize: pageSize, pageCount: pageCount)
     }
 
-    /// The announcement's payload without any check.
+    /// The announcement's payload, encoded without checks.
     private func payload(_ shapes: [RegionShape]) -> [UInt8] {
         shapes.reduce(into: text("demo") + bytes(UInt32(0)) + bytes(UInt16(shapes.count))) {
             $0 += text($1.name) + bytes($1.guestAddress) + bytes($1.pageSize) + bytes($1.pageCount)
         }
     }
 
-    /// The validation, the table, the encoder and the decoder refuse the shapes with this error.
+    /// Checks that the validation, the table, the encoder and the decoder refuse the shapes with this error.
     private func expectRefused(_ shapes: [RegionShape], _ error: ProtocolError) {
         #expect(throws: error) { try RegionShape.validate(shapes) }
         #expect(throws: error) { try RegionTable(shapes) }

@@ -54,8 +54,13 @@ import Testing
         #expect(throws: ProtocolError.runTooLong(frame: .pages, run: more, maxCount: 256)) {
             try table.extent(of: .pages(more, pageSize: 4096))
         }
-        #expect(throws: ProtocolError.runTooLong(frame: .pageRequest, run: more, maxCount: 256)) {
-            try table.extent(of: .pageRequest(more))
+        for (kind, frame) in [
+            (FrameKind.pageRequest, LaneFrame.pageRequest(more)), (.aheadRequest, .aheadRequest(more)),
+            (.sent, .sent(more)),
+        ] {
+            #expect(throws: ProtocolError.runTooLong(frame: kind, run: more, maxCount: 256)) {
+                try table.extent(of: frame)
+            }
         }
         let huge = PageRun(region: 1, count: 2, first: 0)
         #expect(throws: ProtocolError.runTooLong(frame: .pages, run: huge, maxCount: 1)) {

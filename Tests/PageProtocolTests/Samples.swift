@@ -1,6 +1,7 @@
+import Identity
 import PageProtocol
 
-/// Values that the tests share: at least one of every control message, with bounds reached where there are any.
+/// Values that the tests share: at least one of every control message, at its bounds if it has any.
 enum Samples {
     static let migration = MigrationID(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff)
     static let instance = InstanceID(0xa0a1_a2a3_a4a5_a6a7_a8a9_aaab_acad_aeaf)
@@ -58,7 +59,36 @@ enum Samples {
         SnapshotSlice(offset: 128 << 20, pageSize: 2 << 20, pageCount: 3),
     ]
 
-    static let identity = SnapshotIdentity(byteCount: 134 << 20, modified: 1_000_000_000_000_000_000)
+    static let times = FileProof.Times(modified: 1_000_000_000_000_000_000, changed: 1_000_000_000_000_000_001)
+
+    static let identity = SnapshotIdentity(
+        byteCount: 134 << 20,
+        proof: .file(FileProof(device: 0x103, inode: 4711, times: [times], spread: digest(0x20), full: nil))
+    )
+
+    static let fullIdentity = SnapshotIdentity(
+        byteCount: .max,
+        proof: .file(
+            FileProof(
+                device: .max,
+                inode: .max,
+                times: (0..<8).map { FileProof.Times(modified: .min + $0, changed: .max - $0) },
+                spread: digest(0x20),
+                full: digest(0xe0)
+            )
+        )
+    )
+
+    /// An identity with a proof of a later release.
+    static func laterIdentity(kind: UInt16 = 2, byteCount: Int = 240) -> SnapshotIdentity {
+        let value = (0..<byteCount).map { UInt8($0) }
+        return SnapshotIdentity(byteCount: 4096, proof: .unknown(kind: kind, value: value))
+    }
+
+    /// A digest of bytes that count up from the first one.
+    static func digest(_ first: UInt8) -> ContentDigest {
+        ContentDigest((0..<32).map { first + $0 }) ?? { preconditionFailure("a digest has 32 bytes") }()
+    }
 
     static let messages: [ControlMessage] = [
         .hello(hello),
@@ -90,9 +120,13 @@ enum Samples {
         .failure(reason: name(1024)),
         .slices(slices),
         .snapshot(identity),
+        .snapshot(fullIdentity),
+        .snapshot(laterIdentity()),
+        .snapshot(laterIdentity(kind: .max, byteCount: 1)),
+        .devicesAhead([DeviceEntry(name: "ledger", byteCount: 3)]),
     ]
 
-    /// Those whose every bit a test can flip.
+    /// The messages that are small enough for a test to flip every bit.
     static let small = messages.filter { message in
         if case .deviceData(let chunk) = message { return chunk.count == 1 }
         return message != .regions(guest: largestGuest) && message != .failure(reason: name(1024))
@@ -101,7 +135,7 @@ enum Samples {
     static func name(_ byteCount: Int) -> String { String(repeating: "n", count: byteCount) }
 }
 
-/// Decodes a whole control frame as a driver does: header first, then as many bytes as it announces.
+/// Decodes a whole control frame as a driver does: first the header, then as many bytes as the header announces.
 func decodeControl(_ frame: [UInt8]) throws(ProtocolError) -> ControlMessage {
     let (kind, length) = try decodeControlHeader(Array(frame.prefix(8)))
     precondition(length == frame.count - 8, "the sample's header disagrees with its payload")
@@ -132,7 +166,7 @@ func encoded(_ frame: LaneFrame) -> [UInt8] {
     }
 }
 
-/// A header of any content.
+/// A header with any fields.
 func header(length: UInt32, kind: UInt16, reserved: UInt16 = 0) -> [UInt8] {
     bytes(length) + bytes(kind) + bytes(reserved)
 }

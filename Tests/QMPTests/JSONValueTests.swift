@@ -11,14 +11,17 @@ import Testing
         #expect(try JSONReader.read(value.text) == value)
     }
 
-    @Test func `members are sorted and slashes left as they are`() {
+    @Test func `members are sorted, and slashes are not escaped`() {
         #expect(JSONValue.object(["b": "/x", "a": 1]).description == #"{"a":1,"b":"/x"}"#)
     }
 
-    @Test func `a number beyond Int64 becomes a double`() throws {
-        #expect(JSONValue(UInt64.max) == .double(0x1p64))
+    @Test func `a whole number keeps all of its digits in 64 bits, and becomes a double beyond them`() throws {
+        #expect(JSONValue(UInt64.max) == .unsigned(.max))
         #expect(JSONValue(UInt64(7)) == .integer(7))
-        #expect(try JSONReader.read(Array("18446744073709551615".utf8)) == .double(0x1p64))
+        for digits in ["9223372036854775807", "9223372036854775808", "18446744073709551615"] {
+            #expect(try JSONReader.read(Array(digits.utf8)).description == digits)
+        }
+        #expect(try JSONReader.read(Array("18446744073709551616".utf8)) == .double(0x1p64))
         #expect(try JSONReader.read(Array("-9223372036854775808".utf8)) == .integer(.min))
     }
 
@@ -27,7 +30,7 @@ import Testing
         #expect(try JSONReader.read(Array(text.utf8)) == .string("A😀\u{8}\u{C}\n\r\t/\\\"éé"))
     }
 
-    @Test func `one and true are told apart`() throws {
+    @Test func `one and true are different values`() throws {
         #expect(try JSONReader.read(Array("[1,true,0,false]".utf8)) == [1, true, 0, false])
     }
 
@@ -35,7 +38,7 @@ import Testing
         #expect(JSONValue.array([.double(.nan), .double(.infinity)]).description == "[null,null]")
     }
 
-    @Test func `accessors answer for their own kind only`() {
+    @Test func `an accessor returns nil for a value of another kind`() {
         let value: JSONValue = ["n": 3, "list": ["x"]]
         #expect(value["n"]?.integer == 3)
         #expect(value["n"]?.double == 3)
@@ -52,13 +55,13 @@ import Testing
         "\"\\u12\"", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"", "nul", "tru", "'x'", "01", "1e999",
         "\"\\x\"", "{\"a\":1}}", "\u{0}",
     ])
-    func `what is no JSON is refused with a reason`(text: String) {
+    func `a text that is not JSON is refused with a reason`(text: String) {
         let error = #expect(throws: QMPError.self) { try JSONReader.read(Array(text.utf8)) }
         #expect(error?.errorClass == .genericError)
         #expect(error?.description.hasPrefix("JSON parse error, ") == true)
     }
 
-    @Test func `bytes that are no UTF-8 are refused`() {
+    @Test func `bytes that are not UTF-8 are refused`() {
         #expect(throws: QMPError.self) { try JSONReader.read([0x22, 0xC3, 0x28, 0x22]) }
     }
 }

@@ -3,7 +3,7 @@ import Testing
 @testable import QMP
 
 @Suite struct MessageSplitterTests {
-    /// Each piece as a line: a text as itself, a complaint behind "! ".
+    /// Each piece as a line: a text as itself, an error after "! ".
     private func pieces(_ stream: [UInt8], bytesAtATime: Int, maximumBytes: Int = 1024) -> [String] {
         var splitter = MessageSplitter(maximumBytes: maximumBytes)
         var unread: ArraySlice<UInt8> = []
@@ -44,7 +44,7 @@ import Testing
         }
     }
 
-    @Test func `the byte 0xFF begins anew`() {
+    @Test func `the byte 0xFF starts a new text`() {
         #expect(
             pieces(Array("{\"a\":\"b".utf8) + [0xFF] + Array("{}".utf8), bytesAtATime: 4) == [
                 "! stray byte 0xff", "{}",
@@ -61,13 +61,13 @@ import Testing
         #expect(pieces(deeper, bytesAtATime: 7) == ["! nested deeper than \(deepest) levels", "{}"])
     }
 
-    @Test func `a text may have the bound's length and no more`() {
+    @Test func `a text may be as long as the bound, but not longer`() {
         #expect(pieces(Array(#"{"a":1}"#.utf8), bytesAtATime: 3, maximumBytes: 7) == [#"{"a":1}"#])
         #expect(pieces(Array(#"{"a":12}"#.utf8), bytesAtATime: 3, maximumBytes: 7) == ["! too long"])
         #expect(pieces(Array("1234567890".utf8), bytesAtATime: 3, maximumBytes: 7) == ["! too long"])
     }
 
-    @Test func `any bytes are taken without a trap`() {
+    @Test func `random bytes never trap`() {
         var generator = SystemRandomNumberGenerator()
         let alphabet = Array("{}[]\",:\\ \n1at".utf8) + [0, 0x7F, 0xC3, 0xFF]
         for _ in 0..<200 {

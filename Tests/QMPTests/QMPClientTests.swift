@@ -51,7 +51,7 @@ import Testing
         }
     }
 
-    @Test func `a cancelled command returns while the server goes on`() async throws {
+    @Test func `a cancelled command returns while the server continues`() async throws {
         try await withServer { _, handler, path in
             let client = try await QMPClient.connect(to: .unix(path: path))
             let waiting = Task { try await client.execute("wait") }
@@ -64,7 +64,7 @@ import Testing
         }
     }
 
-    @Test func `closing fails what is under way and names the address`() async throws {
+    @Test func `closing fails the commands under way with an error that names the address`() async throws {
         try await withServer { _, handler, path in
             let client = try await QMPClient.connect(to: .unix(path: path))
             let waiting = Task { try await client.execute("wait") }
@@ -76,7 +76,7 @@ import Testing
         }
     }
 
-    @Test func `a server that is not there is named`() async throws {
+    @Test func `the error about a missing server names its address`() async throws {
         try await withDirectory { directory in
             let address = SocketAddress.unix(path: "\(directory)/a")
             let error = await #expect(throws: QMPConnectionError.self) { try await QMPClient.connect(to: address) }
@@ -88,14 +88,14 @@ import Testing
         }
     }
 
-    @Test func `a server that does not greet is given up at the deadline`() async throws {
+    @Test func `connecting to a server that does not greet times out`() async throws {
         try await withDirectory { directory in
             let silent = try Listener(at: .unix(path: "\(directory)/a")).relinquish()
             defer { close(silent) }
             let error = await #expect(throws: QMPConnectionError.self) {
                 try await QMPClient.connect(
                     to: .unix(path: "\(directory)/a"),
-                    deadline: .now + .milliseconds(50)
+                    within: .milliseconds(50)
                 )
             }
             #expect(error?.reason == "no QMP greeting or answer in time")
@@ -107,7 +107,7 @@ import Testing
             let silent = try Listener(at: .unix(path: "\(directory)/a")).relinquish()
             defer { close(silent) }
             let connecting = Task {
-                try await QMPClient.connect(to: .unix(path: "\(directory)/a"), deadline: .now + .seconds(3600))
+                try await QMPClient.connect(to: .unix(path: "\(directory)/a"), within: .seconds(3600))
             }
             connecting.cancel()
             await #expect(throws: CancellationError.self) { try await connecting.value }
@@ -120,7 +120,7 @@ import Testing
         ("{\"error\":{\"class\":\"GenericError\",\"desc\":\"too many\"}}\r\n", "the server answered: too many"),
         ("", "the server closed it"),
     ])
-    func `a server of another kind is named`(greeting: String, reason: String) async throws {
+    func `the error about a server that does not speak QMP says so`(greeting: String, reason: String) async throws {
         try await withDirectory { directory in
             let other = try Listener(at: .unix(path: "\(directory)/a")).relinquish()
             defer { close(other) }
@@ -133,7 +133,7 @@ import Testing
 }
 
 extension RawConnection {
-    /// Takes one connection, sends a text and closes.
+    /// Accepts one connection, sends a text and closes it.
     fileprivate static func answerOne(_ listener: CInt, with text: String) async throws {
         try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
             DispatchQueue(label: "server of another kind").async {

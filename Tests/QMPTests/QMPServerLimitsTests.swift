@@ -5,9 +5,9 @@ import Testing
 @testable import QMP
 
 @Suite(.timeLimit(.minutes(1))) struct QMPServerLimitsTests {
-    @Test func `a connection beyond the bound is told so and closed`() async throws {
+    @Test func `a connection beyond the bound gets the reason and is closed`() async throws {
         var limits = QMPServer.Limits()
-        // None of those that fill the places makes room meanwhile.
+        // No client that fills a place may be dropped for another meanwhile.
         limits.negotiation = .seconds(600)
         try await withServer(limits: limits) { _, _, path in
             var clients: [RawConnection] = []
@@ -21,7 +21,7 @@ import Testing
             for client in clients {
                 #expect(try await client.exchange(#"{"execute":"qmp_capabilities"}"#) == ["return": [:]])
             }
-            // Whoever has left makes room: half-closing is answered by the end, and then the place is free.
+            // A client that half-closes gets the end of the stream, and then its place is free.
             await clients[0].finishSending()
             #expect(try await clients[0].line() == nil)
             let next = try RawConnection(path: path)
@@ -40,10 +40,25 @@ import Testing
                 idle.append(try RawConnection(path: path))
                 #expect(try await idle.last?.message()?["QMP"] != nil)
             }
-            // The oldest has made room, the newest has its place, and so has whoever has negotiated.
+            // The oldest client has made room; the newest and the client that has negotiated keep their places.
             #expect(try await idle[0].line() == nil)
             #expect(try await idle[7].exchange(#"{"execute":"qmp_capabilities"}"#) == ["return": [:]])
             #expect(try await served.exchange(#"{"execute":"echo","id":1}"#) == ["return": [:], "id": 1])
+        }
+    }
+
+    @Test func `clients of one address take no place of another`() async throws {
+        var limits = QMPServer.Limits()
+        limits.connections = 4
+        limits.negotiation = .seconds(600)
+        try await withServer(limits: limits) { server, _, path in
+            let tcp = try await server.listen(on: .tcp(host: "127.0.0.1", port: 0))
+            var idle: [QMPClient] = []
+            for _ in 0..<4 { idle.append(try await QMPClient.connect(to: tcp)) }
+            await #expect(throws: (any Error).self) { try await QMPClient.connect(to: tcp) }
+            let owner = try await RawConnection.negotiated(path: path)
+            #expect(try await owner.exchange(#"{"execute":"echo","id":1}"#) == ["return": [:], "id": 1])
+            for client in idle { await client.close() }
         }
     }
 
@@ -59,7 +74,7 @@ import Testing
             let refused = try RawConnection(path: path)
             #expect(try await refused.message()?["error"] != nil)
             #expect(try await operatorConnection.exchange(#"{"execute":"open"}"#) == ["return": [:]])
-            // The place is free once `wait` has returned, which nothing tells those who are left.
+            // The place is free once `wait` has returned, but no message reports that to other clients.
             while true {
                 let next = try RawConnection(path: path)
                 if try await next.message()?["QMP"] != nil { break }
@@ -67,7 +82,7 @@ import Testing
         }
     }
 
-    @Test func `a message that is too long ends its connection with an error`() async throws {
+    @Test func `a message that is too long closes its connection with an error`() async throws {
         try await withServer { _, _, path in
             let other = try await RawConnection.negotiated(path: path)
             let client = try await RawConnection.negotiated(path: path)
@@ -80,11 +95,11 @@ import Testing
         }
     }
 
-    @Test func `a client that does not read is dropped and nobody else notices`() async throws {
+    @Test func `a client that does not read is dropped, and other clients are not affected`() async throws {
         try await withServer { _, _, path in
             let stopped = try await RawConnection.negotiated(path: path)
             let other = try await RawConnection.negotiated(path: path)
-            // About 20 MiB of answers; the server stops reading the requests long before.
+            // The answers would have about 20 MiB, and the server stops reading the requests long before that.
             let request = #"{"execute":"large","arguments":{"bytes":100000}}"#
             let failure = await #expect(throws: RawConnection.Failure.self) {
                 while true { try await stopped.send(request) }
@@ -94,19 +109,19 @@ import Testing
         }
     }
 
-    @Test func `events that nobody reads end the connection`() async throws {
+    @Test func `a client that does not read its events is disconnected`() async throws {
         try await withServer { server, _, path in
             let stopped = try await RawConnection.negotiated(path: path)
             let filler = JSONValue.string(String(repeating: "x", count: 100_000))
             for _ in 0..<40 { server.broadcast(event: "MIGRATION", data: ["status": filler]) }
-            // What the kernel had taken can still be read, then it ends.
+            // The client can read the bytes that the kernel has buffered, and then the end.
             var count = 0
             while (try? await stopped.line()) ?? nil != nil { count += 1 }
             #expect(count < 40)
         }
     }
 
-    @Test func `commands that pile up are all carried out in order`() async throws {
+    @Test func `queued commands are all carried out in order`() async throws {
         try await withServer { _, _, path in
             let client = try await RawConnection.negotiated(path: path)
             let count = 2000
@@ -118,7 +133,7 @@ import Testing
         }
     }
 
-    @Test func `the socket is for its owner alone`() async throws {
+    @Test func `only its owner can use the socket`() async throws {
         try await withServer { _, _, path in
             var file = stat()
             #expect(lstat(path, &file) == 0)
@@ -126,20 +141,20 @@ import Testing
         }
     }
 
-    @Test func `no socket is left to programs that this process starts`() async throws {
+    @Test func `a program that this process starts inherits no socket`() async throws {
         try await withServer { server, _, path in
             let tcp = try await server.listen(on: .tcp(host: "127.0.0.1", port: 0))
             let clients = [
                 try await QMPClient.connect(to: .unix(path: path)), try await QMPClient.connect(to: tcp),
             ]
             for client in clients { _ = try await client.execute("echo") }
-            // Descriptors of other tests in this process may be anything; these have names.
+            // Other tests in this process have descriptors too; these two sockets are known by their names.
             var found = 0
             for descriptor in 3..<CInt(1 << 16) where socketName(descriptor)?.hasSuffix(path) == true {
                 #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC == FD_CLOEXEC)
                 found += 1
             }
-            // The listener, and the accepted end.
+            // The two are the listener and the accepted end.
             #expect(found == 2)
             for client in clients { await client.close() }
         }
@@ -156,7 +171,7 @@ import Testing
         return withUnsafeBytes(of: &address.sun_path) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     }
 
-    @Test func `a server removes no socket file but its own`() async throws {
+    @Test func `a server removes only its own socket file`() async throws {
         try await withServer { server, _, path in
             unlink(path)
             let next = QMPServer(handler: ScriptedHandler())
@@ -168,7 +183,7 @@ import Testing
         }
     }
 
-    @Test func `an address that cannot be had is an error, and whoever has it goes on`() async throws {
+    @Test func `an address in use is an error, and its present server continues`() async throws {
         try await withServer { _, _, path in
             let other = QMPServer(handler: ScriptedHandler())
             let error = await #expect(throws: SystemError.self) { try await other.listen(on: .unix(path: path)) }
@@ -202,7 +217,7 @@ import Testing
         }
     }
 
-    @Test func `a server can be started again at the same place`() async throws {
+    @Test func `a server can be restarted at the same address`() async throws {
         try await withDirectory { directory in
             for _ in 0..<20 {
                 let server = QMPServer(handler: ScriptedHandler())

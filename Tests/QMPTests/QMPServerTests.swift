@@ -28,7 +28,7 @@ import Testing
         }
     }
 
-    @Test func `split and joined messages are answered alike`() async throws {
+    @Test func `messages are answered however they are split or joined`() async throws {
         try await withServer { _, _, path in
             let client = try await RawConnection.negotiated(path: path)
             for byte in #"{"execute":"echo","arguments":{"a":"}"}}"#.utf8 { try await client.send(bytes: [byte]) }
@@ -50,7 +50,7 @@ import Testing
         ("{\"execute\":\"echo\",\"x\":1}", "QMP input member 'x' is unexpected"),
         ("{\"exec-oob\":\"echo\"}", "QMP input member 'exec-oob' is unexpected"),
     ])
-    func `bad input is named and the connection goes on`(input: String, description: String) async throws {
+    func `an error names the bad input and keeps the connection open`(input: String, description: String) async throws {
         try await withServer { _, _, path in
             let client = try await RawConnection.negotiated(path: path)
             #expect(
@@ -60,7 +60,7 @@ import Testing
         }
     }
 
-    @Test func `a slow command holds up its own client alone`() async throws {
+    @Test func `a slow command delays only its own client`() async throws {
         try await withServer { _, handler, path in
             let slow = try await RawConnection.negotiated(path: path)
             let other = try await RawConnection.negotiated(path: path)
@@ -74,7 +74,7 @@ import Testing
         }
     }
 
-    @Test func `a command out of band overtakes the one that runs`() async throws {
+    @Test func `an out-of-band command overtakes the running one`() async throws {
         try await withServer { _, handler, path in
             let client = try await RawConnection.negotiated(path: path, enable: "\"oob\"")
             try await client.send(#"{"execute":"wait","id":1}{"execute":"echo","id":2}"#)
@@ -87,7 +87,7 @@ import Testing
         }
     }
 
-    @Test func `events reach all who have negotiated, in order and before the reply that follows them`() async throws {
+    @Test func `events reach all negotiated clients in order, before the reply that follows them`() async throws {
         try await withServer { server, _, path in
             let one = try await RawConnection.negotiated(path: path)
             let two = try await RawConnection.negotiated(path: path)
@@ -131,7 +131,7 @@ import Testing
         }
     }
 
-    @Test func `a command goes on when its client leaves`() async throws {
+    @Test func `a command continues when its client disconnects`() async throws {
         try await withServer { _, handler, path in
             do {
                 let client = try await RawConnection.negotiated(path: path)

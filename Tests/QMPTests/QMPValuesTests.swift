@@ -16,11 +16,11 @@ import Testing
         try command.allowOnly("uri", "resume", "n", "list")
     }
 
-    @Test func `a missing argument is named`() {
+    @Test func `the error names a missing argument`() {
         #expect(throws: QMPError.generic("Parameter 'x' is missing")) { try command.string("x") }
     }
 
-    @Test func `an argument of the wrong type is named with the right one`() {
+    @Test func `the error names an argument of the wrong type and the right type`() {
         #expect(throws: QMPError.generic("Invalid parameter type for 'n', expected: string")) {
             try command.stringIfPresent("n")
         }
@@ -29,7 +29,7 @@ import Testing
         }
     }
 
-    @Test func `an unexpected argument is named`() {
+    @Test func `the error names an unexpected argument`() {
         #expect(throws: QMPError.generic("Parameter 'list' is unexpected")) {
             try command.allowOnly("uri", "resume", "n")
         }

@@ -3,14 +3,14 @@ import Glibc
 
 @testable import QMP
 
-/// A socket without any QMP of its own. Its calls block on a queue of its own; none blocks longer than ten seconds.
+/// A plain socket to a QMP server, whose calls block on a queue of their own for at most ten seconds.
 actor RawConnection {
     struct Failure: Error {
         let call: String
         let code = errno
     }
 
-    /// Keeps calls that block away from the threads on which everything else of a test runs.
+    /// An executor that keeps blocking calls away from the threads on which the rest of a test runs.
     private final class BlockingExecutor: SerialExecutor {
         private let queue = DispatchQueue(label: "raw connection")
 
@@ -55,7 +55,7 @@ actor RawConnection {
         return connection
     }
 
-    /// Sends all of it, or fails once the other side has closed.
+    /// Sends the whole text, or fails once the server has closed the connection.
     func send(_ text: String) throws {
         try send(bytes: Array(text.utf8))
     }
@@ -71,7 +71,7 @@ actor RawConnection {
         }
     }
 
-    /// The next line without its CRLF; nil when the other side has closed.
+    /// The next line without its CRLF; nil if the server has closed the connection.
     func line() throws -> String? {
         while true {
             if let end = received.firstIndex(of: UInt8(ascii: "\n")) {
@@ -89,7 +89,7 @@ actor RawConnection {
         }
     }
 
-    /// The next message; nil when the other side has closed.
+    /// The next message; nil if the server has closed the connection.
     func message() throws -> JSONValue? {
         try line().map { try JSONReader.read(Array($0.utf8)) }
     }
@@ -105,7 +105,7 @@ actor RawConnection {
         Glibc.shutdown(descriptor, CInt(SHUT_RDWR))
     }
 
-    /// Says that no more will be sent.
+    /// Closes the sending direction.
     func finishSending() {
         Glibc.shutdown(descriptor, CInt(SHUT_WR))
     }

@@ -4,13 +4,21 @@ import Synchronization
 
 @testable import QMP
 
-/// Carries out commands that let a test decide when something ends.
+/// A handler whose commands let a test decide when they end.
 final class ScriptedHandler: QMPHandler {
-    let commandNames = ["announce", "echo", "fail", "large", "open", "wait"]
+    let commands = [
+        QMPCommandDescription("announce", arguments: [.required("count", .integer)]),
+        QMPCommandDescription("echo", arguments: [.optional("a", .any), .optional("n", .any)], result: .any),
+        QMPCommandDescription("fail"),
+        QMPCommandDescription("large", arguments: [.required("bytes", .integer)], result: .string),
+        QMPCommandDescription("open"),
+        QMPCommandDescription("wait", result: .string),
+    ]
+    let events = [QMPEventDescription("STEP", data: [.required("number", .integer)])]
 
     private let server = Mutex<QMPServer?>(nil)
     private let opened = AsyncStream.makeStream(of: Void.self)
-    /// A `wait` has begun.
+    /// A stream with an element for each `wait` that has begun.
     let waits = AsyncStream.makeStream(of: Void.self)
 
     func attach(_ server: QMPServer?) {
@@ -44,7 +52,7 @@ final class ScriptedHandler: QMPHandler {
     }
 }
 
-/// A directory for sockets that is gone when the body has returned or thrown.
+/// Calls the body with a directory for sockets, which is removed afterwards.
 func withDirectory<Result>(_ body: (String) async throws -> Result) async throws -> Result {
     var template = Array("/tmp/qmp-tests-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw RawConnection.Failure(call: "mkdtemp") }
@@ -56,7 +64,7 @@ func withDirectory<Result>(_ body: (String) async throws -> Result) async throws
     return try await body(directory)
 }
 
-/// A server at a Unix socket that is shut down when the body has returned or thrown.
+/// Calls the body with a server at a Unix socket, which is shut down afterwards.
 func withServer(
     limits: QMPServer.Limits = QMPServer.Limits(),
     _ body: (_ server: QMPServer, _ handler: ScriptedHandler, _ path: String) async throws -> Void
@@ -80,7 +88,7 @@ func withServer(
     }
 }
 
-/// How many sockets of this machine are bound to, or accepted at, this path.
+/// The number of this machine's sockets that are bound to this path or were accepted there.
 func socketsBound(to path: String) -> Int {
     guard let file = fopen("/proc/net/unix", "r") else { return -1 }
     defer { fclose(file) }

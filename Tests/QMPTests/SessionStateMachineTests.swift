@@ -8,8 +8,10 @@ import Testing
     private func machine(negotiated enable: JSONValue? = nil, maximumCommands: Int = 4) -> SessionStateMachine {
         var machine = SessionStateMachine(
             version: Self.version,
-            commandNames: ["stop", "cont", "linger"],
-            patientCommands: ["linger"],
+            commands: [
+                QMPCommandDescription("stop"), QMPCommandDescription("cont"),
+                QMPCommandDescription("linger", isPatient: true),
+            ],
             maximumCommands: maximumCommands
         )
         if let enable {
@@ -50,7 +52,7 @@ import Testing
         )
     }
 
-    @Test func `a patient command holds up no other if its answer can be told by an id`() {
+    @Test func `a patient command with an id does not hold up other commands`() {
         var machine = machine(negotiated: [])
         let (named, nameless) = (QMPCommand(name: "linger", id: 1), QMPCommand(name: "linger"))
         let (stop, cont) = (QMPCommand(name: "stop"), QMPCommand(name: "cont"))
@@ -70,7 +72,17 @@ import Testing
         #expect(machine.next() == .run(stop, isBeside: false))
     }
 
-    @Test func `an unknown capability leaves the client where it was`() {
+    @Test func `an id comes back as it was sent, however large`() throws {
+        var machine = machine(negotiated: [])
+        let command = try JSONReader.read(Array(#"{"execute":"stop","id":9223372036854775809}"#.utf8))
+        guard case .run(let stop, _) = machine.received(.success(command)) else {
+            return _ = Issue.record("the command does not run")
+        }
+        let answer = machine.finished(stop, isBeside: false, .success([:]))
+        #expect(answer.description == #"{"id":9223372036854775809,"return":{}}"#)
+    }
+
+    @Test func `a client that asks for an unknown capability can still negotiate`() {
         var machine = machine()
         let action = machine.receive(["execute": "qmp_capabilities", "arguments": ["enable": ["oob", "tea"]]])
         #expect(
@@ -90,7 +102,7 @@ import Testing
             (["execute": "query-version", "arguments": ["x": 1]], "Parameter 'x' is unexpected"),
         ] as [(JSONValue, String)]
     )
-    func `a message that is no command is named`(message: JSONValue, description: String) {
+    func `the error says why a message is not a command`(message: JSONValue, description: String) {
         var machine = machine(negotiated: [])
         #expect(machine.receive(message) == .answer(["error": error("GenericError", description)]))
     }
@@ -110,7 +122,7 @@ import Testing
         #expect(machine.receive(["execute": "foo"]) == .answer(["error": error]))
     }
 
-    @Test func `commands and complaints keep their order`() {
+    @Test func `commands and errors keep their order`() {
         var machine = machine(negotiated: [])
         let stop = QMPCommand(name: "stop", id: 1)
         #expect(machine.receive(["execute": "stop", "id": 1]) == .run(stop, isBeside: false))
@@ -128,7 +140,7 @@ import Testing
         #expect(!machine.isIdle)
     }
 
-    @Test func `a command out of band overtakes`() {
+    @Test func `an out-of-band command overtakes others`() {
         var machine = machine(negotiated: ["oob"])
         let stop = QMPCommand(name: "stop", id: 1)
         let cont = QMPCommand(name: "cont", id: 2)
@@ -145,7 +157,7 @@ import Testing
         #expect(machine.isIdle)
     }
 
-    @Test func `what waits can be dropped`() {
+    @Test func `waiting commands can be dropped`() {
         var machine = machine(negotiated: [])
         let stop = QMPCommand(name: "stop")
         #expect(machine.receive(["execute": "stop"]) == .run(stop, isBeside: false))

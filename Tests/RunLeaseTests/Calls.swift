@@ -3,11 +3,11 @@ import LinuxSystem
 import Synchronization
 import SystemPackage
 
-/// The system calls of a piece of work, counted as they come.
+/// The system calls of a piece of work, counted in order.
 final class Calls: Sendable {
     private let made = Mutex<[SystemCall]>([])
 
-    /// What `body` enters the kernel for, in order.
+    /// The system calls that `body` makes, in order.
     static func of(_ body: () throws -> Void) rethrows -> [SystemCall] {
         let calls = Calls()
         try ForcedErrno.asking({ call in
@@ -19,7 +19,7 @@ final class Calls: Sendable {
         return calls.made.withLock { $0 }
     }
 
-    /// Runs `body`, asking `judge` before its call at `place`, which counts from 0.
+    /// Runs `body`, and calls `judge` before its system call at index `place`, from 0.
     static func at<Value>(
         _ place: Int,
         _ judge: @escaping ForcedErrno.Judge,

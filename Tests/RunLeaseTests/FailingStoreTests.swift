@@ -14,7 +14,7 @@ struct FailingStoreTests {
 
     init() throws { site = try Site() }
 
-    /// What a store on a small file system of its own said.
+    /// The outcome of calls to a store on a small file system of its own.
     private struct Told: Sendable {
         var newest: LeaseRecord?
         var proposal: LeaseProposal?
@@ -49,30 +49,36 @@ struct FailingStoreTests {
         return try #require(outcome.withLock { $0 }).get()
     }
 
-    @Test func `a directory that is gone is told, and nothing was written`() throws {
+    @Test func `a missing directory is reported, and nothing was written`() throws {
         let store = try site.store()
         #expect(try store.propose(.of(1)) == .won)
         try FileManager.default.moveItem(atPath: site.path, toPath: "\(site.path)-gone")
         defer { try? FileManager.default.moveItem(atPath: "\(site.path)-gone", toPath: site.path) }
-        let error = RunLeaseError("cannot open the directory \(site.path): No such file or directory")
+        let error = RunLeaseError(
+            "cannot open the directory \(site.path): No such file or directory; check the path and what is mounted there, or "
+                + "create it: mkdir -p \(site.path)"
+        )
         #expect(throws: error) { try store.newest() }
         #expect(throws: error) { try store.propose(.of(1, epoch: 2)) }
         #expect(throws: error) { try FileRunLeaseStore(directory: site.path) }
     }
 
-    @Test func `a path through a file is told, and nothing was written`() throws {
+    @Test func `a path through a file is reported, and nothing was written`() throws {
         try site.write("", to: "file")
-        #expect(throws: RunLeaseError("cannot open the directory \(site.path)/file/x: Not a directory")) {
+        #expect(throws: RunLeaseError("cannot open the directory \(site.path)/file/x: Not a directory; name a folder"))
+        {
             try FileRunLeaseStore(directory: "\(site.path)/file/x")
         }
         let store = try site.store()
         try site.write("", to: "vm")
-        #expect(throws: RunLeaseError("cannot open the directory \(site.path)/vm: Not a directory")) {
+        let reason =
+            "cannot open the directory \(site.path)/vm: Not a directory; it is a file or a link; use another name"
+        #expect(throws: RunLeaseError(reason)) {
             try store.propose(.of(1))
         }
     }
 
-    @Test func `the empty place where a store was mounted is not taken for it`() throws {
+    @Test func `an empty mount point does not count as the store that was mounted there`() throws {
         let store = try site.store()
         #expect(try store.propose(.of(1)) == .won)
         try FileManager.default.moveItem(atPath: site.path, toPath: "\(site.path)-gone")
@@ -98,7 +104,7 @@ struct FailingStoreTests {
     }
 
     @Test(.enabled(if: geteuid() == 0, "only root mounts"), arguments: ["size=16k", "nr_inodes=6"])
-    func `a store that is full is told, and nothing was written`(options: String) throws {
+    func `a full store is reported, and nothing was written`(options: String) throws {
         let (told, then) = try mounted(options) { path in
             let store = try FileRunLeaseStore(directory: path)
             _ = try store.propose(.of(1))
@@ -106,7 +112,7 @@ struct FailingStoreTests {
             for filler in fillers { try? Data(repeating: 1, count: 4096).write(to: URL(fileURLWithPath: filler)) }
             let told = Told(store, .of(1, epoch: 2))
             for filler in fillers { try? FileManager.default.removeItem(atPath: filler) }
-            // Room may come late: a program that another test is just starting has copies of what was open.
+            // Room may come late, since a child of another test may hold copies of open files until it calls exec.
             var then = Told(store, .of(2, epoch: 2))
             while then.error?.mayHaveBeenWritten == false { then = Told(store, .of(2, epoch: 2)) }
             return (told, then)
@@ -120,7 +126,7 @@ struct FailingStoreTests {
 
     #if DEBUG
     @Test(arguments: [Errno.ioError, .noSpace, .readOnlyFileSystem, .permissionDenied, .timedOut, .staleNFSFileHandle])
-    func `whichever call fails, the error says whether the record may be there`(errno: Errno) throws {
+    func `whichever call fails, the error says whether the record may have been written`(errno: Errno) throws {
         let store = try site.store()
         let calls = try Calls.of { _ = try store.propose(.of(1), for: "counted") }
         let link = try #require(calls.firstIndex(of: .linkat))
@@ -148,7 +154,7 @@ struct FailingStoreTests {
         }
     }
 
-    /// Gives the temporary file of a workload another name, as a server does whose answer gets lost.
+    /// Links the temporary file of a workload to another name, as a server does whose answer is lost.
     private static func link(as name: String, in path: String) {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: "\(path)/vm")) ?? []
         for temporary in names where temporary.hasPrefix(".new-") {
@@ -157,7 +163,7 @@ struct FailingStoreTests {
     }
 
     @Test(arguments: [Errno.ioError, .timedOut, .fileExists, .readOnlyFileSystem])
-    func `a link that was made counts, whatever the answer`(errno: Errno) throws {
+    func `a link that was made counts, whatever error the call returns`(errno: Errno) throws {
         let (store, path) = (try site.store(), site.path)
         let proposal = try ForcedErrno.asking({ call in
             guard call == .linkat else { return nil }
@@ -170,7 +176,7 @@ struct FailingStoreTests {
         #expect(try store.propose(.of(2)) == .lost(newest: .of(1)))
     }
 
-    @Test func `a link that is made after nobody had answered is won by asking again`() throws {
+    @Test func `a proposal whose link lands after a timeout wins when it is repeated`() throws {
         let (store, path) = (try site.store(), site.path)
         let error = #expect(throws: RunLeaseError.self) {
             try ForcedErrno.asking({ call in
@@ -187,7 +193,7 @@ struct FailingStoreTests {
         #expect(try store.propose(.of(1)) == .won)
     }
 
-    @Test func `another's record that was made while nobody answered has won`() throws {
+    @Test func `another owner's record that was made during the timeout has won`() throws {
         let store = try site.store()
         let proposal = try ForcedErrno.asking({ call in
             guard call == .linkat else { return nil }
@@ -199,7 +205,7 @@ struct FailingStoreTests {
         #expect(proposal == .lost(newest: .of(2)))
     }
 
-    @Test func `a store that is slow gives its answer late`() throws {
+    @Test func `a slow store answers late`() throws {
         let store = try site.store()
         let (began, delay) = (MonotonicClock.now(), 5_000_000 as UInt64)
         let calls = Mutex<UInt64>(0)

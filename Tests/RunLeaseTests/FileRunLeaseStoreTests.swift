@@ -1,4 +1,5 @@
 import Foundation
+import Identity
 import OwnThread
 import RunLease
 import Testing
@@ -9,7 +10,7 @@ struct FileRunLeaseStoreTests {
 
     init() throws { site = try Site() }
 
-    @Test func `a store has one name, wherever its directory is`() throws {
+    @Test func `a store keeps its name when its directory is moved`() throws {
         let name = try site.store().name
         #expect(name.count == 32)
         #expect(try site.store().name == name)
@@ -37,7 +38,7 @@ struct FileRunLeaseStoreTests {
         #expect(try store.newest("b") == .of(2))
     }
 
-    @Test func `whoever comes second is told the newest record`() throws {
+    @Test func `the second proposer of an epoch gets the newest record`() throws {
         let (first, second) = (try site.store(), try site.store())
         #expect(try first.propose(.of(1)) == .won)
         #expect(try second.propose(.of(2)) == .lost(newest: .of(1)))
@@ -45,14 +46,14 @@ struct FileRunLeaseStoreTests {
         #expect(try second.propose(.of(2)) == .lost(newest: .of(1, epoch: 2)))
     }
 
-    @Test func `a record that is proposed again wins again, also when others have followed`() throws {
+    @Test func `a record that is proposed again wins again, even if others have followed`() throws {
         let store = try site.store()
         for epoch in 1...3 as ClosedRange<UInt64> { #expect(try store.propose(.of(1, epoch: epoch)) == .won) }
         for epoch in 1...3 as ClosedRange<UInt64> { #expect(try store.propose(.of(1, epoch: epoch)) == .won) }
         #expect(try store.newest() == .of(1, epoch: 3))
     }
 
-    @Test func `one owner's other record of an epoch is another`() throws {
+    @Test func `another record of the same owner and epoch does not win`() throws {
         let store = try site.store()
         let record = LeaseRecord.of(1)
         #expect(try store.propose(record) == .won)
@@ -63,21 +64,21 @@ struct FileRunLeaseStoreTests {
         for other in others { #expect(try store.propose(other) == .lost(newest: record)) }
     }
 
-    @Test func `an epoch that follows none is refused`() throws {
+    @Test func `an epoch that does not follow the last one is refused`() throws {
         let store = try site.store()
-        #expect(throws: RunLeaseError("epoch 2 of 'vm' in \(site.path) follows no other: there is none yet")) {
+        #expect(throws: RunLeaseError("cannot add epoch 2 of 'vm' in \(site.path): no epoch exists yet")) {
             try store.propose(.of(1, epoch: 2))
         }
         #expect(try store.propose(.of(1)) == .won)
         for epoch in [3, .max] as [UInt64] {
-            #expect(throws: RunLeaseError("epoch \(epoch) of 'vm' in \(site.path) follows no other: the last is 1")) {
+            #expect(throws: RunLeaseError("cannot add epoch \(epoch) of 'vm' in \(site.path): the newest epoch is 1")) {
                 try store.propose(.of(1, epoch: epoch))
             }
         }
         #expect(try site.names(in: "vm") == ["1"])
     }
 
-    @Test func `a record follows only the one that its proposer has seen`() throws {
+    @Test func `a record follows only the record that its proposer has seen`() throws {
         let store = try site.store()
         #expect(try store.propose(.of(1), following: nil, for: "vm") == .won)
         let others = [
@@ -86,20 +87,20 @@ struct FileRunLeaseStoreTests {
         for other in others {
             #expect(try store.propose(.of(3, epoch: 2), following: other, for: "vm") == .lost(newest: .of(1)))
         }
-        #expect(throws: RunLeaseError("epoch 2 of 'vm' in \(site.path) follows no other: the last is 1")) {
+        #expect(throws: RunLeaseError("cannot add epoch 2 of 'vm' in \(site.path): the newest epoch is 1")) {
             try store.propose(.of(3, epoch: 2), following: nil, for: "vm")
         }
-        #expect(throws: RunLeaseError("epoch 1 of 'vm' in \(site.path) follows no other: the last is 1")) {
+        #expect(throws: RunLeaseError("cannot add epoch 1 of 'vm' in \(site.path): the newest epoch is 1")) {
             try store.propose(.of(1), following: .of(1), for: "vm")
         }
         #expect(try site.names(in: "vm") == ["1"])
         #expect(try store.propose(.of(3, epoch: 2), following: .of(1), for: "vm") == .won)
-        // Also a record that is there is only had again by who has seen the one before.
+        // An existing record wins again only for a proposer that has seen the record before it.
         #expect(try store.propose(.of(3, epoch: 2), following: .of(2), for: "vm") == .lost(newest: .of(3, epoch: 2)))
     }
 
     #if DEBUG
-    @Test func `whenever the folder is removed and made again, nothing is written into the new one`() throws {
+    @Test func `nothing is written into a folder that was removed and made again meanwhile`() throws {
         let (store, path) = (try site.store(), site.path)
         #expect(try store.propose(.of(1), for: "counted") == .won)
         let count = try Calls.of { _ = try store.propose(.of(2, epoch: 2), following: .of(1), for: "counted") }.count
@@ -113,7 +114,7 @@ struct FileRunLeaseStoreTests {
             } _: {
                 try store.propose(.of(2, epoch: 2), following: .of(1), for: workload)
             }
-            // Only a record that was there before its folder went may have won.
+            // The proposal may have won only if its record was written before the folder was removed.
             if proposal == .won { #expect(place >= count - 2) }
             #expect(try store.newest(workload) == .of(3))
             #expect(try site.names(in: workload) == ["1"])
@@ -131,7 +132,7 @@ struct FileRunLeaseStoreTests {
         for epoch in [0, 4, .max] as [UInt64] { #expect(try store.record(of: epoch, for: "vm") == nil) }
     }
 
-    @Test func `the last of all epochs is read, and nothing follows it`() throws {
+    @Test func `the last possible epoch is read, and no record follows it`() throws {
         let store = try site.store()
         let record = LeaseRecord(epoch: .max, owner: LeaseRecord.of(1).owner, started: false)
         #expect(try store.propose(.of(1)) == .won)
@@ -145,7 +146,7 @@ struct FileRunLeaseStoreTests {
         #expect(throws: RunLeaseError.self) { try record.release() }
     }
 
-    @Test func `the history of a lease has all that is there, also what is damaged`() throws {
+    @Test func `the history of a lease has all records, including damaged ones`() throws {
         let store = try site.store()
         #expect(try store.history(of: "vm").isEmpty)
         for epoch in 1...3 as ClosedRange<UInt64> { #expect(try store.propose(.of(1, epoch: epoch)) == .won) }
@@ -156,15 +157,17 @@ struct FileRunLeaseStoreTests {
         #expect(history.map(\.record) == [.of(1), .of(1, epoch: 3), nil, nil])
     }
 
-    @Test func `a directory that is no store is not made one by who only looks`() throws {
-        let reason = "\(site.path) is no run lease store: no agent was started with --lease \(site.path)/NAME"
+    @Test func `reading a directory that is not a store does not make it one`() throws {
+        let reason =
+            "\(site.path) is no run lease store: no agent was started with --lease \(site.path)/NAME; check the path, "
+            + "and that the folder is mounted here"
         #expect(throws: RunLeaseError(reason)) { try FileRunLeaseStore(directory: site.path, creates: false) }
         #expect(try site.names() == [])
         let name = try site.store().name
         #expect(try FileRunLeaseStore(directory: site.path, creates: false).name == name)
     }
 
-    @Test func `an epoch whose record was removed is never given again`() throws {
+    @Test func `the epoch of a removed record is never used again`() throws {
         let store = try site.store()
         for epoch in 1...3 as ClosedRange<UInt64> { #expect(try store.propose(.of(1, epoch: epoch)) == .won) }
         try FileManager.default.removeItem(atPath: "\(site.path)/vm/2")
@@ -172,31 +175,56 @@ struct FileRunLeaseStoreTests {
     }
 
     @Test(arguments: ["", "pageferry run lease 1\n", String(repeating: "x", count: 5000)])
-    func `a damaged record is told with its file`(text: String) throws {
+    func `the error about a damaged record names its file`(text: String) throws {
         let store = try site.store()
         #expect(try store.propose(.of(1)) == .won)
         try site.write(text, to: "vm/2")
-        let error = RunLeaseError("the run lease record \(site.path)/vm/2 is damaged")
+        let error = RunLeaseError(
+            "the run lease record \(site.path)/vm/2 is damaged; see: pageferry lease \(site.path)/vm"
+        )
         #expect(throws: error) { try store.newest() }
         #expect(throws: error) { try store.propose(.of(1, epoch: 2)) }
         #expect(throws: error) { try store.propose(.of(1, epoch: 3)) }
+    }
+
+    @Test func `a record after a damaged newest record releases the lease and does nothing else`()
+        throws
+    {
+        let store = try site.store()
+        #expect(try store.propose(.of(1)) == .won)
+        #expect(try !store.release(damaged: 1, for: "vm"))
+        try site.write("", to: "vm/2")
+        #expect(try !store.release(damaged: 1, for: "vm"))
+        #expect(try store.release(damaged: 2, for: "vm"))
+        #expect(try store.newest()?.standing == .released)
+        #expect(try store.newest()?.epoch == 3)
+        #expect(try !store.release(damaged: 2, for: "vm"))
+        // A start of epoch 2 and a start that would follow it can no longer win.
+        #expect(throws: RunLeaseError.self) { try store.propose(.of(1, epoch: 2)) }
+        #expect(throws: RunLeaseError.self) { try store.propose(.of(1, epoch: 3)) }
+        try site.write("", to: "vm/\(UInt64.max)")
+        #expect(throws: RunLeaseError.self) { try store.release(damaged: .max, for: "vm") }
     }
 
     @Test func `a record under the name of another epoch is damaged`() throws {
         let store = try site.store()
         #expect(try store.propose(.of(1)) == .won)
         try FileManager.default.copyItem(atPath: "\(site.path)/vm/1", toPath: "\(site.path)/vm/2")
-        #expect(throws: RunLeaseError("the run lease record \(site.path)/vm/2 is damaged")) { try store.newest() }
+        #expect(
+            throws: RunLeaseError(
+                "the run lease record \(site.path)/vm/2 is damaged; see: pageferry lease \(site.path)/vm"
+            )
+        ) { try store.newest() }
     }
 
-    @Test func `a store whose name is damaged is none`() throws {
+    @Test func `a store with a damaged name is refused`() throws {
         try site.write("0123\n", to: ".store-id")
         #expect(throws: RunLeaseError("\(site.path)/.store-id does not hold the name of a run lease store")) {
             try site.store()
         }
     }
 
-    @Test func `files that are no records mean nothing`() throws {
+    @Test func `files that are not records are ignored`() throws {
         let store = try site.store()
         #expect(try store.propose(.of(1)) == .won)
         for name in [".new-1", "02", "+2", "2~", "18446744073709551616"] { try site.write("", to: "vm/\(name)") }
@@ -205,7 +233,7 @@ struct FileRunLeaseStoreTests {
     }
 
     @Test(arguments: ["", ".", "..", ".store-id", "a/b", "a b", "ä", "a\0", String(repeating: "a", count: 65)])
-    func `a workload whose name is no plain word has no lease`(name: String) throws {
+    func `a workload with an invalid name has no lease`(name: String) throws {
         let store = try site.store()
         #expect(throws: RunLeaseError.self) { try store.newest(name) }
         let error = #expect(throws: RunLeaseError.self) { try store.propose(.of(1), for: name) }
@@ -213,7 +241,7 @@ struct FileRunLeaseStoreTests {
         #expect(try site.names() == [".store-id"])
     }
 
-    @Test func `a workload's name can have all that is allowed`() throws {
+    @Test func `a workload's name may use every allowed character`() throws {
         let store = try site.store()
         for name in ["a", "-", "Zz09._-", String(repeating: "a", count: 64)] {
             #expect(try store.propose(.of(1), for: name) == .won)

@@ -5,7 +5,7 @@ import OwnThread
 import RunLease
 import Testing
 
-/// Ends processes with SIGKILL before each of their system calls in turn, and after the last.
+/// Kills processes before each of their system calls in turn, and after the last.
 @Suite(.ownThread, .timeLimit(.minutes(5)))
 struct KillTests {
     private let site: Site
@@ -24,7 +24,7 @@ struct KillTests {
     }
 
     @Test(arguments: [1, 2] as [UInt64])
-    func `after a kill anywhere the next proposer wins, or finds a whole record`(epoch: UInt64) async throws {
+    func `after a kill at any call the next proposer wins or finds a whole record`(epoch: UInt64) async throws {
         let (store, path) = (try site.store(), site.path)
         func prepare(_ workload: String) throws {
             if epoch == 2 { #expect(try store.propose(.of(3), for: workload) == .won) }
@@ -48,7 +48,7 @@ struct KillTests {
         }
     }
 
-    @Test func `after a kill anywhere while a store is made it can be used`() async throws {
+    @Test func `a store can be used after a kill at any call of its creation`() async throws {
         let counted = try Site()
         let count = try Calls.of { _ = try counted.store() }.count
         for place in 0...count {

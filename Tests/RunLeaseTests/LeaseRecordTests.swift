@@ -1,3 +1,4 @@
+import Identity
 import Testing
 
 @testable import RunLease
@@ -16,7 +17,7 @@ import Testing
         let owner = "00112233445566778899aabbccddeeff"
         let record = LeaseRecord(epoch: 7, owner: owner, token: 42, started: true)
         #expect(record.text == LeaseRecordTests.text)
-        for record in [record, LeaseRecord(epoch: .max, owner: owner, token: .max, started: false)] {
+        for record in [record, LeaseRecord(epoch: .max, owner: owner, token: RunToken(.max), started: false)] {
             #expect(LeaseRecord(text: Array(record.text.utf8)) == record)
             #expect(record.text.utf8.count <= LeaseRecord.maximumByteCount)
         }
@@ -24,7 +25,7 @@ import Testing
 
     @Test func `a record says whether its owner runs, has the lease back, or has released it`() throws {
         let owner = "00112233445566778899aabbccddeeff"
-        func standing(_ token: UInt64, _ started: Bool) -> LeaseRecord.Standing {
+        func standing(_ token: RunToken, _ started: Bool) -> LeaseRecord.Standing {
             LeaseRecord(epoch: 7, owner: owner, token: token, started: started).standing
         }
         #expect(standing(0, true) == .holding && standing(42, true) == .holding)
@@ -34,7 +35,7 @@ import Testing
         #expect(released == LeaseRecord(epoch: 8, owner: owner, started: false))
     }
 
-    @Test func `a record that is cut anywhere, or goes on, is none`() {
+    @Test func `a record that is cut off anywhere or too long is refused`() {
         let bytes = Array(LeaseRecordTests.text.utf8)
         for count in 0..<bytes.count { #expect(LeaseRecord(text: Array(bytes[..<count])) == nil) }
         for more in ["\n", " ", "\0", "epoch 8\n"] { #expect(LeaseRecord(text: bytes + Array(more.utf8)) == nil) }
@@ -48,7 +49,7 @@ import Testing
             ("\n", "\r\n"),
         ]
     )
-    func `a record in any other form is none`(part: String, other: String) {
+    func `a record in any other form is refused`(part: String, other: String) {
         #expect(LeaseRecord(text: Array(LeaseRecordTests.text.replacing(part, with: other).utf8)) == nil)
     }
 }

@@ -11,7 +11,7 @@ struct RaceTests {
 
     init() throws { site = try Site() }
 
-    /// Proposes each epoch up to `last` as it comes up; the epochs that were won.
+    /// Proposes each epoch up to `last` as soon as it is next, and returns the epochs that were won.
     private static func contend(as side: Int, in store: FileRunLeaseStore, last: UInt64) throws -> [UInt64] {
         var won: [UInt64] = []
         while true {
@@ -24,16 +24,16 @@ struct RaceTests {
         }
     }
 
-    /// That each epoch has one winner, whose record it is.
+    /// Checks that each epoch has one winner, and that the record is the winner's.
     private func check(_ wins: [(side: Int, epochs: [UInt64])], last: UInt64) throws {
         #expect(wins.flatMap(\.epochs).sorted() == Array(1...last))
         for (side, epochs) in wins {
             for epoch in epochs { #expect(try site.store().propose(.of(side, epoch: epoch)) == .won) }
         }
-        #expect(try site.names(in: "vm").count == Int(last), "temporaries are left")
+        #expect(try site.names(in: "vm").count == Int(last), "temporary files are left")
     }
 
-    @Test func `of many threads exactly one wins each epoch`() throws {
+    @Test func `exactly one of many threads wins each epoch`() throws {
         let wins = Mutex<[(side: Int, epochs: [UInt64])]>([])
         let group = ThreadGroup()
         for side in 1...8 {
@@ -51,14 +51,14 @@ struct RaceTests {
         try check(wins.withLock { $0 }, last: 50)
     }
 
-    @Test func `of several processes exactly one wins each epoch`() async throws {
+    @Test func `exactly one of several processes wins each epoch`() async throws {
         let path = site.path
         await withTaskGroup { group in
             for side in 1...4 {
                 group.addTask {
                     await #expect(processExitsWith: .success) { [path = path as String, side = side as Int] in
                         let store = try FileRunLeaseStore(directory: path)
-                        // All are there before the first begins.
+                        // Every process is ready before the first one begins.
                         _ = try store.propose(.of(side), for: "ready-\(side)")
                         while try (1...4).contains(where: { try store.newest("ready-\($0)") == nil }) { usleep(1000) }
                         let epochs = try RaceTests.contend(as: side, in: store, last: 100)
@@ -76,7 +76,7 @@ struct RaceTests {
 
     #if DEBUG
     @Test(arguments: [1, 2] as [UInt64])
-    func `whoever goes before any one call of another, exactly one wins`(epoch: UInt64) throws {
+    func `exactly one side wins if one proposes before any call of the other`(epoch: UInt64) throws {
         let store = try site.store()
         func prepare(_ workload: String) throws {
             if epoch == 2 { #expect(try store.propose(.of(3), for: workload) == .won) }
@@ -108,7 +108,7 @@ struct RaceTests {
             let (own, other) = (LeaseRecord.of(1, epoch: epoch), LeaseRecord.of(2, epoch: epoch))
             let others = Mutex<LeaseProposal?>(nil)
             let thread = try JoinedThread(name: "fast") {
-                // On its way while the other is, before or after its link.
+                // The slow side proposes before or after the fast side's link.
                 usleep(UInt32(epoch) * 5000)
                 let proposal = try? fast.propose(other)
                 others.withLock { $0 = proposal }

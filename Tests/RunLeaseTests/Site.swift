@@ -1,4 +1,5 @@
 import Foundation
+import Identity
 import RunLease
 
 /// A directory that is removed when the test no longer needs it.
@@ -25,14 +26,19 @@ final class Site: Sendable {
 }
 
 extension LeaseRecord {
-    /// The record of a side that is told by one digit.
+    /// A record whose owner is named by one digit.
     static func of(_ side: Int, epoch: UInt64 = 1) -> LeaseRecord {
-        LeaseRecord(epoch: epoch, owner: String(repeating: "\(side)", count: 32), token: UInt64(side), started: true)
+        LeaseRecord(
+            epoch: epoch,
+            owner: String(repeating: "\(side)", count: 32),
+            token: RunToken(UInt64(side)),
+            started: true
+        )
     }
 }
 
 extension FileRunLeaseStore {
-    /// Proposes a record after whatever is there.
+    /// Proposes a record after the newest one.
     func propose(_ record: LeaseRecord, for workload: String = "vm") throws(RunLeaseError) -> LeaseProposal {
         let before = record.epoch - 1
         let predecessor = before == 0 ? nil : try self.record(of: before, for: workload)

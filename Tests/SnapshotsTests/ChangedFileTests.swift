@@ -7,9 +7,9 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct ChangedFileTests {
-    /// What may happen to a file.
+    /// A change of a served file that a writer has open.
     enum Change: CaseIterable {
-        case oneByteWritten, touched, longer, shorter, emptied
+        case oneByteWritten, touchedByAWriter, longer, shorter, emptied
 
         func happen(to file: SparseFile) throws {
             switch self {
@@ -17,7 +17,7 @@ struct ChangedFileTests {
                 let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: file.path))
                 try handle.seek(toOffset: 10)
                 try handle.write(contentsOf: [1])
-            case .touched:
+            case .touchedByAWriter:
                 try FileManager.default.setAttributes([.modificationDate: Date.distantPast], ofItemAtPath: file.path)
             case .longer: try file.resize(to: 200 * 4096)
             case .shorter: try file.resize(to: 50 * 4096)
@@ -27,7 +27,7 @@ struct ChangedFileTests {
 
         var words: String {
             switch self {
-            case .oneByteWritten, .touched: "was modified"
+            case .oneByteWritten, .touchedByAWriter: "was modified"
             case .longer: "has changed its size from 409600 to 819200 bytes"
             case .shorter: "has changed its size from 409600 to 204800 bytes"
             case .emptied: "has changed its size from 409600 to 0 bytes"
@@ -38,7 +38,7 @@ struct ChangedFileTests {
     private static let slices = [SnapshotSlice(offset: 0, pageSize: 4096, pageCount: 100)]
 
     @Test(arguments: Change.allCases, ["/tmp", "/dev/shm"])
-    func `a file that changes ends the service, told to every client, with no page of it`(
+    func `a changed file ends the service for every client, and no page of it is sent`(
         change: Change,
         folder: String
     ) async throws {
@@ -51,17 +51,19 @@ struct ChangedFileTests {
             let urgent = try asking.join(.urgent)
             #expect(try urgent.stream.ask(PageRun(region: 0, count: 1, first: 1)).zeroPages == 0)
             try change.happen(to: file)
-            // Of a shorter file, one that is gone and was not touched.
+            // In a shorter file, these pages are gone and were never read.
             try urgent.stream.send(.pageRequest(PageRun(region: 0, count: 5, first: 90)))
             #expect(try urgent.stream.receiveFrame() == nil)
             for client in [asking, idle] {
-                #expect(client.untilHangUp() == "\(file.path) \(change.words); serve a file that nobody changes")
+                let reason = "\(file.path) \(change.words); serve a file that nobody changes"
+                #expect(try client.next() == .refused(reason: reason))
+                #expect(client.untilHangUp() == nil)
             }
         }
         #expect(ended?.description.contains(change.words) == true)
     }
 
-    @Test func `a file that was truncated and has its size again is not served`() async throws {
+    @Test func `a file that was truncated and extended again is not served`() async throws {
         let file = try SparseFile(byteCount: 100 * 4096)
         try file.write(pages: 0..<100)
         let ended = try await Serving.of(file.path) { serving in
@@ -76,7 +78,7 @@ struct ChangedFileTests {
         #expect(ended?.description.contains("was modified") == true)
     }
 
-    @Test func `a client that comes to a file that has changed is told`() async throws {
+    @Test func `a client that connects after a change of the file gets the reason`() async throws {
         let file = try SparseFile(byteCount: 100 * 4096)
         let ended = try await Serving.of(file.path) { serving in
             try file.write(pages: [3])
@@ -87,7 +89,7 @@ struct ChangedFileTests {
         #expect(ended != nil)
     }
 
-    @Test func `what is written while an answer is on its way is in none of its pages`() async throws {
+    @Test func `a write to the file during an answer appears in no page of that answer`() async throws {
         let file = try SparseFile(byteCount: 256 * 4096)
         try file.write(pages: 0..<256)
         let ended = try await Serving.of(file.path) { serving in
@@ -96,7 +98,7 @@ struct ChangedFileTests {
             let urgent = try client.join(.urgent)
             let run = PageRun(region: 0, count: 256, first: 0)
             #expect(try urgent.stream.ask(run).zeroPages == 0)
-            // More than the sockets' buffers take.
+            // More answers than the sockets' buffers hold.
             for _ in 0..<64 { try urgent.stream.send(.pageRequest(run)) }
             let deadline = MonotonicClock.now() + 10_000_000_000
             while try !Self.someServerWaitsToSend(), MonotonicClock.now() < deadline {}
@@ -104,7 +106,7 @@ struct ChangedFileTests {
             var wrong = 0
             var body = [UInt8](repeating: 0, count: 4096)
             let contents = (0..<256).map(SparseFile.content)
-            // Requests that were not read may break the connection.
+            // Requests that the server has not read may reset the connection.
             while let frame = try? urgent.stream.receiveFrame() {
                 for page in Int(frame.run.first)..<Int(frame.run.first) + Int(frame.run.count) {
                     let count = body.withUnsafeMutableBytes { try? urgent.stream.receive(exactly: $0) }
@@ -117,10 +119,10 @@ struct ChangedFileTests {
         #expect(ended != nil)
     }
 
-    /// Whether a thread that answers requests waits in `sendmsg`, which has the number 46.
+    /// Whether a thread that answers requests waits in `sendmsg`, whose number is 46.
     private static func someServerWaitsToSend() throws -> Bool {
         try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").contains { thread in
-            // A thread that has ended meanwhile has no files.
+            // A thread that has exited meanwhile has no files.
             let name = try? String(contentsOfFile: "/proc/self/task/\(thread)/comm", encoding: .utf8)
             let call = try? String(contentsOfFile: "/proc/self/task/\(thread)/syscall", encoding: .utf8)
             return name == "urgent-serve\n" && call?.hasPrefix("46 ") == true

@@ -8,7 +8,7 @@ import Testing
 
 @Suite(.ownThread, .timeLimit(.minutes(1)))
 struct OpeningTests {
-    @Test func `three hundred silent connections keep no guest from its pages`() async throws {
+    @Test func `three hundred silent connections do not keep a guest from its pages`() async throws {
         let file = try SparseFile(byteCount: 100 * 4096)
         try file.write(pages: 0..<100)
         try await Serving.of(file.path) { serving in

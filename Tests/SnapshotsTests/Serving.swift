@@ -9,16 +9,17 @@ final class Serving: Sendable {
     let server: SnapshotServer
     let log = LogLines()
 
-    /// Serves a file while `body` runs; then it is told to end.
+    /// Serves a file while `body` runs, and then tells the server to exit.
     ///
-    /// - Returns: what happened to the file, if that ended it.
+    /// - Returns: the change of the file, if that ended the server.
     @discardableResult
     static func of(
         _ path: String,
         peerTimeout: Duration = .seconds(30),
+        isProvedFully: Bool = false,
         _ body: (Serving) async throws -> Void
     ) async throws -> FileChanged? {
-        let serving = try Serving(path, peerTimeout)
+        let serving = try Serving(path, peerTimeout, isProvedFully)
         let running = Task { () -> FileChanged? in
             do throws(FileChanged) {
                 try await serving.server.run()
@@ -38,9 +39,9 @@ final class Serving: Sendable {
         return await running.value
     }
 
-    private init(_ path: String, _ peerTimeout: Duration) throws {
+    private init(_ path: String, _ peerTimeout: Duration, _ isProvedFully: Bool) throws {
         server = try SnapshotServer(
-            MappedFile(path),
+            SnapshotFile(path, isProvedFully: isProvedFully),
             at: .tcp(host: "127.0.0.1", port: 0),
             peerTimeout: peerTimeout,
             logger: log.logger

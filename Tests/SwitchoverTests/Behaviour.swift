@@ -1,44 +1,47 @@
+import Identity
 import Switchover
 
-/// What can happen to a source: one event of its machine, or of the store that it has asked.
+/// An event of a source: one of its machine, or one of the store that it uses.
 enum SourceEvent: Hashable {
-    case migrate, startPostcopy, cancel, recover, retryResume
+    case migrate, startPostcopy, migrateContinue, cancel, recover, retryResume
+    /// The time to ask the unreachable lease again has come.
+    case leaseDue
     case cancelOverdue
     case destinationIsGone(hasRun: Bool)
     case linkLost
     case allPagesSent
-    /// The store carries out what an operation has asked of it.
+    /// The store carries out the request of an operation.
     case storeDecides(SourceOperation)
     case ended(SourceOperation, Outcome)
     case received(DestinationMessage)
-    /// The agent was told to end, and nothing holds it.
+    /// The agent, which was told to exit, exits, since nothing holds it.
     case ends
 }
 
-/// How an operation ended.
+/// The outcome of an operation.
 enum Outcome: Hashable {
     case success, failure
-    /// Of the lease's store: nothing was written.
+    /// The lease's store could not be reached, and nothing was written.
     case unreachable
-    /// Of the lease's store: no answer came in time, and what was asked may still be carried out.
+    /// The lease's store did not answer in time, and may still carry out the request.
     case silent
-    /// Of a start: the workload was started, and has ended by itself.
+    /// The workload was started, and has ended by itself.
     case dead
 }
 
-/// What a source's driver does after an action, and reports when it has ended.
+/// An operation that a source's driver carries out for an action, and whose end it reports.
 enum SourceOperation: Hashable {
     case connect(LinkNumber), redial(LinkNumber), resync(LinkNumber)
     case proceed, stop, save, releaseLocks, resume
     case seizeLease(RunGrant)
-    /// The store has decided, the driver has not told the machine yet.
+    /// The store has decided, but the driver has not told the machine yet.
     case seizeDecided(Bool)
     case regainLease(RunToken)
     /// The driver has read the newest record, and is about to write over it.
     case regainWrites(RunToken, over: Store.Record)
     case regainDecided(Bool)
 
-    /// A pause of the migration is about to end.
+    /// Whether the operation may be about to end a pause of the migration.
     var isDeciding: Bool {
         switch self {
         case .seizeLease, .seizeDecided, .resume: true
@@ -48,7 +51,17 @@ enum SourceOperation: Hashable {
         }
     }
 
-    /// The link that it belongs to; nil if to none.
+    /// Whether the workload's process must do something for the operation.
+    var asksWorkload: Bool {
+        switch self {
+        case .stop, .save, .releaseLocks, .resume: true
+        case .connect, .redial, .proceed, .resync, .seizeLease, .seizeDecided, .regainLease, .regainWrites,
+            .regainDecided:
+            false
+        }
+    }
+
+    /// The link to which the operation belongs; nil if it belongs to none.
     var link: LinkNumber? {
         switch self {
         case .connect(let link), .redial(let link), .resync(let link): link
@@ -59,7 +72,7 @@ enum SourceOperation: Hashable {
     }
 }
 
-/// What can happen to a destination: one event of its machine, or of the store that it has asked.
+/// An event of a destination: one of its machine, or one of the store that it uses.
 enum DestinationEvent: Hashable {
     case cont
     case linkLost
@@ -69,20 +82,24 @@ enum DestinationEvent: Hashable {
     case storeDecides(DestinationOperation)
     case ended(DestinationOperation, Outcome)
     case received(SourceMessage)
-    /// The agent was told to end: nothing starts any more.
+    /// The agent is told to exit, so that nothing starts any more.
     case leaves
-    /// It ends, as nothing holds it.
+    /// The time for something that the exit waits for is over.
+    case exitOverdue(ExitWait)
+    /// The agent exits, since nothing holds it.
     case ends
-    /// Another migration takes the place of one that is over.
+    /// Another migration takes the place of a finished one.
     case makesWay
     case migrateCancel
+    /// The operator says that the source is gone for good.
+    case sourceIsGone
 }
 
-/// What a destination's driver does after an action, and reports when it has ended.
+/// An operation that a destination's driver carries out for an action, and whose end it reports.
 enum DestinationOperation: Hashable {
     case proceed, prepareMemory, loadDevices, acquire, start, undo
     case commitLease(RunGrant)
-    /// The store has decided, the driver has not told the machine yet.
+    /// The store has decided, but the driver has not told the machine yet.
     case commitDecided(Bool)
     case returnLease(RunGrant)
     case returnDecided
@@ -95,32 +112,32 @@ enum DestinationOperation: Hashable {
     }
 }
 
-/// What can happen beside the migration that is walked: another one begins, or a workload of that name elsewhere.
+/// An event beside the walked migration: another migration begins, or a workload of the same name elsewhere.
 enum ThirdEvent: Hashable {
-    /// A workload that was taken back, or has come, is moved on to a third host: it is stopped, and RUN is sent.
+    /// A workload that was taken back, or has arrived, is stopped to move on to a third host, and RUN is sent.
     case moves(from: Side)
     /// The third host wins the lease, if there is one, and runs the workload.
     case commits
-    /// The third host promises that nothing starts there: the workload runs on where it was.
+    /// The third host promises that nothing starts there, and the workload resumes where it was.
     case refuses
-    /// The operator knows that the lease's owner is gone, and does what the product says.
+    /// The operator knows that the lease's owner is gone, and runs the command that Pageferry prints.
     case takesOver
-    /// A workload of that name begins on the third host: the lease is released.
+    /// A workload of the same name begins on the third host, since the lease is released.
     case begins
 }
 
-/// How the two sides answer events: the machines that ship, or a mutant around them.
+/// The reactions of both sides to events: those of the shipped machines, or of a mutant.
 struct Behaviour: Sendable {
     typealias Source = @Sendable (inout SourceMachine, SourceEvent, RunGrant) -> [SourceAction]
     typealias Destination = @Sendable (inout DestinationMachine, DestinationEvent) -> [DestinationAction]
 
-    /// The `RunGrant` is the fresh one that a driver would draw for this event.
+    /// The source's reaction; the `RunGrant` is the fresh one that a driver would draw for this event.
     var source: Source
     var destination: Destination
 
     static let shipped = Behaviour(source: shippedSource, destination: shippedDestination)
 
-    /// A destination of an earlier release, without the capability START_RESULT, and a source that knows it.
+    /// A destination of an earlier release, without the capability START_RESULT, and a source that knows that.
     static let older = Behaviour(
         source: { machine, event, fresh in
             guard case .received(.ready) = event else { return shippedSource(&machine, event, fresh) }
@@ -136,7 +153,7 @@ struct Behaviour: Sendable {
         }
     )
 
-    static let instance = InstanceID(high: 1, low: 2)
+    static let instance = InstanceID(12)
     static let ping: UInt64 = 7
 }
 
@@ -157,6 +174,8 @@ private func shippedSource(_ machine: inout SourceMachine, _ event: SourceEvent,
         if case .connect(let link) = machine.recover() { return [.connect(link)] }
         return []
     case .cancelOverdue: return machine.cancelOverdue()
+    case .migrateContinue: return machine.migrateContinue() == .save ? [.save] : []
+    case .leaseDue: return machine.leaseDue()
     case .destinationIsGone(let hasRun):
         return machine.destinationIsGone(hasRun: hasRun) == .takeBack ? [.resume] : []
     case .retryResume:
@@ -233,7 +252,13 @@ private func shippedDestination(_ machine: inout DestinationMachine, _ event: De
     case .migrateCancel:
         if case .done(let actions) = machine.migrateCancel() { return actions }
         return []
-    case .leaves: return machine.prohibitStart(reason: "the agent ends")
+    case .sourceIsGone:
+        _ = machine.sourceIsGone()
+        return []
+    case .leaves: return machine.exit(reason: "the agent ends", isPatient: true)
+    case .exitOverdue(let wait):
+        machine.exitOverdue(wait)
+        return []
     case .storeDecides, .ends, .makesWay: return []
     case .ended(let operation, let outcome): return ended(&machine, operation, outcome)
     case .received(.hello): return machine.hello()

@@ -1,3 +1,4 @@
+import Identity
 import Switchover
 import Testing
 
@@ -42,11 +43,11 @@ extension DestinationMachine {
 
 @Suite("A destination")
 struct DestinationMachineTests {
-    @Test("goes the happy path, state by state")
+    @Test("passes the states of a successful migration in order")
     func happyPath() {
         var machine = DestinationMachine()
         #expect(machine.migrateIncoming() == .listen)
-        #expect(machine.migrateIncoming() == .refuse(reason: "a migration was begun before, it is setup"))
+        #expect(machine.migrateIncoming() == .refuse(reason: "a migration was begun before; its state is setup"))
         #expect(machine.state == .setup)
         #expect(machine.hello() == [.prepareMemory])
         #expect(machine.memoryPrepared() == [.send(.ready)])
@@ -83,7 +84,7 @@ struct DestinationMachineTests {
         #expect(machine.devicesLoaded() == [])
     }
 
-    @Test("answers a repeated RUN with its last word and never starts twice")
+    @Test("answers a repeated RUN with its last answer and never starts twice")
     func repeatedRun() {
         var machine = DestinationMachine.loaded()
         _ = machine.run(first)
@@ -119,7 +120,7 @@ struct DestinationMachineTests {
         }
     }
 
-    @Test("counts a start whose workload has ended as one, and cont fails with the reason")
+    @Test("reports RUNNING for a start whose workload has ended, and cont fails with the reason")
     func deadStart() {
         var machine = DestinationMachine.loaded(startsStopped: true)
         _ = machine.run(first)
@@ -131,7 +132,7 @@ struct DestinationMachineTests {
         #expect(machine.cont() == .failed(reason: reason))
     }
 
-    @Test("starts nothing once that is prohibited, and promises so")
+    @Test("promises not to start once starts are prohibited")
     func prohibited() {
         var machine = DestinationMachine.loaded(startsStopped: true)
         _ = machine.run(first)
@@ -161,7 +162,40 @@ struct DestinationMachineTests {
         #expect(leased.leaseReturned() == [promise])
     }
 
-    @Test("lets the operator cancel once its source is gone, and answers that source all the same")
+    @Test("exits once nobody needs it: not while a workload that runs here needs pages, or a source an answer")
+    func exits() {
+        var running = DestinationMachine.loaded()
+        _ = running.run(first)
+        _ = running.acquired()
+        _ = running.exit(reason: "the agent ends", isPatient: true)
+        #expect(running.exitWait == .start)
+        _ = running.started()
+        #expect(running.exitWait == .pages && running.isNeeded)
+        _ = running.linkLost(reason: "reset")
+        #expect(running.exitWait == .pages && running.isNeeded)
+        var impatient = running
+        _ = impatient.exit(reason: "the agent ends", isPatient: false)
+        #expect(impatient.exitWait == nil && impatient.isNeeded && !impatient.isPatient)
+        _ = impatient.exit(reason: "the agent ends", isPatient: true)
+        #expect(impatient.exitWait == nil)
+        var ended = running
+        ended.workloadEnded(reason: "killed")
+        #expect(ended.exitWait == nil && !ended.isNeeded)
+        #expect(running.sourceIsGone() == .abandoned)
+        #expect(running.exitWait == nil && !running.isNeeded)
+
+        var loaded = DestinationMachine.loaded()
+        _ = loaded.exit(reason: "the agent ends", isPatient: true)
+        #expect(loaded.exitWait == .word && !loaded.isNeeded)
+        _ = loaded.linkLost(reason: "reset")
+        #expect(loaded.exitWait == .source && loaded.isNeeded)
+        loaded.exitOverdue(.source)
+        #expect(loaded.exitWait == .word)
+        loaded.exitOverdue(.word)
+        #expect(loaded.exitWait == nil)
+    }
+
+    @Test("lets the operator cancel once its source is gone, and still answers that source")
     func cancelWithoutSource() {
         for startsStopped in [false, true] {
             var machine = DestinationMachine.loaded(startsStopped: startsStopped)
@@ -179,7 +213,7 @@ struct DestinationMachineTests {
         }
     }
 
-    @Test("answers a source that it waits for no longer")
+    @Test("answers a source that it no longer waits for")
     func lateSource() {
         var machine = DestinationMachine.loaded()
         _ = machine.cancel(RunToken.none)
@@ -191,7 +225,7 @@ struct DestinationMachineTests {
         #expect(machine.cancel(RunToken.none) == [.send(.cancelled(RunToken.none))])
     }
 
-    @Test("asks for another RUN when cont is tried again, and answers with what came of it")
+    @Test("asks for another RUN on the next cont, and answers cont with the outcome")
     func contAfterRefusal() {
         var machine = DestinationMachine.refused()
         #expect(machine.cont() == .requestStart)
@@ -212,12 +246,12 @@ struct DestinationMachineTests {
         )
     }
 
-    @Test("with --stopped starts when both RUN and cont have come, in either order")
+    @Test("with --stopped starts after both RUN and cont, in either order")
     func startsStopped() {
         var machine = DestinationMachine.loaded(startsStopped: true)
         #expect(machine.run(first) == [])
         #expect(machine.state == .postcopyDevice && !machine.isCommitted)
-        // Whoever sent RUN does not run, with or without a link.
+        // The source that sent RUN does not run the workload, with or without a link.
         #expect(machine.linkLost(reason: "reset") == [])
         #expect(machine.cont() == .acquire(first))
         #expect(machine.acquired() == [.start(first)])
@@ -240,14 +274,14 @@ struct DestinationMachineTests {
         )
     }
 
-    @Test("ends a cont that waits with the reason when the link breaks before RUN")
+    @Test("fails a waiting cont with the reason when the link breaks before RUN")
     func contWithoutRun() {
         var machine = DestinationMachine()
         #expect(machine.cont() == .failed(reason: "there is nothing to start; run migrate-incoming first"))
         machine = .loaded(startsStopped: true)
         #expect(machine.cont() == .waits)
         #expect(machine.linkLost(reason: "reset") == [.contFailed(reason: "the control link broke: reset")])
-        // A RUN may be under way all the same: it is waited for.
+        // A RUN may still be under way, so the destination waits for it.
         #expect(machine.state == .postcopyDevice && !machine.mayLeave)
         #expect(machine.cont() == .failed(reason: "the control link broke: reset"))
         #expect(machine.rejoin() == .welcome([]))
@@ -255,7 +289,7 @@ struct DestinationMachineTests {
         #expect(machine.cont() == .acquire(first))
     }
 
-    @Test("fails with a device that does not load, and tells the source")
+    @Test("fails if a device does not load, and reports it to the source")
     func deviceFails() {
         var machine = DestinationMachine.active()
         _ = machine.listen()
@@ -289,7 +323,7 @@ struct DestinationMachineTests {
         #expect(machine.memoryPrepared() == [.send(.ready)])
     }
 
-    @Test("runs on without a link, and has completed once all pages are here")
+    @Test("keeps running without a link, and completes once all pages are here")
     func lossWhileRunning() {
         var machine = DestinationMachine.running()
         #expect(machine.linkLost(reason: "reset") == [])
@@ -318,7 +352,7 @@ struct DestinationMachineTests {
         #expect(machine.proceed() == [])
     }
 
-    @Test("takes a message out of order for a breach")
+    @Test("treats a message out of order as a violation")
     func outOfOrder() {
         var machine = DestinationMachine.active()
         #expect(machine.devices() == [.violation("DEVICES out of order")])
@@ -333,13 +367,37 @@ struct DestinationMachineTests {
         #expect(machine.state == .postcopyPaused)
     }
 
-    @Test("gives up what is about to come when the operator cancels, and nothing that its source may run here")
+    @Test("ends a workload whose pages never arrive only on command, and never promises that it did not run")
+    func sourceIsGone() {
+        var machine = DestinationMachine.running()
+        #expect(machine.sourceIsGone() == .refuse(reason: "the link to the source stands: the source is not gone"))
+        _ = machine.linkLost(reason: "cut")
+        guard case .refuse(let reason) = machine.migrateCancel() else { return _ = Issue.record("cancelled") }
+        #expect(reason.hasSuffix("pageferry-source-gone"))
+        let token = machine.startedToken
+        #expect(machine.sourceIsGone() == .abandoned)
+        #expect(machine.state == .failed && machine.mayLeave && !machine.isCommitted && !machine.owesPromise)
+        #expect(machine.startedToken == token && token != nil)
+        #expect(machine.rejoin() == .refuse(reason: "no migration can be rejoined here", []))
+        #expect(machine.allPagesResident() == [])
+        machine = DestinationMachine.loaded()
+        _ = machine.linkLost(reason: "cut")
+        #expect(
+            machine.sourceIsGone()
+                == .refuse(reason: "the workload has not run here; run migrate_cancel")
+        )
+    }
+
+    @Test("drops an incoming migration when the operator cancels, but none that its source may have started")
     func operatorCancels() {
         let reason = SwitchoverFailure.cancelled.description
+        let nothing = DestinationCancelAnswer.refuse(
+            reason: "no migration is under way here: the destination waits for a source"
+        )
         var machine = DestinationMachine()
-        #expect(machine.migrateCancel() == .done([]))
+        #expect(machine.migrateCancel() == nothing)
         _ = machine.migrateIncoming()
-        #expect(machine.migrateCancel() == .done([]))
+        #expect(machine.migrateCancel() == nothing)
         _ = machine.hello()
         #expect(machine.migrateCancel() == .done([.closeLink(reason: reason)]))
         #expect(machine.memoryPrepared() == [.discardMemory])

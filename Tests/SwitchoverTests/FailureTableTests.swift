@@ -1,13 +1,14 @@
+import Identity
 import Switchover
 import Testing
 
-/// A row of the table of what fails: the fault, and how both sides end.
+/// A row of the failure table: the fault, and the final states of both sides.
 struct FailureRow: Sendable, CustomTestStringConvertible {
     let testDescription: String
     let fault: Step
-    /// The fault happens as soon as this is so and it can happen.
+    /// The condition under which the fault strikes as soon as it can.
     let when: @Sendable (World) -> Bool
-    /// Nil for a side that is dead.
+    /// The source's final state; nil if the source is dead.
     let source: MigrationState?
     let destination: MigrationState?
     let runsOn: String
@@ -56,6 +57,51 @@ struct FailureRow: Sendable, CustomTestStringConvertible {
             ends: .failed,
             nil,
             on: "source"
+        ),
+        row(
+            "the source's process hangs up while it runs",
+            .processHangsUp,
+            { $0.source.state == .setup },
+            ends: .failed,
+            .failed,
+            on: "source",
+            attached
+        ),
+        row(
+            "the source's process hangs up before DEPART",
+            .processHangsUp,
+            { $0.heardPong && !$0.hasDeparted },
+            ends: .failed,
+            .cancelled,
+            on: "source",
+            attached
+        ),
+        row(
+            "the source's process hangs up after DEPART",
+            .processHangsUp,
+            { $0.hasDeparted && !$0.runsOnDestination },
+            ends: .completed,
+            .completed,
+            on: "destination",
+            attached
+        ),
+        row(
+            "the agent of the source's process dies before DEPART",
+            .sourceDies,
+            { $0.heardPong && !$0.hasDeparted },
+            ends: nil,
+            .postcopyDevice,
+            on: "source",
+            attached
+        ),
+        row(
+            "the agent of the source's process dies after RUN, before the start",
+            .sourceDies,
+            { $0.hasDeparted && $0.runsSent == 1 && !$0.runsOnDestination },
+            ends: nil,
+            .postcopyPaused,
+            on: "destination",
+            attached
         ),
         row(
             "hooks fail",
@@ -270,18 +316,21 @@ struct FailureRow: Sendable, CustomTestStringConvertible {
     }
 }
 
+/// The setting of a source whose workload is in a process that attaches.
+private let attached = World.Setting(conts: 0, cancels: 0, operatorSpeaks: false, attaches: true)
+
 extension Step {
     fileprivate var isMessage: Bool {
         switch self {
         case .source(.received), .destination(.received): true
-        case .source, .destination, .sourceDies, .destinationDies, .third, .strayLands: false
+        case .source, .destination, .sourceDies, .destinationDies, .processHangsUp, .third, .strayLands: false
         }
     }
 }
 
 @Suite("A migration ends as the table says")
 struct FailureTableTests {
-    /// Lets everything happen that nothing has to break for, with one fault, and returns the states of both sides.
+    /// Takes every step that is not a fault, and one fault, and returns the states of both sides.
     private func run(
         _ world: inout World,
         pages: Bool,
@@ -308,7 +357,7 @@ struct FailureTableTests {
             if source.last != world.source.state { source.append(world.source.state) }
             if destination.last != world.destination.state { destination.append(world.destination.state) }
         }
-        Issue.record("it never comes to rest: \(source), \(destination)")
+        Issue.record("the migration never comes to rest: \(source), \(destination)")
         return (source, destination)
     }
 
@@ -333,7 +382,8 @@ struct FailureTableTests {
         #expect(
             MigrationState.allCases.map(\.rawValue).sorted() == [
                 "active", "cancelled", "cancelling", "completed", "device", "failed", "none", "postcopy-active",
-                "postcopy-device", "postcopy-paused", "postcopy-recover", "postcopy-recover-setup", "setup",
+                "postcopy-device", "postcopy-paused", "postcopy-recover", "postcopy-recover-setup", "pre-switchover",
+                "setup",
             ]
         )
     }

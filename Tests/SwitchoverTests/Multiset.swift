@@ -1,4 +1,4 @@
-/// Elements in no order, each as often as it was put in.
+/// Elements without an order, each as often as it was inserted.
 struct Multiset<Element: Hashable>: Hashable, Sequence, ExpressibleByArrayLiteral {
     private var elements: [Element] = []
 
@@ -12,7 +12,7 @@ struct Multiset<Element: Hashable>: Hashable, Sequence, ExpressibleByArrayLitera
         elements.append(element)
     }
 
-    /// Takes one of the equal elements out.
+    /// Removes one of the equal elements.
     mutating func remove(_ element: Element) {
         if let index = elements.firstIndex(of: element) { elements.remove(at: index) }
     }

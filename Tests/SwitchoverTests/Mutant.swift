@@ -1,10 +1,11 @@
+import Identity
 import Switchover
 import Testing
 
-/// The machines that ship with one thing broken on purpose, and the property that does not survive it.
+/// The shipped machines and drivers with one rule broken on purpose, and the properties that this breaks.
 struct Mutant: Sendable, CustomTestStringConvertible {
     let testDescription: String
-    /// Each of these stops holding.
+    /// The properties that no longer hold.
     let breaks: [Property]
     let setting: World.Setting
     let behaviour: Behaviour
@@ -114,7 +115,19 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             }
         ),
         Mutant(
-            "a source that does not tell that it took the workload back",
+            "a source that cancels over a new link, and does not say that every page is there",
+            breaks: .noDeadEnd,
+            in: cancels,
+            source: { machine, event, fresh in
+                let actions = Behaviour.shipped.source(&machine, event, fresh)
+                guard case .ended(.resync, .success) = event, case .send(.cancel)? = actions.first else {
+                    return actions
+                }
+                return actions.filter { $0 != .send(.complete) }
+            }
+        ),
+        Mutant(
+            "a source that does not report that it took the workload back",
             breaks: .noDeadEnd,
             source: { machine, event, fresh in
                 Behaviour.shipped.source(&machine, event, fresh).filter { action in
@@ -180,7 +193,7 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             }
         ),
         Mutant(
-            "a destination that lets a start go on which CANCEL has met",
+            "a destination that continues a start after CANCEL",
             breaks: .noDeadEnd,
             in: cancels,
             destination: { machine, event in
@@ -239,7 +252,7 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             }
         ),
         Mutant(
-            "a destination that keeps a refused start to itself",
+            "a destination that does not report a refused start",
             breaks: .noDeadEnd,
             destination: { machine, event in
                 let actions = Behaviour.shipped.destination(&machine, event)
@@ -259,13 +272,13 @@ struct Mutant: Sendable, CustomTestStringConvertible {
 
     private static let driverMutants = [
         Mutant(
-            "a source that takes late lanes of an earlier link for those of the link that stands",
+            "a source that takes late lanes of an earlier link for those of the present link",
             breaks: .linksAreTold,
             in: World.Setting(conts: 0, cancels: 0, relinks: 2),
             driver: { $0.checksLinks = false }
         ),
         Mutant(
-            "an operator who removes the records of an agent that is gone, where a commit follows any record",
+            "an operator who removes the records of a dead agent, and a commit that follows any record",
             breaks: .neverBothRun,
             .leaseNamesRunner,
             in: World.Setting(startsStopped: true, usesLease: true, cancels: 0, relinks: 0, thirds: 1),
@@ -275,17 +288,17 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             }
         ),
         Mutant(
-            "a lease that is taken over from the destination while its source may have been promised the workload",
+            "a lease that is taken over from the destination while the source may hold a promise",
             breaks: .neverBothRun,
             in: World.Setting(usesLease: true, conts: 0, relinks: 0, thirds: 1),
             driver: { $0.takesOverFromBoth = false }
         ),
         Mutant(
-            "a source that makes the record its own whoever has it, while another such attempt is under way",
+            "a source that takes any owner's record while another such attempt is under way",
             breaks: .leaseNamesRunner,
             in: World.Setting(policy: .wait, usesLease: true, relinks: 0, thirds: 1),
             source: { machine, event, fresh in
-                // A cancel that meets an attempt begins a second one.
+                // A cancel during an attempt begins a second one.
                 let wasRegaining = machine.isRegainingLease
                 let actions = Behaviour.shipped.source(&machine, event, fresh)
                 guard event == .cancel, wasRegaining else { return actions }
@@ -294,7 +307,7 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             driver: { $0.regainsOnlyWhatWasPromised = false }
         ),
         Mutant(
-            "a destination that makes way for another migration while its commit is being written",
+            "a destination that makes room for another migration while its commit is being written",
             breaks: .leaseComesHome,
             in: World.Setting(usesLease: true, conts: 0, relinks: 0, thirds: 1),
             driver: {
@@ -309,13 +322,13 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             driver: { $0.followsPromises = false }
         ),
         Mutant(
-            "a destination that forgets a migration before its source has said BYE",
+            "a destination that forgets a migration before its source has sent BYE",
             breaks: .isRemembered,
             in: World.Setting(conts: 0, cancels: 0, thirds: 1),
             driver: { $0.remembersMigrations = false }
         ),
         Mutant(
-            "a destination that ends although its source has not said BYE",
+            "a destination that exits although its source has not sent BYE",
             breaks: .endIsPolite,
             in: World.Setting(conts: 0, cancels: 0, ends: 1),
             driver: { $0.endsAfterBye = false }
@@ -332,13 +345,25 @@ struct Mutant: Sendable, CustomTestStringConvertible {
             driver: { $0.reportsFailedRelease = false }
         ),
         Mutant(
+            "a source that sends RUN although its process has hung up, and resumes by itself",
+            breaks: .neverBothRun,
+            in: World.Setting(conts: 0, cancels: 0, attaches: true),
+            driver: { $0.noticesHangUp = false }
+        ),
+        Mutant(
             "a destination that counts a start whose workload has ended as one that runs",
             breaks: .contTellsTheTruth,
             in: World.Setting(cancels: 0, diesStarting: true),
             driver: { $0.reportsDeadStart = false }
         ),
         Mutant(
-            "a source that lets a cancel wait as long as a start that hangs",
+            "a source that never asks a lease again that was unreachable once",
+            breaks: .noDeadEnd,
+            in: World.Setting(usesLease: true, conts: 0, cancels: 0, relinks: 0),
+            driver: { $0.asksLeaseAgain = false }
+        ),
+        Mutant(
+            "a source that lets a cancel wait as long as a start hangs",
             breaks: .noDeadEnd,
             in: World.Setting(conts: 0, relinks: 0, hangs: true),
             driver: { $0.answersOverdueCancel = false }

@@ -1,36 +1,39 @@
+import Identity
 import Switchover
 
-/// What has to hold in every reachable world.
+/// A property that must hold in every reachable world.
 enum Property: String, CaseIterable {
     case neverBothRun = "both sides run"
-    case newestStateRuns = "the source runs on although the destination has run"
+    case newestStateRuns = "the source runs although the destination has run"
     case devicesBeforeRun = "the destination runs before its devices have loaded and the source knows it"
-    case takeBack = "RUN is not out, and the source cannot take the workload back by itself"
+    case takeBack = "no RUN is pending, and the source cannot take the workload back by itself"
     case promiseHolds = "the source holds a promise for its last RUN, and the destination runs"
     case leaseNamesRunner = "the destination runs, and the lease names the source"
     case locksAreFreeBeforeRun = "RUN is sent while the source holds the disk locks"
     case undoneBeforePromise = "a promise is sent while hooks and disk locks are held"
-    case runningIsTrue = "the source has heard RUNNING, and the destination has not started"
-    case everyMessageIsExpected = "a side takes its peer's message for a breach of the protocol"
+    case runningIsTrue = "the source has received RUNNING, and the destination has not started"
+    case everyMessageIsExpected = "a side treats its peer's message as a violation of the protocol"
     case contTellsTheTruth = "an answer to cont is not the real result"
     case cancelTellsTheTruth = "an answer to cancel is not the real result"
     case completedIsComplete = "the source has completed, and pages are missing or nothing has started"
-    case linksAreTold = "an event of an earlier link is taken for one of the link that stands"
-    case isRemembered = "a source comes again for a workload that has come, and the destination does not know it"
-    case endIsPolite = "an agent that was told to end leaves a question behind that only it could answer"
-    case leaseComesHome = "the workload runs on the source for good, and no way leads to a lease of its own"
-    case machinesKnow = "a machine's own account of who runs or may run is wrong"
-    case noDeadEnd = "nothing can happen any more, and the workload does not run where its newest state is"
+    case linksAreTold = "an event of an earlier link is taken for one of the present link"
+    case isRemembered = "a source reconnects after its workload has arrived, and the destination does not know it"
+    case endIsPolite = "an agent that was told to exit leaves a question open that only it could answer"
+    case leaseComesHome = "the workload stays at the source, and the source can never own the lease again"
+    case machinesKnow = "a machine is wrong about which side runs or may run"
+    case noDeadEnd = "no step is left, and the workload does not run where its newest state is"
 
-    /// Its place among all.
+    /// The property's index among all properties.
     var number: UInt64 { UInt64(Property.allCases.firstIndex(of: self) ?? 0) }
 
-    /// Whether it holds in `world`, in which nothing happens by itself any more if `isQuiet`.
+    /// Whether the property holds in `world`; if `isQuiet`, only faults are left as steps of `world`.
     func holds(in world: World, _ isQuiet: Bool, by behaviour: Behaviour) -> Bool {
         switch self {
         case .neverBothRun: world.runners <= 1
         case .newestStateRuns: world.runners == 0 || world.runsWhereItShould
         case .devicesBeforeRun: !world.runsOnDestination || world.devicesLoaded && world.heardPong
+        // A process that has hung up cannot be told to resume.
+        case .takeBack where world.hasHungUp: true
         case .takeBack: world.runIsOut || !world.isSourceAlive || world.resumeFailed || world.takesBack(by: behaviour)
         case .promiseHolds: !(world.heardPromise && world.runsOnDestination)
         case .leaseNamesRunner:
@@ -55,16 +58,15 @@ extension World {
         (!runsOnDestination || store.newest?.owner == .destination) && (!runsOnThird || store.newest?.owner == .third)
     }
 
-    /// The source that runs the workload can move it again.
+    /// Whether a source that runs the workload for good can move it again.
     fileprivate var leaseComesHome: Bool {
-        guard setting.usesLease, runsOnSource, source.state == .failed || source.state == .cancelled else {
-            return true
-        }
+        guard setting.usesLease, runsOnSource, !hasHungUp, isSourceAlive,
+            source.state == .failed || source.state == .cancelled
+        else { return true }
         return mayMoveOn(from: .source)
     }
 
-    /// Whether the workload comes to run on the source when the destination is gone and every operation of the source
-    /// succeeds.
+    /// Whether the source resumes the workload if the destination dies and every operation of the source succeeds.
     fileprivate func takesBack(by behaviour: Behaviour) -> Bool {
         guard source.state != .none, third == .none else { return third != .none || runsOnSource }
         var world = self
@@ -93,14 +95,15 @@ extension World {
             if source.isWorkloadHere && !runsOnSource && third == .none { return false }
             if source.state == .failed || source.state == .postcopyPaused, source.failureReason == nil { return false }
         }
-        // Of what has moved on, or has ended, the machine tells that it has come.
+        // After the workload has moved on or ended, the machine still reports that it has arrived.
         return !isDestinationAlive || hasDied || third != .none || destination.isCommitted == runsOnDestination
     }
 
-    /// The ends that a world may come to rest in: the workload runs where its newest state is, or it is one of the
-    /// windows that are known and named.
+    /// Whether a world may come to rest as it is.
+    ///
+    /// The workload runs where its newest state is, or the world is one of the known windows that have names below.
     fileprivate var isAllowedEnd: Bool {
-        // A `cont` may wait for a source to come, or for a start that hangs; a `cancel` for nothing.
+        // A `cont` may wait for a source to connect, or for a start that hangs. A `cancel` may not wait.
         if contWaits && destination.state != .setup && !isHanging { return false }
         if cancelWaits { return false }
         if isHanging { return true }
@@ -111,7 +114,7 @@ extension World {
         }
     }
 
-    /// Something does not end that may take for ever.
+    /// Whether an operation hangs that may take for ever.
     private var isHanging: Bool {
         setting.hangs
             && (sourceOperations.contains { [.stop, .save, .releaseLocks, .resume].contains($0) }
@@ -119,7 +122,7 @@ extension World {
     }
 
     private var isAllowedEndOnDestination: Bool {
-        // A destination that dies after its commit point leaves nobody running, as does a workload that ends.
+        // If the destination dies after its commit point, or the workload ends, no side runs the workload.
         let destinationIsRight =
             !isDestinationAlive || hasDied
             || runsOnDestination && destination.state == (allPagesResident ? .completed : .postcopyPaused)
@@ -132,50 +135,50 @@ extension World {
         return sourceKnowsItHasGone || source.state == .failed || source.state == .cancelled
     }
 
-    /// The workload has left the source, which knows that as far as it can be told.
+    /// Whether the source knows, as far as it can, that the workload has left it.
     private var sourceKnowsItHasGone: Bool {
         guard isSourceAlive else { return true }
         if source.state == .completed { return heardRunning || !setting.tellsStart }
         if isDestinationAlive && !hasDied { return source.state == .postcopyPaused && relinksLeft == 0 }
-        // The operator's word has made the pause a failure.
+        // The operator's command has turned the pause into a failure.
         return source.state == (setting.operatorSpeaks ? .failed : .postcopyPaused)
     }
 
     private var isAllowedEndOnSource: Bool {
-        // The source took its state with it; whatever the destination has, it does not run.
+        // The newest state died with the source, so the destination must not run.
         guard isSourceAlive else { return !runsOnDestination }
         if runsOnSource { return (source.state == .failed || source.state == .cancelled) && isStoppedRightly }
         return isHeldBack || isUndecided || isWaitingForOperator
     }
 
-    /// The source runs: a destination that it had not refused knows that, if it could be told.
+    /// Whether the destination knows, as far as it can, that the source runs the workload.
     private var isStoppedRightly: Bool {
         guard isDestinationAlive else { return true }
-        // What waits for `cont` meets the lease then.
+        // A start that waits for `cont` is then refused by the lease.
         if setting.usesLease, destination.awaitsCont { return gaveUpRedial || relinksLeft == 0 }
         switch destination.state {
         case .failed, .cancelled, .setup: return true
         case .postcopyDevice:
             return destination.mayLeave || destination.failureReason != nil && (gaveUpRedial || relinksLeft == 0)
-        case .none, .active, .device, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup, .postcopyRecover,
-            .completed, .cancelling:
+        case .none, .active, .preSwitchover, .device, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup,
+            .postcopyRecover, .completed, .cancelling:
             return false
         }
     }
 
-    /// The source's own disk locks could not be taken, and the operator has no more tries.
+    /// Whether the source could not take its own disk locks, and the operator has no tries left.
     private var isHeldBack: Bool {
         resumeFailed && (source.state == .failed || source.state == .cancelled) && retriesLeft == 0
     }
 
-    /// The link broke with RUN out, and no further link can be made: the source cannot know, and stays stopped.
+    /// Whether the link broke while RUN was pending and no further link can be made, so that the source stays stopped.
     var isUndecided: Bool {
         guard runIsOut, !heardRunning, source.state == .postcopyPaused else { return false }
         return isDestinationAlive
             ? relinksLeft == 0 && destination.state == .postcopyDevice : !setting.operatorSpeaks && !setting.usesLease
     }
 
-    /// Only another `cont` goes on from here.
+    /// Whether only another `cont` can continue the migration.
     private var isWaitingForOperator: Bool {
         isDestinationAlive && contsLeft == 0 && source.state == .postcopyActive
             && destination.state == .postcopyDevice

@@ -1,8 +1,9 @@
+import Identity
 import Switchover
 import Testing
 
-private let peer = InstanceID(high: 3, low: 4)
-private let stranger = InstanceID(high: 3, low: 5)
+private let peer = InstanceID(34)
+private let stranger = InstanceID(35)
 private let first = RunGrant(token: RunToken(11), epoch: 5)
 private let second = RunGrant(token: RunToken(12), epoch: 5)
 
@@ -34,7 +35,7 @@ extension SourceMachine {
 
 @Suite("A source")
 struct SourceMachineTests {
-    @Test("goes the happy path, state by state")
+    @Test("passes the states of a successful migration in order")
     func happyPath() {
         var machine = SourceMachine()
         #expect(machine.state == .none)
@@ -62,7 +63,7 @@ struct SourceMachineTests {
         #expect(machine.state == .completed)
     }
 
-    @Test("remembers migrate-start-postcopy until READY and shows active between")
+    @Test("remembers migrate-start-postcopy until READY, and is active meanwhile")
     func earlyStart() {
         var machine = SourceMachine()
         #expect(machine.startPostcopy() == .refuse(reason: "no migration is under way; run migrate first"))
@@ -73,10 +74,15 @@ struct SourceMachineTests {
         #expect(machine.proceed() == [.stop])
         #expect(machine.state == .active)
         #expect(machine.startPostcopy() == .refuse(reason: "the switchover was begun before, the migration is active"))
-        #expect(machine.migrate() == .refuse(reason: "a migration was begun before, it is active"))
+        #expect(machine.migrate() == .refuse(reason: "a migration was begun before; its state is active"))
+
+        var failed = SourceMachine()
+        _ = failed.migrate()
+        _ = failed.linkLost(reason: "refused")
+        #expect(failed.startPostcopy() == .refuse(reason: "the last migration is failed; run migrate first"))
     }
 
-    @Test("knows of a start there only by a RUNNING that it took, not by one that comes too late")
+    @Test("learns of a start only from a RUNNING that it accepted, not from one that comes too late")
     func startedThere() {
         var machine = SourceMachine.granted()
         #expect(!machine.isStartedThere)
@@ -88,7 +94,7 @@ struct SourceMachineTests {
         #expect(other.state == .postcopyActive && !other.isStartedThere)
     }
 
-    @Test("says why it is refused")
+    @Test("reports why it was refused")
     func refused() {
         var machine = SourceMachine()
         _ = machine.migrate()
@@ -126,13 +132,94 @@ struct SourceMachineTests {
         _ = machine.pong(9, from: peer)
         #expect(machine.linkLost(reason: "reset") == [])
         #expect(machine.isTakeBackPossible)
-        // The destination has sent PONG and waits: it is to be told.
+        // The destination has sent PONG and waits, so the source must report the take-back.
         #expect(machine.released(fresh: first) == [.resume, .redial(LinkNumber(2))])
         #expect(machine.resumed() == [])
         #expect(machine.state == .failed)
     }
 
-    @Test("takes a PONG with another number, or from another instance, for a breach and resumes")
+    @Test("saves its devices only after migrate-continue, if it pauses before the switchover")
+    func pausesBeforeSwitchover() {
+        var machine = SourceMachine(pausesBeforeSwitchover: true)
+        _ = machine.migrate()
+        _ = machine.linkUp()
+        _ = machine.ready(from: peer)
+        #expect(
+            machine.migrateContinue()
+                == .refuse(reason: "the migration does not wait in pre-switchover, it is active")
+        )
+        #expect(machine.startPostcopy() == .stop)
+        #expect(!machine.awaitsOperator)
+        #expect(machine.stopped() == [])
+        #expect(machine.state == .preSwitchover && machine.isTakeBackPossible && machine.awaitsOperator)
+        var cut = machine
+        #expect(cut.linkLost(reason: "cut") == [.resume])
+        var cancelled = machine
+        #expect(cancelled.cancel() == .waits([.resume]))
+        #expect(cancelled.resumed().contains(.cancelSucceeded))
+        #expect(machine.migrateContinue() == .save)
+        #expect(machine.state == .device)
+        #expect(machine.saved(ping: 9).first == .send(.listen))
+    }
+
+    @Test("takes the workload back on the operator's word only before RUNNING")
+    func word() {
+        let machine = SourceMachine.granted()
+        #expect(!machine.resumesOnWord)
+        var started = machine
+        _ = started.running(first.token, from: peer)
+        for isStarted in [false, true] {
+            var paused = isStarted ? started : machine
+            _ = paused.linkLost(reason: "cut")
+            #expect(paused.state == .postcopyPaused && paused.resumesOnWord == !isStarted)
+            #expect((paused.destinationIsGone(hasRun: false) == .takeBack) == !isStarted)
+        }
+    }
+
+    @Test("stays paused with lost memory as the reason, and takes the workload back before RUN")
+    func memoryLost() {
+        var machine = SourceMachine.granted()
+        _ = machine.running(first.token, from: peer)
+        #expect(machine.memoryLost(reason: "page 7 is gone") == [])
+        #expect(machine.state == .postcopyPaused && machine.link == nil)
+        #expect(
+            machine.failureReason
+                == "memory of the workload is lost at the source: page 7 is gone; the workload has started on the destination"
+        )
+        #expect(machine.memoryLost(reason: "page 8 is gone") == [])
+        #expect(machine.failureReason?.contains("page 7") == true)
+        var before = SourceMachine.awaitingPong()
+        #expect(before.memoryLost(reason: "page 7 is gone") == [.resume, .redial(LinkNumber(2))])
+    }
+
+    @Test("asks an unreachable lease again, even after another link was made and broke")
+    func leaseIsAskedAgain() {
+        var machine = SourceMachine(usesLease: true)
+        _ = machine.migrate()
+        _ = machine.linkUp()
+        _ = machine.ready(from: peer)
+        _ = machine.startPostcopy()
+        _ = machine.stopped()
+        _ = machine.saved(ping: 9)
+        _ = machine.pong(9, from: peer)
+        _ = machine.released(fresh: first)
+        #expect(machine.leaseDue() == [])
+        #expect(machine.linkLost(reason: "cut") == [.seizeLease(first)])
+        let asked = "the run lease is being asked who runs the workload; look again with query-migrate in some seconds"
+        #expect(machine.destinationIsGone(hasRun: false) == .refuse(reason: asked))
+        #expect(machine.leaseUnreachable(reason: "no store") == [])
+        #expect(machine.state == .postcopyPaused && machine.awaitsLease)
+        #expect(!machine.resumesOnWord)
+        #expect(machine.leaseDue() == [.seizeLease(first)])
+        #expect(machine.leaseDue() == [])
+        _ = machine.leaseUnreachable(reason: "no store")
+        _ = machine.recover()
+        #expect(machine.leaseDue() == [])
+        #expect(machine.linkLost(reason: "cut again") == [.seizeLease(first)])
+        #expect(machine.leaseTaken().first == .resume)
+    }
+
+    @Test("treats a PONG with another number or from another instance as a violation, and resumes")
     func wrongPong() {
         for (number, instance) in [(UInt64(8), peer), (9, stranger)] {
             var machine = SourceMachine.awaitingPong()
@@ -151,14 +238,14 @@ struct SourceMachineTests {
         #expect(machine.state == .postcopyPaused && !machine.isWorkloadHere && !machine.isTakeBackPossible)
         #expect(
             machine.failureReason
-                == "the control link broke: reset; RUN was sent, whether the workload runs on the destination "
+                == "the control link broke: reset; the start was permitted, and whether the workload runs on the destination "
                 + "is unknown"
         )
         #expect(machine.startFailed(first.token, reason: "late", from: peer) == [])
         #expect(machine.state == .postcopyPaused)
     }
 
-    @Test("takes back on the promise of its peer, and on no other")
+    @Test("takes the workload back only on a promise of its peer")
     func promise() {
         var machine = SourceMachine.granted()
         #expect(
@@ -176,7 +263,7 @@ struct SourceMachineTests {
         #expect(actions.count == 1 && !actions.contains(.resume))
         #expect(machine.state == .postcopyPaused)
 
-        // The last word on another RUN says nothing of this one.
+        // A promise for another RUN does not cover this one.
         machine = SourceMachine.granted()
         #expect(machine.startFailed(second.token, reason: "", from: peer) == [])
         #expect(machine.state == .postcopyActive && !machine.isTakeBackPossible)
@@ -191,7 +278,7 @@ struct SourceMachineTests {
         #expect(machine.state == .postcopyPaused)
     }
 
-    @Test("that waits grants another RUN, and takes back when the link breaks instead")
+    @Test("that waits grants another RUN, and takes the workload back if the link breaks instead")
     func anotherRun() {
         var machine = SourceMachine.granted(.wait)
         #expect(machine.startFailed(first.token, reason: "locked", from: peer) == [])
@@ -203,7 +290,7 @@ struct SourceMachineTests {
         #expect(other.linkLost(reason: "reset") == [.resume, .redial(LinkNumber(2))])
     }
 
-    /// The destination's `cont` has asked for another RUN, and the lease's record is being made the source's again.
+    /// A machine whose destination has asked for another RUN, while the source regains the lease.
     private func renewing() -> SourceMachine {
         var machine = SourceMachine(afterStartRefusal: .wait, usesLease: true)
         _ = machine.migrate()
@@ -218,19 +305,19 @@ struct SourceMachineTests {
         return machine
     }
 
-    @Test("makes the lease's record its own by one attempt at a time")
+    @Test("regains the lease by one attempt at a time")
     func oneRegain() {
         var machine = renewing()
         #expect(machine.startRequested(fresh: second) == [.regainLease(first.token)])
         #expect(machine.isRegainingLease)
-        #expect(machine.cancel() == .waits([.resume, .send(.cancel(first.token))]))
+        #expect(machine.cancel() == .waits([.resume, .send(.cancel(.none))]))
         #expect(machine.resumed() == [.cancelSucceeded])
         #expect(machine.state == .cancelled && machine.isRegainingLease)
         #expect(machine.leaseRegained(fresh: second) == [])
         #expect(!machine.isRegainingLease)
     }
 
-    @Test("does not resume what somebody else has the lease of, whom no promise speaks of")
+    @Test("does not resume if another owner has the lease, and no promise covers that owner")
     func superseded() {
         var machine = renewing()
         _ = machine.startRequested(fresh: second)
@@ -239,7 +326,7 @@ struct SourceMachineTests {
         #expect(machine.retryResume() == .refuse(reason: "it is another's"))
     }
 
-    @Test("answers a cancel that waits too long with what is known, and keeps the wish")
+    @Test("answers a cancel that waits too long with what is known, and keeps the cancel pending")
     func overdueCancel() {
         var machine = SourceMachine.granted()
         #expect(machine.cancelOverdue() == [])
@@ -263,7 +350,7 @@ struct SourceMachineTests {
         #expect(machine.link == LinkNumber(2))
     }
 
-    @Test("stays stopped if its locks are gone, says so, and can be told to try again")
+    @Test("stays stopped if its locks are gone, says so, and can be told to retry")
     func heldBack() {
         var machine = SourceMachine.awaitingPong()
         #expect(machine.retryResume() == .refuse(reason: "no resume has failed here, the migration is postcopy-device"))
@@ -275,8 +362,8 @@ struct SourceMachineTests {
         #expect(machine.state == .failed && !machine.isWorkloadHere)
         #expect(
             machine.failureReason
-                == "the destination cannot load device clock: newer; the workload stays stopped, it cannot resume: "
-                + "disk is locked"
+                == "the destination cannot load device clock: newer; the workload cannot be resumed: "
+                + "disk is locked; when that is fixed: cont at the source"
         )
         #expect(machine.retryResume() == .resume)
         #expect(machine.resumed() == [])
@@ -300,7 +387,7 @@ struct SourceMachineTests {
         #expect(machine.saved(ping: 1) == [.send(.listen), .send(.devices), .send(.ping(1)), .send(.complete)])
     }
 
-    @Test("takes a message out of order for a breach")
+    @Test("treats a message out of order as a violation")
     func outOfOrder() {
         var machine = SourceMachine.active()
         #expect(machine.ready(from: peer) == [.violation("READY after the setup")])

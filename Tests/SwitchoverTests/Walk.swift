@@ -1,11 +1,12 @@
+import Identity
 import Switchover
 
-/// Walks every world that can be reached, the nearest first.
+/// A breadth-first walk over every reachable world.
 ///
-/// Of a world that has been visited only a fingerprint of 64 bits stays, and how the world was reached. Among ten million
-/// worlds, two have the same fingerprint by chance in one of 300 000 walks.
+/// The walk keeps only a 64-bit fingerprint of each visited world, and the step by which it was reached. In one of
+/// 300 000 walks of ten million worlds, two worlds have the same fingerprint by chance.
 struct Walk {
-    /// A world in which a property does not hold, and the shortest way to it.
+    /// A world in which a property does not hold, and the shortest path to it.
     struct Finding: CustomStringConvertible {
         let property: Property
         let trace: [String]
@@ -15,40 +16,42 @@ struct Walk {
         }
     }
 
-    /// What is looked for on the way, beside properties that do not hold.
+    /// Further questions of a walk, beside broken properties.
     struct Questions {
-        /// Worlds to be seen at least once.
+        /// Worlds that the walk must see at least once.
         var sights: [(name: String, isSeen: (World) -> Bool)] = []
-        /// Worlds that are never to be seen, beside those that break a property.
+        /// Worlds that the walk must never see, beside those that break a property.
         var absurdities: [(name: String, isSeen: (World) -> Bool)] = []
-        /// A way to a world like this is to be there from every world that ``isBound`` names.
+        /// A goal, to which a path must lead from every world that ``isBound`` names.
         var isGoal: ((World) -> Bool)?
         var isBound: (World) -> Bool = { _ in true }
-        /// Worlds that are excused from ``isGoal``, for a reason that is known.
+        /// Worlds that need no path to the goal, for a known reason.
         var isExcused: (World) -> Bool = { _ in false }
+        /// Called for every step of the walk, with the worlds before and after the step.
+        var onStep: ((_ before: World, _ after: World) -> Void)?
     }
 
     let start: World
     let behaviour: Behaviour
-    /// Worlds visited.
+    /// The number of visited worlds.
     private(set) var count = 0
     private(set) var finding: Finding?
-    /// The walk was given up, as there are more worlds than it may visit.
+    /// Whether the walk was abandoned because there are more worlds than it may visit.
     private(set) var isTooLarge = false
     /// The sights that were not seen.
     private(set) var unseen: [String] = []
     /// The absurdities that were seen.
     private(set) var absurd: Set<String> = []
-    /// A world from which no way leads to the goal, and which is not excused.
+    /// Worlds from which no path leads to the goal, and which are not excused.
     private(set) var stuck: [Int] = []
-    /// One from which no way leads to the goal, and which is.
+    /// Worlds from which no path leads to the goal, and which are excused.
     private(set) var excused: [Int] = []
-    /// The world that each one was first reached from, and by which of its steps.
+    /// For each world, the world from which it was first reached, and the step.
     private var origins: [(world: Int32, step: Int32)] = []
 
-    /// Walks from `start` until a property of `properties` does not hold, or to the end.
+    /// Walks from `start` until one of `properties` does not hold, or until every world was visited.
     ///
-    /// Without `faults` nothing breaks and nobody dies.
+    /// Without `faults` nothing breaks and no side dies.
     init(
         from start: World,
         by behaviour: Behaviour = .shipped,
@@ -88,6 +91,7 @@ struct Walk {
                 for (number, (step, isFault)) in steps.enumerated() where faults || !isFault {
                     var successor = world
                     _ = successor.take(step, by: behaviour)
+                    questions.onStep?(world, successor)
                     let fresh = Int32(origins.count)
                     let index = { known in
                         if known == nil { known = fresh }
@@ -115,9 +119,9 @@ struct Walk {
         }
     }
 
-    /// For each world, whether a way leads from it to one of `goals`.
+    /// For each world, whether a path leads from it to one of `goals`.
     private static func reaching(_ goals: [Int32], _ successors: [Int32], _ ends: [Int]) -> [Bool] {
-        // The edges backwards, as one array that is cut by how many each world has.
+        // The reversed edges of all worlds in one array; `begins` gives the first edge of each world.
         var begins = [Int32](repeating: 0, count: ends.count + 1)
         for successor in successors { begins[Int(successor) + 1] += 1 }
         for index in ends.indices { begins[index + 1] += begins[index] }
@@ -144,7 +148,7 @@ struct Walk {
         return reaches
     }
 
-    /// The way from the start to a world, a line a step.
+    /// The path from the start to a world, one line for each step.
     func trace(to index: Int) -> [String] {
         var numbers: [Int] = []
         var current = index

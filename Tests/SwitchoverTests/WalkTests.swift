@@ -1,19 +1,20 @@
 import Foundation
+import Identity
 import Switchover
 import Testing
 
-@Suite("Every interleaving of the machines that ship")
+@Suite("Every interleaving of the shipped machines")
 struct WalkTests {
     @Test(
         "keeps every property in every reachable world",
-        .timeLimit(.minutes(10)),
+        .timeLimit(.minutes(20)),
         arguments: World.Setting.walked
     )
     func everyWorld(setting: World.Setting) {
         var questions = Walk.Questions()
         questions.isGoal = { $0.runsWhereItShould }
         questions.isBound = { $0.mayStillRun }
-        // What the walk is there to see is to be seen.
+        // The walk proves something only if it sees these worlds.
         questions.sights = [
             ("both complete", { $0.source.state == .completed && $0.destination.state == .completed }),
             ("taken back by a promise", { $0.heardPromise && $0.runsOnSource }),
@@ -48,7 +49,24 @@ struct WalkTests {
             see("moved on by the destination") { $0.runsOnThird && $0.destination.state == .completed }
             if setting.usesLease { see("taken over") { $0.runsOnThird && !$0.isSourceAlive && $0.runsSent > 0 } }
         }
-        if setting.ends > 0 { see("an agent that ends") { $0.endsLeft == 0 && !$0.isDestinationAlive } }
+        if setting.ends > 0 { see("an agent that exits") { $0.endsLeft == 0 && !$0.isDestinationAlive } }
+        if setting.pausesBeforeSwitchover {
+            see("cancelled before the switchover") {
+                $0.source.state == .cancelled && $0.runsSent == 0 && !$0.heardPong
+            }
+        }
+        if setting.operatorErrs {
+            see("an operator who errs") {
+                $0.isSourceAlive && $0.isDestinationAlive && $0.destination.state == .failed && $0.hasDied
+            }
+        }
+        if setting.attaches {
+            see("a process that outlives its agent") { !$0.isSourceAlive && $0.runsOnSource && $0.heardPong }
+            see("a process that stays stopped without its agent") {
+                !$0.isSourceAlive && !$0.runsOnSource && $0.hasDeparted && $0.newest == .source
+            }
+            see("a process that has hung up and runs") { $0.hasHungUp && $0.runsOnSource && $0.source.state == .failed }
+        }
         if setting.diesStarting { see("a start that dies") { $0.hasDied && $0.source.state == .failed } }
         let walk = Walk(from: World(setting), atMost: 40_000_000, asking: questions)
         if let finding = walk.finding {
@@ -58,13 +76,13 @@ struct WalkTests {
         print("walked \(walk.count) worlds: \(setting)")
         #expect(!walk.isTooLarge)
         #expect(walk.unseen == [] && walk.absurd == [])
-        // From every world in which a living side may still run the workload there is a way on which it does.
+        // From every world in which a living side may still run the workload, a path leads to a world where it runs.
         for index in walk.stuck.prefix(1) {
-            Issue.record("nobody can run any more after:\n\(walk.trace(to: index).joined(separator: "\n"))")
+            Issue.record("no side can run any more after:\n\(walk.trace(to: index).joined(separator: "\n"))")
         }
     }
 
-    @Test("without a lease and an operator has one window: RUN is out, and the destination is never seen again")
+    @Test("without a lease and an operator has one window: RUN is pending, and the destination never returns")
     func window() throws {
         var questions = Walk.Questions()
         questions.isGoal = { $0.runsWhereItShould }
@@ -91,13 +109,13 @@ struct WalkTests {
         }
     }
 
-    @Test("moves to a destination of an earlier release, which cannot say whether a start has worked")
+    @Test("moves to a destination of an earlier release, which cannot report the result of a start")
     func olderDestination() {
         let setting = World.Setting(conts: 0, cancels: 0, tellsStart: false)
         let walk = Walk(from: World(setting), by: .older, faults: false, asking: .completion)
         #expect(walk.finding == nil, "\(walk.finding.map { "\($0)" } ?? "")")
         #expect(walk.stuck.isEmpty)
-        // Whatever breaks, the order of messages keeps what it keeps without promises.
+        // Under faults, the order of messages still guarantees what it can without promises.
         let broken = Walk(
             from: World(World.Setting(conts: 0, tellsStart: false)),
             by: .older,
@@ -111,7 +129,7 @@ struct WalkTests {
 }
 
 extension World.Setting {
-    /// What is walked: in `Scripts/test` what takes a minute or two, in `Scripts/walk` all.
+    /// The settings to walk: in `Scripts/test` those that take a minute or two, in `Scripts/walk` all.
     fileprivate static var walked: [World.Setting] {
         let isAll = ProcessInfo.processInfo.environment["PAGEFERRY_WALK"] == "all"
         return isAll ? short + long : short
@@ -135,9 +153,13 @@ extension World.Setting {
         World.Setting(conts: 0, ends: 1),
         World.Setting(usesLease: true, conts: 0, ends: 1),
         World.Setting(conts: 1, diesStarting: true),
+        World.Setting(conts: 0, attaches: true),
+        World.Setting(usesLease: true, conts: 0, relinks: 0, attaches: true),
+        World.Setting(conts: 0, operatorErrs: true, pausesBeforeSwitchover: true),
     ]
 
     private static let long = [
+        World.Setting(usesLease: true, conts: 0, operatorErrs: true, pausesBeforeSwitchover: true),
         World.Setting(policy: .wait, usesLease: true),
         World.Setting(policy: .wait, usesLease: true, conts: 1, relinks: 0, thirds: 1),
         World.Setting(startsStopped: true, usesLease: true, thirds: 1),
@@ -148,11 +170,13 @@ extension World.Setting {
         World.Setting(startsStopped: true, conts: 2, cancels: 2),
         World.Setting(conts: 0, relinks: 3),
         World.Setting(usesLease: true, conts: 0, ends: 2, diesStarting: true),
+        World.Setting(usesLease: true, conts: 0, attaches: true),
+        World.Setting(startsStopped: true, policy: .wait, attaches: true),
     ]
 }
 
 extension Walk.Questions {
-    /// Whether both sides can complete, and the destination may leave.
+    /// The question whether both sides can complete and the destination may leave.
     static var completion: Walk.Questions {
         var questions = Walk.Questions()
         questions.isGoal = {
@@ -163,17 +187,18 @@ extension Walk.Questions {
 }
 
 extension World {
-    /// A side that lives has the newest state, and has not used up what this walk allows of links and tries.
+    /// Whether a living side has the newest state, and links and tries are left to run it.
     fileprivate var mayStillRun: Bool {
         guard newest != .third, !hasDied, isAlive(newest) else { return false }
         if case .granted = third { return false }
-        // The lease's record is the commit point, even if the one that wrote it died before it knew.
+        if hasHungUp, newest == .source { return false }
+        // The lease's record is the commit point, even if its writer died before it knew.
         if store.newest?.owner == .destination && !isDestinationAlive { return false }
         if resumeFailed && retriesLeft == 0 { return false }
         return !isDestinationAlive || relinksLeft > 0
     }
 
-    /// RUN was sent, no answer came, and that destination is gone.
+    /// Whether RUN was sent, no answer came, and the destination is gone.
     fileprivate var isWindow: Bool {
         runIsOut && !heardRunning && !isDestinationAlive && !newestOnDestination
     }

@@ -1,12 +1,13 @@
+import Identity
 import Switchover
 
-/// What can happen next.
+/// The next steps of a world.
 extension World {
     typealias Steps = [(step: Step, isFault: Bool)]
 
     /// Every step that can be taken.
     ///
-    /// `isFault` says that nothing makes it happen: the world may also stay without it.
+    /// A step with `isFault` need not happen: the world may also come to rest without it.
     func steps() -> Steps {
         var steps: Steps = []
         if isSourceAlive { addSourceSteps(&steps) }
@@ -23,32 +24,46 @@ extension World {
         if sourceLink == .up {
             let mustNotice = toSource.isEmpty && (!isJoined && dialed == nil || !isDestinationAlive)
             steps.append((.source(.linkLost), !mustNotice))
-            if isJoined, !allPagesSent, source.state == .postcopyDevice || source.state == .postcopyActive {
+            // If the destination has every page, that is known before the comparison ends.
+            let isCompared = source.link.map { sourceOperations.contains(.resync($0)) } ?? false
+            if isJoined || isCompared, !allPagesSent,
+                source.state == .postcopyDevice || source.state == .postcopyActive || isCompared
+            {
                 steps.append((.source(.allPagesSent), false))
             }
         }
         if driver.answersOverdueCancel, cancelWaits, setting.hangs { steps.append((.source(.cancelOverdue), false)) }
+        if setting.attaches, !hasHungUp { steps.append((.processHangsUp, true)) }
         steps.append((.sourceDies, true))
     }
 
     private func addOperatorSteps(_ steps: inout Steps) {
-        // What the operator says then is for the migration to the third host.
+        // The operator's commands are then for the migration to the third host.
         guard !sourceMovedOn else { return }
         if source.state == .none { steps.append((.source(.migrate), false)) }
         if mayStart, source.state == .setup || source.state == .active {
             steps.append((.source(.startPostcopy), false))
         }
+        if source.state == .preSwitchover { steps.append((.source(.migrateContinue), false)) }
         if resumeFailed, retriesLeft > 0, !sourceOperations.contains(.resume) {
             steps.append((.source(.retryResume), false))
         }
-        // Nobody has to cancel, but somebody who waits may.
+        // A cancel is possible but not necessary.
         if cancelsLeft > 0, source.state != .none, !cancelWaits { steps.append((.source(.cancel), true)) }
         if endsLeft > 0, source.isOver, third == .none { steps.append((.source(.ends), true)) }
+        if driver.asksLeaseAgain, source.awaitsLease, source.state == .postcopyPaused,
+            !sourceOperations.contains(where: \.isDeciding)
+        {
+            steps.append((.source(.leaseDue), false))
+        }
         guard source.state == .postcopyPaused, !sourceOperations.contains(where: \.isDeciding) else { return }
         if relinksLeft > 0, isDestinationAlive { steps.append((.source(.recover), false)) }
         let isGone =
             !isDestinationAlive || hasDied || destination.state == .failed || destination.state == .cancelled
-        if setting.usesLease, isGone, newest == .source { steps.append((.source(.cancel), false)) }
+        // Only the operator asks a lease again that names a destination which is gone.
+        if setting.usesLease, isGone, newest == .source, !source.awaitsLease {
+            steps.append((.source(.cancel), false))
+        }
         if setting.operatorSpeaks, isGone, newest != .source || !setting.usesLease {
             steps.append((.source(.destinationIsGone(hasRun: newest != .source)), false))
         }
@@ -60,19 +75,22 @@ extension World {
         }
         switch operation {
         case .connect(let link), .redial(let link):
-            // A connection that is made when nobody wants it any more is closed.
+            // A connection for an earlier link is closed when it is made.
             guard link == source.link else { return add(.success) }
             let isHopeless = !isDestinationAlive || source.hasLinkedBefore && relinksLeft == 0
             if !isHopeless { add(.success) }
-            // Attempts that fail are bounded, as links are.
+            // Failed attempts are bounded, as links are.
             if isHopeless || link.value <= setting.relinks + 1 { add(.failure, isFault: !isHopeless) }
         case .proceed, .resync: add(.success)
+        case _ where hasHungUp && operation.asksWorkload:
+            add(.failure)
+            if operation == .releaseLocks, !driver.noticesHangUp { add(.success) }
         case .stop, .save, .releaseLocks:
             add(.success, isFault: setting.hangs)
             add(.failure, isFault: true)
         case .resume:
             add(.success, isFault: setting.hangs)
-            // One that could not be stopped runs on, and holds what it needs.
+            // A workload that could not be stopped still runs and holds its devices, so that its resume cannot fail.
             if !runsOnSource { add(.failure, isFault: true) }
         case .seizeLease:
             steps.append((.source(.storeDecides(operation)), false))
@@ -85,7 +103,7 @@ extension World {
     }
 
     private func addDestinationSteps(_ steps: inout Steps) {
-        // Of what has moved on, `cont` is for whoever has it now.
+        // After the workload has moved on, `cont` is for the host that has it now.
         let hasMovedOn = destination.state == .completed && !runsOnDestination
         if contsLeft > 0, !hasMovedOn { steps.append((.destination(.cont), false)) }
         for operation in destinationOperations.distinct { addEnds(of: operation, &steps) }
@@ -101,7 +119,7 @@ extension World {
             steps.append((.destination(.linkLost), !mustNotice))
         }
         if allPagesSent, !allPagesResident, destination.state != .failed, destination.state != .cancelled {
-            // Pages come over lanes of their own, so that they may arrive before or after anything on this one.
+            // Pages have lanes of their own, so that they may arrive before or after any message on this link.
             steps.append((.destination(.allPagesResident), !isJoined))
         }
         addLeavingSteps(&steps)
@@ -136,20 +154,27 @@ extension World {
     private func addLeavingSteps(_ steps: inout Steps) {
         if endsLeft > 0, !destinationLeaves { steps.append((.destination(.leaves), true)) }
         if endsLeft > 0, mayCancelAtDestination { steps.append((.destination(.migrateCancel), true)) }
-        if destinationLeaves, destination.mayLeave || !driver.endsAfterBye, third == .none {
+        if destinationLeaves, let wait = destination.exitWait {
+            steps.append((.destination(.exitOverdue(wait)), true))
+        }
+        if destinationLeaves, destination.exitWait == nil || !driver.endsAfterBye, third == .none {
             steps.append((.destination(.ends), false))
         }
-        // A rule that ships changes nothing: the session that makes way stays until its store has answered.
+        if setting.operatorSpeaks, destination.state == .postcopyPaused, !isSourceAlive || setting.operatorErrs {
+            steps.append((.destination(.sourceIsGone), true))
+        }
+        // With the shipped rule, this step would change nothing, since the session stays until its store has answered.
         if !driver.staysForStore, destination.hasGivenUp, thirdsLeft > 0 {
             steps.append((.destination(.makesWay), true))
         }
     }
 
-    /// A source that is there is asked to cancel instead.
+    /// Whether the operator may cancel at the destination; a source that is alive would be told to cancel instead.
     private var mayCancelAtDestination: Bool {
         switch destination.state {
         case .setup, .active, .postcopyDevice: !destination.hasGivenUp
-        case .none, .device, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup, .postcopyRecover, .completed,
+        case .none, .preSwitchover, .device, .postcopyActive, .postcopyPaused, .postcopyRecoverSetup, .postcopyRecover,
+            .completed,
             .cancelling, .cancelled, .failed:
             false
         }
@@ -176,6 +201,6 @@ extension World {
 }
 
 extension SourceMachine {
-    /// Whether the link that is being made is not the first.
+    /// Whether a link was made before the present one.
     fileprivate var hasLinkedBefore: Bool { state != .setup }
 }

@@ -1,7 +1,8 @@
+import Identity
 import Switchover
 
 extension World {
-    /// Takes one step and returns what the machine concerned wanted done, for people.
+    /// Takes one step and returns the actions of the machine concerned, for the trace.
     mutating func take(_ step: Step, by behaviour: Behaviour) -> [Any] {
         switch step {
         case .source(let event):
@@ -23,8 +24,15 @@ extension World {
             strays.remove(proposal)
             _ = store.accepts(proposal, checksOwner: driver.checksOwner)
             return []
+        case .processHangsUp:
+            hasHungUp = true
+            runOnByItself()
+            return []
         case .sourceDies:
-            // A dead side keeps nothing; that many worlds become one.
+            let outlives = setting.attaches
+            if outlives { runOnByItself() }
+            let runsOn = outlives && runsOnSource
+            // Clear the state of a dead side, so that many worlds become one.
             strayWrites(of: sourceOperations)
             source = SourceMachine()
             sourceOperations = []
@@ -32,7 +40,7 @@ extension World {
             sourceLink = .lost
             isJoined = false
             isSourceAlive = false
-            runsOnSource = false
+            runsOnSource = runsOn
             sourceHoldsLocks = false
             cancelWaits = false
             return []
@@ -52,9 +60,15 @@ extension World {
         }
     }
 
-    // MARK: What an event does before its machine hears of it
+    /// The source's process and its agent have lost each other: the process resumes unless another host may run the
+    /// workload.
+    private mutating func runOnByItself() {
+        if !hasDeparted, newest == .source { runsOnSource = true }
+    }
 
-    /// What the driver makes of an end.
+    // MARK: Effects of an event before its machine receives it
+
+    /// The event as the driver reports it to the machine.
     private func told(_ event: SourceEvent) -> SourceEvent {
         if !driver.reportsFailedRelease, event == .ended(.releaseLocks, .failure) {
             return .ended(.releaseLocks, .success)
@@ -67,16 +81,18 @@ extension World {
         return event
     }
 
-    /// - Returns: whether the machine hears of it.
+    /// Applies an event to the world.
+    ///
+    /// - Returns: whether the machine receives the event.
     private mutating func prepare(_ event: SourceEvent) -> Bool {
         switch event {
-        case .migrate, .recover: break
+        case .migrate, .migrateContinue, .recover, .leaseDue: break
         case .startPostcopy: mayStart = false
         case .cancel:
             cancelsLeft = max(0, cancelsLeft - 1)
             cancelWaits = true
         case .cancelOverdue: break
-        // It is said only when it is true.
+        // The operator gives this command only if it is true.
         case .destinationIsGone(let hasRun): heardPromise = heardPromise || !hasRun
         case .retryResume: retriesLeft -= 1
         case .linkLost: loseSourceLink()
@@ -107,7 +123,7 @@ extension World {
     private mutating func prepareEnd(of operation: SourceOperation, _ outcome: Outcome) -> Bool {
         sourceOperations.remove(operation)
         if let link = operation.link, link != source.link {
-            // Late: of a link that nobody wants any more.
+            // The event is late and belongs to an earlier link.
             guard !driver.checksLinks else { return false }
             misdeeds.insert(.linksAreTold)
         }
@@ -125,11 +141,15 @@ extension World {
             }
         case (.redial, _): gaveUpRedial = true
         case (.stop, .success): runsOnSource = false
-        case (.releaseLocks, .success): sourceHoldsLocks = false
+        case (.releaseLocks, .success):
+            sourceHoldsLocks = false
+            // A process that has hung up does not hear it.
+            hasDeparted = setting.attaches && !hasHungUp
         case (.resume, .success):
             runsOnSource = true
             sourceHoldsLocks = true
             resumeFailed = false
+            hasDeparted = false
         case (.resume, _): resumeFailed = true
         case (.seizeLease(let grant), .silent):
             silencesLeft -= 1
@@ -139,8 +159,7 @@ extension World {
             if let newest = store.newest, newest.owner == .source { sourceEpoch = newest.epoch }
         case (.regainDecided(true), _):
             if let newest = store.newest, newest.owner == .source { sourceEpoch = newest.epoch }
-        case (.resync, _): allPagesSent = false
-        case (.connect, _), (.stop, _), (.releaseLocks, _), (.proceed, _), (.save, _),
+        case (.connect, _), (.resync, _), (.stop, _), (.releaseLocks, _), (.proceed, _), (.save, _),
             (.seizeLease, _), (.seizeDecided(false), _), (.regainDecided(false), _), (.regainLease, _),
             (.regainWrites, _):
             break
@@ -165,9 +184,13 @@ extension World {
         case .leaves:
             endsLeft -= 1
             destinationLeaves = true
+        case .exitOverdue: gaveSourceUp = true
         case .migrateCancel:
             endsLeft -= 1
             gaveSourceUp = true
+        case .sourceIsGone:
+            runsOnDestination = false
+            hasDied = true
         case .ends:
             noteEnd()
             release(by: .destination, if: runsOnDestination)
@@ -204,14 +227,14 @@ extension World {
         return true
     }
 
-    /// An agent that ends because it was told to leaves no question open at the source.
+    /// Notes a misdeed if an agent that was told to exit leaves a question open at the source.
     private mutating func noteEnd() {
         guard isSourceAlive, !gaveSourceUp else { return }
         let isUnknown = runIsOut && !heardRunning && !setting.usesLease
         if isUnknown || runsOnDestination && source.state != .completed { misdeeds.insert(.endIsPolite) }
     }
 
-    /// What the source of a workload that has ended is told when it comes again.
+    /// Refuses a source that reconnects after its workload has ended.
     private mutating func refuseWhatHasDied() -> [Any] {
         dialed = nil
         isJoined = false
@@ -221,12 +244,12 @@ extension World {
         return answers.map { DestinationAction.send($0) }
     }
 
-    /// What follows a HELLO that rejoins: the new link takes the old one's place, or is refused.
+    /// Accepts or refuses a link whose HELLO rejoins.
     private mutating func accept(_ actions: [DestinationAction]) {
         let sent = dialed ?? []
         dialed = nil
         if case .send(.refused)? = actions.last {
-            // Of a workload that has come, the source is told for as long as this side lives.
+            // As long as this side lives, it must tell the source about a workload that has arrived.
             if hasCome { misdeeds.insert(.isRemembered) }
             if sourceLink == .up, let reason = actions.last { append(reason) }
             actions.dropLast().forEach { perform($0) }
@@ -244,7 +267,7 @@ extension World {
         if case .send(let message) = action { toSource.append(message) }
     }
 
-    // MARK: What an action does
+    // MARK: Effects of an action
 
     private mutating func perform(_ action: SourceAction) {
         switch action {
@@ -259,12 +282,14 @@ extension World {
         case .regainLease(let token): sourceOperations.insert(.regainLease(token))
         case .resume: sourceOperations.insert(.resume)
         case .resync:
+            allPagesSent = false
             if let link = source.link { sourceOperations.insert(.resync(link)) }
         case .cancelSucceeded:
             if !runsOnSource { misdeeds.insert(.cancelTellsTheTruth) }
             cancelWaits = false
         case .cancelFailed:
-            if runsOnSource { misdeeds.insert(.cancelTellsTheTruth) }
+            // The answer names a process that has hung up, which may run on by itself.
+            if runsOnSource, !hasHungUp { misdeeds.insert(.cancelTellsTheTruth) }
             cancelWaits = false
         case .cancelUnknown: cancelWaits = false
         case .closeLink: loseSourceLink()
@@ -307,7 +332,7 @@ extension World {
 
     private mutating func send(_ message: SourceMessage) {
         if case .run(let grant) = message {
-            // A repeated one carries the token that it had.
+            // A repeated RUN has its old token.
             if grant.token.value > UInt64(runsSent) {
                 runsSent += 1
                 heardPromise = false
@@ -317,7 +342,7 @@ extension World {
         if sourceLink == .up {
             if dialed != nil { dialed?.append(message) } else if isJoined { toDestination.append(message) }
         }
-        // Nothing follows it, and what was sent before still arrives.
+        // No message follows BYE, and earlier messages still arrive.
         if message == .bye { loseSourceLink() }
     }
 

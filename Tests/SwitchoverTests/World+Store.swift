@@ -1,6 +1,7 @@
+import Identity
 import Switchover
 
-/// The run lease's store, and what the drivers ask of it.
+/// The requests of the drivers to the run lease's store.
 extension World {
     /// The record with which the source takes the lease after its RUN.
     func proposal(of grant: RunGrant) -> Store.Proposal {
@@ -40,7 +41,7 @@ extension World {
         }
     }
 
-    /// What a source that holds a promise does once it has read the newest record.
+    /// The next operation of a source with a promise, after it has read the newest record.
     private func regainStep(_ token: RunToken) -> SourceOperation {
         guard let newest = store.newest else { return .regainDecided(false) }
         if newest.owner == .source {
@@ -64,7 +65,7 @@ extension World {
         }
     }
 
-    /// What was on its way to the store when its sender died may still arrive.
+    /// Keeps the records that were on their way to the store when their writer died, since they may still arrive.
     mutating func strayWrites(of operations: Multiset<SourceOperation>) {
         for case .seizeLease(let grant) in operations { strays.insert(proposal(of: grant)) }
         for case .regainWrites(_, let seen) in operations {
@@ -83,7 +84,7 @@ extension World {
         }
     }
 
-    /// An agent that ends with its workload says so in the lease.
+    /// Releases the lease of an agent that exits with its workload.
     mutating func release(by side: Side, if ran: Bool) {
         guard setting.usesLease, ran, let newest = store.newest, newest.owner == side, !newest.isReleased else {
             return

@@ -1,6 +1,7 @@
+import Identity
 import Switchover
 
-/// Another migration of the same workload, to or on a third host.
+/// Another migration of the same workload to a third host, or its new start there.
 extension World {
     func isAlive(_ side: Side) -> Bool {
         switch side {
@@ -10,14 +11,15 @@ extension World {
         }
     }
 
-    /// Whether everybody has died who may run the workload by the newest record: its owner, and if that is a destination
-    /// that has committed, the source, which it may have promised since that nothing starts.
+    /// Whether every side that may run the workload by the newest record has died.
+    ///
+    /// If the owner is the destination, the source must be dead too, since it may hold a promise that nothing starts.
     var ownerIsDead: Bool {
         guard let newest = store.newest, !isAlive(newest.owner) else { return false }
         return newest.owner != .destination || !isSourceAlive || !driver.takesOverFromBoth
     }
 
-    /// Whether a side may move its workload to the third host: by its machine, and by the lease.
+    /// Whether a side's machine and the lease allow the side to move its workload to the third host.
     func mayMoveOn(from side: Side) -> Bool {
         switch side {
         case .source:
@@ -31,7 +33,7 @@ extension World {
         }
     }
 
-    /// The epoch that the source holds when it begins anew, after it has written over what it was promised.
+    /// The epoch of the source when it begins anew, after it has followed a promised record; nil if it cannot.
     private var epochToMove: UInt64? {
         guard let newest = store.newest else { return nil }
         if newest.owner == .source, !newest.isReleased { return newest.epoch }
@@ -39,7 +41,7 @@ extension World {
         return isPromised && driver.followsPromises ? newest.epoch + 1 : nil
     }
 
-    /// Whether the third host's record follows the one that it was told of.
+    /// Whether the third host's record would follow the record that RUN names.
     var thirdFollows: Bool {
         guard case .granted(let side, let epoch) = third, let newest = store.newest else { return false }
         return newest.epoch == epoch && (newest.owner == side || !driver.checksOwner)
@@ -96,6 +98,6 @@ extension World {
         third = .granted(by: side, epoch: setting.usesLease ? epoch : 0)
     }
 
-    /// The token of the RUN that is sent to the third host: none that this migration uses.
+    /// The token of the RUN to the third host, which differs from all tokens of this migration.
     private static let thirdToken: UInt64 = 99
 }

@@ -1,44 +1,51 @@
+import Identity
 import Switchover
 
-/// Both machines, what is on its way between them, what their drivers are doing, and what is true outside of them.
+/// Both machines, the messages between them, the operations of their drivers, and the facts outside of them.
 ///
-/// A link that breaks is the choice of either side to notice it, at any time. Until the other side has noticed as well
-/// it may still receive any part of what was sent before, and may go on sending into the void: each side sees a prefix
-/// of what its peer sent, then the loss, in every combination. A link that is made anew may be accepted before or after
-/// the destination has noticed the loss of the one before.
+/// A link breaks when either side notices the loss, at any time. Until the other side notices it too, that side may
+/// still receive any part of the earlier messages, and may keep sending into the void. Each side therefore sees a
+/// prefix of its peer's messages and then the loss, in every combination. The destination may accept a new link before
+/// or after it has noticed the loss of the previous link.
 struct World: Hashable {
     enum Link: Hashable { case none, up, lost }
 
-    /// A third host, on which the workload may come to run.
+    /// The state of a third host, on which the workload may run.
     enum Third: Hashable {
         case none
-        /// RUN was sent to it, with the epoch that its sender holds.
+        /// RUN was sent to the third host, with the epoch of its sender.
         case granted(by: Side, epoch: UInt64)
         case runs
     }
 
-    /// What is to be walked.
+    /// The setting of a walk.
     struct Setting: Hashable, CustomStringConvertible {
         var startsStopped = false
         var policy = StartRefusalPolicy.takeBack
         var usesLease = false
         var conts = 1
         var cancels = 1
-        /// Links that can be made after the first.
+        /// The number of links that can be made after the first.
         var relinks = 1
-        /// Whether an operator who knows it says that the destination is gone.
+        /// Whether the operator reports that the destination is gone, if it is.
         var operatorSpeaks = true
+        /// Whether the operator may report that the source is gone although it is not.
+        var operatorErrs = false
         /// Whether the destination has the capability START_RESULT.
         var tellsStart = true
-        /// Migrations to a third host, and takings over of the lease for it.
+        /// The number of migrations to a third host and of takeovers for it.
         var thirds = 0
-        /// Whether stops, starts, hooks and their undoing may take for ever.
+        /// Whether stops, starts, hooks and undos may take for ever.
         var hangs = false
-        /// How often the store keeps a source's question to itself, and answers it when nobody waits any more.
+        /// How often the store answers a source's request only after the source has timed out.
         var silences = 0
-        /// Agents that are told to end.
+        /// The number of agents that are told to exit.
         var ends = 0
-        /// Whether a workload may end by itself in the midst of its start.
+        /// Whether the switchover waits for `migrate-continue`.
+        var pausesBeforeSwitchover = false
+        /// Whether the source's workload is in a process that attaches to its agent, outlives it, and may hang up.
+        var attaches = false
+        /// Whether a workload may end by itself during its start.
         var diesStarting = false
 
         var description: String {
@@ -50,8 +57,11 @@ struct World: Hashable {
                 thirds > 0 ? "\(thirds) to a third host" : nil,
                 hangs ? "operations that hang" : nil,
                 silences > 0 ? "a store that answers late" : nil,
-                ends > 0 ? "\(ends) told to end" : nil,
+                operatorErrs ? "an operator who errs" : nil,
+                ends > 0 ? "\(ends) told to exit" : nil,
                 diesStarting ? "starts that die" : nil,
+                attaches ? "a process that attaches" : nil,
+                pausesBeforeSwitchover ? "a pause before the switchover" : nil,
             ].compactMap(\.self).joined(separator: ", ")
         }
     }
@@ -63,60 +73,64 @@ struct World: Hashable {
     var destinationOperations: Multiset<DestinationOperation> = []
     var sourceLink = Link.none
     var destinationLink = Link.none
-    /// Both sides' links are the two ends of one.
+    /// Whether both sides' links are the two ends of one link.
     var isJoined = false
-    /// What was sent over a new link that the destination has not accepted yet.
+    /// The messages on a new link that the destination has not accepted yet; nil if there is no such link.
     var dialed: [SourceMessage]?
     var toDestination: [SourceMessage] = []
     var toSource: [DestinationMessage] = []
     var isSourceAlive = true
     var isDestinationAlive = true
 
-    // What is so, whatever the machines believe.
+    // The facts, whatever the machines believe.
     var runsOnSource = true
     var runsOnDestination = false
-    /// Where the workload has executed last, or may have: every other side's state is old.
+    /// The side on which the workload has executed last, or may have; the state of every other side is stale.
     var newest = Side.source
-    /// It has executed on the destination, or may have.
+    /// Whether the workload has executed at the destination, or may have.
     var hasCome = false
-    /// The workload has ended by itself.
+    /// Whether the workload has ended by itself.
     var hasDied = false
     var devicesLoaded = false
     var sourceHoldsLocks = true
-    /// From the first hook on until everything is undone.
+    /// Whether hooks of the destination have run and are not all undone.
     var destinationHoldsHooks = false
     var resumeFailed = false
+    /// Whether the source's process was told that another host may run the workload, and was not told to resume since.
+    var hasDeparted = false
+    /// Whether the source's process has hung up.
+    var hasHungUp = false
     var allPagesSent = false
     var allPagesResident = false
     var store = Store()
-    /// Records that were on their way when nobody waited for them any more.
+    /// Records that may still reach the store although their writers no longer wait.
     var strays: Multiset<Store.Proposal> = []
-    /// The epoch that the source knows to hold.
+    /// The epoch that the source knows it holds.
     var sourceEpoch: UInt64 = 1
     var third = Third.none
-    /// The source has begun the migration to the third host, after it had its workload back.
+    /// Whether the source has begun a migration to the third host after it had taken its workload back.
     var sourceMovedOn = false
 
-    // What was said.
+    // The messages that were sent and received.
     var runsSent = 0
     var heardPong = false
-    /// The RUN that was sent last never starts: by a promise, the lease, or a word that is true.
+    /// Whether the last RUN will never start, by a promise, the lease, or a true report of the operator.
     var heardPromise = false
     var heardRunning = false
-    /// The tokens of which the source was promised that they never start.
+    /// The tokens for which the source holds a promise that they never start.
     var promised = SmallSet()
     var contWaits = false
     var cancelWaits = false
-    /// The source has given up to tell the destination that it took the workload back.
+    /// Whether the source has stopped redialing the destination to report the take-back.
     var gaveUpRedial = false
-    /// The destination has given up to hear from the source again.
+    /// Whether the destination has stopped waiting for the source.
     var gaveSourceUp = false
-    /// The destination's agent is told to end.
+    /// Whether the destination's agent was told to exit.
     var destinationLeaves = false
     /// Properties that an action of a side has broken.
     var misdeeds = SmallSet()
 
-    // What the operator may still do.
+    // The commands that the operator may still give.
     var contsLeft: Int
     var cancelsLeft: Int
     var relinksLeft: Int
@@ -129,7 +143,11 @@ struct World: Hashable {
     @Constant var driver: Driver
 
     init(_ setting: Setting = Setting(), driver: Driver = Driver()) {
-        source = SourceMachine(afterStartRefusal: setting.policy, usesLease: setting.usesLease)
+        source = SourceMachine(
+            afterStartRefusal: setting.policy,
+            usesLease: setting.usesLease,
+            pausesBeforeSwitchover: setting.pausesBeforeSwitchover
+        )
         destination = DestinationMachine(startsStopped: setting.startsStopped, usesLease: setting.usesLease)
         _setting = Constant(setting)
         _driver = Constant(driver)
@@ -142,13 +160,13 @@ struct World: Hashable {
         _ = destination.migrateIncoming()
     }
 
-    /// The source has sent RUN and does not know that it will not start.
+    /// Whether the source has sent RUN and does not know that the destination will never start.
     var runIsOut: Bool { runsSent > 0 && !heardPromise }
 
     var runsOnThird: Bool { third == .runs }
     var newestOnDestination: Bool { newest == .destination }
 
-    /// The workload runs where its newest state is.
+    /// Whether the workload runs where its newest state is.
     var runsWhereItShould: Bool {
         switch newest {
         case .source: runsOnSource
@@ -158,7 +176,7 @@ struct World: Hashable {
     }
 }
 
-/// Numbers below 64.
+/// A set of numbers below 64.
 struct SmallSet: Hashable {
     private var bits: UInt64 = 0
 
@@ -168,7 +186,7 @@ struct SmallSet: Hashable {
     func contains(_ property: Property) -> Bool { contains(property.number) }
 }
 
-/// What is the same in every world of a walk, and tells no two apart.
+/// A value that is the same in every world of a walk and does not count in comparisons.
 @propertyWrapper
 struct Constant<Value: Sendable>: Hashable, Sendable {
     let wrappedValue: Value

@@ -2,7 +2,7 @@ import Telemetry
 import Testing
 
 struct BlockedTimeTests {
-    @Test func `one thread's waits all count`() {
+    @Test func `all waits of a single thread count`() {
         let blocked = BlockedTime(threads: 1)
         blocked.begin(at: 10 * 256)
         blocked.end(at: 15 * 256)
@@ -11,7 +11,7 @@ struct BlockedTimeTests {
         #expect(blocked.nanoseconds == 12 * 256)
     }
 
-    @Test func `of two threads only the time counts in which both waited`() {
+    @Test func `with two threads only the time counts in which both waited`() {
         let blocked = BlockedTime(threads: 2)
         blocked.begin(at: 10 * 256)
         blocked.begin(at: 30 * 256)

@@ -9,7 +9,7 @@ struct LatencyRecorderTests {
         return recorder
     }
 
-    @Test("adds up to within 0.8 %")
+    @Test("is precise to 0.8 %")
     func sum() {
         let sum = LatencyRecorder.sum(of: [recorder(100, 5_000), recorder(1_000_000)])
         #expect(sum.count == 3)
@@ -17,7 +17,7 @@ struct LatencyRecorderTests {
         #expect(LatencyRecorder.sum(of: []) == (0, 0))
     }
 
-    @Test("loses no duration that several threads record", .timeLimit(.minutes(1)))
+    @Test("loses no duration when several threads record", .timeLimit(.minutes(1)))
     func severalWriters() async {
         let recorder = LatencyRecorder()
         await withTaskGroup(of: Void.self) { group in
@@ -28,6 +28,14 @@ struct LatencyRecorderTests {
         #expect(LatencyRecorder.sum(of: [recorder]).count == 800_000)
     }
 
+    @Test("is summarized with a time added to each duration")
+    func adding() {
+        let summary = LatencySummary([recorder(100_000, 300_000)], adding: 50_000)
+        #expect(summary.count == 2)
+        #expect(abs(summary.total - 500) < 5)
+        #expect(abs(summary.max - 350) < 4)
+    }
+
     @Test("counts by powers of two of microseconds")
     func powersOfTwo() {
         let counts = LatencyRecorder.powersOfTwo(
@@ -36,7 +44,7 @@ struct LatencyRecorderTests {
         #expect(counts.count == 32)
         #expect(counts[0] == 4)
         #expect(counts[1] == 1)
-        // From 256 to 512 microseconds.
+        // This bucket covers 256 to 512 microseconds.
         #expect(counts[8] == 2)
         #expect(counts[30] == 1)
         #expect(counts.reduce(0, +) == 8)

@@ -1,17 +1,18 @@
 import Foundation
+import Identity
 import Telemetry
 import Testing
 
 @Suite("A report")
 struct ReportTests {
-    @Test("is printed with every field of its form, also an error that there is not")
+    @Test("is printed with every field, including an empty error")
     func keys() throws {
         let json = try JSONSerialization.jsonObject(with: Data(Report().json().utf8)) as? [String: Any] ?? [:]
         #expect(
             Set(json.keys) == [
                 "schema", "result", "error", "page_size", "memory_bytes", "runs_on", "source", "destination",
                 "workload", "downtime_us", "switchover_us", "total_us", "pages", "stall_us", "service_us", "floor_us",
-                "throughput_mib_s", "verify",
+                "throughput_mib_s", "verify", "waiting", "stall_origin", "threads",
             ]
         )
         #expect(json["error"] is NSNull)
@@ -22,42 +23,43 @@ struct ReportTests {
                 == ["total", "demand", "prefetched", "prefetched_unused", "pushed", "zero", "duplicate"]
         )
         #expect(keys("stall_us") == ["count", "mean", "p50", "p90", "p99", "p999", "max", "total"])
+        #expect(keys("waiting") == ["faults", "oldest_us"])
         #expect(keys("workload") == ["name", "ops_source", "ops_destination", "ops_after_take_back"])
     }
 
-    @Test("fails when a page is wrong, though both sides completed")
+    @Test("has failed if a page is wrong, although both sides completed")
     func corrupt() {
         var side = AgentReport(instance: "")
-        side.states = ["none", "completed"]
+        side.states = [MigrationState.none, .completed]
         var verify = Report.Verify()
         #expect(Report(source: side, destination: side, verify: verify).result == .completed)
         verify.corrupt = 1
         #expect(Report(source: side, destination: side, verify: verify).result == .failed)
     }
 
-    /// A side whose migration is in a state, and whether the workload runs there.
-    private func side(_ state: String, runs: Bool = false) -> AgentReport {
+    /// The report of a side with a state of the migration, at which the workload runs or not.
+    private func side(_ state: MigrationState, runs: Bool = false) -> AgentReport {
         var side = AgentReport(instance: "")
-        side.states = ["none", state]
+        side.states = [MigrationState.none, state]
         side.runsHere = runs
         return side
     }
 
-    @Test("says where the workload runs only where somebody can know")
+    @Test("says where the workload runs only if an agent can know")
     func place() throws {
         func report(_ source: AgentReport, _ destination: AgentReport, _ gone: Set<Report.Side> = []) -> Report {
             Report(source: source, destination: destination, gone: gone, verify: Report.Verify())
         }
-        #expect(report(side("failed", runs: true), side("failed")).runsOn == .source)
-        #expect(report(side("postcopy-paused"), side("postcopy-paused", runs: true)).runsOn == .destination)
-        #expect(report(side("failed"), side("failed")).runsOn == .nobody)
-        #expect(report(side("failed"), side("failed"), [.destination]).runsOn == .nobody)
-        #expect(report(side("completed"), side("completed"), [.source]).runsOn == .nobody)
-        #expect(report(side("active"), side("setup"), [.source]).runsOn == nil)
-        let started = report(side("postcopy-paused"), side("postcopy-active"), [.destination])
+        #expect(report(side(.failed, runs: true), side(.failed)).runsOn == .source)
+        #expect(report(side(.postcopyPaused), side(.postcopyPaused, runs: true)).runsOn == .destination)
+        #expect(report(side(.failed), side(.failed)).runsOn == .nobody)
+        #expect(report(side(.failed), side(.failed), [.destination]).runsOn == .nobody)
+        #expect(report(side(.completed), side(.completed), [.source]).runsOn == .nobody)
+        #expect(report(side(.active), side(.setup), [.source]).runsOn == nil)
+        let started = report(side(.postcopyPaused), side(.postcopyActive), [.destination])
         #expect(started.runsOn == nil)
         #expect(started.error?.hasPrefix("the destination's agent does not answer: look at it with") == true)
-        let unknown = report(side("postcopy-active"), side("postcopy-active"), [.source, .destination])
+        let unknown = report(side(.postcopyActive), side(.postcopyActive), [.source, .destination])
         #expect(unknown.error?.hasPrefix("neither agent answers any more: look at both with") == true)
         let json = try JSONSerialization.jsonObject(with: Data(unknown.json().utf8)) as? [String: Any] ?? [:]
         #expect(json["runs_on"] is NSNull)
@@ -74,7 +76,7 @@ struct ReportTests {
         }
     }
 
-    @Test("counts pages without overflow, whatever an agent says", arguments: [Int.max, Int.min, -1])
+    @Test("counts pages without overflow, whatever an agent reports", arguments: [Int.max, Int.min, -1])
     func lies(count: Int) throws {
         var side = AgentReport(instance: "")
         side.destination = AgentReport.Destination()

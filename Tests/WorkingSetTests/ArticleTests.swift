@@ -2,15 +2,15 @@ import Foundation
 import Testing
 import WorkingSet
 
-/// The article's example and bounds are those of the encoder.
+/// Compares the article's example and bounds with the encoder's.
 @Suite struct ArticleTests {
     private func article() throws -> String {
         let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        let path = "../../Sources/WorkingSet/WorkingSet.docc/TheRecord.md"
+        let path = "../../Sources/Values/WorkingSet/WorkingSet.docc/TheRecord.md"
         return try String(contentsOf: tests.appendingPathComponent(path), encoding: .utf8)
     }
 
-    @Test func `the example is what the encoder makes`() throws {
+    @Test func `the article's example is the encoder's output`() throws {
         let article = try article()
         let begin = try #require(article.range(of: "```hex\n"))
         let block = article[begin.upperBound...].prefix { $0 != "`" }
@@ -20,7 +20,7 @@ import WorkingSet
         #expect(bytes == (try Samples.example().encode()))
     }
 
-    @Test func `the bounds are those that are applied`() throws {
+    @Test func `the article's bounds are the bounds in the code`() throws {
         let article = try article()
         #expect(article.contains("n: 0 to \(WorkingSet.maxRuns) |"))
         #expect(article.contains("at most \(WorkingSet.Record.maxByteCount)."))

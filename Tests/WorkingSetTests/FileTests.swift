@@ -19,7 +19,7 @@ struct FileTests {
         }
     }
 
-    @Test func `a record is written whole, in the place of another, and leaves nothing else`() throws {
+    @Test func `a record replaces another as a whole, and no temporary file is left`() throws {
         defer { remove() }
         let path = "\(folder)/a.ws"
         for set in [try Samples.example(), try Samples.set(1)] {
@@ -31,25 +31,28 @@ struct FileTests {
 
     @Test func `a bad file is refused in a line that names it`() throws {
         defer { remove() }
-        #expect(reason("none") == "cannot open \(folder)/none: No such file or directory")
+        #expect(reason("none") == "cannot open \(folder)/none: No such file or directory; check the path")
         #expect(reason("")?.hasPrefix("cannot open \(folder)/: ") == false)
         try Data("PGWS".utf8).write(to: URL(fileURLWithPath: "\(folder)/short"))
         #expect(
             reason("short")
-                == "cannot use \(folder)/short as a working set: it is cut short: it has 4 bytes, less than any record"
+                == "cannot use \(folder)/short as a working set: it is cut short: it has 4 bytes, less than any record; "
+                + "give a file of pageferry attach --record"
         )
-        // A hole takes no space, but would take memory.
+        // A hole takes no space on the disk, but reading it would take memory.
         try Data().write(to: URL(fileURLWithPath: "\(folder)/large"))
         let large = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(folder)/large"))
         try large.truncate(atOffset: 1 << 40)
         #expect(
-            reason("large") == "cannot read \(folder)/large: File too large; give a file of at most 33554468 bytes"
+            reason("large")
+                == "cannot use \(folder)/large as a working set: it is no record of a working set: it is larger than any; "
+                + "give a file of pageferry attach --record"
         )
         try large.truncate(atOffset: 33_554_468)
         #expect(reason("large")?.contains("does not begin with 'PGWS'") == true)
     }
 
-    @Test func `a record is not written in the place of what is no file`() throws {
+    @Test func `a record does not replace anything but a file`() throws {
         defer { remove() }
         let set = try Samples.example()
         try FileManager.default.createDirectory(atPath: "\(folder)/sub", withIntermediateDirectories: false)

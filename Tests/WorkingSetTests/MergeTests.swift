@@ -8,7 +8,7 @@ import WorkingSet
         try WorkingSet(pages: Array(pages), of: Samples.memory(), window: window)
     }
 
-    @Test func `the Jaccard index is the common pages among all, in whatever order they were touched`() throws {
+    @Test func `the Jaccard index is the share of common pages, whatever their order`() throws {
         let one = try set(0..<10)
         #expect(one.jaccardIndex(with: one) == 1)
         #expect(one.jaccardIndex(with: try set((0..<10).reversed())) == 1)
@@ -32,16 +32,17 @@ import WorkingSet
         #expect(try WorkingSet.merging([one, one, one]) == one)
     }
 
-    @Test func `what more working sets have comes first, in the order of its mean rank`() throws {
+    @Test func `pages of more working sets come first, in the order of their mean ranks`() throws {
         let merged = try WorkingSet.merging([
             set([100, 1, 2, 3, 50], window: 5), set([50, 1, 2, 3, 200], window: 7), set([50, 70, 1], window: 6),
         ])
-        // In all: 50 with ranks 4, 0, 0 and 1 with 1, 1, 2. In two: 2 and 3. In one: 100, rank 0; 70, 1; 200, 4.
+        // All sets have page 50, with ranks 4, 0, 0, and page 1, with ranks 1, 1, 2. Two sets have pages 2 and 3. One
+        // set has page 100 with rank 0, page 70 with rank 1 and page 200 with rank 4.
         let expected: [Run] = [
             Run(first: 1, count: 1), Run(first: 50, count: 1), Run(first: 2, count: 2), Run(first: 100, count: 1),
             Run(first: 70, count: 1), Run(first: 200, count: 1),
         ]
-        // 1 and 50 both have the sum 4: the lower page is first.
+        // The ranks of pages 1 and 50 both sum to 4, so the lower page is first.
         #expect(merged.runs == expected)
         #expect(merged.window == 7)
     }
@@ -51,7 +52,7 @@ import WorkingSet
         #expect(merged.runs == [Run(first: 0, count: 20), Run(first: 40, count: 20)])
     }
 
-    @Test func `of runs that overlap the common part comes first`() throws {
+    @Test func `the common part of overlapping runs comes first`() throws {
         let merged = try WorkingSet.merging([set(0..<100), set(50..<150)])
         #expect(merged.runs == [Run(first: 50, count: 50), Run(first: 0, count: 50), Run(first: 100, count: 50)])
         #expect(merged.pageCount == 150)

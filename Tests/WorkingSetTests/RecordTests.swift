@@ -13,7 +13,7 @@ struct RecordTests {
         }
     }
 
-    @Test func `a record holds all of a working set`() throws {
+    @Test func `a record holds the whole working set`() throws {
         let sets = [
             try Samples.example(), try WorkingSet(pages: [], of: Samples.memory(), window: 0),
             try WorkingSet(pages: (0..<256).reversed(), of: Samples.memory(pageSize: 2 << 20), window: .max),
@@ -25,11 +25,11 @@ struct RecordTests {
         }
     }
 
-    @Test func `a record that was made elsewhere by the article is read`() throws {
+    @Test func `a record that another program made by the article is read`() throws {
         #expect(try Samples.decode(RawRecord(runs: [(16, 3), (3, 1)]).bytes) == Samples.example())
     }
 
-    @Test func `every prefix of a record is refused, and what is longer`() throws {
+    @Test func `every prefix of a record and every longer text is refused`() throws {
         let record = try Samples.example().encode()
         for count in record.indices {
             #expect(reason(Array(record[..<count]))?.hasPrefix("it is cut short: it has \(count) bytes") == true)
@@ -48,10 +48,10 @@ struct RecordTests {
         }
     }
 
-    @Test func `what is wrong is told in one line, before anything is allocated for what a record claims`() {
+    @Test func `the fault of a record is reported in one line, before anything is allocated`() {
         let cases: [(RawRecord, String)] = [
             (RawRecord(magic: 1), "it is no record of a working set: it does not begin with 'PGWS'"),
-            (RawRecord(version: 2), "it is of version 2, and only version 1 is read; record it again"),
+            (RawRecord(version: 2), "it has version 2, and only version 1 can be read; record it again"),
             (RawRecord(reserved: 1), "it is damaged: its reserved fields are not 0"),
             (RawRecord(reservedAtTheEnd: 1), "it is damaged: its reserved fields are not 0"),
             (RawRecord(pageSize: 8192), "it says that the page size is 8192, not 4096 or 2097152"),
@@ -68,7 +68,7 @@ struct RecordTests {
             (RawRecord(runs: [(0, 1), (5, 0)]), "its run 1 is empty"),
             (RawRecord(runs: [(255, 2)]), "its run 0 ends beyond the 256 pages of its snapshot"),
             (RawRecord(runs: [(.max, .max)]), "its run 0 ends beyond the 256 pages of its snapshot"),
-            (RawRecord(runs: [(0, 2), (2, 1)]), "its run 1 continues the one before, and is not joined to it"),
+            (RawRecord(runs: [(0, 2), (2, 1)]), "its run 1 continues the run before and is not joined with it"),
             (
                 RawRecord(byteCount: (1 << 44) - 4096, runs: [(0, .max), (1, .max - 1)]),
                 "it has more pages than the 4294967295 of its snapshot"
@@ -79,7 +79,7 @@ struct RecordTests {
         for (record, expected) in cases { #expect(reason(record.bytes) == expected) }
     }
 
-    /// Whatever the bytes, a one-line reason or a value that encodes to the same bytes.
+    /// Checks that any bytes give a one-line reason, or a value that encodes to the same bytes.
     private func judge(_ bytes: [UInt8]) -> Bool {
         do {
             return try Samples.decode(bytes).encode() == bytes
@@ -88,13 +88,13 @@ struct RecordTests {
         }
     }
 
-    @Test func `seeded random bytes are refused or mean what they say`() throws {
+    @Test func `seeded random bytes are refused or survive a round trip`() throws {
         var generator = SeededGenerator(state: 0x5047_5753)
         var failures = 0
         var read = 0
         for _ in 0..<5_000 {
             if !judge(generator.bytes(Int.random(in: 0...100, using: &generator))) { failures += 1 }
-            // Sound but for its runs, which may be anything near the bounds.
+            // The record is sound except for its runs, which may lie near or beyond the bounds.
             let runs = (0..<Int.random(in: 0...6, using: &generator)).map { _ in
                 (
                     first: UInt32.random(in: 0...258, using: &generator),
@@ -103,7 +103,7 @@ struct RecordTests {
             }
             let bytes = RawRecord(runs: runs).bytes
             if !judge(bytes) { failures += 1 }
-            // The same in the largest memory, where sums of pages are near the bounds of their type.
+            // The same runs in the largest memory, where sums of pages are near the bounds of their type.
             let large = runs.map { run in
                 (first: run.first << 24, count: run.count << UInt32.random(in: 0...28, using: &generator))
             }
@@ -114,9 +114,9 @@ struct RecordTests {
         #expect(read > 500)
     }
 
-    @Test func `a record of four million scattered pages is made, read, compared and merged at once`() throws {
+    @Test func `a record of four million scattered pages is made, read, compared and merged quickly`() throws {
         let memory = try WorkingSet.Memory(pageSize: 4096, byteCount: 64 << 30)
-        // Every other page, and one more than there can be runs.
+        // Every other page, one run more than a record may have.
         let count = UInt32(WorkingSet.maxRuns)
         let set = try WorkingSet(pages: stride(from: 0, through: 2 * count, by: 2), of: memory, window: 1)
         #expect(set.pageCount == count)
@@ -127,7 +127,7 @@ struct RecordTests {
         #expect(read == set)
         let other = try WorkingSet(pages: [1, 2], of: memory, window: 1)
         #expect(read.jaccardIndex(with: other) == 1 / Double(count + 1))
-        // What both have comes first: page 2, then page 1 joins no run, and the last pages are left out.
+        // The common pages come first: page 2, then page 1, which joins no run; the last pages are left out.
         let merged = try WorkingSet.merging([read, other])
         #expect(merged.runs.count == WorkingSet.maxRuns)
         #expect(merged.runs[0].first == 2)

@@ -1,7 +1,7 @@
 import Foundation
 import WorkingSet
 
-/// Working sets of tests.
+/// Sample working sets.
 enum Samples {
     /// A memory of 256 pages.
     static func memory(pageSize: UInt32 = 4096) throws -> WorkingSet.Memory {
@@ -20,7 +20,7 @@ enum Samples {
     }
 }
 
-/// A record whose fields a test chooses; its checksum is right.
+/// A record whose fields a test chooses, with a correct checksum.
 struct RawRecord {
     var magic: UInt32 = WorkingSet.Record.magic
     var version: UInt16 = 1
@@ -52,7 +52,7 @@ struct RawRecord {
         return RawRecord.sealed(bytes)
     }
 
-    /// The bytes with their checksum behind them, reckoned bit by bit.
+    /// The bytes followed by their checksum, computed bit by bit.
     static func sealed(_ bytes: [UInt8]) -> [UInt8] {
         var value: UInt32 = ~0
         for byte in bytes {
@@ -63,7 +63,7 @@ struct RawRecord {
     }
 }
 
-/// The same numbers on every run.
+/// A generator of the same numbers in every run.
 struct SeededGenerator: RandomNumberGenerator {
     var state: UInt64
 

@@ -4,7 +4,7 @@ import WorkingSet
 @Suite struct WorkingSetTests {
     private typealias Run = WorkingSet.Run
 
-    @Test func `pages keep the order of their first touch, and neighbours in that order are one run`() throws {
+    @Test func `pages keep the order of their first touch, and neighbours in that order form one run`() throws {
         let set = try Samples.set(16, 17, 16, 18, 3, 17, 2, 19, 20)
         #expect(
             set.runs == [
@@ -31,14 +31,14 @@ import WorkingSet
         }
     }
 
-    @Test func `shares are told of the snapshot and of long runs`() throws {
+    @Test func `the shares of the snapshot and of long runs are computed`() throws {
         let set = try WorkingSet(pages: Array(0..<16) + Array(32..<47) + [100], of: Samples.memory(), window: 1)
         #expect(set.shareOfMemory == 0.125)
         #expect(set.share(inRunsOf: 16) == 0.5)
         #expect(set.share(inRunsOf: 1) == 1)
     }
 
-    @Test func `pieces are the runs in order, none longer than the bound`() throws {
+    @Test func `pieces are the runs in order, split at the bound`() throws {
         let set = try WorkingSet(pages: Array(10..<17) + [3], of: Samples.memory(), window: 1)
         let three = [
             Run(first: 10, count: 3), Run(first: 13, count: 3), Run(first: 16, count: 1), Run(first: 3, count: 1),
@@ -65,11 +65,11 @@ import WorkingSet
     }
 
     @Test(arguments: [(0, 4096), (8192, 8192), (4096, 0), (4096, 4097), (2 << 20, 4096), (4096, 1 << 44), (4096, .max)])
-    func `a memory is whole pages of a size that is served`(pageSize: UInt32, byteCount: UInt64) {
+    func `a memory must consist of whole pages of a supported size`(pageSize: UInt32, byteCount: UInt64) {
         #expect(throws: WorkingSetError.self) { try WorkingSet.Memory(pageSize: pageSize, byteCount: byteCount) }
     }
 
-    @Test func `the largest memory's last page can be in a working set`() throws {
+    @Test func `a working set can have the last page of the largest memory`() throws {
         let memory = try WorkingSet.Memory(pageSize: 4096, byteCount: (1 << 44) - 4096)
         let set = try WorkingSet(pages: [memory.pageCount - 1], of: memory, window: 1)
         #expect(set.runs[0].end == memory.pageCount)

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("A configuration")
 struct ConfigurationTests {
-    @Test("comes back from its description as it was")
+    @Test("survives a round trip through its description")
     func roundTrip() throws {
         var configuration = WorkloadConfiguration.small(
             .kv,
@@ -22,7 +22,7 @@ struct ConfigurationTests {
         #expect(try WorkloadConfiguration(description) == configuration)
     }
 
-    @Test("is refused in one line when its parts do not go together")
+    @Test("is refused in one line if its values do not fit together")
     func refused() {
         func message(_ change: (inout WorkloadConfiguration) -> Void) -> String {
             var configuration = WorkloadConfiguration.small(.random)
@@ -58,7 +58,7 @@ struct ConfigurationTests {
         #expect(message { $0.memoryBytes = 1 << 40 }.contains("at most 1024 MiB"))
     }
 
-    @Test("takes as much as can be moved, and what it says is what its devices save")
+    @Test("accepts as much as can be moved, and its devices save no more than it predicts")
     func largest() throws {
         var configuration = WorkloadConfiguration.small(.random, threads: 3)
         configuration.regionCount = 64
@@ -71,14 +71,14 @@ struct ConfigurationTests {
         #expect(saved.reduce(0) { $0 + $1.state.count } <= configuration.stateBytes)
     }
 
-    @Test("is not read from a description that contradicts it or is of another kind")
+    @Test("is refused if the description contradicts it or is of another kind")
     func badDescription() {
         var description = WorkloadConfiguration.small(.random).description
         func message() -> String {
             #expect(throws: WorkloadError.self) { _ = try WorkloadConfiguration(description) }?.description ?? ""
         }
         description.regions[1].pageCount += 1
-        #expect(message().contains("regions are not those"))
+        #expect(message().contains("regions do not match"))
         let text = String(decoding: description.configuration, as: UTF8.self)
         description.configuration = Array(
             text.replacing("\"pageSize\":4096", with: "\"pageSize\":8192").utf8
@@ -91,7 +91,7 @@ struct ConfigurationTests {
     }
 
     @Test(
-        "reads a device's text form and writes it",
+        "reads and writes a device's text form",
         arguments: [
             ("broken:save", DeviceSpecification.broken(at: .save)), ("broken:start", .broken(at: .start)),
             ("slow:load=1.5", .slow(at: .load, seconds: 1.5)), ("slow:save=2", .slow(at: .save, seconds: 2)),
@@ -105,16 +105,26 @@ struct ConfigurationTests {
     }
 
     @Test(
-        "refuses a device that there is not",
+        "refuses an unknown device",
         arguments: [
             "", "broken", "broken:", "broken:stop", "slow:load", "slow:load=", "slow:load=-1", "slow:load=nan",
             "slow:load=1e9", "slow=load:1", "reads-memory:1", "large", "large:0", "large:1.5", "large:1024", "disk",
-            "disk:", "disk:a.img", "disk:/a/", "hook", "hook:/", "hook:./h", "hook:/\0",
+            "hook",
         ]
     )
     func noDevice(text: String) {
         let error = #expect(throws: WorkloadError.self) { _ = try DeviceSpecification(parsing: text) }
-        let beginning = "'\(text)' is no device; give disk:PATH, hook:PATH (absolute), broken:save|load|start"
+        let beginning = "'\(text)' is not a device; give disk:PATH, hook:PATH (absolute), broken:save|load|start"
+        #expect(error?.description.hasPrefix(beginning) == true)
+    }
+
+    @Test(
+        "refuses a device whose path is not that of a file",
+        arguments: ["disk:", "disk:a.img", "disk:/a/", "hook:/", "hook:./h", "hook:/\0"]
+    )
+    func noPath(text: String) {
+        let error = #expect(throws: WorkloadError.self) { _ = try DeviceSpecification(parsing: text) }
+        let beginning = "'\(text)' is not a device: its path must be the absolute one of a file"
         #expect(error?.description.hasPrefix(beginning) == true)
     }
 }

@@ -10,7 +10,7 @@ struct DeviceTests {
         try BuiltInWorkload(new: .small(.random, pages: 100, threads: 2, devices: devices))
     }
 
-    @Test("come in one order, each with a name of its own")
+    @Test("have a fixed order and unique names")
     func names() throws {
         let workload = try workload(.broken(at: .load), .readsMemory, .broken(at: .start), .large(mebibytes: 1))
         let names = ["cpu", "ledger", "clock", "serial", "broken", "reads-memory", "broken-2", "large"]
@@ -18,7 +18,7 @@ struct DeviceTests {
         #expect(try workload.devices.save().map(\.name) == names)
     }
 
-    @Test("carry a version of four bytes for each page")
+    @Test("save a version of four bytes for each page")
     func ledger() throws {
         let workload = try workload()
         try workload.perform(operationsPerThread: 300)
@@ -31,7 +31,7 @@ struct DeviceTests {
     }
 
     @Test(
-        "refuse a state that is cut, too long, or of another workload",
+        "refuse a state that is cut off, too long, or of another workload",
         arguments: ["cpu", "ledger", "clock", "serial"]
     )
     func malformed(name: String) throws {
@@ -46,7 +46,7 @@ struct DeviceTests {
         _ = try workload.devices.load(saved)
     }
 
-    @Test("refuse a processor that is at a page that there is not")
+    @Test("refuse a processor at a page that does not exist")
     func outside() throws {
         let workload = try workload()
         var state = try workload.devices.save()[0].state
@@ -62,13 +62,13 @@ struct DeviceTests {
         var processor = saved[0].state
         withUnsafeBytes(of: count.littleEndian) { processor.replaceSubrange(4 + 16..<4 + 24, with: $0) }
         let operations = #expect(throws: DeviceError.self) { try workload.devices.devices[0].load(processor) }
-        #expect(operations?.reason.contains("says \(count) operations of thread 0") == true)
+        #expect(operations?.reason.contains("\(count) operations of thread 0 are too many") == true)
         let console = withUnsafeBytes(of: count.littleEndian) { Array($0) } + [UInt8](repeating: 32, count: 4096)
         let written = #expect(throws: DeviceError.self) { try workload.devices.devices[3].load(console) }
-        #expect(written?.reason.contains("says \(count) bytes written") == true)
+        #expect(written?.reason.contains("\(count) bytes written are too many") == true)
     }
 
-    @Test("let a workload run on from the largest counts that are taken")
+    @Test("let a workload continue from the largest counts that are accepted")
     func largestCounts() throws {
         let workload = try workload()
         var saved = try workload.devices.save()
@@ -82,10 +82,10 @@ struct DeviceTests {
         #expect(workload.consoleText.hasSuffix(" operations\n"))
     }
 
-    @Test("fail at the step that they are broken at, and at no other", arguments: DeviceSpecification.Step.allCases)
+    @Test("fail only at the step at which they are broken", arguments: DeviceSpecification.Step.allCases)
     func broken(step: DeviceSpecification.Step) throws {
         let source = try workload(.broken(at: step))
-        // The side where the workload was made starts it whatever is to fail later.
+        // The side that made the workload can start it, whichever step fails later.
         try source.devices.acquire()
         try source.devices.release()
         let error: DeviceError?
@@ -95,10 +95,10 @@ struct DeviceTests {
         } else {
             error = #expect(throws: DeviceError.self) { _ = try source.moved() }
         }
-        #expect(error?.description == "device 'broken': it fails at \(step.rawValue), as it was asked to")
+        #expect(error?.description == "device 'broken': fails at \(step.rawValue), as configured")
     }
 
-    @Test("take their time at the step that they are slow at", arguments: DeviceSpecification.Step.allCases)
+    @Test("take long only at the step at which they are slow", arguments: DeviceSpecification.Step.allCases)
     func slow(step: DeviceSpecification.Step) throws {
         let device = SlowDevice(at: step, seconds: 0.05)
         func milliseconds(_ body: () throws -> Void) rethrows -> UInt64 {
@@ -115,7 +115,7 @@ struct DeviceTests {
         #expect(times.filter { $0.value >= 50 }.keys.contains(step))
     }
 
-    @Test("read the memory of every region while they load, and find what is wrong in it")
+    @Test("read the memory of every region during the load, and find a wrong page")
     func readsMemory() throws {
         let source = try workload(.readsMemory)
         try source.perform(operationsPerThread: 100)
@@ -123,10 +123,12 @@ struct DeviceTests {
         let saved = try source.devices.save()
         source.regions[2].memory.page(0).storeBytes(of: 0x77, toByteOffset: 99, as: UInt8.self)
         let error = #expect(throws: DeviceError.self) { _ = try source.devices.load(saved) }
-        #expect(error?.description == "device 'reads-memory': page 32 of those it reads is not the one it saved")
+        #expect(
+            error?.description == "device 'reads-memory': page 32 of those that it reads differs from the saved one"
+        )
     }
 
-    @Test("have a large state, of which every byte is checked")
+    @Test("can have a large state, and check every byte of it")
     func large() throws {
         let device = LargeDevice(mebibytes: 1, seed: 5)
         var state = device.save()

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("A workload that moved", .timeLimit(.minutes(2)))
 struct GoingOnTests {
-    @Test("goes on exactly where it stopped", arguments: AccessPattern.allCases, [1, 3])
+    @Test("continues exactly where it stopped", arguments: AccessPattern.allCases, [1, 3])
     func exactly(pattern: AccessPattern, threads: Int) throws {
         let configuration = WorkloadConfiguration.small(pattern, threads: threads)
         let stayed = try BuiltInWorkload(new: configuration)
@@ -61,7 +61,7 @@ struct GoingOnTests {
         #expect(workload.memory.wrong.count == 100)
     }
 
-    @Test("has zero pages, one in sixteen", arguments: [AccessPattern.sequential, .random, .zipf])
+    @Test("has one zero page in sixteen", arguments: [AccessPattern.sequential, .random, .zipf])
     func zeroPages(pattern: AccessPattern) throws {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 1024, writes: 1))
         try workload.perform(operationsPerThread: 2000)

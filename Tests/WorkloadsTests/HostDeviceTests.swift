@@ -6,9 +6,9 @@ import Testing
 
 @testable import Workloads
 
-@Suite("Devices that hold something of their host", .timeLimit(.minutes(1)))
+@Suite("Devices that hold a resource of their host", .timeLimit(.minutes(1)))
 struct HostDeviceTests {
-    /// Why a device cannot be had; nil if it can.
+    /// The reason why a device cannot be acquired; nil if it can.
     private func refusal(_ devices: DeviceSet) -> String? {
         do throws(DeviceError) {
             try devices.acquire()
@@ -23,13 +23,13 @@ struct HostDeviceTests {
         let image = try TemporaryFile([0])
         let source = try BuiltInWorkload(new: .small(.random, devices: [.disk(path: image.path)]))
         try source.devices.acquire()
-        // Held already.
+        // The disk is held already.
         try source.devices.acquire()
         let destination = try source.moved()
         #expect(
             refusal(destination.devices)
                 == "cannot lock \(image.path): \(strerror(EAGAIN).map { String(cString: $0) } ?? ""); "
-                + "another holds it, see: fuser -v \(image.path)"
+                + "it is in use; find its holder with: fuser -v \(image.path)"
         )
         try source.devices.release()
         try source.devices.release()
@@ -39,7 +39,7 @@ struct HostDeviceTests {
         try source.devices.acquire()
     }
 
-    @Test("A disk counts how often it was given to the workload, on all hosts")
+    @Test("A disk counts how often the workload has acquired it, on all hosts")
     func acquisitions() throws {
         let image = try TemporaryFile([])
         let source = DiskDevice(name: "disk", path: image.path)
@@ -52,7 +52,7 @@ struct HostDeviceTests {
         #expect(destination.acquisitions == 3)
     }
 
-    @Test("A disk does not take another disk's state, or a damaged one")
+    @Test("A disk refuses another disk's state and a damaged state")
     func otherDisk() throws {
         let disk = DiskDevice(name: "disk", path: "/srv/a.img")
         let error = #expect(throws: DeviceError.self) {
@@ -65,7 +65,7 @@ struct HostDeviceTests {
     }
 
     @Test(
-        "A disk that was given away more often than can be is refused",
+        "A disk with a number of acquisitions beyond the bound is refused",
         arguments: [UInt64.max, UInt64.max - 1, 1 << 62] as [UInt64]
     )
     func acquisitionsThatOverflow(count: UInt64) throws {
@@ -74,7 +74,7 @@ struct HostDeviceTests {
         let name = image.path.utf8.dropFirst(5)
         let state = withUnsafeBytes(of: count.littleEndian) { Array($0) } + name
         let error = #expect(throws: DeviceError.self) { try disk.load(state) }
-        #expect(error?.reason == "its state cannot be read: it says \(count) acquisitions")
+        #expect(error?.reason == "its state cannot be read: \(count) acquisitions are too many")
         try disk.load([255, 255, 255, 255, 255, 255, 255, 0x3f] + name)
         for _ in 1...2 {
             try disk.acquire()
@@ -82,13 +82,13 @@ struct HostDeviceTests {
         }
     }
 
-    @Test("A disk that is not there is told")
+    @Test("A missing disk is reported")
     func noDisk() {
         let disk = DeviceSet([DiskDevice(name: "disk", path: "/nowhere/a.img")])
-        #expect(refusal(disk) == "cannot open /nowhere/a.img: No such file or directory")
+        #expect(refusal(disk) == "cannot open /nowhere/a.img: No such file or directory; check the path")
     }
 
-    /// A hook that notes its calls in a file beside it, and then does what the script says.
+    /// A hook that appends its calls to a file, and then runs a script.
     private final class Script {
         let file: TemporaryFile
         let calls: TemporaryFile
@@ -125,7 +125,10 @@ struct HostDeviceTests {
     @Test(
         "A hook that fails refuses the start with its first line, and is undone",
         arguments: [
-            ("[ $1 = undo ] || exit 3", "ended with status 3"),
+            (
+                "[ $1 = undo ] || exit 3",
+                "ended with status 3 and gave no reason on standard error; run it by hand: PATH start vm"
+            ),
             ("[ $1 = undo ] || { echo no volume >&2; echo more >&2; exit 1; }", "ended with status 1: no volume"),
             ("[ $1 = undo ] || { echo gone >&2; kill -KILL $$; }", "was ended by signal 9: gone"),
             ("[ $1 = undo ] || { echo waits >&2; sleep 60; }", "did not end within 3 s: waits"),
@@ -134,17 +137,17 @@ struct HostDeviceTests {
     func failingHook(body: String, outcome: String) throws {
         let script = try Script(body)
         let devices = DeviceSet([script.hook(seconds: body.contains("sleep") ? 3 : 30)])
-        #expect(refusal(devices) == "\(script.file.path) start \(outcome)")
+        #expect(refusal(devices) == "\(script.file.path) start \(outcome.replacing("PATH", with: script.file.path))")
         #expect(script.notes == ["start vm", "undo vm"])
         try devices.release()
         #expect(script.notes == ["start vm", "undo vm"])
     }
 
     @Test(
-        "A hook that never ends holds the workload up for one time limit, its undo included",
+        "A hook that never ends delays the workload by one time limit, including its undo",
         arguments: [
             ("sleep 60", "did not end within 3 s", "did not end within 1 s"),
-            // What the start leaves of its time is the undo's.
+            // The undo gets the rest of the start's time.
             ("[ $1 = undo ] || exit 3; sleep 60", "ended with status 3", "did not end within 4 s"),
         ]
     )
@@ -157,10 +160,10 @@ struct HostDeviceTests {
         #expect(MonotonicClock.now() - begin < 10_000_000_000)
     }
 
-    @Test("A hook that is no program is told, and not undone")
+    @Test("A hook that is not a program is reported, and not undone")
     func noHook() throws {
         let hook = DeviceSet([HookDevice(path: "/nowhere/hook", workload: "vm")])
-        #expect(refusal(hook) == "cannot run /nowhere/hook: No such file or directory")
+        #expect(refusal(hook) == "cannot run /nowhere/hook: No such file or directory; check the path")
     }
 
     @Test("A hook has no state")
@@ -170,7 +173,7 @@ struct HostDeviceTests {
         #expect(throws: DeviceError.self) { try hook.load([1]) }
     }
 
-    @Test("A hook whose undo fails says so, and is undone by the next release that succeeds")
+    @Test("A failed undo of a hook is reported, and the next successful release undoes the hook")
     func failedUndo() throws {
         let broken = try TemporaryFile([])
         let script = try Script("[ $1 = start ] || [ ! -e \(broken.path) ] || { echo busy >&2; exit 4; }")
@@ -186,7 +189,7 @@ struct HostDeviceTests {
         #expect(script.notes == ["start vm", "undo vm", "undo vm", "undo vm"])
     }
 
-    @Test("A hook whose start and undo fail says both, and is undone by the next release")
+    @Test("A hook's failures of start and undo are both reported, and the next release undoes the hook")
     func failedStartAndUndo() throws {
         let broken = try TemporaryFile([])
         let script = try Script("[ ! -e \(broken.path) ] || { echo busy >&2; exit 4; }")
@@ -201,7 +204,23 @@ struct HostDeviceTests {
         #expect(script.notes == ["start vm", "undo vm", "undo vm"])
     }
 
-    @Test("A hook that is half undone is started again before the workload")
+    @Test(
+        "A hook whose start and undo fail or never end counts as held until an undo succeeds",
+        arguments: ["exit 3", "kill -KILL $$", "sleep 60"],
+        ["exit 4", "sleep 60"]
+    )
+    func stuckUndo(start: String, undo: String) throws {
+        let stuck = try TemporaryFile([])
+        let script = try Script("[ ! -e \(stuck.path) ] || { [ $1 = start ] && { \(start); } || { \(undo); }; }")
+        let devices = DeviceSet([script.hook(seconds: 1, undoSeconds: 1)])
+        #expect(refusal(devices)?.contains(" undo ") == true)
+        #expect(throws: DeviceError.self) { try devices.release() }
+        unlink(stuck.path)
+        try devices.release()
+        #expect(script.notes == ["start vm", "undo vm", "undo vm", "undo vm"])
+    }
+
+    @Test("A hook that is half undone is started again before the workload starts")
     func startAfterFailedUndo() throws {
         let script = try Script("[ $1 = start ]")
         let devices = DeviceSet([script.hook()])
@@ -211,7 +230,7 @@ struct HostDeviceTests {
         #expect(script.notes == ["start vm", "undo vm", "start vm"])
     }
 
-    @Test("A hook that arrives runs only where it is allowed")
+    @Test("An arriving hook runs only if it is allowed")
     func allowedHook() throws {
         let description = WorkloadConfiguration.small(.random, devices: [.hook(path: "/srv/hook")]).description
         for landing in [BuiltInLanding(), BuiltInLanding(allowingHooks: ["/srv", "/srv/hook2"])] {
@@ -224,7 +243,7 @@ struct HostDeviceTests {
         _ = try BuiltInLanding(allowingHooks: ["/srv/hook"]).land(description)
     }
 
-    @Test("A disk that arrives is refused where no folder is allowed, and where another is")
+    @Test("An arriving disk is refused if no folder, or only another folder, is allowed")
     func allowedDisk() throws {
         let description = WorkloadConfiguration.small(.random, devices: [.disk(path: "/srv/disks/a.img")]).description
         for landing in [BuiltInLanding(), BuiltInLanding(allowingDisksIn: [try AllowedFolder("/tmp")])] {
@@ -237,7 +256,7 @@ struct HostDeviceTests {
         }
     }
 
-    @Test("A disk that arrives is locked in its folder, and refused in one way whatever else is there")
+    @Test("An arriving disk is locked inside its folder, and any other path is refused with the same reason")
     func disksInFolders() throws {
         let image = try TemporaryFile([])
         let folder = "\(image.path)-folder"
@@ -271,12 +290,12 @@ struct HostDeviceTests {
             let reason = strerror(EACCES).map { String(cString: $0) } ?? ""
             #expect(
                 refusal(path)
-                    == "cannot lock \(path): \(reason); it is no regular file in a folder that may be used"
+                    == "cannot lock \(path): \(reason); it is not a regular file in an allowed folder"
             )
         }
     }
 
-    @Test("A pipe that an operator gives as a disk is refused without being opened")
+    @Test("A pipe as a disk is refused without being opened")
     func pipe() throws {
         let image = try TemporaryFile([])
         let pipe = "\(image.path)-pipe"
@@ -285,7 +304,7 @@ struct HostDeviceTests {
         #expect(
             refusal(DeviceSet([DiskDevice(name: "disk", path: pipe)]))?.hasSuffix("; give a regular file") == true
         )
-        // A writer that was opened, or a reader, would let this succeed at once.
+        // If the pipe had been opened, this call would succeed.
         let writer = open(pipe, O_WRONLY | O_NONBLOCK | O_CLOEXEC)
         #expect(writer == -1 && errno == ENXIO)
     }

@@ -8,7 +8,7 @@ import Testing
 
 @testable import Workloads
 
-/// Answers faults on memory with the pages of other memory in this process.
+/// A service that answers faults with pages of other memory in this process.
 private final class FaultService: Sendable {
     private let userfaultfd: Userfaultfd
     private let ending: EventDescriptor
@@ -17,7 +17,7 @@ private final class FaultService: Sendable {
     private let source: [GuestRegion]
     private let placements = Atomic<Int>(0)
 
-    /// Pages placed, counted before their waiters wake.
+    /// The number of placed pages, counted before their waiters wake.
     var placed: Int { placements.load(ordering: .acquiring) }
 
     init(
@@ -33,7 +33,7 @@ private final class FaultService: Sendable {
         ending = try EventDescriptor()
     }
 
-    /// Serves faults on a thread of its own while `body` runs.
+    /// Serves faults on another thread while `body` runs.
     func serve(_ body: () throws -> Void) throws {
         let thread = try JoinedThread(name: "faults") { self.loop() }
         let result = Result(catching: body)
@@ -73,7 +73,7 @@ private final class FaultService: Sendable {
 @Suite("A landing", .timeLimit(.minutes(1)))
 struct LandingTests {
     @Test(
-        "makes a workload whose pages come by fault, and whose threads count each wait",
+        "makes a workload whose pages arrive by faults, and whose threads count each wait",
         .enabled("needs userfaultfd") { (try? Userfaultfd()) != nil },
         arguments: AccessPattern.allCases
     )

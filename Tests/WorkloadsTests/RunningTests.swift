@@ -19,7 +19,7 @@ struct RunningTests {
         workload.stop()
     }
 
-    @Test("thinks between two operations, for microseconds as for milliseconds", arguments: [20_000, 2_000_000])
+    @Test("thinks between two operations, for microseconds or milliseconds", arguments: [20_000, 2_000_000])
     func thinkTime(nanoseconds: UInt64) throws {
         let workload = try BuiltInWorkload(new: .small(.random, thinkTime: nanoseconds))
         try workload.run(operations: 10)
@@ -28,7 +28,7 @@ struct RunningTests {
         #expect(time >= (activity.operations - 1) * nanoseconds)
     }
 
-    @Test("tells what it did and when")
+    @Test("reports its operations and their times")
     func activity() throws {
         let workload = try BuiltInWorkload(new: .small(.sequential, threads: 2))
         #expect(workload.activity == WorkloadActivity())
@@ -50,7 +50,7 @@ struct RunningTests {
         #expect(workload.stalls.count == 2)
     }
 
-    @Test("stops when nobody holds it any more")
+    @Test("stops when its last reference is gone")
     func dropped() throws {
         var workload: BuiltInWorkload? = try BuiltInWorkload(new: .small(.random))
         weak let memory = workload?.memory
@@ -59,7 +59,7 @@ struct RunningTests {
         #expect(memory == nil)
     }
 
-    @Test("writes the fraction of its operations that it was told", arguments: [0, 0.25, 1])
+    @Test("writes with the configured fraction of its operations", arguments: [0, 0.25, 1])
     func writeFraction(fraction: Double) throws {
         let workload = try BuiltInWorkload(new: .small(.chase, writes: fraction))
         try workload.perform(operationsPerThread: 5000)
@@ -67,7 +67,7 @@ struct RunningTests {
         #expect(abs(Double(writes) / 5000 - fraction) < (fraction == 0.25 ? 0.03 : 1e-9))
     }
 
-    @Test("has a clock that stands still while it is stopped, moves with it, and never goes back")
+    @Test("has a clock that stands still during a stop, moves with the workload, and never goes back")
     func clock() throws {
         let source = try BuiltInWorkload(new: .small(.random))
         #expect(source.guestTime == 0)
@@ -80,7 +80,7 @@ struct RunningTests {
         #expect(destination.guestTime > time)
     }
 
-    @Test("has a console that moves with it and keeps what is newest")
+    @Test("has a console that moves with it and keeps the newest text")
     func console() throws {
         let source = try BuiltInWorkload(new: .small(.random))
         try source.run(operations: 100)

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("A table filled with the lines of a file", .timeLimit(.minutes(2)))
 struct TableTests {
-    /// Lines short and long, empty, doubled, not in UTF-8, and a last one without an end.
+    /// Short, long, empty and repeated lines, lines that are not UTF-8, and a last line without a newline.
     private static let lines: [[UInt8]] =
         (0..<3000).map { Array("line \($0 * 7919 % 1000)".utf8) }
         + [[], [], [0xFF, 0x00, 0x0D], [UInt8](repeating: 0x61, count: 999), [UInt8](repeating: 0x62, count: 1000)]
@@ -19,7 +19,7 @@ struct TableTests {
         return try BuiltInWorkload(new: .small(.kv, pages: 150, threads: threads, writes: writes, load: load))
     }
 
-    /// What a table says a line is.
+    /// The line of a number according to the table.
     private func line(_ number: Int, of workload: BuiltInWorkload) -> [UInt8]? {
         let shard = workload.threads[number % workload.threads.count].shard(workload.memory.access(recordingIn: nil))
         var bytes: [UInt8] = []
@@ -69,12 +69,12 @@ struct TableTests {
         entry.base.storeBytes(of: 0x21, toByteOffset: KeyValueEntry.headerSize, as: UInt8.self)
         let lines = Verification.Lines(found: Self.lines.count - 1, total: Self.lines.count)
         #expect(workload.verify() == Verification(pagesChecked: 150, corrupt: 1, lines: lines))
-        // The page says of itself that it is right; the line knows better.
+        // The page's checksum is right again, so that only the line's own checksum shows the damage.
         workload.memory.format.seal(workload.page(page).baseAddress!, index: page, version: workload.versions[page])
         #expect(workload.verify() == Verification(pagesChecked: 150, corrupt: 1, lines: lines))
     }
 
-    @Test("is wrong when a line is another, though page and line say they are right")
+    @Test("is wrong if a line was replaced, although the checksums of page and line are right")
     func exchangedLine() throws {
         let workload = try workload()
         let (entry, page) = try entry(ofLine: 77, in: workload)
@@ -94,7 +94,7 @@ struct TableTests {
         #expect(workload.verify() == Verification(pagesChecked: 150, corrupt: 150, lines: lines))
     }
 
-    @Test("is searched to its end whatever its pages hold")
+    @Test("is searched to its end, whatever its pages hold")
     func garbage() throws {
         let workload = try workload()
         var random = RandomStream(seed: 1, stream: 1)
@@ -106,7 +106,7 @@ struct TableTests {
         try workload.perform(operationsPerThread: 500)
     }
 
-    @Test("is refused with the memory that would do, when the lines do not fit")
+    @Test("is refused with the necessary memory if the lines do not fit")
     func tooLarge() throws {
         let load = try LineFile(reading: file.get().path)
         let error = #expect(throws: WorkloadError.self) {
@@ -135,7 +135,7 @@ struct TableTests {
         #expect(error?.description.contains("changed while it was being read") == true)
     }
 
-    @Test("has made-up keys when there is no file, and finds each")
+    @Test("has generated keys without a file, and finds each of them")
     func synthetic() throws {
         let workload = try BuiltInWorkload(new: .small(.kv, pages: 40, threads: 3, writes: 1))
         try workload.perform(operationsPerThread: 500)

@@ -5,7 +5,7 @@ import LinuxSystem
 @testable import Workloads
 
 extension WorkloadConfiguration {
-    /// A small workload: a few regions that are not of one size.
+    /// A small workload of a few regions of different sizes.
     static func small(
         _ pattern: AccessPattern,
         pages: Int = 500,
@@ -32,7 +32,7 @@ extension WorkloadConfiguration {
 }
 
 extension BuiltInWorkload {
-    /// The same workload, arrived in other memory: its pages are copied byte by byte and its devices have loaded.
+    /// Moves the workload into other memory: copies its pages byte by byte and loads its devices.
     func moved() throws -> BuiltInWorkload {
         let regions = try configuration.regions.map { shape in
             GuestRegion(memory: try MemoryRegion(name: shape.name, pageCount: shape.pageCount))
@@ -53,7 +53,7 @@ extension BuiltInWorkload {
         _ = try run(RunPermit(DevicesLoaded.inPlace()))
     }
 
-    /// Runs until all threads together have done some operations more, and stops.
+    /// Runs until all threads together have done `operations` more operations, and stops.
     func run(operations: UInt64) throws {
         try run()
         while activity.operationsSinceStart < operations { sched_yield() }
@@ -64,7 +64,7 @@ extension BuiltInWorkload {
 
     var corrupt: Int? { verify()?.corrupt }
 
-    /// A page in the workload's numbering.
+    /// The page of an index in the workload's numbering.
     func page(_ index: Int) -> UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(start: memory.access(recordingIn: nil).arrive(at: index), count: 4096)
     }

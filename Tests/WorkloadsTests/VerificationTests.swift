@@ -31,7 +31,7 @@ struct VerificationTests {
         #expect(workload.corrupt == 0)
     }
 
-    @Test("finds two words of a page that changed places")
+    @Test("finds two swapped words of a page")
     func swappedWords() {
         let words = workload.page(page).bindMemory(to: UInt64.self)
         for other in [11, 12, 14] {
@@ -41,7 +41,7 @@ struct VerificationTests {
         }
     }
 
-    @Test("finds a page of an older version, whole as it is", arguments: AccessPattern.allCases)
+    @Test("finds an intact page of an older version", arguments: AccessPattern.allCases)
     func stale(pattern: AccessPattern) throws {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 50, writes: 1))
         try workload.perform(operationsPerThread: 200)
@@ -53,7 +53,7 @@ struct VerificationTests {
         #expect(workload.corrupt == 1)
     }
 
-    @Test("finds two pages that changed places")
+    @Test("finds two swapped pages")
     func swapped() throws {
         let other = try #require(workload.versions.lastIndex(of: workload.versions[page]))
         try #require(other != page)
@@ -63,7 +63,7 @@ struct VerificationTests {
         #expect(workload.corrupt == 2)
     }
 
-    @Test("finds a page of zeros where one was written, and one that was written where zeros should be")
+    @Test("finds a zero page in place of a written one, and a written page in place of a zero one")
     func zeroed() {
         let bytes = Array(workload.page(page))
         workload.page(page).initializeMemory(as: UInt8.self, repeating: 0)
@@ -88,7 +88,7 @@ struct VerificationTests {
         #expect(workload.corrupt == 1)
     }
 
-    @Test("counts a page that an operation found wrong, once, also when it is right again")
+    @Test("counts a page once that an operation found wrong, even if it is right again")
     func foundByOperations() throws {
         workload.page(page)[100] ^= 1
         try workload.perform(operationsPerThread: 3000)
@@ -96,7 +96,7 @@ struct VerificationTests {
         #expect(workload.corrupt == 1)
     }
 
-    @Test("learns versions from the pages where no ledger came along", arguments: AccessPattern.allCases)
+    @Test("learns versions from the pages if no ledger has arrived", arguments: AccessPattern.allCases)
     func withoutLedger(pattern: AccessPattern) throws {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 100, writes: 1, hasLedger: false))
         try workload.perform(operationsPerThread: 2000)
@@ -109,7 +109,7 @@ struct VerificationTests {
         #expect(moved.isTwin(of: workload))
     }
 
-    @Test("finds pages that are damaged or another's without a ledger too")
+    @Test("finds damaged and foreign pages without a ledger too")
     func damagedWithoutLedger() throws {
         let workload = try BuiltInWorkload(new: .small(.random, pages: 100, writes: 1, hasLedger: false))
         try workload.perform(operationsPerThread: 500)
@@ -120,7 +120,7 @@ struct VerificationTests {
         #expect(try workload.moved().corrupt == 3)
     }
 
-    @Test("finds a wrong page on the other side too, since no operation mends it", arguments: AccessPattern.allCases)
+    @Test("finds a wrong page at the destination too, since no operation repairs it", arguments: AccessPattern.allCases)
     func notMended(pattern: AccessPattern) throws {
         let workload = try BuiltInWorkload(new: .small(pattern, pages: 100, writes: 1))
         let page = try #require(workload.versions.firstIndex { $0 > 0 })

@@ -10,7 +10,7 @@ final class WitnessTests {
     private let path = "/tmp/pft-witness-\(UInt32.random(in: 0...UInt32.max))"
 
     deinit {
-        // A test that failed early has made no file.
+        // A test that failed early has not made the file.
         try? FileManager.default.removeItem(atPath: path)
     }
 
@@ -23,7 +23,7 @@ final class WitnessTests {
         return data.withUnsafeBytes { $0.load(fromByteOffset: index * 8, as: UInt64.self) }
     }
 
-    @Test("is told of each thread's run, in this process, from its beginning to its end")
+    @Test("records the begin, the newest operation and the end of each thread's run")
     func runs() throws {
         try makeFile(bytes: 4096)
         let witness = try Witness(path: path)
@@ -45,7 +45,7 @@ final class WitnessTests {
         #expect(operations == workload.activity.operations)
     }
 
-    @Test("that is full lets no thread run unseen")
+    @Test("prevents a run that it has no room to record")
     func full() throws {
         try makeFile(bytes: 4096)
         let witness = try Witness(path: path)

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Zipf draws")
 struct ZipfTests {
-    @Test("fall with the rank as they should", arguments: [1, 2, 10, 1000])
+    @Test("follow the expected frequency of each rank", arguments: [1, 2, 10, 1000])
     func skew(count: Int) {
         let sampler = ZipfSampler(count: count)
         var random = RandomStream(seed: 3, stream: 0)
@@ -15,12 +15,12 @@ struct ZipfTests {
         let whole = (1...count).reduce(0.0) { $0 + pow(Double($1), -0.99) }
         for rank in [0, 1, 4, 9, 99, 499] where rank < count {
             let expected = pow(Double(rank + 1), -0.99) / whole * Double(draws)
-            // Five standard deviations.
+            // The tolerance is five standard deviations.
             #expect(abs(Double(drawn[rank]) - expected) < 5 * expected.squareRoot(), "rank \(rank)")
         }
     }
 
-    @Test("go to every page exactly once, scrambled", arguments: [1, 2, 3, 5, 64, 1000, 1025])
+    @Test("map ranks to pages one to one, scrambled", arguments: [1, 2, 3, 5, 64, 1000, 1025])
     func permutation(count: Int) {
         let scramble = Scramble(count: count, seed: 9)
         #expect((0..<count).map { scramble($0) }.sorted() == Array(0..<count))

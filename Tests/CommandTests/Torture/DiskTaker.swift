@@ -2,7 +2,7 @@ import Glibc
 import LinuxSystem
 import Synchronization
 
-/// Somebody else who wants a disk image, and has it as soon as it is free.
+/// A foreign process's lock on a disk image, taken as soon as the image is free.
 final class DiskTaker: Sendable {
     private struct State {
         var isWanted = true
@@ -18,7 +18,7 @@ final class DiskTaker: Sendable {
         let descriptor = open(path, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else { throw TestFailure("cannot open \(path): errno \(errno)") }
         try threads.run("take-disk") { [self] in
-            // F_OFD_SETLKW: ends when whoever has it lets go, at the latest when both agents have ended.
+            // F_OFD_SETLKW: returns when the owner releases the lock, at the latest when both agents have exited.
             var lock = flock(l_type: Int16(F_WRLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 0, l_pid: 0)
             let result = fcntl(descriptor, 38, &lock)
             let isKept = state.withLock { state in
@@ -30,7 +30,7 @@ final class DiskTaker: Sendable {
         }
     }
 
-    /// Gives it back, and wants it no more.
+    /// Releases the lock, and takes it no more.
     func free() {
         let descriptor = state.withLock { state in
             state.isWanted = false
@@ -40,7 +40,8 @@ final class DiskTaker: Sendable {
     }
 
     private static func letGo(_ descriptor: CInt) {
-        // F_OFD_SETLK: a process that is just being started has a copy of the descriptor, which keeps the lock.
+        // F_OFD_SETLK: closing is not enough, since a child that has not yet called exec holds a copy of the
+        // descriptor.
         var lock = flock(l_type: Int16(F_UNLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 0, l_pid: 0)
         _ = fcntl(descriptor, 37, &lock)
         close(descriptor)

@@ -1,8 +1,10 @@
 import Glibc
 import TestProcess
 
-/// A folder on a file system of its own that can be frozen: whoever writes waits until the thaw, even after a SIGKILL,
-/// and whoever reads does not wait.
+/// A folder on a file system of its own that can be frozen.
+///
+/// A process that writes into the frozen store waits until the thaw, even after a SIGKILL. A process that reads does
+/// not wait.
 final class FreezableStore: Sendable {
     // FIFREEZE and FITHAW of linux/fs.h.
     private static let freezeRequest: UInt = 0xc004_5877
@@ -14,9 +16,9 @@ final class FreezableStore: Sendable {
     let path: String
     private let workspace: Workspace
     private let descriptor: CInt
-    /// Its other end is the cleaner's standard input.
+    /// A pipe whose other end is the cleaner's standard input.
     private let lifeline: TestPipe
-    /// Thaws and unmounts when this object, or this process, has gone.
+    /// A process that thaws and unmounts the store when this object or this process is gone.
     private let cleaner: TestProcess
 
     /// Makes an image in a workspace of its own, and mounts it.
@@ -26,7 +28,7 @@ final class FreezableStore: Sendable {
         path = workspace.file("store")
         guard mkdir(path, 0o700) == 0 else { throw TestFailure("cannot make \(path): errno \(errno)") }
         try Host.check("/usr/bin/truncate", ["-s", "16M", image])
-        // Without a journal a record costs no more than it must.
+        // A journal would make each record more expensive.
         try Host.check("/usr/sbin/mkfs.ext4", ["-q", "-b", "1024", "-O", "^has_journal", image])
         lifeline = try TestPipe()
         cleaner = try TestProcess(
@@ -40,7 +42,7 @@ final class FreezableStore: Sendable {
             errors: FreezableStore.nowhere
         )
         do {
-            // Loop devices end with their last mount.
+            // The kernel frees a loop device with its last mount.
             try Host.check("/usr/bin/mount", ["-o", "loop,noatime", image, path])
             descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             guard descriptor >= 0 else { throw TestFailure("cannot open \(path): errno \(errno)") }
@@ -53,16 +55,16 @@ final class FreezableStore: Sendable {
 
     private static let nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC)
 
-    /// Lets nobody write from now on.
+    /// Makes every process that writes wait.
     func freeze() throws {
         guard ioctl(descriptor, FreezableStore.freezeRequest, 0 as CInt) == 0 || errno == EBUSY else {
             throw TestFailure("cannot freeze \(path): errno \(errno)")
         }
     }
 
-    /// Lets everybody write who waits.
+    /// Lets the waiting processes write.
     func thaw() {
-        // Fails where nothing is frozen.
+        // The call fails if the store is not frozen.
         _ = ioctl(descriptor, FreezableStore.thawRequest, 0 as CInt)
     }
 

@@ -4,11 +4,13 @@ import LinuxSystem
 import Synchronization
 import TestProcess
 
-/// A process whose output goes to a file, and which can be stopped and killed at any moment.
+/// A process whose output goes to a file, and that can be stopped and killed at any moment.
 final class Spawned: Sendable {
     let logPath: String
     private let process: TestProcess
-    /// When it was killed, on the monotonic clock. It may be in its table for long after that: in a write that waits.
+    /// When the process was killed, on the monotonic clock.
+    ///
+    /// The process may exist long after that, in a write that waits.
     private let killTime = Mutex<UInt64?>(nil)
 
     init(_ arguments: [String], log: String) throws {
@@ -21,30 +23,30 @@ final class Spawned: Sendable {
 
     var pid: pid_t { process.pid }
 
-    /// The exit status, or 128 and the signal; nil while it lives.
+    /// The exit status, or 128 plus the signal; nil while the process exists.
     var exitStatus: Int32? { process.end.map(Spawned.status) }
 
-    /// When it was killed or was seen to have ended, on the monotonic clock.
+    /// When the process was killed or was found to have exited, on the monotonic clock.
     var deathTime: UInt64? { killTime.withLock(\.self) ?? process.end?.time }
 
     var isAlive: Bool { deathTime == nil }
 
-    /// What it has printed.
+    /// The output of the process.
     var text: String { (try? String(contentsOfFile: logPath, encoding: .utf8)) ?? "" }
 
-    /// Waits for its end, and returns the exit status.
+    /// Waits until the process exits, and returns the exit status.
     func wait(seconds: Double) -> Int32? { process.wait(seconds: seconds).map(Spawned.status) }
 
     func signal(_ number: Int32) { process.signal(number) }
 
-    /// Kills it, if it still lives, without waiting for its end.
+    /// Kills the process, if it still exists, without waiting until it is gone.
     func kill() {
         guard process.end == nil else { return }
         process.signal(SIGKILL)
         killTime.withLock { $0 = $0 ?? MonotonicClock.now() }
     }
 
-    /// Ends it at once, if it still lives.
+    /// Kills the process, if it still exists, and waits until it is gone.
     func end() {
         kill()
         process.kill()

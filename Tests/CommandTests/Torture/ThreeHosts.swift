@@ -1,4 +1,6 @@
-/// Three hosts, each joined to each other one. All go with the object.
+/// Three hosts with a link between each two of them.
+///
+/// The hosts are removed with the object.
 final class ThreeHosts: Sendable {
     let source: String
     let destination: String
@@ -7,7 +9,7 @@ final class ThreeHosts: Sendable {
 
     /// Makes the hosts.
     ///
-    /// - Parameter rate: what a link carries in each direction, in tc's words.
+    /// - Parameter rate: the rate of a link in each direction, in tc's notation.
     init(rate: String) throws {
         let id = String(UInt32.random(in: 0...UInt32.max), radix: 16)
         let hosts = ["pfs\(id)", "pfd\(id)", "pft\(id)"]
@@ -42,12 +44,12 @@ final class ThreeHosts: Sendable {
         return link
     }
 
-    /// Makes all links whole.
+    /// Ends every fault of all links.
     func mend() {
         for link in links { link.mendAll() }
     }
 
-    /// How many packets that were to open connections were lost.
+    /// How many packets that open connections were lost.
     func lostOpenings() throws -> Int {
         try links.reduce(0) { try $0 + $1.lostOpenings(of: $1.one.host) + $1.lostOpenings(of: $1.other.host) }
     }

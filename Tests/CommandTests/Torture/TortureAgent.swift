@@ -1,9 +1,9 @@
 import Foundation
 import LinuxSystem
 
-/// One agent of a round, and what it says.
+/// One agent of a round, with its control socket and log.
 final class TortureAgent {
-    /// What is seen of an agent.
+    /// The state of an agent as its answers show it.
     struct View: Equatable {
         var isAlive = false
         var state = ""
@@ -15,9 +15,9 @@ final class TortureAgent {
     let host: String
     let socket: String
     let process: Spawned
-    /// The instance id, once it has said so.
+    /// The instance id, once the agent has reported it.
     private(set) var instance = ""
-    /// It was asked to quit, or told to end.
+    /// Whether the agent was told to exit, by `quit` or by a signal.
     var isLeaving = false
     var isStopped = false
     private var client: QMPLine?
@@ -35,7 +35,7 @@ final class TortureAgent {
     var pid: pid_t { process.pid }
     var isAlive: Bool { process.isAlive }
 
-    /// Asks, or returns nil if the agent is dead.
+    /// Sends a command and returns the answer, or nil if the agent is dead.
     func ask(_ command: String) throws -> String? {
         guard isAlive else { return nil }
         do {
@@ -44,13 +44,13 @@ final class TortureAgent {
             return try client.execute(command)
         } catch {
             client = nil
-            // An agent that ends closes its sockets first.
+            // An agent that exits closes its sockets first.
             if process.wait(seconds: isLeaving ? 12 : 1) != nil { return nil }
             throw error
         }
     }
 
-    /// Says something that may be answered late or never.
+    /// Sends a command whose answer may come late or never.
     func tell(_ command: String) {
         Thread.detachNewThread { [socket] in _ = try? QMPLine(path: socket).execute(command) }
     }
@@ -65,7 +65,7 @@ final class TortureAgent {
         )
     }
 
-    /// Whether the agent answers, and says a word of its `query-status`.
+    /// Whether the agent answers, and its answer to `query-status` contains a word.
     func isReady(_ word: String) throws -> Bool {
         guard isAlive else { throw TestFailure("the \(name) has ended:\n\(process.text)") }
         guard access(socket, F_OK) == 0 else { return false }
@@ -78,7 +78,7 @@ final class TortureAgent {
         }
     }
 
-    /// How many pages have come to it of how many; nil where nothing comes.
+    /// How many of how many pages have arrived at the agent; nil if it is not a destination.
     func arrival() throws -> (came: Int, total: Int)? {
         guard let answer = try ask("pageferry-report") else { return nil }
         guard let report: [String: Any] = try? Printed(answer).value("return", "destination") else { return nil }

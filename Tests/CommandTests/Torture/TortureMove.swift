@@ -1,22 +1,24 @@
-/// One migration of a round: from whom to whom, and the commands that drive it.
+/// One migration of a round: its source and destination, and the commands that drive it.
 final class TortureMove {
     let source: TortureAgent
     let destination: TortureAgent
     let link: HostLink
-    /// Where the source is to find the destination.
+    /// The address at which the source connects to the destination.
     let uri: String
-    /// Distinguishes the logs of its commands.
+    /// A number in the names of the commands' logs.
     private let number: Int
     private let workspace: Workspace
     var migrate: Spawned
-    /// How often that was started; again after it was killed.
+    /// How often `migrate` was started; it is started again after it was killed.
     private(set) var begins = 0
-    /// Cancels at the source, and whether their answers are judged.
+    /// The cancels at the source, and whether their answers are judged.
     var cancels: [(process: Spawned, isJudged: Bool)] = []
-    /// Other commands of operators. Some wait for ever.
+    /// Other commands of operators.
+    ///
+    /// Some of the commands never return.
     var words: [Spawned] = []
     var conts: [Spawned] = []
-    /// The source was stopped before it had heard that the destination has everything.
+    /// Whether the source was stopped before it learned that the destination has every page.
     var isUnfinished = false
 
     init(
@@ -32,7 +34,7 @@ final class TortureMove {
         self.workspace = workspace
         link = hosts.link(source.host, destination.host)
         uri = "tcp:\(hosts.address(of: destination.host, from: source.host)):7000"
-        // Replaced when the migration begins: a process that ends at once.
+        // A process that exits at once stands in until the migration begins.
         migrate = try Spawned(["/bin/true"], log: "/dev/null")
     }
 
@@ -46,7 +48,7 @@ final class TortureMove {
         return try command(name, ["migrate", "--json"] + ends)
     }
 
-    /// Starts a command of Pageferry's.
+    /// Starts a `pageferry` command.
     func command(_ name: String, _ arguments: [String]) throws -> Spawned {
         try Spawned(
             [Executable.pageferry] + arguments,
@@ -60,7 +62,7 @@ final class TortureMove {
     }
 
     func recover() throws {
-        // Over an address that cannot be in use still.
+        // Port 0, since the former port may still be in use.
         let uri = uri.dropLast(5) + ":0"
         words.append(
             try command(

@@ -1,14 +1,14 @@
-/// What is to happen in one round, all of it drawn from one number.
+/// The events of one round, all drawn from one seed.
 struct TorturePlan: CustomStringConvertible {
-    /// What happens to one migration; its source and destination are those of that migration.
+    /// A fault or command during one migration; the names speak of that migration's source and destination.
     enum Fault: String {
         case killSource, killDestination, killMigrate, stopSource, stopDestination, stopMigrate
         case cutLink, cutToSource, cutToDestination, cancel
-        /// Nobody can write into the store of the run lease.
+        /// No process can write into the store of the run lease.
         case freezeStore
-        /// The source's openings of connections are lost.
+        /// The packets by which the source opens connections are lost.
         case loseOpenings
-        /// What else an operator can say.
+        /// Other commands of an operator.
         case cont, cancelDestination, migrateAgain, recover, quitSource, quitDestination, endSource, endDestination
 
         static let cuts: [Fault] = [.cutLink, .cutToSource, .cutToDestination]
@@ -20,34 +20,35 @@ struct TorturePlan: CustomStringConvertible {
         fileprivate static let ends: [Fault] = [.quitSource, .quitDestination, .endSource, .endDestination]
     }
 
-    /// A fault at a time after the migration was begun, and how long it lasts where it ends; in milliseconds.
+    /// A fault, when it strikes after the migration has begun, and how long it lasts; in milliseconds.
     struct Blow {
         let fault: Fault
         let at: Int
         let lasts: Int
     }
 
-    /// The migration after the first.
+    /// The second migration of a round.
     struct Next {
         enum Way: String, CaseIterable {
-            /// To the third host.
+            /// The workload moves to the third host.
             case onward
-            /// To where the workload was before, or where the first migration has failed.
+            /// The workload moves back, or the failed first migration is repeated.
             case again
         }
 
         let way: Way
         let blows: [Blow]
-        /// When the source of the first migration hears again, which was kept from hearing of its end, in milliseconds
-        /// after the second was begun; nil where it hears of it.
+        /// When the first migration's source, which could not learn of its completion, can receive again.
+        ///
+        /// In milliseconds after the second migration has begun; nil if the source learns of the completion in time.
         let sourceResumes: Int?
-        /// How much of the memory has come when that source is stopped, or hears nothing more, in hundredths.
+        /// The percentage of memory that has arrived when that source is stopped or can no longer receive.
         let sourceStops: Int
-        /// What its destination sends to it is lost; otherwise it is stopped.
+        /// Whether that source loses all packets from its destination; if not, the source is stopped.
         let isCutOff: Bool
     }
 
-    /// How the agent ends that has the workload last.
+    /// How the last agent with the workload exits.
     enum Ending: String, CaseIterable {
         case quit, terminate, kill
     }
@@ -58,24 +59,25 @@ struct TorturePlan: CustomStringConvertible {
     let faultThreads: Int
     let usesLease: Bool
     let waitsAfterRefusal: Bool
-    /// In MiB/s; 0 for as fast as it goes.
+    /// The limit of the push in MiB/s; 0 for no limit.
     let pushLimit: Int
     let devices: [String]
-    /// The disk's image is locked by somebody else at first, so that the start is refused.
+    /// Whether a foreign process locks the disk's image at first, so that the start is refused.
     let diskIsTaken: Bool
     let blows: [Blow]
-    /// Destinations start nothing before `cont`.
+    /// Whether destinations start the workload only on `cont`.
     let startsStopped: Bool
-    /// Of which connections the openings are lost; nil for all.
+    /// The number that selects the connections whose opening packets are lost; nil for all connections.
     let lostPort: Int?
     let next: Next?
     let ending: Ending
-    /// For how many milliseconds the store is frozen when that agent ends, and when its lease is taken over; nil for not
-    /// at all.
+    /// How long the store is frozen when the last agent exits, and when its lease is taken over.
+    ///
+    /// In milliseconds; nil for not at all.
     let endFreezes: Int?
 
     init(seed: UInt64) {
-        var random = Stream(state: seed)
+        var random = SplitMix64(state: seed)
         self.seed = seed
         mebibytes = [8, 16].randomElement(using: &random) ?? 8
         threads = Int.random(in: 1...2, using: &random)
@@ -106,7 +108,7 @@ struct TorturePlan: CustomStringConvertible {
             return
         }
         let isUnfinished = random.chance(of: 3)
-        // Nothing else is to keep it from coming to its end, which takes long enough to be met.
+        // No other blow may prevent the migration from completing. The push is slow, so that the blow strikes in time.
         self.blows = isUnfinished ? [] : blows
         self.pushLimit = isUnfinished ? 6 : pushLimit
         let nextPlain = random.chance(of: 2) ? TorturePlan.plainBlows(&random) : []
@@ -121,10 +123,10 @@ struct TorturePlan: CustomStringConvertible {
         )
     }
 
-    /// What happens to processes and the link, and a cancel.
-    private static func plainBlows(_ random: inout Stream) -> [Blow] {
+    /// Draws faults of processes and the link, and a cancel.
+    private static func plainBlows(_ random: inout SplitMix64) -> [Blow] {
         let count = [1, 1, 1, 2, 2, 3].randomElement(using: &random) ?? 1
-        // The link is broken in one way at a time.
+        // The link has only one fault at a time.
         let cut = Fault.cuts.randomElement(using: &random)
         let faults = Fault.plain.filter { !Fault.cuts.contains($0) || $0 == cut }
         return faults.shuffled(using: &random).prefix(count).map { fault in
@@ -136,17 +138,17 @@ struct TorturePlan: CustomStringConvertible {
         }.sorted { $0.at < $1.at }
     }
 
-    /// Adds what happens to the store and to connections that are being opened, and what operators say.
+    /// Adds faults of the store and of opening connections, and commands of operators.
     private static func add(
         to plain: [Blow],
         usesLease: Bool,
         startsStopped: Bool,
-        _ random: inout Stream
+        _ random: inout SplitMix64
     ) -> [Blow] {
         var blows = plain
         if random.chance(of: 3), usesLease {
             let at = Int.random(in: 0..<200, using: &random)
-            // Now and then for longer than an agent waits.
+            // Now and then the store is frozen for longer than an agent waits.
             let lasts = random.chance(of: 16) ? 10_500 : Int.random(in: 20..<700, using: &random)
             blows.append(Blow(fault: .freezeStore, at: at, lasts: lasts))
             if random.chance(of: 3), let killed = [Fault.killSource, .killDestination].randomElement(using: &random) {
@@ -158,7 +160,7 @@ struct TorturePlan: CustomStringConvertible {
             let at = Int.random(in: 0..<60, using: &random)
             blows.append(Blow(fault: .loseOpenings, at: at, lasts: Int.random(in: 100..<700, using: &random)))
         } else if random.chance(of: 5), !plain.contains(where: { Fault.cuts.contains($0.fault) }) {
-            // Lanes of the second link open late, and find the third.
+            // Lanes of the second link open so late that they meet the third link.
             let first = Int.random(in: 30..<120, using: &random)
             let second = first + Int.random(in: 450..<900, using: &random)
             blows.append(Blow(fault: .cutLink, at: first, lasts: 350))
@@ -166,11 +168,11 @@ struct TorturePlan: CustomStringConvertible {
             blows.append(Blow(fault: .cutLink, at: second, lasts: 350))
         }
         if startsStopped, random.chance(of: 3) {
-            // A permission to start is left behind.
+            // The death of the source leaves a permission to start behind.
             blows.append(Blow(fault: .killSource, at: Int.random(in: 100..<400, using: &random), lasts: 0))
         }
         if random.chance(of: 6) {
-            // Where the source knows of no start, its operator takes the workload back.
+            // The source does not learn of the start, and its operator takes the workload back.
             let cut = Int.random(in: 40..<160, using: &random)
             let cancel = cut + Int.random(in: 320..<600, using: &random)
             blows.append(Blow(fault: .cutLink, at: cut, lasts: Int.random(in: 350..<900, using: &random)))
@@ -200,21 +202,5 @@ struct TorturePlan: CustomStringConvertible {
 
     private static func text(_ blows: [Blow]) -> String {
         blows.map { "\($0.fault) at \($0.at) for \($0.lasts) ms" }.joined(separator: ", ")
-    }
-
-    /// SplitMix64.
-    private struct Stream: RandomNumberGenerator {
-        var state: UInt64
-
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var word = state
-            word = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
-            return word ^ (word >> 31)
-        }
-
-        /// True once in so many times.
-        mutating func chance(of count: Int) -> Bool { Int.random(in: 0..<count, using: &self) == 0 }
     }
 }

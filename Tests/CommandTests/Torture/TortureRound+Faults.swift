@@ -1,9 +1,9 @@
 import Glibc
 import LinuxSystem
 
-/// What happens to a migration while it is under way.
+/// The faults of a migration that is under way.
 extension TortureRound {
-    /// Lets happen what is planned; returns when the network is whole, and nobody is stopped or frozen.
+    /// Plays the planned faults, and returns when the network is whole and no process is stopped or frozen.
     func beat(
         _ move: TortureMove,
         _ blows: [TorturePlan.Blow],
@@ -30,7 +30,7 @@ extension TortureRound {
         say("\(fault)")
         let (source, destination, link) = (move.source, move.destination, move.link)
         switch fault {
-        // Whoever is in a write to a frozen store ends with the thaw.
+        // A killed process that writes into a frozen store exits only with the thaw.
         case .killSource: source.process.kill()
         case .killDestination: destination.process.kill()
         case .killMigrate: move.migrate.end()
@@ -43,7 +43,7 @@ extension TortureRound {
         case .loseOpenings: try link.loseOpenings(source.host, port: plan.lostPort)
         case .freezeStore: try store?.freeze()
         case .cancel:
-            // Before a migration has begun there is nothing to cancel, and the answer is yes.
+            // Before the migration has begun, there is nothing to cancel, and the cancel succeeds.
             let ends = ["", "none", "failed", "cancelled", "completed"]
             let isUnderWay = try !source.isStopped && !ends.contains(source.view().state)
             move.cancels.append((try move.command("cancel", ["cancel", source.socket]), isUnderWay))

@@ -1,16 +1,16 @@
 import Foundation
 import LinuxSystem
 
-/// Who has the workload after a migration, and whether everything is as it must be then.
+/// The judgement of a migration: which side has the workload, and whether everything else is right.
 extension TortureRound {
-    /// Whether the same was seen for a while.
+    /// Whether the agents have shown the same states for a while.
     private func isQuiet(_ views: [TortureAgent.View]) -> Bool {
         let now = MonotonicClock.now()
         if quietSince?.views != views { quietSince = (now, views) }
         return now - (quietSince?.at ?? now) > 300_000_000
     }
 
-    /// Whether it is time for an operator to say something again.
+    /// Whether it is time for the next command of an operator.
     private func isOperatorsTurn() -> Bool {
         let now = MonotonicClock.now()
         guard now - lastWord > 1_500_000_000 else { return false }
@@ -18,7 +18,7 @@ extension TortureRound {
         return true
     }
 
-    /// Who has the workload, once that is settled; does what an operator would do where one is needed.
+    /// The side that has the workload, once settled; plays the operator's commands where one is needed.
     func settled(_ move: TortureMove) throws -> Winner? {
         let (source, destination) = (move.source, move.destination)
         let there = try destination.view()
@@ -26,7 +26,7 @@ extension TortureRound {
         let here = try source.view()
         try tryResumeAgain(here, source)
         if isAwaited(source, here, destination) || isAwaited(destination, there, source) { return nil }
-        // Where the workload came by an earlier migration, that one has completed.
+        // The source of this migration may show `completed` from the earlier migration by which the workload arrived.
         let isBack = ["none", "failed", "cancelled", "completed"].contains(here.state) && here.isRunning
         switch (here.isAlive, there.isAlive) {
         case (true, true):
@@ -37,7 +37,7 @@ extension TortureRound {
             if here.state == "postcopy-paused", move.words.contains(where: { $0.logPath.contains("recover-") }),
                 isOperatorsTurn()
             {
-                // A recover that met the other half of a recovery leaves the destination at another address.
+                // A recover that raced with another recovery may leave the destination at another address.
                 say("recover again")
                 try move.recover()
             }
@@ -50,10 +50,11 @@ extension TortureRound {
             if there.state == "completed", there.isRunning { return .destination }
             guard isQuiet([here, there]) else { return nil }
             if there.isRunning { return try lacksPages(destination) ? .destinationWithoutMemory : nil }
-            // It knows that nothing starts, or why it waits; a start that hangs knows neither.
+            // The destination is done, or reports why it waits; a start that hangs does neither.
             let isOver = ["setup", "failed", "cancelled", "completed"].contains(there.state)
             if there.hasReason || isOver { return .nobody }
-            // Its permission to start is out still: a new start of the workload must beat it.
+            // The destination's permission to start is still valid, and a new start of the workload must win against
+            // it.
             if plan.startsStopped, there.state == "postcopy-device" { return .nobody }
         case (false, false):
             return .nobody
@@ -61,14 +62,14 @@ extension TortureRound {
         return nil
     }
 
-    /// Whether an agent was told to end, and no migration can need it.
+    /// Whether an agent was told to exit, and no migration can need it.
     private func isAwaited(_ agent: TortureAgent, _ view: TortureAgent.View, _ other: TortureAgent) -> Bool {
         guard agent.isLeaving, view.isAlive else { return false }
-        // One that has all that it needs may be needed by the other still, which has to be there for that.
+        // An agent that needs nothing more may still be needed by the other agent, if that one is alive.
         return other.isAlive && ["none", "setup", "completed", "failed", "cancelled"].contains(view.state)
     }
 
-    /// The destination is dead, and the source waits.
+    /// Settles a migration whose destination is dead while the source waits.
     private func withoutDestination(_ move: TortureMove) throws -> Winner? {
         let source = move.source
         let hasRun: Bool
@@ -92,8 +93,9 @@ extension TortureRound {
         return nil
     }
 
-    /// A source that has its workload back and cannot resume it, as somebody else or the destination has had the disk: the
-    /// disk is freed, and it is tried again.
+    /// Frees the disk and tries again, if a source has taken its workload back and could not resume it.
+    ///
+    /// A foreign process or the destination may have held the disk's lock.
     private func tryResumeAgain(_ here: TortureAgent.View, _ source: TortureAgent) throws {
         guard ["failed", "cancelled"].contains(here.state), !here.isRunning, plan.devices.contains("disk:") else {
             return
@@ -102,8 +104,7 @@ extension TortureRound {
         say("cont at the source: \(try source.ask("cont") ?? "no answer")")
     }
 
-    /// A destination that waits for `cont`; or a start that was refused, with a source that waits: the disk is freed, and
-    /// the start is tried again.
+    /// Frees the disk and starts the workload, if the destination waits for `cont` or its start was refused.
     private func tryStartAgain(
         _ here: TortureAgent.View,
         _ there: TortureAgent.View,
@@ -124,14 +125,14 @@ extension TortureRound {
         }
     }
 
-    /// Whether the newest record is not the source's: the destination has committed to start.
+    /// Whether the newest record is not the source's, so that the destination has committed to start.
     private func leaseIsOfAnother(than source: TortureAgent) throws -> Bool {
         let newest = try FileManager.default.contentsOfDirectory(atPath: lease).compactMap { UInt64($0) }.max()
         guard let newest else { return false }
         return try !String(contentsOfFile: "\(lease)/\(newest)", encoding: .utf8).contains(source.instance)
     }
 
-    /// Whether the workload executes at the destination, and pages are missing there.
+    /// Whether the workload executes at the destination while pages are missing there.
     private func lacksPages(_ destination: TortureAgent) throws -> Bool {
         guard witness.operations(of: destination.pid) > 0, let (came, total) = try destination.arrival() else {
             return false
@@ -152,7 +153,7 @@ extension TortureRound {
     }
 
     func checkRuns(_ agent: TortureAgent) throws {
-        // One that was told to end may have done so just now.
+        // An agent that was told to exit may have done so just now.
         guard agent.isAlive, !agent.isLeaving else { return }
         let before = witness.operations(of: agent.pid)
         try until("an operation at the \(agent.name)") { witness.operations(of: agent.pid) > before ? true : nil }
@@ -177,7 +178,7 @@ extension TortureRound {
         }
     }
 
-    /// Whether the commands that were not disturbed have said what is so.
+    /// Checks that the commands that were not disturbed have reported the truth.
     private func checkAnswers(_ winner: Winner, of move: TortureMove) throws {
         guard !move.isUnfinished else { return }
         let isWhole =
@@ -190,7 +191,7 @@ extension TortureRound {
             let says = text.contains("\"result\":\"completed\"") || text.contains("\"result\" : \"completed\"")
             guard !says || winner == .destination else { throw TestFailure("migrate says completed:\n\(text)") }
         }
-        // Who has the workload back may have moved it again.
+        // A source that has the workload back may have moved it again.
         let isMovedAgain = move.begins > 1 || move.words.contains { $0.logPath.contains("migrate-again") }
         guard !isMovedAgain else { return }
         for (cancel, isJudged) in move.cancels where isJudged && cancel.wait(seconds: TortureRound.deadline) == 0 {
@@ -200,12 +201,12 @@ extension TortureRound {
         }
     }
 
-    /// A source whose destination has everything hears of it, whatever that destination does next.
+    /// Waits until the source learns that its destination is complete, whatever that destination does next.
     ///
-    /// - Returns: whether the source had to come again for that.
+    /// - Returns: whether the source had to reconnect for that.
     func checkCompleted(_ move: TortureMove) throws -> Bool {
         let (source, destination) = (move.source, move.destination)
-        // As the destination of the second migration it has another state.
+        // As the destination of the second migration, the source has another state.
         guard source.isAlive, destination.isAlive, !source.isLeaving, !destination.isLeaving,
             !moves.dropFirst().contains(where: { $0.destination === source })
         else { return false }
@@ -216,14 +217,14 @@ extension TortureRound {
         return try move.isUnfinished && source.ask("pageferry-report")?.contains("postcopy-paused") ?? false
     }
 
-    /// No two executed at once, and nobody executed what others have had since.
+    /// Checks that no two processes executed at once, and that none executed after others had had the workload.
     func checkWitness() throws {
         var deaths: [pid_t: UInt64] = [:]
         for agent in agents { deaths[agent.pid] = agent.process.deathTime }
         if let (one, other) = witness.overlap(deaths: deaths) {
             throw TestFailure("two ran at once: \(one) and \(other), deaths \(deaths)")
         }
-        // Those that start anew come last, in the order of their start.
+        // Agents that start the workload anew come last, in the order of their starts.
         var chain = moves.prefix(1).map(\.source.pid) + moves.map(\.destination.pid)
         chain += agents.map(\.pid).filter { !chain.contains($0) }
         if let pid = witness.returned(in: chain) {

@@ -1,20 +1,20 @@
 import Foundation
 import LinuxSystem
 
-/// The end of a workload, and its start anew by the words that the product prints.
+/// The end of a workload, and its new start by the commands that Pageferry prints.
 extension TortureRound {
     /// Ends the agent that has the workload, and starts the workload again on the first host.
     ///
-    /// With a run lease, the start needs no word of the operator after an orderly end; after a kill it needs the one that
-    /// it prints, and no other.
+    /// With a run lease, the start needs no command of the operator after an orderly exit. After a kill it needs the
+    /// command that it prints, and no other.
     ///
-    /// - Returns: whether a word was needed.
+    /// - Returns: whether a command was needed.
     func startAnew(after holder: TortureAgent?) throws -> Bool {
         taker.free()
         let wasLeaving = holder?.isLeaving ?? false
         let isOrderly = try end(holder)
         if !plan.usesLease {
-            // Nobody else can say that no other one runs.
+            // Without a lease only the operator can make sure that no other agent runs the workload.
             for agent in agents { agent.end() }
         } else {
             freeDiskLocks()
@@ -39,12 +39,12 @@ extension TortureRound {
         return isRefused
     }
 
-    /// Ends an agent as planned.
+    /// Makes an agent exit as planned.
     ///
-    /// - Returns: whether it has ended in order, and has released its lease.
+    /// - Returns: whether the agent has exited in order and has released its lease.
     private func end(_ holder: TortureAgent?) throws -> Bool {
         guard let holder, holder.isAlive else { return false }
-        // Told before, and needed by an agent that is gone: whether it has released its lease is open.
+        // The agent was told to exit before, while a dead agent needed it, so that it may or may not release its lease.
         guard !holder.isLeaving else {
             holder.end()
             return false
@@ -62,12 +62,12 @@ extension TortureRound {
             holder.end()
             return false
         }
-        // One that still waits for a peer which is gone is not waited for as long.
+        // If a peer is gone, the agent may wait for it for a long time, and this test does not wait as long.
         let isAlone = agents.contains { !$0.isAlive }
         var status = holder.process.wait(seconds: isAlone && plan.ending == .terminate ? 3 : TortureRound.deadline)
         if status == nil, plan.ending == .terminate {
-            // A peer that is gone may need it: it says so, and that it ends when it is told again.
-            guard holder.process.text.contains("ends when that has, or when it is told again") else {
+            // The agent must report that a migration needs it, and that it exits when it is told again.
+            guard holder.process.text.contains("signal it again to exit at once") else {
                 throw TestFailure("the \(holder.name) neither ends nor says why")
             }
             say("told twice")
@@ -81,27 +81,27 @@ extension TortureRound {
         return true
     }
 
-    /// A destination whose start is permitted holds the disk, and whoever wants it must end that agent first.
+    /// Kills a destination whose start is permitted, since it holds the lock of the disk.
     private func freeDiskLocks() {
         guard plan.devices.contains("disk:") else { return }
         for agent in agents { agent.end() }
     }
 
-    /// Whether an agent's workload runs; false if the agent has ended instead.
+    /// Whether an agent's workload runs; false if the agent has exited instead.
     private func runs(_ agent: TortureAgent) throws -> Bool {
         try until("the workload anew") {
             if agent.process.exitStatus != nil { return false }
             do {
                 return try agent.isReady("\"running\":true") ? true : nil
             } catch {
-                // It has ended just now.
+                // The agent has exited just now.
                 guard agent.process.wait(seconds: 5) == nil else { return false }
                 throw error
             }
         }
     }
 
-    /// Plays the command that a refused start has printed, once the owners that it names are really gone.
+    /// Runs the command that a refused start has printed, once the owners that it names are really gone.
     private func takeOver(as text: String) throws {
         guard let start = text.range(of: "pageferry lease ") else {
             throw TestFailure("the refused start prints no command:\n\(text)")
@@ -115,7 +115,7 @@ extension TortureRound {
         guard take.wait(seconds: TortureRound.deadline) == 0 else { throw TestFailure("\(words):\n\(take.text)") }
     }
 
-    /// Does something while the store is frozen, if that is planned: what is written then lands with the thaw.
+    /// Runs a body while the store is frozen, if that is planned; writes then land with the thaw.
     private func whileFrozen(_ body: () throws -> Void) throws {
         guard let store, let time = plan.endFreezes else { return try body() }
         try store.freeze()
@@ -124,7 +124,7 @@ extension TortureRound {
         usleep(UInt32(time) * 1000)
     }
 
-    /// A RUN that is out still starts nothing beside the workload that was started anew.
+    /// Checks that a pending RUN starts nothing beside the workload that was started anew.
     private func checkPermissions() throws {
         guard plan.usesLease, plan.startsStopped else { return }
         for move in moves where move.destination.isAlive && !move.destination.isLeaving {

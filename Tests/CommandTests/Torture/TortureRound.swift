@@ -1,29 +1,29 @@
 import Foundation
 import LinuxSystem
 
-/// Migrations between three hosts to which bad things happen, and the judgement of how they ended.
+/// A round of migrations between three hosts under faults, and the judgement of their outcome.
 ///
-/// A round is a first migration, a second one in some plans, the end of the agent that then has the workload, and a start
-/// of the workload anew.
+/// A round is a first migration, a second one in some plans, the end of the agent that then has the workload, and a
+/// start of the workload anew.
 final class TortureRound {
-    /// Who has the workload after a migration.
+    /// The side that has the workload after a migration.
     enum Winner: String {
         case source, destination
-        /// A side that ran it, or alone could run it, was killed.
+        /// The side that ran the workload, or the only side that could run it, was killed.
         case nobody
-        /// It runs at the destination, but the source was killed before all of its memory had come.
+        /// The workload runs at the destination, but the source was killed before every page had arrived.
         case destinationWithoutMemory = "destination, memory lost"
     }
 
-    /// How a round has ended that is as it must be.
+    /// The outcome of a round without a failure.
     struct Outcome {
         var first: Winner
-        /// Until the first migration was judged.
+        /// The time until the first migration was judged.
         var seconds: Double
         var second: Winner?
-        /// The source of the first migration came again after the destination had begun the second.
+        /// Whether the first migration's source reconnected after the destination had begun the second migration.
         var cameAgain = false
-        /// The start anew needed a word of the operator.
+        /// Whether the new start needed a command of the operator.
         var neededWord = false
     }
 
@@ -31,7 +31,7 @@ final class TortureRound {
 
     let plan: TorturePlan
     let hosts: ThreeHosts
-    /// Where the run leases are, on a file system that can be frozen; nil where there is none.
+    /// The store of the run leases on a file system that can be frozen; nil if the host has none.
     let store: FreezableStore?
     let workspace: Workspace
     let witness: WitnessFile
@@ -39,13 +39,13 @@ final class TortureRound {
     var moves: [TortureMove] = []
     let taker = DiskTaker()
     var quietSince: (at: UInt64, views: [TortureAgent.View])?
-    /// When an operator has last said something about what is seen to be quiet.
+    /// When the operator last gave a command because nothing changed any more.
     var lastWord: UInt64 = 0
     private var log: [String] = []
     private let begun = MonotonicClock.now()
     private let leases: String
 
-    /// Makes what all agents of the round share.
+    /// Makes the files that all agents of the round share.
     init(_ plan: TorturePlan, hosts: ThreeHosts, store: FreezableStore?) throws {
         self.plan = plan
         self.hosts = hosts
@@ -85,7 +85,7 @@ final class TortureRound {
         return agent
     }
 
-    /// Starts an agent with a workload that is new.
+    /// Starts an agent with a new workload.
     func startSource(_ name: String) throws -> TortureAgent {
         var options = ["source", "--memory", "\(plan.mebibytes)MiB", "--threads", "\(plan.threads)"]
         options += ["--think-time", "20us", "--on-start-failure", plan.waitsAfterRefusal ? "wait" : "resume"]
@@ -115,7 +115,7 @@ final class TortureRound {
 
     /// Plays the round.
     ///
-    /// - Throws: ``TestFailure`` with all that is known when anything is not as it must be.
+    /// - Throws: ``TestFailure`` with everything that is known, if anything is wrong.
     func play() throws -> Outcome {
         do {
             return try judged()
@@ -136,7 +136,7 @@ final class TortureRound {
         }
         let first = try TortureMove(1, from: source, to: destination, over: hosts, in: workspace)
         if plan.diskIsTaken {
-            // The source holds it until it grants the start; whoever waits for it has it in between.
+            // The source holds the lock until it grants the start, and the waiting taker gets it in between.
             try taker.take(workspace.file("disk"))
         }
         var winner = try play(first, plan.blows) { [plan] in
@@ -165,7 +165,7 @@ final class TortureRound {
         return outcome
     }
 
-    /// Plays a migration until it is settled who has the workload, and judges that.
+    /// Plays a migration until it is settled which side has the workload, and judges the outcome.
     private func play(
         _ move: TortureMove,
         _ blows: [TorturePlan.Blow],
@@ -188,7 +188,7 @@ final class TortureRound {
         return winner
     }
 
-    /// The second migration, if there can be one.
+    /// Makes the second migration, if there can be one.
     private func second(
         after first: TortureMove,
         _ winner: Winner,
@@ -218,8 +218,7 @@ final class TortureRound {
         return try destination.map { try TortureMove(2, from: source, to: $0, over: hosts, in: workspace) }
     }
 
-    /// Stops the source, or lets it hear nothing more, when most of the memory has come, and waits for a destination that
-    /// completes without it.
+    /// Stops or cuts off the source when most of the memory has arrived, and waits until the destination completes.
     private func leaveUnfinished(_ move: TortureMove, _ next: TorturePlan.Next) throws {
         try until("memory at the destination") {
             if try settled(move) != nil { return true }
@@ -241,7 +240,7 @@ final class TortureRound {
         move.isUnfinished = false
     }
 
-    /// Ends what keeps the source of an unfinished migration from hearing of its end.
+    /// Lets the source of an unfinished migration receive again, so that it learns of the completion.
     func letHear(_ move: TortureMove, _ next: TorturePlan.Next) throws {
         say("the \(move.source.name) hears again")
         if next.isCutOff { try move.link.loseNothing(move.destination.host) } else { move.source.goOn() }
@@ -249,7 +248,7 @@ final class TortureRound {
 
     func wasKilled(_ process: Spawned) -> Bool { process.exitStatus == 128 + SIGKILL }
 
-    /// Nobody is left, and nothing is frozen, cut or taken.
+    /// Ends all processes, and every freeze, cut and foreign lock.
     func end() {
         store?.thaw()
         hosts.mend()
@@ -258,7 +257,7 @@ final class TortureRound {
         for move in moves { for process in move.processes { process.end() } }
     }
 
-    /// All that is known, for whoever looks for the reason.
+    /// Everything that is known about the round, for a person who looks for the reason of a failure.
     private func account() -> String {
         store?.thaw()
         hosts.mend()

@@ -1,14 +1,14 @@
 import Glibc
 import LinuxSystem
 
-/// What happened to the workload, as the processes stored it in a shared mapping before each operation.
+/// The history of the workload, which the processes store in a shared mapping before each operation.
 final class WitnessFile {
     /// One run of one thread of the workload.
     struct Run {
         let pid: pid_t
         let begin: UInt64
         let newestOperation: UInt64
-        /// 0 for a run that has not ended by itself.
+        /// When the run ended; 0 if it did not end by itself.
         let end: UInt64
         let operations: UInt64
     }
@@ -32,7 +32,7 @@ final class WitnessFile {
         mapping.base.load(fromByteOffset: index * 8, as: UInt64.self)
     }
 
-    /// Every run in which anything was done.
+    /// Every run with at least one operation.
     var runs: [Run] {
         (0..<Int(word(0))).map { slot in
             let first = (slot + 1) * 8
@@ -46,21 +46,21 @@ final class WitnessFile {
         }.filter { $0.operations > 0 }
     }
 
-    /// How much a process has done.
+    /// The number of operations of a process.
     func operations(of pid: pid_t) -> UInt64 {
         runs.filter { $0.pid == pid }.reduce(0) { $0 + $1.operations }
     }
 
-    /// The processes that executed, in the order of their runs; one that ran several times in a row is there once.
+    /// The processes that executed, in the order of their runs; several runs in a row of one process count once.
     var order: [pid_t] {
         runs.sorted { $0.begin < $1.begin }.map(\.pid).reduce(into: []) { order, pid in
             if order.last != pid { order.append(pid) }
         }
     }
 
-    /// A process that executed where others of the chain had come since: memory that is stale ran.
+    /// A process that executed again after a later process of the chain, and thus ran stale memory; nil if none did.
     ///
-    /// - Parameter chain: the processes in the order in which the workload was to come to them; not all need have run.
+    /// - Parameter chain: the processes in the order in which the workload moves to them; not all need have run.
     func returned(in chain: [pid_t]) -> pid_t? {
         var rest = chain[...]
         for pid in order {
@@ -70,9 +70,9 @@ final class WitnessFile {
         return nil
     }
 
-    /// Two runs of different processes of which one began before the other had ended.
+    /// Two runs of different processes that overlap in time; nil if no two runs do.
     ///
-    /// - Parameter deaths: when processes were gone; the run of one that was killed ends then.
+    /// - Parameter deaths: when processes died; the run of a killed process ends then.
     func overlap(deaths: [pid_t: UInt64]) -> (Run, Run)? {
         let all = runs.sorted { $0.begin < $1.begin }
         for (index, one) in all.enumerated() {

@@ -1,0 +1,145 @@
+import Connections
+import Identity
+import LinuxSystem
+import Logging
+import PageProtocol
+import PageServer
+import RunLease
+import Switchover
+
+/// Handling the destination's messages.
+extension SourceSession {
+    func connected(_ handover: Handover<StreamSocket>, on link: LinkNumber) {
+        // If two attempts succeed, the first one counts.
+        guard self.link == nil, let socket = handover.take() else { return }
+        do {
+            let control = try ControlLink(
+                socket,
+                peerTimeout: settings.peerTimeout,
+                hangUps: hangUps,
+                logger: logger,
+                events: events
+            ) { .link(link, .control($0)) }
+            self.link = Link(control: control)
+            perform(machine.linkUp())
+        } catch {
+            perform(machine.linkEnded(reason: "\(error)"))
+        }
+    }
+
+    func join(_ lanes: Lanes, of link: LinkNumber) {
+        guard self.link != nil else { return }
+        if self.link?.rejoining != nil {
+            self.link?.rejoining?.lanes = lanes
+            return settleRejoin()
+        }
+        do {
+            try pageServer.attach(urgent: lanes.urgent, bulk: lanes.bulk, telling: lanesOf(link))
+        } catch {
+            endLink("\(error)")
+        }
+    }
+
+    func receive(_ message: ControlMessage, on link: LinkNumber) {
+        guard let control = self.link?.control else { return }
+        if case .hello(let hello) = message {
+            if let objection = greet(hello, on: link) { control.fail(objection) }
+            return
+        }
+        if case .refused(let reason) = message {
+            // The destination refuses to resume this migration, so the source redials only when an operator asks for
+            // that.
+            if !machine.isTakeBackPossible { redialing.holdsStill = true }
+            return perform(machine.refused(reason: reason))
+        }
+        if case .failure(let reason) = message { return endLink("the destination reports: \(reason)") }
+        guard let peer else { return control.fail("the destination sent \(message.kind) before its HELLO") }
+        let instance = peer.instance
+        switch message {
+        case .ready:
+            control.allowSilence()
+            timeline.note(.ready)
+            perform(machine.ready(from: instance, tellsStart: peer.capabilities.contains(.startResult)))
+        case .received(let part):
+            guard self.link?.rejoining?.received.add(part) == true else {
+                return control.fail("the destination sent a RECEIVED that does not fit the memory")
+            }
+            settleRejoin()
+        case .pong(let number):
+            timeline.note(.loaded)
+            perform(machine.pong(number, from: instance))
+        case .devicesFailed(let device, let reason):
+            perform(machine.devicesFailed(device: device, reason: reason))
+        case .running(let token):
+            perform(machine.running(token, from: instance))
+            if machine.isStartedThere { noteStart() }
+        case .startFailed(let token, let reason):
+            notePromise(token, from: peer)
+            perform(machine.startFailed(token, reason: reason, from: instance))
+        case .cancelled(let token):
+            notePromise(token, from: peer)
+            perform(machine.cancelled(token, from: instance))
+        case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
+        case .completeAck: perform(machine.completeAcknowledged())
+        case .hello, .failure, .refused, .regions, .listen, .devices, .devicesAhead, .deviceData, .ping, .run, .cancel,
+            .complete,
+            .bye, .slices,
+            .snapshot:
+            control.fail("the destination sent \(message.kind), which it never sends here")
+        }
+    }
+
+    /// Records the destination's promise in the lease, which may then overwrite the destination's record for that
+    /// token.
+    private func notePromise(_ token: RunToken, from peer: Hello) {
+        // Token 0 stands for no RUN, and for the records that an instance writes without one.
+        if token != .none { settings.lease?.notePromise(token: token, from: peer.instance.description) }
+    }
+
+    /// Handles the destination's HELLO.
+    ///
+    /// - Returns: why the link must end, if the destination is not the one that was dialed.
+    private func greet(_ hello: Hello, on link: LinkNumber) -> String? {
+        let rejoins = self.link?.rejoining != nil
+        guard peer == nil || rejoins else { return "the destination sent HELLO twice" }
+        guard hello.role == .destination else { return "the peer at \(destination) is a source too" }
+        guard hello.migration == migration else { return "the destination answered for another migration" }
+        guard !hello.rejoins else { return "the destination's HELLO rejoins, which only a source's does" }
+        guard hello.lease == self.hello(rejoins: false).lease else {
+            return "the destination answered with another run lease"
+        }
+        // The address leads to another agent than the operator named.
+        if peer == nil, let wanted = settings.wanted, hello.instance != wanted {
+            let reason =
+                "another agent answers at \(destination); give the uri at which the named destination listens"
+            logger.error("\(reason); instance \(hello.instance) answers, \(wanted) is wanted")
+            perform(machine.otherDestination(reason: reason))
+            return nil
+        }
+        if settings.isPaused, !hello.capabilities.contains(.paused) {
+            return
+                "the workload is paused, and the agent at \(destination) is of an older release that would start it; "
+                + "run cont first"
+        }
+        peer = hello
+        joinLanes(as: hello, of: link)
+        if rejoins { perform(machine.welcomed(by: hello.instance)) }
+        return nil
+    }
+
+    private func joinLanes(as hello: Hello, of link: LinkNumber) {
+        work.run("join-lanes") { [destination, events, peerTimeout = settings.peerTimeout] in
+            do throws(SystemError) {
+                let lanes = try Lanes(
+                    to: destination,
+                    as: hello,
+                    urgentLanes: hello.urgentLanes,
+                    peerTimeout: peerTimeout
+                )
+                events.add(.link(link, .lanesJoined(lanes)))
+            } catch {
+                events.add(.link(link, .failed(reason: "\(error)")))
+            }
+        }
+    }
+}

@@ -1,5 +1,0 @@
-/// A command that cannot be carried out now.
-struct CommandRefused: Error, Equatable, CustomStringConvertible {
-    let reason: String
-    var description: String { reason }
-}

@@ -1,0 +1,109 @@
+import LinuxSystem
+import Logging
+
+/// Continues to serve the guests of a handler that has died.
+///
+/// The workers of a dead handler may still serve. Each of them is killed, as any worker may be, and a new one continues
+/// from the guest's state. The userfaultfd is copied out of the old worker or out of the guest's own process.
+struct Adoption: Sendable {
+    let store: GuestStore
+    let roster: GuestRoster
+    let settings: HandlerSettings
+    let logger: Logger
+
+    /// Nanoseconds in which the old worker of a guest must end.
+    private static let patience: UInt64 = 5_000_000_000
+
+    /// Serves a guest of an earlier handler until the guest has ended or is lost.
+    ///
+    /// A guest that cannot be served gets what `onLost` says. The files of such a guest stay where they are.
+    func serve(_ names: GuestStore.Names) {
+        var number: Int?
+        defer { if let number { roster.remove(number) } }
+        do {
+            guard var session = try session(of: names, &number) else {
+                logger.notice("process \(names.process) has ended since its handler died")
+                return try store.forget(names)
+            }
+            session.run()
+        } catch {
+            logger.error("cannot serve process \(names.process) of an earlier handler: \(error); \(lose(names))")
+        }
+    }
+
+    /// Makes the session of a guest; nil if the guest's process has ended.
+    ///
+    /// - Parameter number: becomes the guest's number on the roster.
+    private func session(of names: GuestStore.Names, _ number: inout Int?) throws -> GuestSession? {
+        guard let process = try process(of: names) else { return nil }
+        let record = try store.record(names)
+        guard record.process == PeerProcess.Birth(of: names.process) else { return nil }
+        let file = try store.state(names)
+        // The worker may have the last copy of the userfaultfd.
+        var userfaultfd = try replaceWorker(of: record, file)
+        if userfaultfd == nil {
+            userfaultfd = try Userfaultfd.find(inode: record.userfaultfd, in: process, serving: .eventRemove)
+        }
+        guard let userfaultfd else {
+            throw ServiceFailure(
+                description: "no process has its userfaultfd any more, so that its missing pages read as zeros"
+            )
+        }
+        number = try roster.adopt(process, userfaultfd, as: record.task.name)
+        return try GuestSession(
+            adopting: record,
+            userfaultfd,
+            process,
+            file,
+            settings,
+            in: store,
+            logger: logger
+        )
+    }
+
+    private func process(of names: GuestStore.Names) throws -> PeerProcess? {
+        guard let own = PeerProcess.Birth.own else {
+            throw ServiceFailure(description: "/proc is not mounted, so that no process can be recognized")
+        }
+        return try PeerProcess.find(own.sibling(names.process, started: names.started))
+    }
+
+    /// Ends the guest's old worker, if it lives, and locks the guest's state.
+    ///
+    /// - Returns: the worker's copy of the guest's userfaultfd; nil if there is no worker.
+    private func replaceWorker(of record: GuestRecord, _ file: borrowing MemoryFile) throws -> Userfaultfd? {
+        let memory = try SessionMemory(file, of: record.task)
+        let deadline = MonotonicClock.now() + Adoption.patience
+        var userfaultfd: Userfaultfd?
+        // The lock is held until the last process that has inherited it has ended.
+        while try !file.lock() {
+            if let (id, started) = memory.worker,
+                let worker = try PeerProcess.find(record.process.sibling(id, started: started))
+            {
+                if userfaultfd == nil {
+                    userfaultfd = try Userfaultfd.find(inode: record.userfaultfd, in: worker, serving: .eventRemove)
+                }
+                try worker.send(.kill)
+                if worker.waitForEnd(milliseconds: 1000) { logger.info("worker \(id) was ended") }
+            }
+            guard MonotonicClock.now() < deadline else {
+                let worker = memory.worker.map { "worker \($0.id) does not end" } ?? "a process holds its state"
+                throw ServiceFailure(description: worker)
+            }
+            MonotonicClock.sleep(nanoseconds: 5_000_000)
+        }
+        return userfaultfd
+    }
+
+    /// Applies the policy to a guest that cannot be served, and says what becomes of it.
+    private func lose(_ names: GuestStore.Names) -> String {
+        guard settings.onLost == .kill else { return "it waits for its pages for ever; end it" }
+        do {
+            guard let process = try process(of: names) else { return "it has ended" }
+            try process.send(.kill)
+            return "it is killed"
+        } catch {
+            return "it waits for its pages for ever, and cannot be killed: \(error); end it"
+        }
+    }
+}

@@ -1,0 +1,145 @@
+package import LinuxSystem
+import Synchronization
+
+/// How many guests are served at a time, and whose.
+package struct GuestLimits: Sendable, Hashable {
+    /// The most guests of all users together.
+    package var total: Int
+    /// The most guests of one user.
+    package var perUser: Int
+    /// The users whose processes are served; empty for every user who can open the socket.
+    package var users: Set<UInt32>
+
+    /// The usual limits.
+    package init(total: Int = 1024, perUser: Int = 256, users: Set<UInt32> = []) {
+        self.total = total
+        self.perUser = perUser
+        self.users = users
+    }
+}
+
+/// Why a hand-off is not served, although the hand-off itself is right.
+package struct AdmissionRefusal: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The reason and the remedy, in one line.
+    package let description: String
+    /// Whether the memory behind the userfaultfd is served already, so that the sender waits for nothing.
+    let isServed: Bool
+}
+
+/// The guests that are served now: each userfaultfd once, one of each process, and no more than the limits allow.
+package final class GuestRoster: Sendable {
+    /// A guest on the roster.
+    private final class Member: Sendable {
+        /// A copy of the guest's userfaultfd, whose number stays valid for as long as the member is compared.
+        let userfaultfd: Userfaultfd
+        let process: PeerProcess.Identity?
+        let user: UInt32?
+        let name: String
+
+        init(_ userfaultfd: consuming Userfaultfd, of process: borrowing PeerProcess, name: String) {
+            self.userfaultfd = userfaultfd
+            self.process = process.identity
+            user = process.user
+            self.name = name
+        }
+    }
+
+    private struct Members {
+        var all: [Int: Member] = [:]
+        var last = 0
+    }
+
+    private let limits: GuestLimits
+    private let members = Mutex(Members())
+
+    /// Makes a roster without guests.
+    package init(_ limits: GuestLimits = GuestLimits()) {
+        self.limits = limits
+    }
+
+    /// Puts a guest on the roster.
+    ///
+    /// - Parameters:
+    ///   - process: the guest's process.
+    ///   - userfaultfd: the userfaultfd of the guest's memory, of which the roster keeps a copy.
+    ///   - address: where the guest was handed over.
+    /// - Returns: the number under which ``remove(_:)`` finds the guest.
+    /// - Throws: ``AdmissionRefusal`` if the guest must not be served, `SystemError` if its userfaultfd cannot be
+    ///   copied.
+    package func add(
+        _ process: borrowing PeerProcess,
+        _ userfaultfd: borrowing Userfaultfd,
+        at address: SocketAddress
+    ) throws -> Int {
+        let who = process.id > 0 ? "process \(process.id)" : "a process of another PID namespace"
+        let member = Member(try userfaultfd.duplicate(), of: process, name: "\(who) at \(address)")
+        // Compared and added under one lock: of two hand-offs of the same userfaultfd at once, one is refused.
+        let number = try members.withLock { members throws(AdmissionRefusal) in
+            try check(member, among: members.all.values)
+            members.last += 1
+            members.all[members.last] = member
+            return members.last
+        }
+        return number
+    }
+
+    /// Puts a guest of an earlier handler on the roster, whatever the limits say.
+    ///
+    /// - Returns: the number under which ``remove(_:)`` finds the guest.
+    /// - Throws: `SystemError` if the guest's userfaultfd cannot be copied.
+    func adopt(
+        _ process: borrowing PeerProcess,
+        _ userfaultfd: borrowing Userfaultfd,
+        as name: String
+    ) throws(SystemError) -> Int {
+        let member = Member(try userfaultfd.duplicate(), of: process, name: name)
+        return members.withLock { members in
+            members.last += 1
+            members.all[members.last] = member
+            return members.last
+        }
+    }
+
+    /// Takes a guest off the roster, once the guest is no longer served.
+    package func remove(_ number: Int) {
+        let removed = members.withLock { $0.all.removeValue(forKey: number) }
+        // Closed without the lock.
+        withExtendedLifetime(removed) {}
+    }
+
+    private func check(_ member: Member, among others: some Collection<Member>) throws(AdmissionRefusal) {
+        if let user = member.user, !limits.users.isEmpty, !limits.users.contains(user) {
+            throw refusal("user \(user) is none of those that --allow-uid names; add --allow-uid \(user)")
+        }
+        if let same = others.first(where: { member.userfaultfd.isSame(as: $0.userfaultfd) == true }) {
+            throw AdmissionRefusal(
+                description: "its userfaultfd is that of \(same.name), which is served already; hand over each "
+                    + "userfaultfd once",
+                isServed: true
+            )
+        }
+        if let process = member.process, let earlier = others.first(where: { $0.process == process }) {
+            throw refusal(
+                "another userfaultfd of the same process, \(earlier.name), is still served; hand over one userfaultfd "
+                    + "per process"
+            )
+        }
+        guard others.count < limits.total else {
+            throw refusal(
+                "\(others.count) guests are served, as many as --max-guests allows; raise --max-guests, or end guests"
+            )
+        }
+        guard let user = member.user else { return }
+        let own = others.count { $0.user == user }
+        guard own < limits.perUser else {
+            throw refusal(
+                "user \(user) has \(own) guests, as many as --max-guests-per-uid allows; raise --max-guests-per-uid, or "
+                    + "end guests"
+            )
+        }
+    }
+
+    private func refusal(_ description: String) -> AdmissionRefusal {
+        AdmissionRefusal(description: description, isServed: false)
+    }
+}

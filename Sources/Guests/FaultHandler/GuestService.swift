@@ -1,0 +1,291 @@
+import Connections
+package import LinuxSystem
+package import Logging
+import PageFetcher
+import PageProtocol
+import Synchronization
+import Telemetry
+
+/// Serves the faults of one guest until the guest has ended: the work of a worker process.
+///
+/// A worker may be killed at any moment. The next worker continues from the state in `SessionMemory`.
+package final class GuestService: Sendable {
+    /// How the service ended; the worker's exit status.
+    package enum End: Int32, Sendable {
+        /// The guest has ended.
+        case done = 0
+        /// The guest has all of its pages, and needs neither its server nor a handler any more.
+        case complete = 2
+        /// The guest is lost, and `onLost` has been applied.
+        case lost = 3
+    }
+
+    enum Event: Sendable {
+        case linked(SnapshotLink)
+        /// The server of the link has told a new identity of its snapshot.
+        case renewed(SnapshotIdentity)
+        case lost(reason: String)
+        case unreachable(reason: String)
+        case refused(reason: String)
+        case fetcher(PageFetcher.Event)
+        /// An event of a link's lanes; another link may have replaced that link meanwhile.
+        case lane(SnapshotLink, PageFetcher.LaneEvent)
+        case guestEnded
+        /// The time for recording touches is over.
+        case recorded
+    }
+
+    let task: GuestTask
+    let logger: Logger
+    let memory: SessionMemory
+    let process: PeerProcess
+    /// The connection to the guest's process; nil if an earlier handler had it.
+    private let socket: SharedSocket?
+    let fetcher: PageFetcher
+    let events: Mailbox<Event>
+    /// Whether a failure to write the working set's record was already logged.
+    let isRecordLossTold = Atomic<Bool>(false)
+    private let stopping: EventDescriptor
+    /// Raised once the lanes of a lost link are no longer used, so that the server may be redialed.
+    let left: EventDescriptor
+    let threads = ThreadGroup()
+
+    /// Prepares to serve a guest, with the descriptors that this process inherited from `GuestSession`.
+    ///
+    /// - Throws: `HandedDescriptorError` if an inherited descriptor is missing or of another kind, `SystemError` if the
+    ///   kernel refuses memory or a descriptor.
+    package init(_ task: GuestTask, _ inherited: consuming Inherited, logger: Logger) throws {
+        self.task = task
+        self.logger = logger
+        let userfaultfd = try inherited.userfaultfd()
+        let file = try inherited.memoryFile()
+        process = try inherited.process(task.process)
+        socket = task.hasConnection ? SharedSocket(try inherited.socket(to: task.name)) : nil
+        memory = try SessionMemory(file, of: task)
+        // The next handler ends this worker before it starts its own.
+        memory.worker = PeerProcess.Birth.own.map { ($0.id, $0.started) }
+        stopping = try EventDescriptor()
+        left = try EventDescriptor()
+        let events = try Mailbox<Event>()
+        self.events = events
+        let isHuge = task.regions.contains { $0.range.isHuge }
+        fetcher = try PageFetcher(
+            userfaultfd: userfaultfd,
+            ranges: task.regions.map(\.range),
+            resident: memory.resident,
+            table: RegionTable(slices: task.regions.map(\.slice)),
+            // While touches are recorded nothing is prefetched: the touch of a present page raises no fault.
+            prefetch: task.settings.record == nil ? .streams() : .none,
+            faultThreads: task.settings.faultThreads,
+            events: memory.events,
+            pageTable: isHuge ? PageTable(of: task.process) : nil,
+            touches: memory.touches
+        ) { events.put(.fetcher($0)) }
+    }
+
+    /// Serves until the guest has ended or is lost.
+    ///
+    /// - Throws: a failure of this worker, after which another worker must be started.
+    package func run() throws -> End {
+        try fetcher.start()
+        try threads.run("guest") { [self] in
+            if process.waitForEnd(orHangUpOf: task.keepsSocketOpen ? socket : nil, or: stopping), waitUntilGone() {
+                events.put(.guestEnded)
+            }
+        }
+        if task.settings.record != nil, !memory.isRecorded {
+            try threads.run("record") { [self] in
+                let end = memory.attached + UInt64(task.settings.recordMilliseconds) * 1_000_000
+                let now = MonotonicClock.now()
+                if now < end, stopping.wait(milliseconds: Int((end - now) / 1_000_000) + 1) { return }
+                events.put(.recorded)
+            }
+        }
+        defer {
+            stopping.raise()
+            left.raise()
+            fetcher.hangUp()
+        }
+        let end = try serve()
+        writeRecord()
+        logger.notice("stopped serving \(task.name): \(figures)")
+        return end
+    }
+
+    /// Waits until the guest's memory is gone, after the process that has handed it over has exited or hung up.
+    ///
+    /// The memory may be that of another process, for which this one was a relay.
+    ///
+    /// - Returns: false if the service stops first.
+    private func waitUntilGone() -> Bool {
+        var (pause, waited) = (0.005, 0.0)
+        while !fetcher.isMemoryGone {
+            if stopping.wait(seconds: pause) { return false }
+            if waited < 1, waited + pause >= 1 {
+                let what = process.hasEnded ? "has ended" : "has hung up"
+                logger.warning("\(task.name) \(what), but the memory that it handed over is in use, and is served on")
+            }
+            waited += pause
+            pause = min(1, pause * 2)
+        }
+        return true
+    }
+
+    /// What the thread that handles events keeps from one event to the next.
+    struct Course {
+        var fate: GuestFate
+        /// The link that stands, or was closed and whose loss is not reported yet.
+        var link: SnapshotLink?
+        /// The resident pages that the log reported last, and when.
+        var logged: (pages: Int, at: UInt64)
+        /// Whether the complete memory was given back, so that its process waits for no reader of events.
+        var isLetGo = false
+    }
+
+    private func serve() throws -> End {
+        var course = Course(fate: GuestFate(task, from: memory.record), logged: (0, memory.attached))
+        try take(course.fate.workerStarted(isComplete: fetcher.isComplete, at: MonotonicClock.now()), &course)
+        while true {
+            let interval = interval(in: course.fate.state)
+            memory.beat = interval == nil ? 0 : MonotonicClock.now()
+            let event = if let interval { events.next(milliseconds: interval) } else { Optional(events.next()) }
+            if fetcher.isComplete, course.fate.state != .complete {
+                try take(course.fate.completed(at: MonotonicClock.now()), &course)
+                logger.notice("\(task.name) has all of its pages: \(figures)")
+            }
+            if let event { try handle(event, &course) } else { logProgress(&course) }
+            let now = MonotonicClock.now()
+            if let waited = fetcher.longestWaited {
+                try take(course.fate.pageWanted(since: waited.since, at: now), &course)
+            } else {
+                try take(course.fate.noPageWanted(at: now), &course)
+            }
+            switch course.fate.state {
+            case .killed: return .lost
+            case .ended: return .done
+            case .complete where course.isLetGo && course.link == nil:
+                fetcher.stop()
+                return .complete
+            case .unserved, .unlinked, .linked, .held, .hangingUp, .returning, .complete: continue
+            }
+        }
+    }
+
+    /// Milliseconds to wait for an event before the waiting faults are checked anyway; nil to wait for an event only.
+    private func interval(in state: GuestFate.State) -> Int? {
+        switch state {
+        case .unlinked, .returning: 50
+        case .linked, .held, .hangingUp, .unserved: 1000
+        case .complete, .killed, .ended: nil
+        }
+    }
+
+    private func handle(_ event: Event, _ course: inout Course) throws {
+        switch event {
+        case .linked(let link):
+            course.link = link
+            try take(course.fate.linked(to: link.snapshot, at: MonotonicClock.now()), &course)
+        case .renewed(let snapshot):
+            try take(course.fate.renewed(snapshot), &course)
+        case .lost(let reason):
+            try take(course.fate.linkLost(reason, at: MonotonicClock.now()), &course)
+        case .unreachable(let reason): try take(course.fate.unreachable(reason), &course)
+        case .refused(let reason): try take(course.fate.refused(reason), &course)
+        case .fetcher(.everyPageResident):
+            // `serve` reports this before it handles an event.
+            break
+        case .lane(_, .everyRunFetched):
+            let milliseconds = (MonotonicClock.now() - memory.attached) / 1_000_000
+            logger.notice("\(task.name) has its working set, \(milliseconds) ms after it attached")
+        case .lane(let link, .lost(let lane, let reason)):
+            logger.info("\(task.name): the \(lane) lane broke: \(reason)")
+            try closeAfterLastWord(link)
+        case .fetcher(.faultUnanswered(let reason)):
+            logger.error("\(task.name): \(reason); retrying each second")
+        // Only with features that are refused here.
+        case .fetcher(.forked): break
+        case .fetcher(.failed(let reason)), .fetcher(.memoryLost(let reason)), .lane(_, .placementFailed(let reason)):
+            guard fetcher.isMemoryGone else {
+                throw ServiceFailure(description: "\(task.name) cannot be served: \(reason)")
+            }
+            course.fate.guestEnded()
+        case .guestEnded: course.fate.guestEnded()
+        case .recorded: writeRecord()
+        }
+    }
+
+    /// Closes a link of which a lane broke, once the control connection has had time to bring a better reason.
+    private func closeAfterLastWord(_ link: SnapshotLink) throws(SystemError) {
+        try threads.run("last-word") { [self] in
+            _ = stopping.wait(milliseconds: 200)
+            link.close()
+        }
+    }
+
+    private func logProgress(_ course: inout Course) {
+        let (pages, now) = (fetcher.progress.pagesResident, MonotonicClock.now())
+        guard pages != course.logged.pages, now - course.logged.at >= GuestService.progressInterval else { return }
+        logger.info("\(task.name): \(figures)")
+        course.logged = (pages, now)
+    }
+
+    /// Nanoseconds between two progress lines in the log.
+    private static let progressInterval: UInt64 = 10_000_000_000
+
+    /// Seconds before the first redial; each failure doubles the pause, up to ``longestPause``.
+    private static let firstPause = 0.02
+    private static let longestPause = 1.0
+    /// Seconds before a redial after a refusal, whose reason seldom passes quickly.
+    private static let pauseAfterRefusal = 3.0
+
+    /// Keeps a link to the server, and redials it, for as long as pages are missing.
+    func keepLink() {
+        let settings = task.settings
+        var pause = GuestService.firstPause
+        while !stopping.isRaised, !fetcher.isComplete {
+            let before = fetcher.progress.pagesResident
+            do {
+                let link = try SnapshotLink(
+                    to: settings.address,
+                    slices: task.regions.map(\.slice),
+                    expecting: memory.snapshot,
+                    urgentLanes: settings.faultThreads,
+                    peerTimeout: .seconds(settings.peerTimeoutSeconds)
+                )
+                left.clear()
+                events.put(.linked(link))
+                let end = link.waitForEnd { events.put(.renewed($0)) }
+                switch end {
+                case .lost(let reason): events.put(.lost(reason: reason))
+                case .refused(let refusal): events.put(.lost(reason: "\(refusal)"))
+                }
+                left.wait()
+                if case .refused(let refusal) = end { throw refusal }
+            } catch let refusal as SnapshotRefused {
+                events.put(.refused(reason: "\(refusal)"))
+                pause = GuestService.pauseAfterRefusal
+            } catch {
+                events.put(.unreachable(reason: "\(error)"))
+            }
+            // Only a link that brought pages resets the pause: a server may accept and hang up each time.
+            if fetcher.progress.pagesResident > before { pause = GuestService.firstPause }
+            if stopping.wait(seconds: pause) { return }
+            pause = min(GuestService.longestPause, pause * 2)
+        }
+    }
+
+    private var figures: String {
+        let progress = fetcher.progress
+        let service = LatencySummary(fetcher.service)
+        return
+            "\(progress.pagesResident) of \(progress.pagesTotal) pages are resident; this worker placed "
+            + "\(progress.demand) on demand, \(progress.prefetched + progress.pushed + progress.zero) ahead; the guest "
+            + "dropped \(progress.removed) before they came; a fault took \(Int(service.p50)) µs at the median, "
+            + "\(Int(service.p99)) µs at the 99th percentile"
+    }
+}
+
+/// A failure that ends this worker, so that another one is started.
+struct ServiceFailure: Error, CustomStringConvertible {
+    let description: String
+}

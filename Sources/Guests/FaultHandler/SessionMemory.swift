@@ -1,0 +1,194 @@
+import LinuxSystem
+import PageFetcher
+import PageProtocol
+
+/// The state of a guest that must outlive its worker, in a memory file that all its workers map.
+///
+/// The state has the pages that were placed or dropped, the userfaultfd events that were read, and the snapshot's
+/// identity. Words have 8 bytes. Times are nanoseconds of the monotonic clock.
+///
+/// | offset | content |
+/// |---|---|
+/// | 0 | which of the two places holds the snapshot's identity, 1 or 2; 0 before the snapshot is known |
+/// | 24 | since when no server is connected; 0 while one is |
+/// | 32 | 1 while the guest's process is held stopped |
+/// | 40 | when the guest attached; 0 before |
+/// | 48 | 1 once the record of its working set was written |
+/// | 56 | when the guest last continued after it was held; 0 if it never was |
+/// | 64 | the version of this layout, ``version`` |
+/// | 72 | the latest worker's process, and when it was started, as in `PeerProcess.Birth` |
+/// | 88 | when the latest worker last showed that it works; 0 if it need not |
+/// | 512, 768 | two places for the snapshot's identity: its length as u16, and its bytes as SNAPSHOT has them |
+/// | 4096 | the events, as ``MemoryEvents`` keeps them |
+/// | 8192 | one bit per page for each region, each bitmap at a multiple of 64 |
+/// | behind the bitmaps | the touches, as ``TouchLog`` keeps them, if they are recorded |
+struct SessionMemory: Sendable {
+    /// Where the first of the two places for the snapshot's identity begins, and how far they are apart.
+    private static let (identityOffset, identityRoom) = (512, 256)
+    private static let eventsOffset = 4096
+    private static let bitmapsOffset = 8192
+
+    let events: MemoryEvents
+    let resident: [PageBitmap]
+    /// The log of first touches; nil if they are not recorded.
+    let touches: TouchLog?
+    private let memory: SharedMemory
+
+    /// The size of a guest's state, in bytes; a multiple of 4096.
+    static func byteCount(for task: GuestTask) -> Int {
+        let bits = task.regions.reduce(bitmapsOffset) { $0 + bitmapBytes($1) }
+        let record = task.settings.record == nil ? 0 : TouchLog.byteCount(capacity: recordCapacity(task))
+        return (bits + record + 4095) & ~4095
+    }
+
+    /// The most touches that are recorded: one for each page, and at most 2^20.
+    private static func recordCapacity(_ task: GuestTask) -> Int {
+        min(1 << 20, task.regions.reduce(0) { $0 + $1.pageCount })
+    }
+
+    private static func bitmapBytes(_ region: GuestTask.Region) -> Int {
+        (PageBitmap.byteCount(forPages: region.pageCount) + 63) & ~63
+    }
+
+    /// The version of the layout, which a change of the layout increases.
+    static let version: Int64 = 1
+
+    /// Maps the state of a guest, whose file holds zeros at first.
+    ///
+    /// - Throws: ``ServiceFailure`` if the file is not the state of this guest, `SystemError` if it cannot be mapped.
+    init(_ file: borrowing MemoryFile, of task: GuestTask) throws {
+        let wanted = SessionMemory.byteCount(for: task)
+        guard file.byteCount == wanted else {
+            throw ServiceFailure(description: "its state has \(file.byteCount) bytes instead of \(wanted)")
+        }
+        let memory = try SharedMemory(file)
+        let version = SessionMemory.words(of: memory)[8]
+        guard version == 0 || version == SessionMemory.version else {
+            throw ServiceFailure(
+                description: "its state has version \(version), and this is version \(SessionMemory.version)"
+            )
+        }
+        SessionMemory.words(of: memory)[8] = SessionMemory.version
+        events = try MemoryEvents(in: memory, at: SessionMemory.eventsOffset)
+        // Locked, so that these pages are never swapped out when the kernel writes events into them.
+        try memory.lock(at: SessionMemory.eventsOffset, byteCount: MemoryEvents.byteCount)
+        resident = SessionMemory.bitmaps(in: memory, of: task)
+        self.memory = memory
+        let words = SessionMemory.words(of: memory)
+        if words[5] == 0 { words[5] = Int64(MonotonicClock.now()) }
+        touches =
+            task.settings.record == nil
+            ? nil
+            : TouchLog(
+                in: memory,
+                at: SessionMemory.bitmapsOffset + task.regions.reduce(0) { $0 + SessionMemory.bitmapBytes($1) },
+                capacity: SessionMemory.recordCapacity(task),
+                firstPages: task.regions.map { UInt32($0.offset / UInt64($0.pageSize)) },
+                deadline: UInt64(bitPattern: words[5]) &+ UInt64(task.settings.recordMilliseconds) * 1_000_000
+            )
+    }
+
+    private static func bitmaps(in memory: SharedMemory, of task: GuestTask) -> [PageBitmap] {
+        var offset = bitmapsOffset
+        return task.regions.map { region in
+            defer { offset += bitmapBytes(region) }
+            return PageBitmap(pageCount: region.pageCount, in: memory, at: offset)
+        }
+    }
+
+    /// The number of pages that all workers together have placed or seen dropped.
+    func countResident(of task: GuestTask) -> Int {
+        SessionMemory.bitmaps(in: memory, of: task).reduce(0) { $0 + $1.count }
+    }
+
+    private var words: UnsafeMutablePointer<Int64> { SessionMemory.words(of: memory) }
+
+    private static func words(of memory: SharedMemory) -> UnsafeMutablePointer<Int64> {
+        memory.piece(at: 0, byteCount: 96).bindMemory(to: Int64.self, capacity: 12)
+    }
+
+    /// When the guest attached, in nanoseconds of ``MonotonicClock``; never later than now, whatever the file says.
+    var attached: UInt64 { min(UInt64(bitPattern: words[5]), MonotonicClock.now()) }
+
+    /// Whether the working set's record was written.
+    var isRecorded: Bool {
+        get { words[6] == 1 }
+        nonmutating set { words[6] = newValue ? 1 : 0 }
+    }
+
+    /// The snapshot that the guest's pages come from; nil before the first connection.
+    ///
+    /// Written by the thread that handles events, before the link's thread redials and reads it.
+    var snapshot: SnapshotIdentity? {
+        guard words[0] != 0 else { return nil }
+        let place = identityPlace(words[0])
+        let length = min(Int(place.load(as: UInt16.self)), SnapshotIdentity.maxEncodedBytes)
+        let bytes = Array(UnsafeRawBufferPointer(start: place + 2, count: length))
+        // An identity that cannot be read must not count as none, which every snapshot would match.
+        return (try? SnapshotIdentity(encoded: bytes.span.bytes)) ?? .unreadable
+    }
+
+    private func identityPlace(_ number: Int64) -> UnsafeMutableRawPointer {
+        let offset = SessionMemory.identityOffset + (number == 2 ? SessionMemory.identityRoom : 0)
+        return memory.piece(at: offset, byteCount: SessionMemory.identityRoom)
+    }
+
+    /// Since when no server is connected, in nanoseconds of ``MonotonicClock``; nil while one is.
+    var lostSince: UInt64? {
+        get { words[3] == 0 ? nil : UInt64(bitPattern: words[3]) }
+        nonmutating set { words[3] = Int64(bitPattern: newValue ?? 0) }
+    }
+
+    /// Whether the guest's process is held stopped.
+    var isHeld: Bool {
+        get { words[4] == 1 }
+        nonmutating set { words[4] = newValue ? 1 : 0 }
+    }
+
+    /// When the guest last continued after it was held, in nanoseconds of ``MonotonicClock``; 0 if it never was.
+    var continued: UInt64 {
+        get { UInt64(bitPattern: words[7]) }
+        nonmutating set { words[7] = Int64(bitPattern: newValue) }
+    }
+
+    /// The process that serves the guest, or did so last: its number, and when it was started; nil if none did.
+    var worker: (id: Int32, started: UInt64)? {
+        get {
+            guard let id = Int32(exactly: words[9]), id > 0 else { return nil }
+            return (id, UInt64(bitPattern: words[10]))
+        }
+        nonmutating set {
+            words[10] = Int64(bitPattern: newValue?.started ?? 0)
+            // Written last, so that a half-written process does not count.
+            words[9] = Int64(newValue?.id ?? 0)
+        }
+    }
+
+    /// When the worker last showed that it works, in nanoseconds of ``MonotonicClock``; 0 if it need not.
+    ///
+    /// A hint of one word, which the worker writes and the session reads.
+    var beat: UInt64 {
+        get { UInt64(bitPattern: words[11]) }
+        nonmutating set { words[11] = Int64(bitPattern: newValue) }
+    }
+
+    /// What a worker must know of the guest's fate.
+    var record: GuestFate.Record {
+        GuestFate.Record(snapshot: snapshot, lostSince: lostSince, isHeld: isHeld, continued: continued)
+    }
+
+    func remember(_ snapshot: SnapshotIdentity) {
+        let next: Int64 = words[0] == 1 ? 2 : 1
+        let bytes = snapshot.encoded
+        let place = identityPlace(next)
+        place.storeBytes(of: UInt16(bytes.count), as: UInt16.self)
+        (place + 2).copyMemory(from: bytes, byteCount: bytes.count)
+        // Written last, so that a half-written identity does not count.
+        words[0] = next
+    }
+}
+
+extension SnapshotIdentity {
+    /// An identity that no snapshot matches.
+    fileprivate static let unreadable = SnapshotIdentity(byteCount: 0, proof: .unknown(kind: 0, value: [0]))
+}

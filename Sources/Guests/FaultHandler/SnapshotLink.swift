@@ -1,0 +1,139 @@
+import Connections
+import Identity
+import LinuxSystem
+import PageProtocol
+
+/// A session with a snapshot server.
+struct SnapshotLink: Sendable {
+    /// The identity of the server's snapshot when the session began.
+    let snapshot: SnapshotIdentity
+    let lanes: Lanes
+    private let control: ControlLane
+    private let events: Mailbox<ControlLane.Event>
+
+    /// How a session has ended.
+    enum End {
+        /// The link broke or was closed; a new one may succeed.
+        case lost(reason: String)
+        /// The server can no longer serve the snapshot.
+        case refused(SnapshotRefused)
+    }
+
+    /// Connects to a server, and asks for slices of the server's file.
+    ///
+    /// - Parameter expected: the identity of the snapshot that the guest needs; nil if any snapshot is accepted.
+    /// - Throws: ``SnapshotRefused`` if the server does not prove that its snapshot is the one that the guest needs. Any
+    ///   other error is worth a retry.
+    init(
+        to address: SocketAddress,
+        slices: [SnapshotSlice],
+        expecting expected: SnapshotIdentity?,
+        urgentLanes: Int,
+        peerTimeout: Duration
+    ) throws {
+        let events = try Mailbox<ControlLane.Event>()
+        let control = try ControlLane(
+            StreamSocket(connectingTo: address, timeout: StreamSocket.shortTimeout),
+            peerTimeout: peerTimeout
+        ) { events.put($0) }
+        let hello = Hello(
+            role: .destination,
+            urgentLanes: urgentLanes,
+            capabilities: [.startResult, .snapshotProof],
+            migration: .random(),
+            instance: .random(),
+            nonce: .zero,
+            lease: .absent
+        )
+        try control.send(.hello(hello))
+        let welcome = try SnapshotLink.requireServer(SnapshotLink.answer(events), control.peer)
+        try control.send(.slices(slices))
+        switch try SnapshotLink.answer(events) {
+        case .snapshot(let snapshot):
+            if let reason = expected?.objection(to: snapshot) { throw SnapshotRefused(reason: "\(address) \(reason)") }
+            self.snapshot = snapshot
+        case .refused(let reason): throw SnapshotRefused(reason: reason)
+        case let other: throw LinkLost(reason: "\(control.peer) sent \(other.kind) instead of SNAPSHOT")
+        }
+        control.allowSilence()
+        lanes = try Lanes(to: address, as: welcome, urgentLanes: urgentLanes, peerTimeout: peerTimeout)
+        self.control = control
+        self.events = events
+    }
+
+    private static func answer(_ events: Mailbox<ControlLane.Event>) throws -> ControlMessage {
+        switch events.next() {
+        case .message(.failure(let reason), _): throw LinkLost(reason: "the server reports: \(reason)")
+        case .message(let message, _): return message
+        case .lost(let reason), .silent(let reason): throw LinkLost(reason: reason)
+        }
+    }
+
+    /// Returns the HELLO of a snapshot's server.
+    ///
+    /// - Parameters:
+    ///   - answer: the peer's answer to HELLO.
+    ///   - peer: the address of the peer, as text.
+    private static func requireServer(_ answer: ControlMessage, _ peer: String) throws -> Hello {
+        switch answer {
+        case .hello(let hello) where hello.role == .source:
+            guard hello.capabilities.contains(.snapshotProof) else {
+                throw LinkLost(
+                    reason: "\(peer) is of a release that does not prove which snapshot it serves; "
+                        + "run the same pageferry release on both hosts"
+                )
+            }
+            return hello
+        case .refused(let reason): throw LinkLost(reason: "the server refuses: \(reason)")
+        default: throw LinkLost(reason: "\(peer) is not a snapshot server: it sent \(answer.kind)")
+        }
+    }
+
+    /// Blocks until the link has ended.
+    ///
+    /// - Parameter onRenewal: called each time the server tells a new identity of its snapshot.
+    func waitForEnd(onRenewal: (SnapshotIdentity) -> Void) -> End {
+        while true {
+            switch events.next() {
+            case .message(.snapshot(let snapshot), _): onRenewal(snapshot)
+            case .message(.refused(let reason), _): return .refused(SnapshotRefused(reason: reason))
+            case .message(.failure(let reason), _): return .lost(reason: "the server reports: \(reason)")
+            case .message(let message, _):
+                return .lost(reason: "the server sent \(message.kind), which it never sends here")
+            case .lost(let reason), .silent(let reason): return .lost(reason: reason)
+            }
+        }
+    }
+
+    /// Ends the session.
+    func close() {
+        // Encoding BYE cannot fail, since BYE has no payload.
+        try? control.send(.bye)
+        control.finish()
+    }
+}
+
+extension SnapshotIdentity {
+    /// The reason to take no page from a server of another identity, to follow the server's address; nil to take them.
+    func objection(to other: SnapshotIdentity) -> String? {
+        switch matches(other) {
+        case .same: nil
+        case .other: "serves another file than before"
+        case .unproven:
+            "does not prove that it serves the same file as before, which was copied, or changed while it was not "
+                + "served; with --full-digest, a server proves its file by content"
+        }
+    }
+}
+
+/// A server's refusal: its snapshot is not the one that the guest needs.
+struct SnapshotRefused: Error, CustomStringConvertible {
+    let reason: String
+    var description: String { "the server refuses: \(reason)" }
+}
+
+/// The loss of a link, after which a new one may succeed.
+struct LinkLost: Error, CustomStringConvertible {
+    let reason: String
+    var description: String { reason }
+}

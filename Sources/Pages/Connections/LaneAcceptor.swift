@@ -1,0 +1,141 @@
+package import LinuxSystem
+package import Logging
+package import PageProtocol
+import Synchronization
+
+/// Accepts connections and reads the first frame of each, which says if the connection is a control, urgent or bulk
+/// lane.
+package final class LaneAcceptor: Sendable {
+    /// A connection whose first frame has arrived.
+    package struct Arrival: Sendable {
+        /// The connection.
+        package let socket: Handover<StreamSocket>
+        /// The first frame.
+        package let opening: OpeningFrame
+        /// The place of this connection among those that wait to be handled.
+        private let slot: Inbox.Slot
+
+        fileprivate init(_ socket: Handover<StreamSocket>, _ opening: OpeningFrame, _ slot: Inbox.Slot) {
+            self.socket = socket
+            self.opening = opening
+            self.slot = slot
+        }
+    }
+
+    /// The limit on connections whose first frame has arrived and that wait to be handled.
+    private static let waitingLimit = 64
+
+    private let logger: Logger
+    private let openings: Openings<OpeningFrame>
+    private let inbox: Inbox
+    private let receiver: Receiver
+
+    /// The function that is called with arrivals, which can be replaced.
+    private final class Receiver: Sendable {
+        private let onArrival: Mutex<@Sendable (Arrival) -> Void>
+
+        init(_ onArrival: @escaping @Sendable (Arrival) -> Void) { self.onArrival = Mutex(onArrival) }
+
+        func set(_ onArrival: @escaping @Sendable (Arrival) -> Void) { self.onArrival.withLock { $0 = onArrival } }
+
+        func tell(_ arrival: Arrival) {
+            let onArrival = onArrival.withLock(\.self)
+            onArrival(arrival)
+        }
+    }
+
+    /// Listens at an address and starts the accepting thread.
+    ///
+    /// - Parameters:
+    ///   - address: the address to listen at; port 0 lets the kernel choose.
+    ///   - logger: for lines about connections that are refused or cannot be accepted.
+    ///   - onArrival: called with each connection whose first frame has arrived; must not block.
+    package init(
+        at address: SocketAddress,
+        logger: Logger,
+        onArrival: @escaping @Sendable (Arrival) -> Void
+    ) throws(SystemError) {
+        self.logger = logger
+        let (inbox, receiver) = (try Inbox(limit: LaneAcceptor.waitingLimit), Receiver(onArrival))
+        (self.inbox, self.receiver) = (inbox, receiver)
+        let listener = try Listener(at: address)
+        let bound = listener.address
+        openings = try Openings(
+            listener,
+            name: "accept",
+            Openings.Handling(
+                read: { socket, bytes in try ControlLane.readOpening(from: socket, into: &bytes) },
+                open: { socket, opening in
+                    if let slot = inbox.enter() { receiver.tell(Arrival(socket, opening, slot)) }
+                },
+                drop: { LaneAcceptor.drop($0, because: $1, logger: logger) },
+                onShortage: { logger.error("cannot accept a connection yet: \($0)") },
+                onEnd: { logger.error("stopped accepting connections at \(bound): \($0)") }
+            )
+        )
+    }
+
+    /// The address of the listener, with the port that the kernel chose.
+    package var address: SocketAddress { openings.address }
+
+    /// Replaces the function that is called with later arrivals.
+    package func deliver(to onArrival: @escaping @Sendable (Arrival) -> Void) {
+        receiver.set(onArrival)
+    }
+
+    /// Tells whoever is told of arrivals now of one that somebody else was told of before.
+    package func deliver(_ arrival: Arrival) {
+        receiver.tell(arrival)
+    }
+
+    /// Stops listening.
+    package func close() {
+        openings.close()
+        inbox.close()
+    }
+
+    /// Stops listening and waits for the accepting thread to exit.
+    package func stop() {
+        close()
+        openings.stop()
+    }
+
+    /// Sends REFUSED with the reason to the peer and closes the connection.
+    ///
+    /// REFUSED means that the peer would be refused again. A peer that has left is ignored.
+    package func refuse(_ socket: consuming StreamSocket, reason: String) {
+        LaneAcceptor.turnAway(socket, reason: reason, by: ControlMessage.refused, logger: logger)
+    }
+
+    /// Closes a connection whose first frame did not arrive or is not valid.
+    ///
+    /// A peer that sent bytes that are not valid would send them again, and gets REFUSED. Any other peer may reconnect,
+    /// and gets FAILURE.
+    private static func drop(_ socket: consuming StreamSocket, because error: any Error, logger: Logger) {
+        switch error {
+        case is OpeningRefusal, is SystemError, is TruncatedFrame:
+            turnAway(socket, reason: "\(error)", by: ControlMessage.failure, logger: logger)
+        default: turnAway(socket, reason: "\(error)", by: ControlMessage.refused, isLasting: false, logger: logger)
+        }
+    }
+
+    private static func turnAway(
+        _ socket: consuming StreamSocket,
+        reason: String,
+        by message: (_ reason: String) -> ControlMessage,
+        isLasting: Bool = true,
+        logger: Logger
+    ) {
+        // Each connection comes from another port. An agent that was stopped for a while finds many that are all
+        // refused.
+        let host = socket.peer.split(separator: ":").dropLast().joined(separator: ":")
+        logger.warning(
+            "refused a connection from \(socket.peer): \(reason)",
+            metadata: isLasting ? ["lasting": "\(host) \(reason)"] : nil
+        )
+        // `encode` does not throw here, since it cuts the reason to what the frame can hold.
+        guard let frame = try? message(reason).encode() else { return }
+        // The peer may already have left.
+        try? socket.send(frame)
+    }
+}

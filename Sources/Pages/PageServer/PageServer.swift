@@ -1,0 +1,238 @@
+package import LinuxSystem
+package import PageProtocol
+import Synchronization
+
+/// Answers requests for a stopped workload's pages on the urgent lanes, and pushes the other pages on the bulk lane.
+///
+/// The agent never decides who runs the workload. It reads the memory only after ``freeze()``: an earlier request
+/// breaks the protocol.
+package final class PageServer: Sendable {
+    /// The names of the agent's threads, as `top -H` shows them.
+    package static let threadNames = [urgentThread, bulkThread]
+    private static let urgentThread = "urgent-serve"
+    private static let bulkThread = "bulk-push"
+
+    /// An event of the agent, delivered from one of its threads.
+    package enum Event: Sendable {
+        /// Every page has been sent at least once.
+        case everyPageSent
+        /// Sent memory could not be released to the kernel, and stays allocated.
+        case notReleased(reason: String)
+        /// A lane broke, or the peer broke the protocol on it; the agent serves that lane no longer.
+        case laneLost(Lane, reason: String)
+        /// A page that the destination lacks cannot be read, because its process has ended or has taken it away; the
+        /// agent serves these lanes no longer.
+        ///
+        /// Each thread that needs such a page reports it.
+        case memoryLost(reason: String)
+
+        /// The event for the error that ended the service of a lane.
+        static func end(of lane: Lane, _ error: any Error) -> Event {
+            if let lost = error as? MemoryLost {
+                .memoryLost(reason: lost.reason)
+            } else {
+                .laneLost(lane, reason: "\(error)")
+            }
+        }
+    }
+
+    /// The amounts that the agent has sent so far.
+    package struct Progress: Hashable, Sendable {
+        /// Pages in all regions.
+        package var pagesTotal = 0
+        /// Pages sent at least once, including zero pages.
+        package var pagesSent = 0
+        /// The pages among ``pagesSent`` that were sent as zeros, without bytes.
+        package var zeroPages = 0
+        /// Requests answered on the urgent lanes.
+        package var requests = 0
+        /// Bytes of pages sent, on all lanes.
+        package var bytesSent = 0
+        /// Bytes of all regions.
+        package var bytesTotal = 0
+        /// Bytes of pages that have not been sent yet.
+        package var bytesLeft = 0
+    }
+
+    let memory: SentMemory
+    private let onEvent: @Sendable (Event) -> Void
+    private let lanes = Mutex<RunningLanes?>(nil)
+    /// The threads of the current lanes, and of earlier lanes whose threads have not exited yet.
+    private let threads = ThreadGroup()
+    /// Serializes calls of ``resend(allBut:after:telling:)``.
+    private let resending = Mutex<Void>(())
+    private let hangUpCount = Atomic<Int>(0)
+
+    /// The number of times that lanes were ended, which shows whether a link has broken since an earlier value.
+    package var hangUps: Int { hangUpCount.load(ordering: .acquiring) }
+
+    /// The sockets of one connection to a destination.
+    private struct RunningLanes {
+        let sockets: DestinationLanes
+        let onEvent: @Sendable (Event) -> Void
+        var pushes = false
+    }
+
+    /// Makes an agent for a workload's regions.
+    ///
+    /// - Parameters:
+    ///   - regions: the memory, in the order of the announcement.
+    ///   - table: the announced regions.
+    ///   - releasesMemory: whether ``releaseSentMemory()`` will be called.
+    ///   - onEvent: called from the agent's threads; must not block.
+    package init(
+        regions: [SourceRegion],
+        table: RegionTable,
+        releasesMemory: Bool = false,
+        onEvent: @escaping @Sendable (Event) -> Void
+    ) throws(SystemError) {
+        let release = releasesMemory ? try MemoryRelease(regions) { onEvent(.notReleased(reason: $0)) } : nil
+        memory = try SentMemory(regions: regions, table: table, release: release)
+        self.onEvent = onEvent
+    }
+
+    /// Starts to answer requests on the lanes of a connection, which replace earlier lanes.
+    ///
+    /// Before ``freeze()``, only probes are answered.
+    ///
+    /// - Parameters:
+    ///   - urgent: the urgent lanes, one per fault-serving thread of the destination; each gets a thread of its own.
+    ///   - bulk: the bulk lane.
+    ///   - tell: called with the events of these lanes in place of the agent's `onEvent`, so that the caller can tell
+    ///     them from events of earlier lanes.
+    package func attach(
+        urgent: [SharedSocket],
+        bulk: SharedSocket,
+        telling tell: (@Sendable (Event) -> Void)? = nil
+    ) throws(SystemError) {
+        let sockets = DestinationLanes(urgent: urgent, bulk: bulk)
+        let onEvent = tell ?? onEvent
+        let earlier = lanes.withLock { lanes in
+            defer { lanes = RunningLanes(sockets: sockets, onEvent: onEvent) }
+            return lanes
+        }
+        earlier?.sockets.shutdown()
+        memory.pushLimit.lift(false)
+        do throws(SystemError) {
+            for socket in urgent {
+                try threads.run(PageServer.urgentThread, pace: .urgent) { [memory] in
+                    do {
+                        var service = RequestService(socket, memory: memory)
+                        try service.run { onEvent(.everyPageSent) }
+                    } catch {
+                        // Reported before the other lane ends because of this error: the first reason reported is the
+                        // true one.
+                        onEvent(.end(of: .urgent, error))
+                        sockets.shutdown()
+                    }
+                }
+            }
+        } catch {
+            hangUp()
+            throw error
+        }
+    }
+
+    /// Lets requests be answered: the workload is stopped, and its memory does not change any more.
+    package func freeze() {
+        memory.isFrozen.store(true, ordering: .releasing)
+    }
+
+    /// Ends the lanes and waits for their threads, so that no page is sent and the workload may run here again.
+    package func thaw() {
+        detach()
+        memory.isFrozen.store(false, ordering: .releasing)
+        memory.release?.end()
+    }
+
+    /// Starts to release sent memory to the kernel, since the workload runs elsewhere and needs it here no longer.
+    package func releaseSentMemory() {
+        precondition(memory.release != nil, "the agent was not made to release memory")
+        memory.release?.begin()
+    }
+
+    /// Starts to push every unsent page, beginning after the newest request.
+    ///
+    /// A second call for the same lanes, or a call before ``freeze()``, does nothing.
+    package func startPush() throws(SystemError) {
+        guard memory.isFrozen.load(ordering: .acquiring) else { return }
+        try lanes.withLock { (lanes) throws(SystemError) in
+            guard let running = lanes, !running.pushes else { return }
+            lanes?.pushes = true
+            try threads.run(PageServer.bulkThread, pace: .background) { [memory] in
+                var push = BulkPush(memory: memory, sockets: running.sockets, onEvent: running.onEvent)
+                push.run()
+            }
+        }
+    }
+
+    /// Limits the push to this many bytes of pages per second; 0 means no limit.
+    ///
+    /// Answers to requests are never limited.
+    package func limitPush(bytesPerSecond: Int) {
+        memory.pushLimit.set(bytesPerSecond: bytesPerSecond)
+    }
+
+    /// Shuts the lanes down without waiting for their threads.
+    package func hangUp() {
+        hangUpCount.add(1, ordering: .acquiringAndReleasing)
+        // Shutting down wakes threads that wait for the peer, and lifting the limit wakes a thread that rests.
+        lanes.withLock { $0.take() }?.sockets.shutdown()
+        memory.pushLimit.lift(true)
+    }
+
+    /// Ends the lanes and waits for their threads.
+    package func detach() {
+        hangUp()
+        threads.join()
+    }
+
+    /// Ends the lanes, waits for their threads, and marks every page that was not received as unsent.
+    ///
+    /// Pages that were sent but not received were in flight when the lanes broke.
+    ///
+    /// - Parameters:
+    ///   - received: for each region, one bit per page that the destination has, as `PageBitmap.bytes(of:)` returns
+    ///     them.
+    ///   - hangUps: the value of ``hangUps`` when the link over which `received` came was made; nil to skip the check.
+    ///   - tell: called with ``Event/everyPageSent`` if nothing has to be sent again, in place of the agent's
+    ///     `onEvent`.
+    /// - Returns: the number of pages that were neither received nor kept: their memory was released, so they are lost.
+    ///   If it is not 0, no page is marked. Nil, with nothing changed, if the link has broken since `hangUps` was read.
+    package func resend(
+        allBut received: [[UInt8]],
+        after hangUps: Int? = nil,
+        telling tell: (@Sendable (Event) -> Void)? = nil
+    ) -> Int? {
+        let lost = resending.withLock { _ -> Int? in
+            if let hangUps, hangUps != self.hangUps { return nil }
+            detach()
+            let lost = memory.release?.pagesLost(receiving: received) ?? 0
+            if lost == 0 { memory.assign(received) }
+            return lost
+        }
+        guard lost == 0 else { return lost }
+        if memory.completesNow() { (tell ?? onEvent)(.everyPageSent) }
+        return 0
+    }
+
+    /// Ends the lanes, waits for their threads, and releases all memory: the workload runs elsewhere and has every
+    /// page.
+    package func discardMemory() throws(SystemError) {
+        detach()
+        for region in memory.regions { try region.discard(0..<region.pageCount) }
+    }
+
+    /// The amounts sent so far.
+    package var progress: Progress {
+        Progress(
+            pagesTotal: memory.pagesTotal,
+            pagesSent: memory.pagesSent,
+            zeroPages: memory.zeroPages.load(ordering: .relaxed),
+            requests: memory.requests.load(ordering: .relaxed),
+            bytesSent: memory.bytesSent.load(ordering: .relaxed),
+            bytesTotal: memory.regions.reduce(0) { $0 + $1.byteCount },
+            bytesLeft: memory.bytesLeft
+        )
+    }
+}

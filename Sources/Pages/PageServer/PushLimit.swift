@@ -1,0 +1,55 @@
+import LinuxSystem
+import Synchronization
+
+/// The limit on the rate of pushed pages, which any thread may set and the pushing thread keeps.
+final class PushLimit: Sendable {
+    private let bytesPerSecond = Atomic<Int>(0)
+    private let isLifted = Atomic<Bool>(false)
+    private let change: EventDescriptor
+
+    init() throws(SystemError) {
+        change = try EventDescriptor()
+    }
+
+    /// Sets the limit in bytes of pages per second; 0 means no limit.
+    func set(bytesPerSecond: Int) {
+        self.bytesPerSecond.store(bytesPerSecond, ordering: .relaxed)
+        change.raise()
+    }
+
+    /// Lifts the limit, so that a resting thread wakes and rests no more before it exits, or restores the limit.
+    func lift(_ isLifted: Bool) {
+        self.isLifted.store(isLifted, ordering: .relaxed)
+        change.raise()
+    }
+
+    /// The bytes to send at once: at most `bytes`, and at most a tenth of a second's share of the limit.
+    @inline(__always)
+    func batch(atMost bytes: Int) -> Int {
+        let limit = bytesPerSecond.load(ordering: .relaxed)
+        return limit == 0 ? bytes : min(bytes, max(1, limit / 10))
+    }
+
+    /// Rests until sending `bytes` has taken as long as the limit demands.
+    ///
+    /// - Parameters:
+    ///   - bytes: the bytes of pages sent.
+    ///   - begin: the time at which their sending began, in nanoseconds of ``MonotonicClock``.
+    @inline(__always)
+    func rest(after bytes: Int, since begin: UInt64) {
+        guard bytesPerSecond.load(ordering: .relaxed) > 0 else { return }
+        rest(bytes, begin)
+    }
+
+    @inline(never)
+    private func rest(_ bytes: Int, _ begin: UInt64) {
+        while true {
+            // The event is cleared before the limit is read, so that a later change raises it again.
+            change.clear()
+            let limit = bytesPerSecond.load(ordering: .relaxed)
+            guard limit > 0, !isLifted.load(ordering: .relaxed) else { return }
+            let milliseconds = Double(bytes) / Double(limit) * 1e3 - Double(MonotonicClock.now() - begin) / 1e6
+            guard milliseconds > 0, change.wait(milliseconds: Int(min(milliseconds.rounded(.up), 1e9))) else { return }
+        }
+    }
+}

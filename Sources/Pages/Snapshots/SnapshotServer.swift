@@ -1,0 +1,90 @@
+import Connections
+package import LinuxSystem
+package import Logging
+import PageProtocol
+import PageServer
+
+/// Serves a guest's memory from a snapshot file to any number of destinations.
+///
+/// The server runs until the file's content changes or ``end()`` is called.
+package final class SnapshotServer: Sendable {
+    /// An event of the server, in the order of occurrence.
+    enum Event: Sendable {
+        case arrived(LaneAcceptor.Arrival)
+        /// An event of the link of the session with this number.
+        case link(Int, ControlLink.Event)
+        case pageServer(Int, SnapshotPageServer.Event)
+        /// The file has got new times, and its content is proved to be the same.
+        case renewed
+        /// The session's connections and threads are gone.
+        case ended(Int)
+        case endAsked
+    }
+
+    private let file: SnapshotFile
+    private let peerTimeout: Duration
+    private let logger: Logger
+    private let acceptor: LaneAcceptor
+    private let events = EventQueue<Event>()
+
+    /// Makes a server and listens at an address.
+    ///
+    /// - Parameters:
+    ///   - file: the snapshot's memory file.
+    ///   - address: the address to listen at; port 0 lets the kernel choose.
+    ///   - peerTimeout: the longest silence of a destination before the server counts it as gone.
+    ///   - logger: for lines about destinations.
+    package init(
+        _ file: SnapshotFile,
+        at address: SocketAddress,
+        peerTimeout: Duration = .seconds(5),
+        logger: Logger
+    ) throws(SystemError) {
+        self.file = file
+        self.peerTimeout = peerTimeout
+        self.logger = logger
+        acceptor = try LaneAcceptor(at: address, logger: logger) { [events] in events.add(.arrived($0)) }
+    }
+
+    /// The address at which the server listens, with the port that the kernel chose.
+    package var address: SocketAddress { acceptor.address }
+
+    /// Serves destinations until the file's content changes or ``end()`` is called; can be called once.
+    ///
+    /// - Throws: the change of the file, after every destination was notified.
+    package func run() async throws(FileChanged) {
+        var sessions = Sessions(
+            file: file,
+            peerTimeout: peerTimeout,
+            acceptor: acceptor,
+            events: events,
+            logger: logger
+        )
+        var change: FileChanged?
+        for await event in events.all {
+            switch event {
+            case .arrived(let arrival):
+                switch arrival.opening {
+                case .hello(let hello): sessions.open(arrival.socket, hello)
+                case .join(let join): sessions.join(arrival.socket, join)
+                }
+            case .link(let number, let event): sessions.hear(event, from: number)
+            case .pageServer(let number, .laneLost(let lane, let reason)):
+                sessions.lose(lane, of: number, reason: reason)
+            case .ended(let number): sessions.remove(number)
+            case .pageServer(_, .fileChanged(let found)):
+                change = change ?? found
+                sessions.endAll(because: found.description, isFinal: true)
+            case .renewed: sessions.announceRenewal()
+            case .endAsked: sessions.endAll(because: "the server of \(file.path) is shutting down")
+            }
+            if sessions.haveEnded { break }
+        }
+        if let change { throw change }
+    }
+
+    /// Makes ``run()`` return after every destination was notified.
+    package func end() {
+        events.add(.endAsked)
+    }
+}

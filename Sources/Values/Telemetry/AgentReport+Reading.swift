@@ -1,0 +1,40 @@
+import Identity
+import Outside
+
+extension AgentReport {
+    /// Why a report from an agent cannot be right.
+    package struct Contradiction: Error, Hashable, Sendable, CustomStringConvertible {
+        /// The wrong value and its field, in one line for a person.
+        package let description: String
+    }
+
+    /// The bounds of a number of pages, above what any memory can have, even if pages are counted several times.
+    private static let pageCounts = 0...(1 << 48)
+
+    /// Refuses a report with a number out of bounds, from an agent that is broken or is another program.
+    package func requireSound() throws(Contradiction) {
+        func check(_ what: String, _ count: Int, _ bounds: ClosedRange<Int> = AgentReport.pageCounts)
+            throws(Contradiction)
+        {
+            guard Untrusted(count).within(bounds) != nil else {
+                throw Contradiction(description: "the report says \(count) for \(what)")
+            }
+        }
+        guard !states.isEmpty else { throw Contradiction(description: "the report says no state of the migration") }
+        try check("the bytes of a page", pageSize, 0...(1 << 30))
+        if let source {
+            try check("the requests", source.requests)
+            try check("the bytes sent", source.bytesSent, 0...Int.max)
+        }
+        guard let destination else { return }
+        let pages = destination.pages
+        try check("the waiting faults", destination.waitingFaults)
+        try check("the pages in all", pages.total)
+        try check("the pages on demand", pages.demand)
+        try check("the pages prefetched", pages.prefetched)
+        try check("the pages prefetched in vain", pages.prefetchedUnused)
+        try check("the pages pushed", pages.pushed)
+        try check("the pages of zeros", pages.zero)
+        try check("the duplicate pages", pages.duplicate, 0...Int.max)
+    }
+}

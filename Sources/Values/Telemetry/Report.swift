@@ -1,0 +1,270 @@
+package import Identity
+import Outside
+
+/// The report of one migration, `pageferry.report/1`, with durations in microseconds and sizes in bytes.
+package struct Report: Codable, Hashable, Sendable {
+    /// How a migration ended.
+    package enum Result: String, Codable, Hashable, Sendable {
+        /// The workload and all of its memory have moved.
+        case completed
+        /// The workload did not move, or a page is wrong.
+        case failed
+        /// The migration was cancelled, and the source has the workload.
+        case cancelled
+        /// The link broke after the switchover, and pages are missing at the destination.
+        case paused
+    }
+
+    /// The side on which the workload runs.
+    package enum Side: String, Codable, Hashable, Sendable {
+        /// The source: the workload never left, or was taken back.
+        case source
+        /// The destination: the workload has moved.
+        case destination
+        /// Neither side: the workload is stopped on both.
+        case nobody
+    }
+
+    /// The states that the migration has passed on one side.
+    package struct States: Codable, Hashable, Sendable {
+        /// Every state, in QEMU's names, oldest first.
+        package var states: [MigrationState]
+    }
+
+    /// The workload's operations on both sides.
+    package struct Workload: Codable, Hashable, Sendable {
+        /// The workload's name.
+        package var name = ""
+        /// Operations on the source.
+        package var opsSource: UInt64 = 0
+        /// Operations on the destination.
+        package var opsDestination: UInt64 = 0
+        /// Operations on the source since it took the workload back; 0 if it did not.
+        package var opsAfterTakeBack: UInt64 = 0
+
+        enum CodingKeys: String, CodingKey {
+            case name
+            case opsSource = "ops_source"
+            case opsDestination = "ops_destination"
+            case opsAfterTakeBack = "ops_after_take_back"
+        }
+
+        package init() {}
+    }
+
+    /// The faults whose pages have not arrived when the report is made, for instance because the link broke.
+    package struct Waiting: Codable, Hashable, Sendable {
+        /// The number of waiting faults.
+        package var faults = 0
+        /// The time for which the oldest fault has waited, in microseconds.
+        package var oldest = 0.0
+
+        enum CodingKeys: String, CodingKey {
+            case faults
+            case oldest = "oldest_us"
+        }
+
+        /// Makes an empty record: no fault waits.
+        package init() {}
+    }
+
+    /// The parts of the time in which the workload ran nowhere, in microseconds.
+    package struct Switchover: Codable, Hashable, Sendable {
+        /// The time for stopping the workload.
+        package var stop = 0.0
+        /// The time for saving the devices.
+        package var save = 0.0
+        /// The way of the devices' states to the destination, and of the answer back.
+        package var transfer = 0.0
+        /// The time for loading the devices.
+        package var load = 0.0
+        /// The round trip of the permission to start.
+        package var grant = 0.0
+        /// From the receipt of the permission to the first operation.
+        package var start = 0.0
+
+        /// Makes parts that are all zero.
+        package init() {}
+    }
+
+    /// The number of pages, by the reason for which they were sent.
+    ///
+    /// Once all pages have arrived, `demand + prefetched + pushed + zero = total`.
+    package struct Pages: Codable, Hashable, Sendable {
+        /// Pages in all regions together.
+        package var total = 0
+        /// Pages that a thread waited for.
+        package var demand = 0
+        /// Pages that were requested before they were touched.
+        package var prefetched = 0
+        /// Prefetched pages for which no use was observed.
+        package var prefetchedUnused = 0
+        /// Pages that the source pushed, with their content.
+        package var pushed = 0
+        /// Pages of zeros that the source pushed, without content.
+        package var zero = 0
+        /// Pages that arrived again after they had been placed; not counted in the other numbers.
+        package var duplicate = 0
+
+        enum CodingKeys: String, CodingKey {
+            case total, demand, prefetched, pushed, zero, duplicate
+            case prefetchedUnused = "prefetched_unused"
+        }
+
+        /// Makes numbers that are all zero.
+        package init() {}
+
+        /// The number of pages that have arrived.
+        package var resident: Int {
+            (Untrusted(demand) + Untrusted(prefetched) + Untrusted(pushed) + Untrusted(zero)).clamped(to: 0...Int.max)
+        }
+    }
+
+    /// How the waits of the workload's threads were measured.
+    package enum StallOrigin: String, Codable, Hashable, Sendable {
+        /// Each thread of the workload measured its own accesses.
+        case accesses
+        /// The agent measured the faults of each thread, from reading the event to placing the page, and has added the
+        /// median time of a local fault.
+        case faults
+    }
+
+    /// The stalls of one thread, by its faults.
+    package struct Thread: Codable, Hashable, Sendable {
+        /// The thread's id, as its own process sees it.
+        package var id: UInt32
+        /// The stalls that have ended.
+        package var count: UInt64
+        /// The sum of the stalls that have ended, in microseconds.
+        package var total: Double
+        /// The page for which the thread waits; nil if it waits for none.
+        package var waiting: Wait?
+
+        /// A wait for a page.
+        package struct Wait: Codable, Hashable, Sendable {
+            /// The index of the page's region.
+            package var region: Int
+            /// The page's index in its region.
+            package var page: Int
+            /// The time for which the thread has waited, in microseconds.
+            package var time: Double
+
+            enum CodingKeys: String, CodingKey {
+                case region, page
+                case time = "us"
+            }
+
+            package init(region: Int, page: Int, time: Double) {
+                (self.region, self.page, self.time) = (region, page, time)
+            }
+        }
+
+        enum CodingKeys: String, CodingKey {
+            case id, count, waiting
+            case total = "total_us"
+        }
+
+        package init(id: UInt32, count: UInt64, total: Double, waiting: Wait?) {
+            (self.id, self.count, self.total, self.waiting) = (id, count, total, waiting)
+        }
+    }
+
+    /// The costs of this machine and network alone, without Pageferry, in microseconds.
+    package struct Floor: Codable, Hashable, Sendable {
+        /// The median time to request 4096 bytes on a lane for faults, and to receive them.
+        package var roundTripP50 = 0.0
+        /// The median time of a fault that a thread of the same process answers from local memory.
+        package var localFaultP50 = 0.0
+
+        enum CodingKeys: String, CodingKey {
+            case roundTripP50 = "round_trip_p50"
+            case localFaultP50 = "local_fault_p50"
+        }
+
+        /// Makes costs that are not measured, which are 0.
+        package init() {}
+    }
+
+    /// The outcome of the check of every page.
+    package struct Verify: Codable, Hashable, Sendable {
+        /// Pages that were checked.
+        package var pagesChecked = 0
+        /// Pages that do not hold what the workload wrote.
+        package var corrupt = 0
+        /// Lines of a loaded file that are still whole in memory; nil if no file was loaded.
+        package var linesFound: Int?
+        /// Lines of a loaded file; nil if no file was loaded.
+        package var linesTotal: Int?
+
+        enum CodingKeys: String, CodingKey {
+            case corrupt
+            case pagesChecked = "pages_checked"
+            case linesFound = "lines_found"
+            case linesTotal = "lines_total"
+        }
+
+        package init() {}
+    }
+
+    /// The name and version of the report's format.
+    package var schema = "pageferry.report/1"
+    /// How the migration ended.
+    package var result = Result.failed
+    /// Why the migration did not complete, or why its workload does not run under an agent although it did;
+    /// nil for neither.
+    package var error: String?
+    /// Bytes in a page; the largest size if regions differ.
+    package var pageSize = 0
+    /// Bytes in all regions together.
+    package var memoryBytes: UInt64 = 0
+    /// The side on which the workload runs; nil if an agent that may have the workload does not answer.
+    package var runsOn: Side? = .nobody
+    /// The states that the migration passed at the source.
+    package var source = States(states: [])
+    /// The states that the migration passed at the destination.
+    package var destination = States(states: [])
+    /// The workload's operations on both sides.
+    package var workload = Workload()
+    /// From the source's last operation to the end of the destination's first, in microseconds.
+    package var downtime = 0.0
+    /// The parts of the downtime.
+    package var switchover = Switchover()
+    /// From the beginning of the migration to its end, in microseconds.
+    package var total = 0.0
+    /// The number of pages, by the reason for which they were sent.
+    package var pages = Pages()
+    /// The waits of the workload's threads for absent pages.
+    package var stall = LatencySummary()
+    /// How ``stall`` was measured; nil if it cannot be.
+    package var stallOrigin: StallOrigin?
+    /// The stalls of each thread that has faulted; nil if they were not measured by faults.
+    package var threads: [Thread]?
+    /// The faults whose pages have not arrived.
+    package var waiting = Waiting()
+    /// The times from the reading of a fault's event to the placement of its page.
+    package var service = LatencySummary()
+    /// The costs of this machine and network alone.
+    package var floor = Floor()
+    /// The rate at which memory arrived, from RUN to the last page, in MiB per second.
+    package var throughput = 0.0
+    /// The outcome of the check of every page.
+    package var verify = Verify()
+
+    enum CodingKeys: String, CodingKey {
+        case schema, result, error, source, destination, workload, pages, verify, waiting, threads
+        case pageSize = "page_size"
+        case memoryBytes = "memory_bytes"
+        case runsOn = "runs_on"
+        case downtime = "downtime_us"
+        case switchover = "switchover_us"
+        case total = "total_us"
+        case stall = "stall_us"
+        case stallOrigin = "stall_origin"
+        case service = "service_us"
+        case floor = "floor_us"
+        case throughput = "throughput_mib_s"
+    }
+
+    /// Makes the report of a migration that failed before it began.
+    package init() {}
+}

@@ -1,0 +1,43 @@
+import ArgumentParser
+import Controller
+
+/// How a source pushes the pages that the destination has not requested.
+struct PushOptions: ParsableArguments, Encodable {
+    @Flag(name: .customLong("no-push"), help: "Send pages only on request, and push none.")
+    var noPush = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Push at most this many bytes per second, such as 100MiB; 0: no limit. Pages that the destination requests, on "
+                + "a fault or ahead, are never limited (default: 0).",
+            valueName: "size"
+        ),
+        transform: Bandwidth.init
+    )
+    var maxBandwidth = Bandwidth(bytesPerSecond: 0)
+
+    @Flag(
+        help: ArgumentHelp(
+            "Free memory on this host as it is pushed, once the workload runs on the destination. If the link breaks then, "
+                + "pages in flight are lost for good."
+        )
+    )
+    var releaseRam = false
+
+    func validate() throws {
+        guard !noPush || maxBandwidth.bytesPerSecond == 0 else {
+            throw ValidationError("--max-bandwidth limits the push, and --no-push turns it off; drop one of the two")
+        }
+        guard !(noPush && releaseRam) else {
+            throw ValidationError(
+                "--release-ram frees memory that is pushed, and --no-push turns the push off; drop one of the two"
+            )
+        }
+    }
+
+    func fill(_ configuration: inout Agent.Configuration) {
+        configuration.pushes = !noPush
+        configuration.maxPostcopyBandwidth = maxBandwidth.bytesPerSecond
+        configuration.releasesMemory = releaseRam
+    }
+}

@@ -1,0 +1,42 @@
+import ArgumentParser
+import Logging
+
+/// The options of every command that serves: the timeout of peers, and logging.
+struct ServiceOptions: ParsableArguments, Encodable {
+    @Option(
+        help: ArgumentHelp(
+            "How long a peer may be silent before its connection counts as broken, at least 100ms (default: 5s).",
+            valueName: "time"
+        ),
+        transform: readTime
+    )
+    var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
+
+    @Option(help: ArgumentHelp("The lowest level that is logged.", valueName: "level"))
+    var logLevel = Logger.Level.notice
+
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Begin each log line with its time in UTC (default: only if standard error is not a terminal)."
+    )
+    var logTimes: Bool?
+
+    /// The shortest timeout.
+    ///
+    /// A peer is pinged four times within its timeout, and each ping takes a round trip.
+    private static let leastPeerTimeout = TimeSpan(nanoseconds: 100_000_000)
+
+    func validate() throws {
+        guard peerTimeout.nanoseconds >= ServiceOptions.leastPeerTimeout.nanoseconds else {
+            throw ValidationError(
+                "--peer-timeout must be at least \(ServiceOptions.leastPeerTimeout): within \(peerTimeout) no peer can "
+                    + "reliably answer a ping"
+            )
+        }
+    }
+
+    func logger(_ command: String) -> Logger {
+        if let logTimes { LineLog.setTimes(logTimes) }
+        return LineLog.logger(command, logLevel)
+    }
+}

@@ -1,0 +1,130 @@
+import Foundation
+import Identity
+import Testing
+
+@testable import Switchover
+
+@Suite("The article on the switchover")
+struct ArticleTests {
+    /// The states that a walk takes each state to, by the names of their cases.
+    private typealias Transitions = [String: Set<String>]
+
+    @Test("lists the states of both machines, and the transitions that a walk takes")
+    func states() throws {
+        var (source, destination) = ArticleTests.walkedTransitions()
+        // A walk begins with a destination that waits for a source.
+        var idle = DestinationMachine()
+        #expect(idle.current == .none && idle.migrateIncoming() == .listen && idle.current == .awaiting)
+        destination["none"] = ["awaiting"]
+        // No world of the walk has an operator who takes the lease over; SourceMachineTests has that transition.
+        source["renewing"]?.insert("held")
+        // A side that dies begins anew, which is no transition of its machine.
+        source = source.mapValues { $0.subtracting(["none"]) }
+        destination = destination.mapValues { $0.subtracting(["none"]) }
+        let article = try String(contentsOf: ArticleTests.article, encoding: .utf8)
+        #expect(ArticleTests.transitions(under: "### States of the source", in: article) == source)
+        #expect(ArticleTests.transitions(under: "### States of the destination", in: article) == destination)
+    }
+
+    @Test(
+        "agrees with the comments of the states",
+        arguments: [("source", "SourceMachine"), ("destination", "DestinationMachine")]
+    )
+    func comments(side: String, machine: String) throws {
+        let article = try String(contentsOf: ArticleTests.article, encoding: .utf8)
+        let code = try String(contentsOf: ArticleTests.sources.appending(path: "\(machine).swift"), encoding: .utf8)
+        #expect(
+            ArticleTests.transitions(inCommentsOf: code)
+                == ArticleTests.transitions(under: "### States of the \(side)", in: article)
+        )
+    }
+
+    @Test("shows each state by the name that clients see", arguments: MigrationState.allCases)
+    func names(state: MigrationState) throws {
+        let article = try String(contentsOf: ArticleTests.article, encoding: .utf8)
+        #expect(article.contains("`\(state.rawValue)`"))
+    }
+
+    @Test("names everything that an exit waits for, in the machine's order")
+    func exitWaits() throws {
+        let article = try String(contentsOf: ArticleTests.article, encoding: .utf8)
+        let section = article.components(separatedBy: "### The exit of a destination\n").last ?? ""
+        let rows = section.prefix { $0 != "#" }.split(separator: "\n").filter { $0.hasPrefix("| `") }
+        #expect(rows.map { $0.dropFirst(3).prefix { $0 != "`" } } == ExitWait.allCases.map { "\($0)"[...] })
+    }
+
+    private static let sources = URL(filePath: #filePath).deletingLastPathComponent()
+        .appending(path: "../../Sources/Values/Switchover")
+    private static let article = sources.appending(path: "Switchover.docc/Switchover.md")
+
+    /// Walks settings that together take every transition.
+    private static func walkedTransitions() -> (source: Transitions, destination: Transitions) {
+        var (source, destination): (Transitions, Transitions) = ([:], [:])
+        var questions = Walk.Questions()
+        questions.onStep = { before, after in
+            if before.source.current != after.source.current {
+                add("\(before.source.current)", "\(after.source.current)", to: &source)
+            }
+            if before.destination.current != after.destination.current {
+                add("\(before.destination.current)", "\(after.destination.current)", to: &destination)
+            }
+        }
+        let settings: [(World.Setting, Behaviour)] = [
+            (World.Setting(policy: .wait, conts: 1, cancels: 0), .shipped),
+            (World.Setting(policy: .wait, usesLease: true, conts: 1, cancels: 0, relinks: 0), .shipped),
+            (World.Setting(conts: 0, cancels: 1, pausesBeforeSwitchover: true), .shipped),
+            (World.Setting(startsStopped: true, conts: 1, relinks: 0), .shipped),
+            (World.Setting(startsStopped: true, policy: .wait, conts: 2, cancels: 0), .shipped),
+            (World.Setting(startsStopped: true, conts: 0, cancels: 0, relinks: 0, ends: 1), .shipped),
+            (World.Setting(usesLease: true, conts: 0, cancels: 0), .shipped),
+            (World.Setting(usesLease: true, conts: 0, cancels: 1, relinks: 0), .shipped),
+            (World.Setting(conts: 0, cancels: 0, relinks: 0, tellsStart: false), .older),
+        ]
+        for (setting, behaviour) in settings {
+            let walk = Walk(from: World(setting), by: behaviour, checking: [.neverBothRun], asking: questions)
+            #expect(walk.finding == nil && !walk.isTooLarge)
+        }
+        return (source, destination)
+    }
+
+    private static func add(_ before: String, _ after: String, to transitions: inout Transitions) {
+        let (before, after) = (before.prefix { $0 != "(" }, after.prefix { $0 != "(" })
+        if before != after { transitions[String(before), default: []].insert(String(after)) }
+        if transitions[String(after)] == nil { transitions[String(after)] = [] }
+    }
+
+    /// Reads a table whose first column is a state, and whose last one the states that follow.
+    private static func transitions(under heading: String, in article: String) -> Transitions {
+        let section = article.components(separatedBy: "\(heading)\n").last ?? ""
+        var transitions: Transitions = [:]
+        for line in section.prefix(while: { $0 != "#" }).split(separator: "\n") where line.hasPrefix("| `") {
+            let cells = line.split(separator: "|").map { $0.trimmingCharacters(in: .whitespaces) }
+            guard let state = cells.first, let next = cells.last else { continue }
+            transitions[state.replacing("`", with: "")] = Set(
+                next.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces).replacing("`", with: "") }
+                    .filter { $0 != "end" }
+            )
+        }
+        return transitions
+    }
+
+    /// Reads the states of an enum whose comments end with an arrow and the states that follow.
+    private static func transitions(inCommentsOf code: String) -> Transitions {
+        var transitions: Transitions = [:]
+        var comment = ""
+        let states = code.components(separatedBy: "enum State").last?.components(separatedBy: "\n    }\n").first ?? ""
+        for line in states.split(separator: "\n").map({ $0.trimmingCharacters(in: .whitespaces) }) {
+            if line.hasPrefix("///") {
+                comment += line.dropFirst(3)
+            } else if line.hasPrefix("case ") {
+                let name = line.dropFirst(5).prefix { $0.isLetter }
+                let next = comment.components(separatedBy: "→").dropFirst().first ?? ""
+                transitions[String(name)] = Set(
+                    next.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+                )
+                comment = ""
+            }
+        }
+        return transitions
+    }
+}
