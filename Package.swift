@@ -53,7 +53,6 @@ func tests(
 }
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
-let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
@@ -68,17 +67,18 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-system.git", from: "1.8.1"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
     ],
     targets: [
-        // System: the kernel, and checks of input. Only LinuxSystem imports CShims.
+        // System: the kernel, OpenSSL, and checks of input. Only LinuxSystem imports CShims, and only OpenSSL COpenSSL.
         .target(name: "CShims", path: "CShims", cSettings: [.define("_GNU_SOURCE")]),
         module("Outside", in: .system),
         module("LinuxSystem", in: .system, ["CShims", "Outside", systemPackage]),
+        .systemLibrary(name: "COpenSSL", path: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        module("OpenSSL", in: .system, ["COpenSSL", "LinuxSystem", systemPackage]),
 
         // Values: no sockets, no threads.
         module("Identity", in: .values, settings: optimized),
@@ -94,7 +94,7 @@ let package = Package(
         module(
             "Snapshots",
             in: .pages,
-            ["Connections", "Identity", "LinuxSystem", "PageProtocol", "PageServer", crypto, logging]
+            ["Connections", "Identity", "LinuxSystem", "OpenSSL", "PageProtocol", "PageServer", logging]
         ),
 
         // Guests: what can be moved, and what other processes hand over.

@@ -1,5 +1,5 @@
-import Crypto
 import LinuxSystem
+import OpenSSL
 import PageProtocol
 import Synchronization
 
@@ -42,7 +42,7 @@ extension ContentDigest {
         let pieces = spreadPieces(of: file.wholePagesByteCount)
         // Otherwise, each piece would wait for the disk alone.
         for piece in pieces { file.readAhead(at: piece.lowerBound, byteCount: piece.count) }
-        return combine("spread", file, try digests(of: pieces[...], in: file, data: file.findData()))
+        return try combine("spread", file, digests(of: pieces[...], in: file, data: file.findData()))
     }
 
     /// Makes the digest over all pages, on several threads.
@@ -51,7 +51,7 @@ extension ContentDigest {
         let data = try file.findData()
         let share = max(1, (pieces.count - 1) / min(Processors.online, mostThreads) + 1)
         let shares = stride(from: 0, to: pieces.count, by: share).map { pieces[$0..<min(pieces.count, $0 + share)] }
-        let results = Mutex([Result<[SHA256Digest], SystemError>?](repeating: nil, count: shares.count))
+        let results = Mutex([Result<[[UInt8]], SystemError>?](repeating: nil, count: shares.count))
         let threads = ThreadGroup()
         for (index, share) in shares.enumerated() {
             try threads.run("digest") {
@@ -60,11 +60,11 @@ extension ContentDigest {
             }
         }
         threads.join()
-        var all: [SHA256Digest] = []
+        var all: [[UInt8]] = []
         for result in results.withLock(\.self) {
             if let result { all += try result.get() }
         }
-        return combine("full", file, all)
+        return try combine("full", file, all)
     }
 
     /// The digest of each piece of a file.
@@ -74,11 +74,11 @@ extension ContentDigest {
         of pieces: ArraySlice<Range<Int>>,
         in file: MappedFile,
         data: PageBitmap
-    ) throws(SystemError) -> [SHA256Digest] {
+    ) throws(SystemError) -> [[UInt8]] {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: pieceByteCount, alignment: pageSize)
         defer { buffer.deallocate() }
-        var zeros: [Int: SHA256Digest] = [:]
-        var all: [SHA256Digest] = []
+        var zeros: [Int: [UInt8]] = [:]
+        var all: [[UInt8]] = []
         all.reserveCapacity(pieces.count)
         for (index, piece) in zip(pieces.indices, pieces) {
             let isHole = data.isClear(piece.lowerBound / pageSize..<piece.upperBound / pageSize)
@@ -92,7 +92,7 @@ extension ContentDigest {
             }
             let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<piece.count])
             try read(piece, of: file, data: data, into: part)
-            let digest = SHA256.hash(data: UnsafeRawBufferPointer(part))
+            let digest = try SHA256.digest(of: UnsafeRawBufferPointer(part).bytes)
             if isHole { zeros[piece.count] = digest }
             all.append(digest)
         }
@@ -120,12 +120,16 @@ extension ContentDigest {
         }
     }
 
-    private static func combine(_ form: String, _ file: MappedFile, _ digests: [SHA256Digest]) -> ContentDigest {
-        var hash = SHA256()
-        hash.update(data: Array("pageferry \(form)".utf8))
-        withUnsafeBytes(of: UInt64(file.byteCount).littleEndian) { hash.update(bufferPointer: $0) }
-        for digest in digests { digest.withUnsafeBytes { hash.update(bufferPointer: $0) } }
-        guard let digest = ContentDigest(hash.finalize()) else { preconditionFailure("SHA-256 has 32 bytes") }
+    private static func combine(
+        _ form: String,
+        _ file: MappedFile,
+        _ digests: [[UInt8]]
+    ) throws(SystemError) -> ContentDigest {
+        let size = withUnsafeBytes(of: UInt64(file.byteCount).littleEndian) { Array($0) }
+        let parts = Array("pageferry \(form)".utf8) + size + digests.joined()
+        guard let digest = ContentDigest(try SHA256.digest(of: parts.span.bytes)) else {
+            preconditionFailure("SHA-256 has 32 bytes")
+        }
         return digest
     }
 }
