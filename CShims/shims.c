@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/statfs.h>
@@ -67,6 +68,35 @@ int shim_pidfd_open(int process) { return OR_ERRNO((int)syscall(SYS_pidfd_open, 
 int shim_pidfd_getfd(int process, int descriptor) { return OR_ERRNO((int)syscall(SYS_pidfd_getfd, process, descriptor, 0)); }
 int shim_pidfd_send_signal(int process, int signal) { return OR_ERRNO((int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0)); }
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(actions, first); }
+int shim_adopt_orphans(void) { return OR_ERRNO(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)); }
+int shim_fork_orphan(void) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0) return -errno;
+    pid_t between = fork();
+    if (between == 0) {
+        pid_t copy = fork();
+        if (copy != 0) {
+            int number = copy < 0 ? -errno : copy;
+            _exit(write(ends[1], &number, sizeof number) != sizeof number);
+        }
+        close(ends[0]);
+        close(ends[1]);
+        return 0;
+    }
+    int number = between < 0 ? -errno : -ECHILD;
+    close(ends[1]);
+    if (between > 0) {
+        // The copy has its new parent once this wait is over.
+        while (waitpid(between, NULL, 0) < 0 && errno == EINTR) continue;
+        if (read(ends[0], &number, sizeof number) != sizeof number) number = -ECHILD;
+    }
+    close(ends[0]);
+    return number;
+}
+void shim_set_arguments(const char *words, size_t length, size_t room) {
+    memset(program_invocation_name, 0, room);
+    memcpy(program_invocation_name, words, length < room ? length : room - 1);
+}
 char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
 int shim_map_allocations_from(int bytes) { return mallopt(M_MMAP_THRESHOLD, bytes); }

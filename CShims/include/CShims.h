@@ -122,6 +122,15 @@ int shim_pidfd_send_signal(int process, int signal);
 int shim_child_end(int process, int *signal);
 /// posix_spawn_file_actions_addclosefrom_np is hidden behind _GNU_SOURCE.
 int shim_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
+/// fork is unavailable in Swift, since a copy of a process has only one of its threads: call this in a process that has no
+/// other. Returns 0 in the copy, and the copy's number in the caller. The copy is no child of the caller, but of the next
+/// ancestor that adopts orphans.
+int shim_fork_orphan(void);
+/// prctl is variadic. Makes this process the parent of descendants whose parent has exited.
+int shim_adopt_orphans(void);
+/// program_invocation_name is a mutable global variable. Replaces the `room` bytes of this process's arguments, which
+/// `ps` shows, with `length` bytes, at most `room`.
+void shim_set_arguments(const char *words, size_t length, size_t room);
 /// environ is a mutable global variable, which Swift rejects as unsafe.
 char **shim_environment(void);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.

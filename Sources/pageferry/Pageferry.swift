@@ -1,4 +1,5 @@
 import ArgumentParser
+import Dispatch
 import Foundation
 import LinuxSystem
 
@@ -6,7 +7,7 @@ import LinuxSystem
 ///
 /// The exit status is 0 if the work is done, 1 if the work failed, and 2 if the command was used wrongly.
 @main
-struct Pageferry: AsyncParsableCommand {
+struct Pageferry: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pageferry",
         abstract: "Move a running workload to another host before its memory.",
@@ -14,12 +15,12 @@ struct Pageferry: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
             RecoverCommand.self, ContCommand.self, StatusCommand.self, LeaseCommand.self, ServeCommand.self,
-            AttachCommand.self, AttachWorkerCommand.self, MicroVMKeeperCommand.self, ChildAgentCommand.self,
+            AttachCommand.self, ForkServerCommand.self, MicroVMKeeperCommand.self, ChildAgentCommand.self,
             WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
         ]
     )
 
-    static func main() async {
+    static func main() {
         // With SIGPIPE ignored, a send to a peer that has left returns EPIPE instead of ending the process.
         signal(SIGPIPE, SIG_IGN)
         StandardOutput.open()
@@ -27,15 +28,28 @@ struct Pageferry: AsyncParsableCommand {
             try UsageError.checkHelp(Array(CommandLine.arguments.dropFirst()))
             try UsageError.checkTwice(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot()
-            if var command = command as? any AsyncParsableCommand {
-                try await command.run()
-            } else {
+            guard let command = command as? any AsyncParsableCommand else {
+                // Such a command has no thread that it has not started itself.
                 try command.run()
+                exit(0)
             }
+            start(command)
         } catch {
             end(with: error)
         }
-        exit(0)
+    }
+
+    private static func start(_ command: consuming sending any AsyncParsableCommand) -> Never {
+        var command = command
+        Task {
+            do {
+                try await command.run()
+            } catch {
+                end(with: error)
+            }
+            exit(0)
+        }
+        dispatchMain()
     }
 
     /// Ends the process; a result that could not be printed turns status 0 into 1.

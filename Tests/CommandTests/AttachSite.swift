@@ -60,6 +60,21 @@ final class AttachSite {
 
     /// The processes that a handler has as its workers.
     func workers(of handler: Running) throws -> [Int32] {
+        try children(of: handler).filter { !AttachSite.isTemplate($0) }
+    }
+
+    /// The process of which the workers are copies.
+    func template(of handler: Running) throws -> Int32? {
+        try children(of: handler).first(where: AttachSite.isTemplate)
+    }
+
+    private static func isTemplate(_ process: Int32) -> Bool {
+        // A worker may have ended.
+        let command = (try? ProcessFiles.text("/proc/\(process)/cmdline")) ?? ""
+        return command.hasPrefix("pageferry-worker-template")
+    }
+
+    private func children(of handler: Running) throws -> [Int32] {
         let tasks = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(handler.pid)/task")
         return tasks.flatMap { task in
             // A thread may have ended meanwhile; its children then belong to another.

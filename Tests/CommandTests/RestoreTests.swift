@@ -112,8 +112,10 @@ struct RestoreTests {
         defer { guest.end() }
         let worker = try site.worker(1)
         var words: [Substring] = []
-        // A process that is being executed has no arguments for a moment.
-        while words.isEmpty { words = try ProcessFile.read("/proc/\(worker)/cmdline").split(separator: "\0") }
+        // For a moment, a worker has the arguments of the process that it is a copy of.
+        while words.first?.hasPrefix("pageferry-guest-") != true {
+            words = try ProcessFile.read("/proc/\(worker)/cmdline").split(separator: "\0")
+        }
         #expect(words.dropFirst() == ["attach-worker", "--log-level", "info"])
     }
 

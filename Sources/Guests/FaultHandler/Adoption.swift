@@ -7,6 +7,7 @@ import Logging
 /// from the guest's state. The userfaultfd is copied out of the old worker or out of the guest's own process.
 struct Adoption: Sendable {
     let store: GuestStore
+    let workers: ForkServer
     let roster: GuestRoster
     let settings: HandlerSettings
     let logger: Logger
@@ -57,6 +58,7 @@ struct Adoption: Sendable {
             file,
             settings,
             in: store,
+            workers,
             logger: logger
         )
     }

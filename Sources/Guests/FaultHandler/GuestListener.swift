@@ -44,7 +44,8 @@ package final class GuestListener: Sendable {
         logger: Logger
     ) throws {
         let store = try GuestStore(at: state)
-        let adoption = Adoption(store: store, roster: roster, settings: settings, logger: logger)
+        let workers = try ForkServer(["fork-server", "--log-level", "\(logger.logLevel)"])
+        let adoption = Adoption(store: store, workers: workers, roster: roster, settings: settings, logger: logger)
         let orphans = try store.guests()
         let (guests, failure) = (ThreadGroup(), try Failure())
         (self.guests, self.failure) = (guests, failure)
@@ -79,7 +80,14 @@ package final class GuestListener: Sendable {
                                 settings.onLost = .hold
                                 isOutsideTold.once { logger.warning("\(GuestListener.outside(address))") }
                             }
-                            var session = GuestSession.of(guest, at: address, settings, in: store, logger: logger)
+                            var session = GuestSession.of(
+                                guest,
+                                at: address,
+                                settings,
+                                in: store,
+                                workers,
+                                logger: logger
+                            )
                             session.run()
                         }
                     },

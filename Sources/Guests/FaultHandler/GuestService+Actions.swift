@@ -56,8 +56,8 @@ extension GuestService {
     private func attach(_ link: SnapshotLink, _ snapshot: SnapshotIdentity) throws {
         memory.remember(snapshot)
         try fetcher.attach(
-            urgent: link.lanes.urgent,
-            bulk: link.lanes.bulk,
+            urgent: link.urgent,
+            bulk: link.bulk,
             fetching: workingSet(of: snapshot),
             filling: task.settings.fill
         ) { [events] in events.put(.lane(link, $0)) }

@@ -30,9 +30,6 @@ package final class GuestService: Sendable {
         case fetcher(PageFetcher.Event)
         /// An event of a link's lanes; another link may have replaced that link meanwhile.
         case lane(SnapshotLink, PageFetcher.LaneEvent)
-        case guestEnded
-        /// The time for recording touches is over.
-        case recorded
     }
 
     let task: GuestTask
@@ -88,19 +85,6 @@ package final class GuestService: Sendable {
     /// - Throws: a failure of this worker, after which another worker must be started.
     package func run() throws -> End {
         try fetcher.start()
-        try threads.run("guest") { [self] in
-            if process.waitForEnd(orHangUpOf: task.keepsSocketOpen ? socket : nil, or: stopping), waitUntilGone() {
-                events.put(.guestEnded)
-            }
-        }
-        if task.settings.record != nil, !memory.isRecorded {
-            try threads.run("record") { [self] in
-                let end = memory.attached + UInt64(task.settings.recordMilliseconds) * 1_000_000
-                let now = MonotonicClock.now()
-                if now < end, stopping.wait(milliseconds: Int((end - now) / 1_000_000) + 1) { return }
-                events.put(.recorded)
-            }
-        }
         defer {
             stopping.raise()
             left.raise()
@@ -112,25 +96,6 @@ package final class GuestService: Sendable {
         return end
     }
 
-    /// Waits until the guest's memory is gone, after the process that has handed it over has exited or hung up.
-    ///
-    /// The memory may be that of another process, for which this one was a relay.
-    ///
-    /// - Returns: false if the service stops first.
-    private func waitUntilGone() -> Bool {
-        var (pause, waited) = (0.005, 0.0)
-        while !fetcher.isMemoryGone {
-            if stopping.wait(seconds: pause) { return false }
-            if waited < 1, waited + pause >= 1 {
-                let what = process.hasEnded ? "has ended" : "has hung up"
-                logger.warning("\(task.name) \(what), but the memory that it handed over is in use, and is served on")
-            }
-            waited += pause
-            pause = min(1, pause * 2)
-        }
-        return true
-    }
-
     /// What the thread that handles events keeps from one event to the next.
     struct Course {
         var fate: GuestFate
@@ -140,6 +105,30 @@ package final class GuestService: Sendable {
         var logged: (pages: Int, at: UInt64)
         /// Whether the complete memory was given back, so that its process waits for no reader of events.
         var isLetGo = false
+        /// Whether writing the record of touches was tried; if that failed, it is tried again at the guest's end.
+        var isRecordTried = false
+        /// The departure of the process that has handed over the memory; nil while it is there.
+        var departure: Departure?
+    }
+
+    /// The time after the process that has handed over the memory has exited or hung up.
+    ///
+    /// The memory may be that of another process, for which this one was a relay.
+    struct Departure {
+        let began = MonotonicClock.now()
+        /// Milliseconds until the next look at the memory.
+        private(set) var pause = 5
+        private var isTold = false
+
+        /// Doubles the pause.
+        ///
+        /// - Returns: whether this is the first time that the memory has been in use for a second.
+        mutating func goOn() -> Bool {
+            pause = min(1000, pause * 2)
+            guard !isTold, MonotonicClock.time(since: began) >= .seconds(1) else { return false }
+            isTold = true
+            return true
+        }
     }
 
     private func serve() throws -> End {
@@ -148,13 +137,18 @@ package final class GuestService: Sendable {
         while true {
             let interval = interval(in: course.fate.state)
             memory.beat = interval == nil ? 0 : MonotonicClock.now()
-            let event = if let interval { events.next(milliseconds: interval) } else { Optional(events.next()) }
+            let untilRecord = timeUntilRecord(course)
+            let event = wait(milliseconds: [interval, untilRecord].compactMap(\.self).min(), &course)
             if fetcher.isComplete, course.fate.state != .complete {
                 try take(course.fate.completed(at: MonotonicClock.now()), &course)
                 logger.notice("\(task.name) has all of its pages: \(figures)")
             }
             if let event { try handle(event, &course) } else { logProgress(&course) }
             let now = MonotonicClock.now()
+            if untilRecord != nil, timeUntilRecord(course) == 0 {
+                course.isRecordTried = true
+                writeRecord()
+            }
             if let waited = fetcher.longestWaited {
                 try take(course.fate.pageWanted(since: waited.since, at: now), &course)
             } else {
@@ -178,6 +172,38 @@ package final class GuestService: Sendable {
         case .linked, .held, .hangingUp, .unserved: 1000
         case .complete, .killed, .ended: nil
         }
+    }
+
+    /// Waits for an event, and watches the guest's process and memory meanwhile.
+    ///
+    /// - Parameter milliseconds: the longest wait; nil for any.
+    private func wait(milliseconds: Int?, _ course: inout Course) -> Event? {
+        if let event = events.next(milliseconds: 0) { return event }
+        guard var departure = course.departure else {
+            let watched = task.keepsSocketOpen ? socket : nil
+            if events.wait(orEndOf: process, watched, milliseconds: milliseconds) == .departure {
+                course.departure = Departure()
+                if fetcher.isMemoryGone { course.fate.guestEnded() }
+            }
+            return events.next(milliseconds: 0)
+        }
+        let event = events.next(milliseconds: min(departure.pause, milliseconds ?? departure.pause))
+        if fetcher.isMemoryGone {
+            course.fate.guestEnded()
+        } else if departure.goOn() {
+            let what = process.hasEnded ? "has ended" : "has hung up"
+            logger.warning("\(task.name) \(what), but the memory that it handed over is in use, and is served on")
+        }
+        course.departure = departure
+        return event
+    }
+
+    /// Milliseconds until the touches were recorded for as long as they should; nil if they are not recorded.
+    private func timeUntilRecord(_ course: Course) -> Int? {
+        guard task.settings.record != nil, !memory.isRecorded, !course.isRecordTried else { return nil }
+        let end = memory.attached + UInt64(task.settings.recordMilliseconds) * 1_000_000
+        let now = MonotonicClock.now()
+        return now < end ? Int((end - now) / 1_000_000) + 1 : 0
     }
 
     private func handle(_ event: Event, _ course: inout Course) throws {
@@ -209,8 +235,6 @@ package final class GuestService: Sendable {
                 throw ServiceFailure(description: "\(task.name) cannot be served: \(reason)")
             }
             course.fate.guestEnded()
-        case .guestEnded: course.fate.guestEnded()
-        case .recorded: writeRecord()
         }
     }
 
@@ -250,6 +274,7 @@ package final class GuestService: Sendable {
                     slices: task.regions.map(\.slice),
                     expecting: memory.snapshot,
                     urgentLanes: settings.faultThreads,
+                    asksAhead: settings.prefetch != nil || settings.fill != nil,
                     peerTimeout: .seconds(settings.peerTimeoutSeconds)
                 )
                 left.clear()

@@ -19,6 +19,7 @@ struct GuestSession: ~Copyable {
     private let socket: SharedSocket?
     private let task: GuestTask
     private let store: GuestStore
+    private let workers: ForkServer
     /// What a later handler must know; nil if /proc does not show the guest's process.
     private let record: GuestRecord?
     private let logger: Logger
@@ -47,6 +48,7 @@ struct GuestSession: ~Copyable {
         at address: SocketAddress,
         _ settings: HandlerSettings,
         in store: GuestStore,
+        _ workers: ForkServer,
         logger: Logger
     ) -> GuestSession {
         let task = GuestTask(guest, at: "\(address)", settings)
@@ -60,7 +62,7 @@ struct GuestSession: ~Copyable {
                 logger.warning("\(task.name) cannot be killed if it is lost, and would wait for its pages: \(error)")
             }
         }
-        return guest.split { GuestSession($0, $1, socket, task, in: store, logger: logger) }
+        return guest.split { GuestSession($0, $1, socket, task, in: store, workers, logger: logger) }
     }
 
     private init(
@@ -69,6 +71,7 @@ struct GuestSession: ~Copyable {
         _ socket: SharedSocket,
         _ task: GuestTask,
         in store: GuestStore,
+        _ workers: ForkServer,
         logger: Logger
     ) {
         // A descriptor of this process can always be inspected.
@@ -80,7 +83,7 @@ struct GuestSession: ~Copyable {
         }
         self.userfaultfd = userfaultfd
         self.process = process
-        (self.socket, self.task, self.store, self.logger) = (socket, task, store, logger)
+        (self.socket, self.task, self.store, self.workers, self.logger) = (socket, task, store, workers, logger)
     }
 
     /// Makes the session of a guest whose handler has died.
@@ -91,6 +94,7 @@ struct GuestSession: ~Copyable {
         _ file: consuming MemoryFile,
         _ settings: HandlerSettings,
         in store: GuestStore,
+        _ workers: ForkServer,
         logger: Logger
     ) throws {
         let task = record.task.adopted(by: settings)
@@ -98,7 +102,7 @@ struct GuestSession: ~Copyable {
         self.userfaultfd = userfaultfd
         self.process = process
         socket = nil
-        (self.task, self.store, self.record, self.logger) = (task, store, record, logger)
+        (self.task, self.store, self.workers, self.record, self.logger) = (task, store, workers, record, logger)
         resident = state.memory.countResident(of: task)
         let pages = task.regions.reduce(0) { $0 + $1.pageCount }
         logger.notice("\(task.name) was adopted with \(resident) of \(pages) pages; \(settings.source) serves the rest")
@@ -159,11 +163,8 @@ struct GuestSession: ~Copyable {
         try gifts.add(state.file)
         try gifts.add(process)
         if let socket { try gifts.add(socket.stream) }
-        let worker = try WorkerProcess(
-            ["attach-worker", "--log-level", "\(logger.logLevel)"],
-            as: "pageferry-guest-\(task.process)",
-            giving: gifts
-        )
+        let words = ["pageferry-guest-\(task.process)", "attach-worker", "--log-level", "\(logger.logLevel)"]
+        let worker = try workers.start(as: words, giving: gifts)
         lastWorker = worker.id
         logger.info("worker \(worker.id) serves \(task.name)")
         state.memory.beat = MonotonicClock.now()

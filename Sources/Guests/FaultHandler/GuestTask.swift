@@ -168,6 +168,17 @@ package struct GuestTask: Codable, Sendable {
         try self.init(reading: file.contents())
     }
 
+    /// Reads a task of no guest, so that the copies of this process need not build up the decoder's types again.
+    package static func rehearse() throws {
+        let task = """
+            {"process": 1, "socket": "", "keepsSocketOpen": true, "hasConnection": true,
+             "regions": [{"address": 4096, "pageSize": 4096, "pageCount": 1, "offset": 0}],
+             "settings": {"source": "", "giveUpSeconds": 1, "onLost": "hold", "peerTimeoutSeconds": 1,
+                          "faultThreads": 1, "recordMilliseconds": 1}}
+            """
+        _ = try GuestTask(reading: Array(task.utf8))
+    }
+
     init(reading bytes: [UInt8]) throws {
         self = try JSONDecoder().decode(Self.self, from: Data(bytes))
         try requireSound()

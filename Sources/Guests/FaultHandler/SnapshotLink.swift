@@ -7,9 +7,9 @@ import PageProtocol
 struct SnapshotLink: Sendable {
     /// The identity of the server's snapshot when the session began.
     let snapshot: SnapshotIdentity
-    let lanes: Lanes
-    private let control: ControlLane
-    private let events: Mailbox<ControlLane.Event>
+    let urgent: [SharedSocket]
+    let bulk: SharedSocket?
+    private let control: ControlDialogue
 
     /// How a session has ended.
     enum End {
@@ -21,7 +21,9 @@ struct SnapshotLink: Sendable {
 
     /// Connects to a server, and asks for slices of the server's file.
     ///
-    /// - Parameter expected: the identity of the snapshot that the guest needs; nil if any snapshot is accepted.
+    /// - Parameters:
+    ///   - expected: the identity of the snapshot that the guest needs; nil if any snapshot is accepted.
+    ///   - asksAhead: whether pages will be requested on the bulk lane, which there is only then.
     /// - Throws: ``SnapshotRefused`` if the server does not prove that its snapshot is the one that the guest needs. Any
     ///   other error is worth a retry.
     init(
@@ -29,44 +31,37 @@ struct SnapshotLink: Sendable {
         slices: [SnapshotSlice],
         expecting expected: SnapshotIdentity?,
         urgentLanes: Int,
+        asksAhead: Bool,
         peerTimeout: Duration
     ) throws {
-        let events = try Mailbox<ControlLane.Event>()
-        let control = try ControlLane(
+        let control = try ControlDialogue(
             StreamSocket(connectingTo: address, timeout: StreamSocket.shortTimeout),
             peerTimeout: peerTimeout
-        ) { events.put($0) }
+        )
+        let patience = max(.seconds(10), peerTimeout)
         let hello = Hello(
             role: .destination,
             urgentLanes: urgentLanes,
-            capabilities: [.startResult, .snapshotProof],
+            capabilities: asksAhead ? [.startResult, .snapshotProof] : [.startResult, .snapshotProof, .urgentOnly],
             migration: .random(),
             instance: .random(),
             nonce: .zero,
             lease: .absent
         )
         try control.send(.hello(hello))
-        let welcome = try SnapshotLink.requireServer(SnapshotLink.answer(events), control.peer)
+        let welcome = try SnapshotLink.requireServer(control.answer(within: patience), control.peer)
         try control.send(.slices(slices))
-        switch try SnapshotLink.answer(events) {
+        switch try control.answer(within: patience) {
         case .snapshot(let snapshot):
             if let reason = expected?.objection(to: snapshot) { throw SnapshotRefused(reason: "\(address) \(reason)") }
             self.snapshot = snapshot
         case .refused(let reason): throw SnapshotRefused(reason: reason)
+        case .failure(let reason): throw LinkLost(reason: "the server reports: \(reason)")
         case let other: throw LinkLost(reason: "\(control.peer) sent \(other.kind) instead of SNAPSHOT")
         }
-        control.allowSilence()
-        lanes = try Lanes(to: address, as: welcome, urgentLanes: urgentLanes, peerTimeout: peerTimeout)
+        urgent = try Lanes.join(urgent: urgentLanes, to: address, as: welcome, peerTimeout: peerTimeout)
+        bulk = asksAhead ? try Lanes.join(.bulk, to: address, as: welcome, peerTimeout: peerTimeout) : nil
         self.control = control
-        self.events = events
-    }
-
-    private static func answer(_ events: Mailbox<ControlLane.Event>) throws -> ControlMessage {
-        switch events.next() {
-        case .message(.failure(let reason), _): throw LinkLost(reason: "the server reports: \(reason)")
-        case .message(let message, _): return message
-        case .lost(let reason), .silent(let reason): throw LinkLost(reason: reason)
-        }
     }
 
     /// Returns the HELLO of a snapshot's server.
@@ -85,6 +80,7 @@ struct SnapshotLink: Sendable {
             }
             return hello
         case .refused(let reason): throw LinkLost(reason: "the server refuses: \(reason)")
+        case .failure(let reason): throw LinkLost(reason: "the server reports: \(reason)")
         default: throw LinkLost(reason: "\(peer) is not a snapshot server: it sent \(answer.kind)")
         }
     }
@@ -94,23 +90,23 @@ struct SnapshotLink: Sendable {
     /// - Parameter onRenewal: called each time the server tells a new identity of its snapshot.
     func waitForEnd(onRenewal: (SnapshotIdentity) -> Void) -> End {
         while true {
-            switch events.next() {
-            case .message(.snapshot(let snapshot), _): onRenewal(snapshot)
-            case .message(.refused(let reason), _): return .refused(SnapshotRefused(reason: reason))
-            case .message(.failure(let reason), _): return .lost(reason: "the server reports: \(reason)")
-            case .message(let message, _):
-                return .lost(reason: "the server sent \(message.kind), which it never sends here")
-            case .lost(let reason), .silent(let reason): return .lost(reason: reason)
+            do {
+                switch try control.next() {
+                case .snapshot(let snapshot): onRenewal(snapshot)
+                case .refused(let reason): return .refused(SnapshotRefused(reason: reason))
+                case .failure(let reason): return .lost(reason: "the server reports: \(reason)")
+                case .some(let message):
+                    return .lost(reason: "the server sent \(message.kind), which it never sends here")
+                case nil: return .lost(reason: "the link was closed")
+                }
+            } catch {
+                return .lost(reason: "\(error)")
             }
         }
     }
 
-    /// Ends the session.
-    func close() {
-        // Encoding BYE cannot fail, since BYE has no payload.
-        try? control.send(.bye)
-        control.finish()
-    }
+    /// Ends the session, from any thread.
+    func close() { control.close() }
 }
 
 extension SnapshotIdentity {

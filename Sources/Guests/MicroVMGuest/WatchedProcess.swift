@@ -17,7 +17,7 @@ final class WatchedProcess: Sendable {
 
     /// Waits until the process has ended, and notes its end; returns early after ``leave()``.
     func waitForEnd() {
-        guard process.waitForEnd(orHangUpOf: nil, or: leaving) else { return }
+        guard process.waitForEnd(orHangUpOf: nil, or: leaving) == .departure else { return }
         end.note("\(name) has ended")
     }
 

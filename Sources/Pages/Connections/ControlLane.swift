@@ -27,6 +27,9 @@ package final class ControlLane: Sendable {
     /// The number of a PING that only checks whether the peer is alive.
     package static let anybody: UInt64 = 0
 
+    /// Seconds between two PINGs: at least four within the longest silence.
+    static func pingInterval(_ peerTimeout: Duration) -> Double { min(1, peerTimeout / .seconds(4)) }
+
     private let connection: Connection
     private let patience: Task<Void, any Error>
     private let threads = Mutex(Threads())
@@ -185,13 +188,10 @@ private final class Connection: Sendable {
         }
     }
 
-    /// Seconds between two PINGs: at least four within the longest silence.
-    private var interval: Double { min(1, peerTimeout / .seconds(4)) }
-
     func write(_ onEvent: (ControlLane.Event) -> Void) {
         var isSilent = false
         while true {
-            if flag.wait(seconds: interval) {
+            if flag.wait(seconds: ControlLane.pingInterval(peerTimeout)) {
                 flag.clear()
             } else if !isSilent {
                 // Read `isFull` first: after a wait, the reading thread stores `heard` before `isFull` becomes false.
@@ -303,7 +303,7 @@ struct TruncatedFrame: Error, CustomStringConvertible {
 /// A token bucket that limits the rate of short messages.
 ///
 /// Devices' states and page bitmaps arrive in many long messages, whereas decisions are few.
-private struct MessagePace {
+struct MessagePace {
     /// The size from which a message of device state is not counted, in bytes.
     private static let longBytes = 1 << 14
     /// The number of messages that may arrive at once.
@@ -326,7 +326,7 @@ private struct MessagePace {
 }
 
 /// The error of a peer that sends more messages than the protocol can need.
-private struct MessageFlood: Error, CustomStringConvertible {
+struct MessageFlood: Error, CustomStringConvertible {
     let peer: String
     var description: String {
         "\(peer) sends more than \(Int(MessagePace.burst)) short messages at once, or \(Int(MessagePace.perSecond)) a second"

@@ -26,15 +26,38 @@ package struct Lanes: Sendable {
         urgentLanes: Int,
         peerTimeout: Duration
     ) throws(SystemError) {
-        func joined(_ lane: Lane, _ index: Int = 0) throws(SystemError) -> SharedSocket {
-            let socket = try StreamSocket(connectingTo: address)
-            try socket.tolerateSilence(of: peerTimeout)
-            try socket.send(Join(lane: lane, index: index, migration: hello.migration, nonce: hello.nonce).encode())
-            return SharedSocket(socket)
+        self.init(
+            urgent: try Lanes.join(urgent: urgentLanes, to: address, as: hello, peerTimeout: peerTimeout),
+            bulk: try Lanes.join(.bulk, to: address, as: hello, peerTimeout: peerTimeout)
+        )
+    }
+
+    /// Connects urgent lanes; the parameters are those of ``init(to:as:urgentLanes:peerTimeout:)``.
+    package static func join(
+        urgent count: Int,
+        to address: SocketAddress,
+        as hello: Hello,
+        peerTimeout: Duration
+    ) throws(SystemError) -> [SharedSocket] {
+        var lanes: [SharedSocket] = []
+        for index in 0..<count {
+            lanes.append(try join(.urgent, index, to: address, as: hello, peerTimeout: peerTimeout))
         }
-        var urgent: [SharedSocket] = []
-        for index in 0..<urgentLanes { urgent.append(try joined(.urgent, index)) }
-        self.init(urgent: urgent, bulk: try joined(.bulk))
+        return lanes
+    }
+
+    /// Connects one lane; the parameters are those of ``init(to:as:urgentLanes:peerTimeout:)``.
+    package static func join(
+        _ lane: Lane,
+        _ index: Int = 0,
+        to address: SocketAddress,
+        as hello: Hello,
+        peerTimeout: Duration
+    ) throws(SystemError) -> SharedSocket {
+        let socket = try StreamSocket(connectingTo: address)
+        try socket.tolerateSilence(of: peerTimeout)
+        try socket.send(Join(lane: lane, index: index, migration: hello.migration, nonce: hello.nonce).encode())
+        return SharedSocket(socket)
     }
 
     /// The lanes that have arrived so far.

@@ -205,7 +205,7 @@ package final class PageFetcher: Sendable {
     ///
     /// - Parameters:
     ///   - urgent: the urgent lanes, one per fault thread; one lane if threads fetch their pages themselves.
-    ///   - bulk: the bulk lane.
+    ///   - bulk: the bulk lane; nil if the source pushes nothing, and nothing is requested there.
     ///   - answersAhead: whether the source has the capability AHEAD_REQUEST.
     ///   - runs: pages to request on the bulk lane, in this order; the peer answers them there.
     ///   - rate: how fast every other page is requested on the bulk lane, after `runs`; nil to request none.
@@ -213,7 +213,7 @@ package final class PageFetcher: Sendable {
     ///     them; must not block.
     package func attach(
         urgent: [SharedSocket],
-        bulk: SharedSocket,
+        bulk: SharedSocket?,
         answersAhead: Bool = false,
         fetching runs: [PageRun] = [],
         filling rate: FillRate? = nil,
@@ -229,8 +229,9 @@ package final class PageFetcher: Sendable {
         guard !isStopped else { return }
         faults.use(sockets)
         if case .services(let services) = faults { for service in services where service.hasEnded { try run(service) } }
+        guard let bulkLane = sockets.bulkLane else { return }
         try bulkThreads.run(PageFetcher.bulkThread, pace: .background) { [memory] in
-            var receiver = BulkReceiver(sockets.bulkLane, fetching: runs, filling: rate, memory: memory)
+            var receiver = BulkReceiver(bulkLane, fetching: runs, filling: rate, memory: memory)
             receiver.run()
         }
     }

@@ -32,11 +32,13 @@ struct SnapshotSession {
         self.link = link
         self.origin = origin
         awaited = Set((0..<hello.urgentLanes).map { LaneName(lane: .urgent, index: $0) })
-        awaited.insert(LaneName(lane: .bulk, index: 0))
+        if !hello.capabilities.contains(.urgentOnly) { awaited.insert(LaneName(lane: .bulk, index: 0)) }
     }
 
     /// The number of connections that the sender of `hello` makes: control, bulk and its urgent lanes.
-    static func connectionCount(of hello: Hello) -> Int { 2 + hello.urgentLanes }
+    static func connectionCount(of hello: Hello) -> Int {
+        (hello.capabilities.contains(.urgentOnly) ? 1 : 2) + hello.urgentLanes
+    }
 
     /// Checks whether the destination has requested pages since the latest check.
     mutating func noteRequests() {

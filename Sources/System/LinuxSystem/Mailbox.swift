@@ -52,6 +52,22 @@ package final class Mailbox<Message: Sendable>: Sendable {
         }
     }
 
+    /// Waits until a message comes, a process exits, or the other end of a socket is closed.
+    ///
+    /// Call this only when ``next(milliseconds:where:)`` has found no message: one that came before is not waited for.
+    ///
+    /// - Parameters:
+    ///   - process: the process.
+    ///   - socket: a connection to the process; nil if the process may close its end and continue to run.
+    ///   - milliseconds: the longest wait; nil for any.
+    package func wait(
+        orEndOf process: borrowing PeerProcess,
+        _ socket: SharedSocket?,
+        milliseconds: Int?
+    ) -> PeerProcess.Arrival {
+        process.waitForEnd(orHangUpOf: socket, or: flag, milliseconds: milliseconds)
+    }
+
     private func take(where isWanted: (Message) -> Bool) -> Message? {
         messages.withLock { messages in
             flag.clear()

@@ -5,13 +5,14 @@ import SystemPackage
 package enum SystemCall: String, Sendable, Hashable {
     case accept4, bind, connect
     case epollControl = "epoll_ctl", epollCreate = "epoll_create1", epollWait = "epoll_wait", eventfd
+    case fork
     case fallocate, fchmod, fchmodat, fchownat, fcntl, flock, fstat, fstatat, fsync, ftruncate, getdents64, getpeername,
         getsockname
     case getrlimit, getsockopt, inotifyAddWatch = "inotify_add_watch", inotifyInit = "inotify_init1", kcmp, kill
     case linkat, listen, lseek, lstat, madvise, mincore
     case memfdCreate = "memfd_create", mkdirat, mlock, mmap, munmap, open, openat, openat2
     case pidfdGetfd = "pidfd_getfd", pidfdOpen = "pidfd_open", pidfdSendSignal = "pidfd_send_signal", pipe2, poll
-    case posixFadvise = "posix_fadvise", posixFallocate = "posix_fallocate", posixSpawn = "posix_spawn", pread
+    case posixFadvise = "posix_fadvise", posixFallocate = "posix_fallocate", posixSpawn = "posix_spawn", prctl, pread
     case processVMReadv = "process_vm_readv", pwrite, read, readlinkat, recv, recvmsg, renameat, send, sendmsg
     case setrlimit, setsockopt, shutdown, socket, socketpair, unlink, unlinkat, userfaultfd, waitid, waitpid, write
     case uffdioAPI = "UFFDIO_API", uffdioRegister = "UFFDIO_REGISTER", uffdioUnregister = "UFFDIO_UNREGISTER"

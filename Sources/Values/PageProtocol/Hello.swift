@@ -85,6 +85,9 @@ package struct Capabilities: OptionSet, Hashable, Sendable {
     /// A snapshot's server and its destinations refuse a peer without the capability: an older release has a SNAPSHOT of
     /// another form, which proves too little.
     package static let snapshotProof = Capabilities(rawValue: 1 << 4)
+
+    /// Bit 5, URGENT_ONLY: a destination of a snapshot's server joins no bulk lane.
+    package static let urgentOnly = Capabilities(rawValue: 1 << 5)
 }
 
 extension Hello {

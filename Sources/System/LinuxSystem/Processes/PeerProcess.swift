@@ -113,27 +113,45 @@ package struct PeerProcess: ~Copyable, Sendable {
         while (try? kernel(.poll) { orErrno(poll(&watched, 1, -1)) }) == nil {}
     }
 
-    /// Waits until the process exits, the other end of a Unix socket is closed, or the flag is raised.
+    /// What a wait for a process ended with.
+    package enum Arrival: Sendable {
+        /// The process has exited, or has closed its end of the socket.
+        case departure
+        /// The flag is raised.
+        case flag
+        /// The time is over.
+        case time
+    }
+
+    /// Waits until the process exits, the other end of a Unix socket is closed, the flag is raised, or the time is over.
     ///
     /// - Parameters:
     ///   - socket: a connection to the process; nil if the process may close its end and continue to run.
     ///   - flag: an event that another thread raises to end the wait.
-    /// - Returns: false if the flag was raised.
-    package func waitForEnd(orHangUpOf socket: SharedSocket?, or flag: borrowing EventDescriptor) -> Bool {
+    ///   - milliseconds: the longest wait; nil for any.
+    package func waitForEnd(
+        orHangUpOf socket: SharedSocket?,
+        or flag: borrowing EventDescriptor,
+        milliseconds: Int? = nil
+    ) -> Arrival {
         var watched = (
             pollfd(fd: flag.descriptor.raw, events: Int16(POLLIN), revents: 0),
             pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0),
             // The other end never writes. Only its hang-up matters, which poll(2) reports without being asked.
             pollfd(fd: socket?.stream.descriptor.raw ?? -1, events: 0, revents: 0)
         )
-        while true {
-            // Without a timeout, poll(2) on these descriptors fails only for want of kernel memory, and is repeated.
-            let isReady = try? kernel(.poll) {
+        var isReady = false
+        repeat {
+            // poll(2) on these descriptors fails only for want of kernel memory, and is repeated if there is no limit.
+            let result = try? kernel(.poll) {
                 withUnsafeMutableBytes(of: &watched) { bytes in
-                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 3, -1))
+                    let first = bytes.assumingMemoryBound(to: pollfd.self).baseAddress
+                    return orErrno(poll(first, 3, milliseconds.map { CInt(clamping: $0) } ?? -1))
                 }
             }
-            if isReady != nil { return watched.0.revents == 0 }
-        }
+            isReady = result != nil
+        } while !isReady && milliseconds == nil
+        if watched.0.revents != 0 { return .flag }
+        return watched.1.revents != 0 || watched.2.revents != 0 ? .departure : .time
     }
 }

@@ -12,7 +12,7 @@ package struct WorkerProcess: ~Copyable, Sendable {
 
     /// The descriptors that a worker inherits; the worker takes them from ``Inherited`` in the same order.
     package struct Gifts: ~Copyable {
-        fileprivate var descriptors: [CInt] = []
+        private(set) var descriptors: [CInt] = []
 
         package init() {}
 
@@ -76,6 +76,9 @@ package struct WorkerProcess: ~Copyable, Sendable {
         }
     }
 
+    /// The worker that a ``ForkServer`` has made.
+    init(adopted id: Int32) { self.id = id }
+
     /// Opens the worker's process, which keeps its number until ``waitForEnd()``.
     package func process() throws(SystemError) -> PeerProcess {
         let id = id
@@ -113,53 +116,5 @@ package struct WorkerProcess: ~Copyable, Sendable {
                 posix_spawn_file_actions_adddup2(&actions, descriptor, Inherited.first + CInt(index))
             }
         }
-    }
-}
-
-/// The descriptors that this process inherited as a worker, in the order of ``WorkerProcess/Gifts``.
-package struct Inherited: ~Copyable {
-    static let first = STDERR_FILENO + 1
-    private var next = Inherited.first
-
-    /// Begins at the first inherited descriptor.
-    ///
-    /// Call this once, before the process opens a descriptor that could be mistaken for an inherited one.
-    package init() {}
-
-    private mutating func take() throws(HandedDescriptorError) -> OwnedDescriptor {
-        let descriptor = next
-        next += 1
-        // A missing descriptor is a mistake on the command line, and not a bug of this program.
-        guard fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0 else {
-            throw HandedDescriptorError(reason: "descriptor \(descriptor) was not given to this process")
-        }
-        return OwnedDescriptor(descriptor)
-    }
-
-    /// Takes the next descriptor as a userfaultfd.
-    package mutating func userfaultfd() throws(HandedDescriptorError) -> Userfaultfd {
-        try Userfaultfd(handed: take(), serving: .eventRemove)
-    }
-
-    /// Takes the next descriptor as a memory file.
-    ///
-    /// - Throws: ``HandedDescriptorError`` if the descriptor was not inherited, ``SystemError`` if its size cannot be
-    ///   read.
-    package mutating func memoryFile() throws -> MemoryFile {
-        try MemoryFile(adopting: take())
-    }
-
-    /// Takes the next descriptor as the pidfd of a process.
-    ///
-    /// - Parameter id: the process's number.
-    package mutating func process(_ id: Int32) throws(HandedDescriptorError) -> PeerProcess {
-        PeerProcess(adopting: try take(), id: id)
-    }
-
-    /// Takes the next descriptor as a socket.
-    ///
-    /// - Parameter peer: the name of the other end, for messages.
-    package mutating func socket(to peer: String) throws(HandedDescriptorError) -> StreamSocket {
-        StreamSocket(try take(), peer: peer)
     }
 }

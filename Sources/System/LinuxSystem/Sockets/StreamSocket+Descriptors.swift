@@ -53,6 +53,20 @@ extension StreamSocket {
 
         private consuming func takeFirst() -> OwnedDescriptor? { first }
 
+        /// Copies of the descriptors, which the caller closes.
+        func copies() throws(Errno) -> [CInt] {
+            var copies: [CInt] = []
+            func copy(_ raw: CInt) throws(Errno) {
+                copies.append(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
+            }
+            switch first {
+            case .some(let first): try copy(first.raw)
+            case .none: break
+            }
+            for other in others { try copy(other.descriptor.raw) }
+            return copies
+        }
+
         /// The most descriptors that one message may bring.
         package static let maxDescriptors = 16
 
@@ -194,13 +208,14 @@ extension StreamSocket {
         try send(bytes, [userfaultfd.descriptor.raw, file.descriptor.raw])
     }
 
-    private func send(_ bytes: [UInt8], _ handed: [CInt]) throws(SystemError) {
+    /// Sends a message with copies of 1 to 17 descriptors.
+    func send(_ bytes: [UInt8], _ handed: [CInt]) throws(SystemError) {
         do throws(Errno) {
             _ = try kernel(.sendmsg) {
                 shim_send_descriptors(descriptor.raw, bytes, bytes.count, handed, CInt(handed.count))
             }
         } catch {
-            throw SystemError("send a userfaultfd to \(peer)", error)
+            throw SystemError("send descriptors to \(peer)", error)
         }
     }
 }

@@ -183,6 +183,39 @@ package struct StreamSocket: ~Copyable, Sendable {
         }
     }
 
+    /// What a wait for bytes ended with.
+    package enum Arrival: Sendable {
+        /// Bytes can be received, or the peer has closed its side.
+        case data
+        /// The flag is raised.
+        case flag
+        /// The time is over.
+        case time
+    }
+
+    /// Waits until bytes can be received, the peer has closed its side, the flag is raised, or until `deadline`, in
+    /// nanoseconds of ``MonotonicClock``.
+    package func waitToReceive(
+        or flag: borrowing EventDescriptor,
+        before deadline: UInt64
+    ) throws(SystemError) -> Arrival {
+        var descriptors = (
+            pollfd(fd: flag.descriptor.raw, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+        )
+        let now = MonotonicClock.now()
+        let milliseconds = deadline > now ? CInt(clamping: (deadline - now - 1) / 1_000_000 + 1) : 0
+        _ = try attempt("wait for \(peer)") { () throws(Errno) in
+            try kernel(.poll) {
+                withUnsafeMutableBytes(of: &descriptors) { bytes in
+                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 2, milliseconds))
+                }
+            }
+        }
+        if descriptors.0.revents != 0 { return .flag }
+        return descriptors.1.revents != 0 ? .data : .time
+    }
+
     /// Receives as many bytes as the buffer holds.
     ///
     /// - Returns: bytes received; fewer than the buffer holds if the peer closed its side first.
