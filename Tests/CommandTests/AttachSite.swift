@@ -60,13 +60,11 @@ final class AttachSite {
 
     /// The processes that a handler has as its workers.
     func workers(of handler: Running) throws -> [Int32] {
-        try children(of: handler).filter { !AttachSite.isTemplate($0) }
+        try AttachSite.children(of: handler).filter { !AttachSite.isTemplate($0) }
     }
 
-    /// The process of which the workers are copies.
-    func template(of handler: Running) throws -> Int32? {
-        try children(of: handler).first(where: AttachSite.isTemplate)
-    }
+    /// The process of which a handler's workers are copies; nil before the first worker.
+    static func template(of handler: Running) throws -> Int32? { try children(of: handler).first(where: isTemplate) }
 
     private static func isTemplate(_ process: Int32) -> Bool {
         // A worker may have ended.
@@ -74,7 +72,7 @@ final class AttachSite {
         return command.hasPrefix("pageferry-worker-template")
     }
 
-    private func children(of handler: Running) throws -> [Int32] {
+    private static func children(of handler: Running) throws -> [Int32] {
         let tasks = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(handler.pid)/task")
         return tasks.flatMap { task in
             // A thread may have ended meanwhile; its children then belong to another.
@@ -102,6 +100,13 @@ final class AttachSite {
 /// Files of /proc.
 enum ProcessFiles {
     static func text(_ path: String) throws -> String { try String(contentsOfFile: path, encoding: .utf8) }
+
+    /// The processes whose command line begins with this name.
+    static func processes(named name: String) -> [Int32] {
+        // /proc can always be listed; a process may have ended since.
+        let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc"))?.compactMap { Int32($0) } ?? []
+        return all.filter { (try? text("/proc/\($0)/cmdline"))?.hasPrefix("\(name)\0") == true }
+    }
 
     /// The number of descriptors that a process has open.
     static func descriptorCount(of process: Int32) throws -> Int {

@@ -18,12 +18,12 @@ struct ForkServerTests {
         let (handler, socket) = try attach(site)
         let first = try site.restore(at: socket)
         #expect(try first.perform(.workingSet) == 1)
-        let template = try #require(try site.template(of: handler))
+        let template = try #require(try AttachSite.template(of: handler))
         #expect(kill(template, signal) == 0)
         let second = try site.restore(at: socket)
         #expect(try second.perform(.pass) == 1)
         #expect(try first.perform(.pass) == 1)
-        #expect(try site.template(of: handler) != template)
+        #expect(try AttachSite.template(of: handler) != template)
     }
 
     @Test("ends with its handler, however that ends")
@@ -33,7 +33,7 @@ struct ForkServerTests {
         let (handler, socket) = try attach(site)
         let guest = try site.restore(at: socket)
         #expect(try guest.perform(.workingSet) == 1)
-        let template = try #require(try site.template(of: handler))
+        let template = try #require(try AttachSite.template(of: handler))
         #expect(kill(handler.pid, SIGKILL) == 0)
         let deadline = Date(timeIntervalSinceNow: 10)
         while kill(template, 0) == 0 {

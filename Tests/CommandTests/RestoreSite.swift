@@ -65,6 +65,13 @@ final class RestoreSite {
         _ = try? handler.finish()
     }
 
+    /// Kills the server.
+    func killServer() {
+        guard let server else { return }
+        kill(server.pid, SIGKILL)
+        _ = try? server.finish()
+    }
+
     /// Starts the next handler, at the socket of the first.
     func startNextHandler(_ more: String...) throws {
         handler = try RestoreSite.start(

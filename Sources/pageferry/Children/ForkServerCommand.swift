@@ -13,7 +13,7 @@ struct ForkServerCommand: ParsableCommand {
 
     func run() throws {
         var given = Inherited()
-        let template = try TemplateProcess(&given)
+        var template = try TemplateProcess(&given)
         name("pageferry-forks")
         do throws(SystemError) {
             // A worker is replaced when it is killed, and a handler is not.

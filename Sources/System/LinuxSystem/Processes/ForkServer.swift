@@ -103,30 +103,37 @@ package struct TemplateProcess: ~Copyable {
     /// The name that `ps` shows for the template; its length leaves room for the words of a worker.
     static let name = "pageferry-worker-template"
     private static let longestName = 256
-    private let orders: StreamSocket
+    private var orders: SharedSocket?
 
     /// Takes the connection to the process that wants workers.
     package init(_ inherited: inout Inherited) throws(HandedDescriptorError) {
-        orders = try inherited.socket(to: "the handler of the workers")
+        orders = SharedSocket(try inherited.socket(to: "the handler of the workers"))
     }
 
     /// Makes a worker for each order.
     ///
     /// - Returns: in each worker, the descriptors that were given to it; in this process nil, once nobody wants workers
     ///   any more.
-    package consuming func serve() throws -> Inherited? {
+    package mutating func serve() throws -> Inherited? {
         while true {
-            let order = try orders.receiveDescriptors(maxBytes: TemplateProcess.longestName)
-            if order.bytes.isEmpty { return nil }
+            guard let order = try receive(), !order.bytes.isEmpty else { return nil }
             let number: Int32
             do throws(Errno) {
                 number = try kernel(.fork) { shim_fork_orphan() }
             } catch {
                 number = -error.rawValue
             }
-            if number == 0 { return try TemplateProcess.begin(order) }
-            try withUnsafeBytes(of: number) { (bytes) throws(SystemError) in try orders.send(bytes) }
+            if number == 0 {
+                // Otherwise, the handler would not notice the template's death before this copy's.
+                self.orders = nil
+                return try TemplateProcess.begin(order)
+            }
+            try withUnsafeBytes(of: number) { (bytes) throws(SystemError) in try orders?.stream.send(bytes) }
         }
+    }
+
+    private func receive() throws(SystemError) -> StreamSocket.DescriptorMessage? {
+        try orders?.stream.receiveDescriptors(maxBytes: TemplateProcess.longestName)
     }
 
     /// Makes a copy of the template a worker.
