@@ -1,16 +1,20 @@
 """A process that hands over its memory as Firecracker does, in a form of the hand-off, and checks every page.
 
-Usage: hand_off_forms.py SOCKET SNAPSHOT parts|stratovirt|space|regions|hang-up|stratovirt-hang-up|relay|late-relay
+Usage: hand_off_forms.py SOCKET SNAPSHOT FORM
+
+FORM is parts, stratovirt, space, regions, hang-up, stratovirt-hang-up, relay, late-relay or closed.
 
 The snapshot has 4096 pages, which may differ from the memory in nothing. With a hang-up, the process closes the
 connection and its own copy of the userfaultfd before it reads a page. A relay is a child that hands over the memory of
-this process and exits; a late one exits after some pages were read.
+this process and exits; a late one exits after some pages were read. With "closed", the process closes its own copy of
+the userfaultfd, reads some pages, prints "read", and waits for SIGUSR1 before it reads all of them.
 """
 import ctypes
 import fcntl
 import json
 import mmap
 import os
+import signal
 import socket
 import struct
 import sys
@@ -63,7 +67,7 @@ def main():
     os.close(end)
     if "hang-up" in form:
         agent.close()
-    if "hang-up" in form or relay:
+    if "hang-up" in form or relay or form == "closed":
         os.close(userfaultfd)
 
     def is_wrong(i):
@@ -73,6 +77,11 @@ def main():
     if form == "late-relay":
         wrong += sum(is_wrong(i) for i in range(100))
         os.write(relay_end, b"x")
+    if form == "closed":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        wrong += sum(is_wrong(i) for i in range(100))
+        print("read", flush=True)
+        signal.sigwait([signal.SIGUSR1])
     if relay:
         os.waitpid(relay, 0)
     # The end of a process or of a connection takes a moment to be noticed.

@@ -41,7 +41,8 @@ struct Adoption: Sendable {
         guard record.process == PeerProcess.Birth(of: names.process) else { return nil }
         let file = try store.state(names)
         // The worker may have the last copy of the userfaultfd.
-        var userfaultfd = try replaceWorker(of: record, file)
+        let old = try replaceWorker(of: record, file)
+        var userfaultfd = old ?? store.userfaultfd(names, inode: record.userfaultfd)
         if userfaultfd == nil {
             userfaultfd = try Userfaultfd.find(inode: record.userfaultfd, in: process, serving: .eventRemove)
         }

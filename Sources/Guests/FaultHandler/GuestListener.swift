@@ -30,6 +30,7 @@ package final class GuestListener: Sendable {
     /// - Parameters:
     ///   - listeners: the sockets at which guests attach; one at least.
     ///   - state: the path of the folder that keeps what must outlive this process; it may not exist yet.
+    ///   - service: what the service manager keeps beside the folder.
     ///   - onRefused: what happens to a process whose hand-off is refused.
     ///   - roster: the guests that are served already, and the limits.
     ///   - settings: how guests are served.
@@ -38,12 +39,13 @@ package final class GuestListener: Sendable {
     package init(
         at listeners: [Handover<Listener>],
         keeping state: String,
+        _ service: ServiceStore,
         onRefused: RefusedPolicy = .kill,
         roster: GuestRoster = GuestRoster(),
         settings: HandlerSettings,
         logger: Logger
     ) throws {
-        let store = try GuestStore(at: state)
+        let store = try GuestStore(at: state, service)
         let workers = try ForkServer(["fork-server", "--log-level", "\(logger.logLevel)"])
         let adoption = Adoption(store: store, workers: workers, roster: roster, settings: settings, logger: logger)
         let orphans = try store.guests()

@@ -1,6 +1,8 @@
 import Foundation
 import LinuxSystem
+import Logging
 import PageFetcher
+import Synchronization
 
 /// What a later handler must know to serve a guest whose handler has died, beside the guest's ``SessionMemory``.
 struct GuestRecord: Codable {
@@ -24,7 +26,8 @@ struct GuestRecord: Codable {
     }
 }
 
-/// The folder in which a handler keeps what must outlive it: for each guest a record and the state of its session.
+/// What a handler keeps for the next one: for each guest a record and the state of its session in a folder, and the
+/// guest's userfaultfd with the service manager.
 final class GuestStore: Sendable {
     /// The names of a guest's two files, `PID-STARTED.guest` and `PID-STARTED.state`.
     struct Names: Hashable {
@@ -33,6 +36,8 @@ final class GuestStore: Sendable {
 
         var record: String { "\(process)-\(started).guest" }
         var state: String { "\(process)-\(started).state" }
+        /// The name of the guest's userfaultfd in the store of the service manager.
+        var descriptor: String { "\(ServiceStore.prefix)\(process)-\(started)" }
 
         init(of process: PeerProcess.Birth) {
             self.process = process.id
@@ -50,10 +55,14 @@ final class GuestStore: Sendable {
     }
 
     private let folder: StateFolder
+    private let service: ServiceStore
 
     /// Opens the folder at a path, creates it if it does not exist, and keeps other handlers out of it.
-    init(at path: String) throws(SystemError) {
+    ///
+    /// - Parameter service: what the service manager keeps.
+    init(at path: String, _ service: ServiceStore) throws(SystemError) {
         folder = try StateFolder(path)
+        self.service = service
     }
 
     /// The folder's path.
@@ -67,8 +76,12 @@ final class GuestStore: Sendable {
         for file in files where !known.contains(file) && (file.hasSuffix(".state") || file.hasSuffix(".guest.new")) {
             try folder.remove(file)
         }
+        service.keep(only: guests.map(\.descriptor))
         return guests
     }
+
+    /// The userfaultfd of a guest that the service manager has kept; nil if it has none.
+    func userfaultfd(_ names: Names, inode: UInt64) -> Userfaultfd? { service.userfaultfd(names.descriptor, inode) }
 
     /// Reads the record of a guest.
     ///
@@ -108,13 +121,14 @@ final class GuestStore: Sendable {
     }
 
     /// Makes the state file of a guest and writes its record.
-    func add(_ record: GuestRecord) throws -> MemoryFile {
+    func add(_ record: GuestRecord, _ userfaultfd: borrowing Userfaultfd) throws -> MemoryFile {
         let names = Names(of: record.process)
         // A state without a record means nothing: its handler was killed in between.
         try folder.remove(names.state)
         let file = try folder.makeFile(names.state, byteCount: SessionMemory.byteCount(for: record.task))
         guard try file.lock() else { throw ServiceFailure(description: "another handler uses its state") }
         try folder.write(Array(try JSONEncoder().encode(record)), as: names.record)
+        service.add(userfaultfd, as: names.descriptor)
         return file
     }
 
@@ -127,5 +141,6 @@ final class GuestStore: Sendable {
     func forget(_ names: Names) throws(SystemError) {
         // The record goes first: a state without a record means nothing.
         try folder.remove(names.record, names.state)
+        service.remove(names.descriptor)
     }
 }

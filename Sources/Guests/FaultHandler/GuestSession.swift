@@ -203,7 +203,7 @@ struct GuestSession: ~Copyable {
             let byteCount = SessionMemory.byteCount(for: task)
             return try State(MemoryFile(name: "pageferry-session", byteCount: byteCount), of: task)
         }
-        return try State(store.add(record), of: task)
+        return try State(store.add(record, userfaultfd), of: task)
     }
 
     /// Decides, after a worker's end, whether to start another worker, and waits for the pause before it.

@@ -191,7 +191,8 @@ struct AttachCommand: AsyncParsableCommand {
 
     func run() async throws {
         // Before any other descriptor is opened.
-        let given = ServiceSockets(leaving: AttachSocketOptions.guestPrefix)
+        let given = ServiceSockets(leaving: ServiceStore.prefix)
+        let manager = ServiceManager.take()
         DescriptorLimit.raise()
         let logger = service.logger("attach")
         EndSignals.watch()
@@ -212,6 +213,7 @@ struct AttachCommand: AsyncParsableCommand {
         let listener = try GuestListener(
             at: sockets.listeners(given, logger),
             keeping: stateFolder(for: sockets.addresses().first ?? given.addresses.first),
+            ServiceStore(manager, given: given.unclaimed, logger: logger),
             onRefused: onRefused,
             roster: GuestRoster(limits.limits),
             settings: settings,
@@ -230,7 +232,5 @@ struct AttachCommand: AsyncParsableCommand {
         warnIfUnserved(logger)
         Terminal.ready(listener.addresses.map(\.description).joined(separator: " "))
         try listener.run()
-        // The service manager's other descriptors stay open meanwhile: one of them may be the last of its userfaultfd.
-        withExtendedLifetime(given) {}
     }
 }

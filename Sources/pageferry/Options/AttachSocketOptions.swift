@@ -29,9 +29,6 @@ struct AttachSocketOptions: ParsableArguments {
     )
     var socketMode: UInt32?
 
-    /// The beginning of the names under which a service manager keeps guests; such descriptors are no sockets.
-    static let guestPrefix = "guest-"
-
     private static func readOwner(_ text: String) throws -> SocketAccess.Owner {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)
         guard parts.count == 2, let user = readNumber(parts[0]), let group = readNumber(parts[1]) else {
@@ -89,9 +86,6 @@ struct AttachSocketOptions: ParsableArguments {
     ///   - logger: receives a line for each descriptor that is not used.
     func listeners(_ given: ServiceSockets, _ logger: Logger) throws -> [Handover<Listener>] {
         for refusal in given.refusals { logger.error("\(refusal)") }
-        for descriptor in given.unclaimed {
-            logger.warning("'\(descriptor.name)' of the service manager is kept open, and nothing serves it")
-        }
         guard !socket.isEmpty else {
             guard !given.listeners.isEmpty else {
                 throw Failure("the service manager gave no Unix stream socket that listens; name one with --socket")

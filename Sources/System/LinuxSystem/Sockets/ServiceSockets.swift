@@ -13,6 +13,19 @@ package struct ServiceSockets: Sendable {
             self.name = name
             self.descriptor = descriptor
         }
+
+        /// A copy of the descriptor as a userfaultfd.
+        ///
+        /// - Parameter served: the features of events that the caller serves.
+        /// - Throws: ``HandedDescriptorError`` if the descriptor is no userfaultfd or has features that are not served,
+        ///   ``SystemError`` if it cannot be copied.
+        package func userfaultfd(serving served: Userfaultfd.Features = []) throws -> Userfaultfd {
+            let raw = descriptor.raw
+            let copy = try attempt("copy '\(name)' of the service manager") { () throws(Errno) in
+                OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
+            }
+            return try Userfaultfd(handed: copy, serving: served)
+        }
     }
 
     /// The Unix stream sockets that listen, in their order.

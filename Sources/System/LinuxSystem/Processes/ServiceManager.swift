@@ -1,0 +1,72 @@
+import CShims
+import Glibc
+import SystemPackage
+
+/// The service manager that has started this process, which can keep descriptors for the next one: the descriptor store
+/// of systemd, by the protocol of sd_notify(3).
+///
+/// A stored descriptor comes back by ``ServiceSockets``, under its name.
+package struct ServiceManager: Sendable {
+    private static let variable = "NOTIFY_SOCKET"
+    /// The path of the manager's datagram socket; a name that begins with `@` is an abstract one.
+    private let path: String
+
+    /// The manager of this process; nil if none has named its socket.
+    ///
+    /// The variable is removed, so that no child takes the socket for its own. Call this once, before the process has
+    /// other threads.
+    package static func take() -> ServiceManager? {
+        guard let value = getenv(variable) else { return nil }
+        let path = String(cString: value)
+        unsetenv(variable)
+        return path.hasPrefix("/") || path.hasPrefix("@") ? ServiceManager(path: path) : nil
+    }
+
+    /// Gives the manager a copy of a userfaultfd to keep.
+    ///
+    /// The manager keeps only as many as the unit allows (FileDescriptorStoreMax=), and says nothing of others.
+    ///
+    /// - Parameter name: printable ASCII without colons, at most 255 bytes.
+    package func store(_ userfaultfd: borrowing Userfaultfd, as name: String) throws(SystemError) {
+        // A userfaultfd that the manager polls looks like one that has failed.
+        try send("FDSTORE=1\nFDPOLL=0\nFDNAME=\(name)", userfaultfd.descriptor.raw)
+    }
+
+    /// Makes the manager drop what it keeps under a name.
+    package func remove(_ name: String) throws(SystemError) { try send("FDSTOREREMOVE=1\nFDNAME=\(name)", nil) }
+
+    private func send(_ text: String, _ descriptor: CInt?) throws(SystemError) {
+        let bytes = Array(text.utf8)
+        try attempt("tell the service manager at \(path)", advice: "check NotifyAccess= of the unit") {
+            () throws(Errno) in
+            let type = CInt(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+            let socket = OwnedDescriptor(try kernel(.socket) { orErrno(Glibc.socket(AF_UNIX, type, 0)) })
+            let raw = socket.raw
+            var (name, length) = try address()
+            _ = try kernel(.connect) {
+                withUnsafeMutableBytes(of: &name) { place in
+                    orErrno(Glibc.connect(raw, place.assumingMemoryBound(to: sockaddr.self).baseAddress, length))
+                }
+            }
+            _ = try kernel(.sendmsg) {
+                if let descriptor { return shim_send_descriptors(raw, bytes, bytes.count, [descriptor], 1) }
+                return orErrno(Glibc.send(raw, bytes, bytes.count, CInt(MSG_NOSIGNAL)))
+            }
+        }
+    }
+
+    private func address() throws(Errno) -> (sockaddr_un, socklen_t) {
+        var name = sockaddr_un()
+        name.sun_family = sa_family_t(AF_UNIX)
+        let text = Array(path.utf8)
+        let offset = MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2
+        guard offset + text.count < MemoryLayout<sockaddr_un>.size else { throw .fileNameTooLong }
+        withUnsafeMutableBytes(of: &name) { place in
+            place.baseAddress?.advanced(by: offset).copyMemory(from: text, byteCount: text.count)
+            // The name of an abstract socket begins with a zero.
+            if text.first == UInt8(ascii: "@") { place[offset] = 0 }
+        }
+        // The name of an abstract socket has no end but its length; that of a path has a zero.
+        return (name, socklen_t(offset + text.count + (text.first == UInt8(ascii: "@") ? 0 : 1)))
+    }
+}
