@@ -79,7 +79,8 @@ package final class GuestService: Sendable {
             faultThreads: task.settings.faultThreads,
             events: memory.events,
             pageTable: isHuge ? PageTable(of: task.process) : nil,
-            touches: memory.touches
+            touches: memory.touches,
+            waitsForMemory: true
         ) { events.put(.fetcher($0)) }
     }
 
@@ -140,6 +141,10 @@ package final class GuestService: Sendable {
         var logged: (pages: Int, at: UInt64)
         /// Whether the complete memory was given back, so that its process waits for no reader of events.
         var isLetGo = false
+        /// What this host lacks, so that the guest's pages wait.
+        var shortage: PageFetcher.Shortage?
+        /// Until when this host lacked memory; 0 if it never did.
+        var shortUntil: UInt64 = 0
     }
 
     private func serve() throws -> End {
@@ -149,6 +154,7 @@ package final class GuestService: Sendable {
             let interval = interval(in: course.fate.state)
             memory.beat = interval == nil ? 0 : MonotonicClock.now()
             let event = if let interval { events.next(milliseconds: interval) } else { Optional(events.next()) }
+            noteShortage(&course)
             if fetcher.isComplete, course.fate.state != .complete {
                 try take(course.fate.completed(at: MonotonicClock.now()), &course)
                 logger.notice("\(task.name) has all of its pages: \(figures)")
@@ -156,7 +162,10 @@ package final class GuestService: Sendable {
             if let event { try handle(event, &course) } else { logProgress(&course) }
             let now = MonotonicClock.now()
             if let waited = fetcher.longestWaited {
-                try take(course.fate.pageWanted(since: waited.since, at: now), &course)
+                // The server need not have seen a request for a page that has waited for memory.
+                let isShort = course.shortage != nil
+                let since = isShort ? waited.since : max(waited.since, course.shortUntil)
+                try take(course.fate.pageWanted(since: since, isShort: isShort, at: now), &course)
             } else {
                 try take(course.fate.noPageWanted(at: now), &course)
             }
@@ -212,6 +221,20 @@ package final class GuestService: Sendable {
         case .guestEnded: course.fate.guestEnded()
         case .recorded: writeRecord()
         }
+    }
+
+    /// Reports that the guest's pages wait for memory, and that they wait no longer.
+    private func noteShortage(_ course: inout Course) {
+        let shortage = fetcher.shortage
+        if let shortage {
+            course.shortUntil = MonotonicClock.now()
+            if course.shortage == nil {
+                logger.error("\(task.name) waits for \(MemoryWant(shortage, of: task.process))")
+            }
+        } else if course.shortage != nil {
+            logger.notice("\(task.name) waits for memory no longer")
+        }
+        course.shortage = shortage
     }
 
     /// Closes a link of which a lane broke, once the control connection has had time to bring a better reason.
@@ -280,7 +303,7 @@ package final class GuestService: Sendable {
         return
             "\(progress.pagesResident) of \(progress.pagesTotal) pages are resident; this worker placed "
             + "\(progress.demand) on demand, \(progress.prefetched + progress.pushed + progress.zero) ahead; the guest "
-            + "dropped \(progress.removed) before they came; a fault took \(Int(service.p50)) µs at the median, "
+            + "dropped \(progress.removed) before they came, and had \(progress.found) already; a fault took \(Int(service.p50)) µs at the median, "
             + "\(Int(service.p99)) µs at the 99th percentile"
     }
 }
