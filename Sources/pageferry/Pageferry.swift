@@ -14,8 +14,8 @@ struct Pageferry: AsyncParsableCommand {
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
             RecoverCommand.self, ContCommand.self, StatusCommand.self, LeaseCommand.self, ServeCommand.self,
-            AttachCommand.self, AttachWorkerCommand.self, MicroVMKeeperCommand.self, ChildAgentCommand.self,
-            WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
+            AttachCommand.self, AttachWorkerCommand.self, AttachKeeperCommand.self, MicroVMKeeperCommand.self,
+            ChildAgentCommand.self, WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
         ]
     )
 

@@ -21,6 +21,7 @@ struct GuestSession: ~Copyable {
     private let store: GuestStore
     /// What a later handler must know; nil if /proc does not show the guest's process.
     private let record: GuestRecord?
+    private let claim: PoolClaim?
     private let logger: Logger
     private var state: State?
     /// Whether the guest was held before ``state`` could be made.
@@ -47,6 +48,7 @@ struct GuestSession: ~Copyable {
         at address: SocketAddress,
         _ settings: HandlerSettings,
         in store: GuestStore,
+        claiming claim: PoolClaim?,
         logger: Logger
     ) -> GuestSession {
         let task = GuestTask(guest, at: "\(address)", settings)
@@ -60,7 +62,7 @@ struct GuestSession: ~Copyable {
                 logger.warning("\(task.name) cannot be killed if it is lost, and would wait for its pages: \(error)")
             }
         }
-        return guest.split { GuestSession($0, $1, socket, task, in: store, logger: logger) }
+        return guest.split { GuestSession($0, $1, socket, task, in: store, claiming: claim, logger: logger) }
     }
 
     private init(
@@ -69,6 +71,7 @@ struct GuestSession: ~Copyable {
         _ socket: SharedSocket,
         _ task: GuestTask,
         in store: GuestStore,
+        claiming claim: PoolClaim?,
         logger: Logger
     ) {
         // A descriptor of this process can always be inspected.
@@ -80,7 +83,7 @@ struct GuestSession: ~Copyable {
         }
         self.userfaultfd = userfaultfd
         self.process = process
-        (self.socket, self.task, self.store, self.logger) = (socket, task, store, logger)
+        (self.socket, self.task, self.store, self.claim, self.logger) = (socket, task, store, claim, logger)
     }
 
     /// Makes the session of a guest whose handler has died.
@@ -91,6 +94,7 @@ struct GuestSession: ~Copyable {
         _ file: consuming MemoryFile,
         _ settings: HandlerSettings,
         in store: GuestStore,
+        claiming claim: PoolClaim?,
         logger: Logger
     ) throws {
         let task = record.task.adopted(by: settings)
@@ -98,7 +102,9 @@ struct GuestSession: ~Copyable {
         self.userfaultfd = userfaultfd
         self.process = process
         socket = nil
-        (self.task, self.store, self.record, self.logger) = (task, store, record, logger)
+        (self.task, self.store, self.record, self.claim, self.logger) = (task, store, record, claim, logger)
+        let memory = state.memory
+        claim?.subtract { memory.countResident(of: task) }
         resident = state.memory.countResident(of: task)
         let pages = task.regions.reduce(0) { $0 + $1.pageCount }
         logger.notice("\(task.name) was adopted with \(resident) of \(pages) pages; \(settings.source) serves the rest")
@@ -198,11 +204,16 @@ struct GuestSession: ~Copyable {
     }
 
     private func makeState() throws -> State {
-        guard let record else {
-            let byteCount = SessionMemory.byteCount(for: task)
-            return try State(MemoryFile(name: "pageferry-session", byteCount: byteCount), of: task)
-        }
-        return try State(store.add(record), of: task)
+        let file =
+            if let record {
+                try store.add(record)
+            } else {
+                try MemoryFile(name: "pageferry-session", byteCount: SessionMemory.byteCount(for: task))
+            }
+        let state = try State(file, of: task)
+        let (memory, task) = (state.memory, task)
+        claim?.subtract { memory.countResident(of: task) }
+        return state
     }
 
     /// Decides, after a worker's end, whether to start another worker, and waits for the pause before it.
