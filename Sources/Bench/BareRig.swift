@@ -63,7 +63,7 @@ final class BareRig: Rig {
         var number: UInt64 = 0
         while true {
             try memory.userfaultfd.read(into: &events)
-            guard events.count > 0, case .fault(let address, _) = events[0] else { continue }
+            guard events.count > 0, case .fault(let address, _, _) = events[0] else { continue }
             let page = address & ~4095
             number = (page - memory.region.range.address) / 4096
             if number == UInt64(memory.region.pageCount - 1) { return }

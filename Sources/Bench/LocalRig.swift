@@ -42,7 +42,7 @@ final class LocalRig: Rig {
         var events = Userfaultfd.EventBuffer(capacity: 1)
         while true {
             try memory.userfaultfd.read(into: &events)
-            guard events.count > 0, case .fault(let address, _) = events[0] else { continue }
+            guard events.count > 0, case .fault(let address, _, _) = events[0] else { continue }
             let page = address & ~4095
             let number = (page - memory.region.range.address) / 4096
             base.storeBytes(of: number + 1, as: UInt64.self)

@@ -15,8 +15,8 @@ struct Pageferry: ParsableCommand {
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
             RecoverCommand.self, ContCommand.self, StatusCommand.self, LeaseCommand.self, ServeCommand.self,
-            AttachCommand.self, ForkServerCommand.self, MicroVMKeeperCommand.self, ChildAgentCommand.self,
-            WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
+            AttachCommand.self, ForkServerCommand.self, AttachKeeperCommand.self, MicroVMKeeperCommand.self,
+            ChildAgentCommand.self, WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
         ]
     )
 

@@ -83,9 +83,10 @@ final class AttachSite {
 
     func endServer() { server.end() }
 
-    /// Restarts the server at its address.
-    func startServer() throws {
-        server = try Running(Executable.pageferry, ["serve", "--snapshot", snapshot.memory, "--listen", address])
+    /// Restarts the server at its address, with its own file or another.
+    func startServer(_ file: String? = nil) throws {
+        let file = file ?? snapshot.memory
+        server = try Running(Executable.pageferry, ["serve", "--snapshot", file, "--listen", address])
         _ = try server.line(holding: "ready")
     }
 

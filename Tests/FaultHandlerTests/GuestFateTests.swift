@@ -120,6 +120,21 @@ struct GuestFateTests {
         }
     }
 
+    @Test("applies the policy when memory is lacking for too long, and keeps the link", arguments: LostPolicy.allCases)
+    func noMemory(policy: LostPolicy) {
+        var fate = GuestFate.linked(policy)
+        #expect(fate.pageWanted(since: 200, isShort: true, at: 259) == [])
+        switch policy {
+        case .hold:
+            #expect(fate.pageWanted(since: 200, isShort: true, at: 260) == [.hold(.noMemory)])
+            #expect(fate.state == .returning && fate.record.isHeld)
+            #expect(fate.pageWanted(since: 200, isShort: true, at: 900) == [])
+            #expect(fate.noPageWanted(at: 901) == [.continue])
+            #expect(fate.state == .linked && !fate.record.isHeld)
+        case .kill: #expect(fate.pageWanted(since: 200, isShort: true, at: 260) == [.kill(.noMemory)])
+        }
+    }
+
     @Test("ignores a late answer over a link that is being closed")
     func lateAnswer() {
         var fate = GuestFate.linked()

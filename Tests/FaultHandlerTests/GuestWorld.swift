@@ -60,7 +60,7 @@ struct GuestWorld: Hashable {
     enum Step: Hashable, CaseIterable {
         case tick, touch, answer, lastPage, lastDrop
         case linkOwn, linkOther, renew, loseLink, unreachable, refuse
-        case check, reportComplete, exit, reportExit
+        case check, checkShort, reportComplete, exit, reportExit
         case workerDies, workerStarts, workersFail
         case deed, killFails
     }
@@ -116,6 +116,7 @@ struct GuestWorld: Hashable {
         case .renew: return link == .open && lanes == server && !isRenewed
         case .loseLink: return link != nil
         case .check: return isServed
+        case .checkShort: return isServed && wanted != nil
         case .reportComplete: return isServed && isComplete
         case .exit: return process == .running
         case .reportExit: return isServed && process == .exited
@@ -156,7 +157,8 @@ struct GuestWorld: Hashable {
             let actions = machine.killFailed()
             fate = machine
             begin(actions)
-        case .linkOwn, .linkOther, .renew, .loseLink, .unreachable, .refuse, .check, .reportComplete, .reportExit:
+        case .linkOwn, .linkOther, .renew, .loseLink, .unreachable, .refuse, .check, .checkShort, .reportComplete,
+            .reportExit:
             report(step)
         }
     }
@@ -182,6 +184,7 @@ struct GuestWorld: Hashable {
         case .refuse: actions += machine.refused("no")
         case .check:
             actions += wanted.map { machine.pageWanted(since: $0, at: now) } ?? machine.noPageWanted(at: now)
+        case .checkShort: actions += machine.pageWanted(since: wanted ?? now, isShort: true, at: now)
         case .reportExit: machine.guestEnded()
         case .reportComplete, .tick, .touch, .answer, .lastPage, .lastDrop, .exit, .workerDies, .workerStarts,
             .workersFail, .deed, .killFails:

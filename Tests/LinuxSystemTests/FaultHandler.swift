@@ -24,7 +24,7 @@ final class FaultHandler: Sendable {
             while (try? userfaultfd.wait(or: stop)) == .events {
                 guard (try? userfaultfd.read(into: &events)) != nil else { return }
                 for index in 0..<events.count {
-                    guard case .fault(let address, _) = events[index] else { continue }
+                    guard case .fault(let address, _, _) = events[index] else { continue }
                     faults.add(1, ordering: .relaxed)
                     answer(self, Int(address - region.range.address) / region.pageSize)
                 }

@@ -61,10 +61,15 @@ struct DangerousFormsTests {
         "System/LinuxSystem/Memory/Userfaultfd+Adoption.swift": (
             3, "an inode number that is converted to its own width; a conversion of text, which gives nil"
         ),
+        "System/LinuxSystem/Processes/MemoryGroup.swift": (
+            6, "places in a list; sizes that are clamped; text; a conversion of text, which gives nil"
+        ),
         "System/LinuxSystem/Processes/OwnProcess.swift": (1, "a conversion of text, which gives nil"),
         "System/LinuxSystem/Processes/PeerProcess+Birth.swift": (1, "a conversion of text, which gives nil"),
         "System/LinuxSystem/Processes/ProcessMappings.swift": (
-            9, "addresses inside of the piece and the range that hold them; conversions of text, which give nil"
+            17,
+            "addresses inside of the piece and the range that hold them; conversions of text, which give nil; two sizes "
+                + "that are clamped"
         ),
         "System/LinuxSystem/Sockets/PeerOrigin.swift": (2, "fields of 32 bits that are widened"),
         "System/LinuxSystem/Processes/ProcessLock.swift": (1, "a conversion of text, which gives nil"),

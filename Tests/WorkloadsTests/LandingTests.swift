@@ -48,7 +48,7 @@ private final class FaultService: Sendable {
             while try userfaultfd.wait(or: ending) == .events {
                 try userfaultfd.read(into: &events)
                 for index in 0..<events.count {
-                    if case .fault(let address, _) = events[index] { place(address) }
+                    if case .fault(let address, _, _) = events[index] { place(address) }
                 }
             }
         } catch {

@@ -9,6 +9,8 @@ struct Adoption: Sendable {
     let store: GuestStore
     let workers: ForkServer
     let roster: GuestRoster
+    /// Keeps the memory of guests that cannot be served.
+    let keeper: MemoryKeeper
     let settings: HandlerSettings
     let logger: Logger
 
@@ -51,17 +53,26 @@ struct Adoption: Sendable {
                 description: "no process has its userfaultfd any more, so that its missing pages read as zeros"
             )
         }
-        number = try roster.adopt(process, userfaultfd, as: record.task.name)
-        return try GuestSession(
-            adopting: record,
-            userfaultfd,
-            process,
-            file,
-            settings,
-            in: store,
-            workers,
-            logger: logger
-        )
+        let (copy, user) = (SharedUserfaultfd(try userfaultfd.duplicate()), process.user)
+        do {
+            let claim = PoolClaim(of: process, record.task.regions.map(\.range))
+            number = try roster.adopt(process, userfaultfd, as: record.task.name, claim)
+            return try GuestSession(
+                adopting: record,
+                userfaultfd,
+                process,
+                file,
+                settings,
+                in: store,
+                workers,
+                claiming: claim,
+                logger: logger
+            )
+        } catch {
+            // The old worker may have had the last copy.
+            try keeper.keep([copy], of: user)
+            throw error
+        }
     }
 
     private func process(of names: GuestStore.Names) throws -> PeerProcess? {

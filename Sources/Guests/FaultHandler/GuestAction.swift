@@ -37,6 +37,8 @@ enum GuestLoss: Hashable, Sendable {
     case unreachable(String?)
     /// A server is connected, and has not answered a fault for too long.
     case unanswered
+    /// A server is connected, and this host has had no memory for the page for too long.
+    case noMemory
     /// No worker could serve the guest for too long.
     case unserved
 }

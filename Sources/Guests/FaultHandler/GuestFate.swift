@@ -16,7 +16,7 @@ struct GuestFate: Hashable, Sendable {
         /// The guest runs and no server is connected; the reason is nil until an attempt to connect has failed. →
         /// linked, held, hangingUp, complete, killed, ended
         case unlinked(since: UInt64, reason: String?)
-        /// The guest runs and a server is connected. → unlinked, hangingUp, complete, killed, ended
+        /// The guest runs and a server is connected. → unlinked, hangingUp, returning, complete, killed, ended
         case linked
         /// The guest is held and no server is connected. → returning, hangingUp, complete, ended
         case held(since: UInt64, reason: String?)
@@ -167,15 +167,18 @@ struct GuestFate: Hashable, Sendable {
 
     /// The guest waits for a page.
     ///
-    /// - Parameter waiting: since when the page was waited for.
-    mutating func pageWanted(since waiting: UInt64, at now: UInt64) -> [GuestAction] {
+    /// - Parameters:
+    ///   - waiting: since when the page was waited for.
+    ///   - isShort: whether this host has no memory for pages. A server is then not to blame, and stays connected.
+    ///   - now: the time.
+    mutating func pageWanted(since waiting: UInt64, isShort: Bool = false, at now: UInt64) -> [GuestAction] {
         switch state {
         case .unlinked(let since, let reason):
             guard isOverdue(min(since, waiting), at: now) else { return [] }
             return lose(.unreachable(reason), thenHeldAs: .held(since: since, reason: reason))
         case .linked:
             guard isOverdue(waiting, at: now) else { return [] }
-            return lose(.unanswered, thenHeldAs: .hangingUp)
+            return isShort ? lose(.noMemory, thenHeldAs: .returning) : lose(.unanswered, thenHeldAs: .hangingUp)
         case .unserved, .held, .hangingUp, .returning, .complete, .killed, .ended: return []
         }
     }

@@ -9,9 +9,16 @@ import Synchronization
 package final class GuestListener: Sendable {
     private typealias Message = StreamSocket.DescriptorMessage
 
-    private let openings: [Openings<Handover<Message>>]
+    private let openings: [Openings<First>]
     private let guests: ThreadGroup
     private let failure: Failure
+
+    /// The first part of a hand-off.
+    private struct First: Sendable {
+        let message: Handover<Message>
+        /// Why the hand-off is refused whatever follows; nil if it may be served.
+        let refusal: PendingHandOffs.TooMany?
+    }
 
     /// The first error that ended accepting at one of the sockets.
     private final class Failure: Sendable {
@@ -47,7 +54,15 @@ package final class GuestListener: Sendable {
     ) throws {
         let store = try GuestStore(at: state, service)
         let workers = try ForkServer(["fork-server", "--log-level", "\(logger.logLevel)"])
-        let adoption = Adoption(store: store, workers: workers, roster: roster, settings: settings, logger: logger)
+        let keeper = MemoryKeeper()
+        let adoption = Adoption(
+            store: store,
+            workers: workers,
+            roster: roster,
+            keeper: keeper,
+            settings: settings,
+            logger: logger
+        )
         let orphans = try store.guests()
         let (guests, failure) = (ThreadGroup(), try Failure())
         (self.guests, self.failure) = (guests, failure)
@@ -55,25 +70,29 @@ package final class GuestListener: Sendable {
         openings = try listeners.compactMap { handover in
             guard let listener = handover.take() else { return nil }
             let address = listener.address
-            let refusal = Refusal(address: address, policy: onRefused, roster: roster, logger: logger)
+            let refusal = Refusal(address: address, policy: onRefused, roster: roster, keeper: keeper, logger: logger)
             return try Openings(
                 listener,
                 name: "attach",
-                Openings<Handover<Message>>.Handling(
+                Openings<First>.Handling(
                     read: { socket, _ in
                         let message = try socket.receiveDescriptors(maxBytes: FirecrackerHandOff.maxBytes)
-                        try pending.begin(socket.origin)
-                        return Handover(message)
+                        do throws(PendingHandOffs.TooMany) {
+                            try pending.begin(socket.origin)
+                            return First(message: Handover(message), refusal: nil)
+                        } catch {
+                            return First(message: Handover(message), refusal: error)
+                        }
                     },
-                    open: { (socket, message) throws(SystemError) in
+                    open: { (socket, first) throws(SystemError) in
                         // Each guest's session has a thread until the guest is no longer served.
                         try guests.run("guest") {
-                            guard let socket = socket.take(), let message = message.take() else { return }
+                            guard let socket = socket.take(), let message = first.message.take() else { return }
                             let origin = socket.origin
-                            let received = refusal.guest(from: socket, message)
-                            pending.end(origin)
+                            let received = refusal.guest(from: socket, message, refusedBecause: first.refusal)
+                            if first.refusal == nil { pending.end(origin) }
                             guard let taken = received else { return }
-                            let number = taken.number
+                            let (number, claim) = (taken.number, taken.claim)
                             defer { roster.remove(number) }
                             let guest = taken.takeGuest()
                             var settings = settings
@@ -88,6 +107,7 @@ package final class GuestListener: Sendable {
                                 settings,
                                 in: store,
                                 workers,
+                                claiming: claim,
                                 logger: logger
                             )
                             session.run()

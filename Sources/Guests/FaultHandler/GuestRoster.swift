@@ -1,4 +1,4 @@
-package import LinuxSystem
+import LinuxSystem
 import Synchronization
 
 /// How many guests are served at a time, and whose.
@@ -35,8 +35,15 @@ package final class GuestRoster: Sendable {
         let process: PeerProcess.Identity?
         let user: UInt32?
         let name: String
+        let claim: PoolClaim?
 
-        init(_ userfaultfd: consuming Userfaultfd, of process: borrowing PeerProcess, name: String) {
+        init(
+            _ userfaultfd: consuming Userfaultfd,
+            of process: borrowing PeerProcess,
+            name: String,
+            _ claim: PoolClaim?
+        ) {
+            self.claim = claim
             self.userfaultfd = userfaultfd
             self.process = process.identity
             user = process.user
@@ -63,24 +70,63 @@ package final class GuestRoster: Sendable {
     ///   - process: the guest's process.
     ///   - userfaultfd: the userfaultfd of the guest's memory, of which the roster keeps a copy.
     ///   - address: where the guest was handed over.
+    ///   - claim: the huge pages that the guest may take.
     /// - Returns: the number under which ``remove(_:)`` finds the guest.
     /// - Throws: ``AdmissionRefusal`` if the guest must not be served, `SystemError` if its userfaultfd cannot be
     ///   copied.
-    package func add(
+    func add(
         _ process: borrowing PeerProcess,
         _ userfaultfd: borrowing Userfaultfd,
-        at address: SocketAddress
+        at address: SocketAddress,
+        _ claim: PoolClaim?
     ) throws -> Int {
         let who = process.id > 0 ? "process \(process.id)" : "a process of another PID namespace"
-        let member = Member(try userfaultfd.duplicate(), of: process, name: "\(who) at \(address)")
-        // Compared and added under one lock: of two hand-offs of the same userfaultfd at once, one is refused.
-        let number = try members.withLock { members throws(AdmissionRefusal) in
-            try check(member, among: members.all.values)
-            members.last += 1
-            members.all[members.last] = member
-            return members.last
+        let member = Member(try userfaultfd.duplicate(), of: process, name: "\(who) at \(address)", claim)
+        var earlier: Pool?
+        // A guest that may still fit after the last look waits for its pages if it does not.
+        for look in 1...GuestRoster.mostLooks {
+            // Compared and added under one lock: of two hand-offs of the same userfaultfd at once, one is refused.
+            let (number, pool) = try members.withLock { members throws(AdmissionRefusal) in
+                try check(member, among: members.all.values)
+                let pool = Pool(for: member, beside: members.all.values)
+                guard pool.isEnough || look == GuestRoster.mostLooks else { return (0, pool) }
+                members.last += 1
+                members.all[members.last] = member
+                return (members.last, pool)
+            }
+            if number > 0 { return number }
+            if pool == earlier { throw refusal(pool.shortage) }
+            earlier = pool
+            MonotonicClock.sleep(nanoseconds: GuestRoster.pause)
         }
-        return number
+        preconditionFailure("the last look adds the guest or throws")
+    }
+
+    /// How often the pool of huge pages is looked at before a guest is added, and nanoseconds between two looks.
+    ///
+    /// A page that is being placed for another guest is no longer free, and counts as lacking all the same. The pool is
+    /// believed once it has not changed between two looks.
+    private static let (mostLooks, pause): (Int, UInt64) = (20, 50_000_000)
+
+    /// The huge pages that are free, that a guest lacks, and that the other guests may still take.
+    private struct Pool: Equatable {
+        let available: Int
+        let lacking: Int
+        let promised: Int
+
+        init(for member: Member, beside others: some Collection<Member>) {
+            lacking = member.claim?.rest ?? 0
+            (available, promised) =
+                lacking == 0 ? (0, 0) : (HugePagePool.available, others.reduce(0) { $0 + ($1.claim?.rest ?? 0) })
+        }
+
+        var isEnough: Bool { lacking == 0 || lacking + promised <= available }
+
+        var shortage: String {
+            "its memory lacks \(lacking) huge pages of 2 MiB, and \(available) are free, of which the other guests may "
+                + "take \(promised); \(HugePagePool.remedy(adding: lacking + promised - available)), and restore the "
+                + "guest again"
+        }
     }
 
     /// Puts a guest of an earlier handler on the roster, whatever the limits say.
@@ -90,9 +136,10 @@ package final class GuestRoster: Sendable {
     func adopt(
         _ process: borrowing PeerProcess,
         _ userfaultfd: borrowing Userfaultfd,
-        as name: String
+        as name: String,
+        _ claim: PoolClaim?
     ) throws(SystemError) -> Int {
-        let member = Member(try userfaultfd.duplicate(), of: process, name: name)
+        let member = Member(try userfaultfd.duplicate(), of: process, name: name, claim)
         return members.withLock { members in
             members.last += 1
             members.all[members.last] = member

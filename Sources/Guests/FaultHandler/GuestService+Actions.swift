@@ -30,7 +30,8 @@ extension GuestService {
             case .hold(let loss):
                 let (what, source) = (words(loss), task.settings.source)
                 memory.isHeld = true
-                logger.error("\(what); it waits until \(source) serves the file that it was restored from")
+                let end = loss == .noMemory ? "there is some" : "\(source) serves the file that it was restored from"
+                logger.error("\(what); it waits until \(end)")
             case .continue:
                 memory.continued = course.fate.record.continued
                 memory.isHeld = false
@@ -73,6 +74,8 @@ extension GuestService {
             case .unreachable(let reason):
                 "\(source) has been unreachable for \(time): \(reason ?? "no server was reached yet")"
             case .unanswered: "\(source) has not answered for \(time)"
+            case .noMemory:
+                "for \(time), it has waited for \(MemoryWant(fetcher.shortage ?? .memory, of: task.process))"
             case .unserved: "its workers keep exiting"
             }
         return "\(task.name) cannot get \(page ?? "its pages"): \(reason)"

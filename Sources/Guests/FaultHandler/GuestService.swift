@@ -76,7 +76,8 @@ package final class GuestService: Sendable {
             faultThreads: task.settings.faultThreads,
             events: memory.events,
             pageTable: isHuge ? PageTable(of: task.process) : nil,
-            touches: memory.touches
+            touches: memory.touches,
+            waitsForMemory: true
         ) { events.put(.fetcher($0)) }
     }
 
@@ -109,6 +110,10 @@ package final class GuestService: Sendable {
         var isRecordTried = false
         /// The departure of the process that has handed over the memory; nil while it is there.
         var departure: Departure?
+        /// What this host lacks, so that the guest's pages wait.
+        var shortage: PageFetcher.Shortage?
+        /// Until when this host lacked memory; 0 if it never did.
+        var shortUntil: UInt64 = 0
     }
 
     /// The time after the process that has handed over the memory has exited or hung up.
@@ -139,6 +144,7 @@ package final class GuestService: Sendable {
             memory.beat = interval == nil ? 0 : MonotonicClock.now()
             let untilRecord = timeUntilRecord(course)
             let event = wait(milliseconds: [interval, untilRecord].compactMap(\.self).min(), &course)
+            noteShortage(&course)
             if fetcher.isComplete, course.fate.state != .complete {
                 try take(course.fate.completed(at: MonotonicClock.now()), &course)
                 logger.notice("\(task.name) has all of its pages: \(figures)")
@@ -150,7 +156,10 @@ package final class GuestService: Sendable {
                 writeRecord()
             }
             if let waited = fetcher.longestWaited {
-                try take(course.fate.pageWanted(since: waited.since, at: now), &course)
+                // The server need not have seen a request for a page that has waited for memory.
+                let isShort = course.shortage != nil
+                let since = isShort ? waited.since : max(waited.since, course.shortUntil)
+                try take(course.fate.pageWanted(since: since, isShort: isShort, at: now), &course)
             } else {
                 try take(course.fate.noPageWanted(at: now), &course)
             }
@@ -238,6 +247,20 @@ package final class GuestService: Sendable {
         }
     }
 
+    /// Reports that the guest's pages wait for memory, and that they wait no longer.
+    private func noteShortage(_ course: inout Course) {
+        let shortage = fetcher.shortage
+        if let shortage {
+            course.shortUntil = MonotonicClock.now()
+            if course.shortage == nil {
+                logger.error("\(task.name) waits for \(MemoryWant(shortage, of: task.process))")
+            }
+        } else if course.shortage != nil {
+            logger.notice("\(task.name) waits for memory no longer")
+        }
+        course.shortage = shortage
+    }
+
     /// Closes a link of which a lane broke, once the control connection has had time to bring a better reason.
     private func closeAfterLastWord(_ link: SnapshotLink) throws(SystemError) {
         try threads.run("last-word") { [self] in
@@ -305,7 +328,7 @@ package final class GuestService: Sendable {
         return
             "\(progress.pagesResident) of \(progress.pagesTotal) pages are resident; this worker placed "
             + "\(progress.demand) on demand, \(progress.prefetched + progress.pushed + progress.zero) ahead; the guest "
-            + "dropped \(progress.removed) before they came; a fault took \(Int(service.p50)) µs at the median, "
+            + "dropped \(progress.removed) before they came, and had \(progress.found) already; a fault took \(Int(service.p50)) µs at the median, "
             + "\(Int(service.p99)) µs at the 99th percentile"
     }
 }

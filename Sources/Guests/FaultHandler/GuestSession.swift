@@ -22,6 +22,7 @@ struct GuestSession: ~Copyable {
     private let workers: ForkServer
     /// What a later handler must know; nil if /proc does not show the guest's process.
     private let record: GuestRecord?
+    private let claim: PoolClaim?
     private let logger: Logger
     private var state: State?
     /// Whether the guest was held before ``state`` could be made.
@@ -49,6 +50,7 @@ struct GuestSession: ~Copyable {
         _ settings: HandlerSettings,
         in store: GuestStore,
         _ workers: ForkServer,
+        claiming claim: PoolClaim?,
         logger: Logger
     ) -> GuestSession {
         let task = GuestTask(guest, at: "\(address)", settings)
@@ -62,7 +64,9 @@ struct GuestSession: ~Copyable {
                 logger.warning("\(task.name) cannot be killed if it is lost, and would wait for its pages: \(error)")
             }
         }
-        return guest.split { GuestSession($0, $1, socket, task, in: store, workers, logger: logger) }
+        return guest.split {
+            GuestSession($0, $1, socket, task, in: store, workers, claiming: claim, logger: logger)
+        }
     }
 
     private init(
@@ -72,6 +76,7 @@ struct GuestSession: ~Copyable {
         _ task: GuestTask,
         in store: GuestStore,
         _ workers: ForkServer,
+        claiming claim: PoolClaim?,
         logger: Logger
     ) {
         // A descriptor of this process can always be inspected.
@@ -83,7 +88,8 @@ struct GuestSession: ~Copyable {
         }
         self.userfaultfd = userfaultfd
         self.process = process
-        (self.socket, self.task, self.store, self.workers, self.logger) = (socket, task, store, workers, logger)
+        (self.socket, self.task, self.claim) = (socket, task, claim)
+        (self.store, self.workers, self.logger) = (store, workers, logger)
     }
 
     /// Makes the session of a guest whose handler has died.
@@ -95,6 +101,7 @@ struct GuestSession: ~Copyable {
         _ settings: HandlerSettings,
         in store: GuestStore,
         _ workers: ForkServer,
+        claiming claim: PoolClaim?,
         logger: Logger
     ) throws {
         let task = record.task.adopted(by: settings)
@@ -102,7 +109,10 @@ struct GuestSession: ~Copyable {
         self.userfaultfd = userfaultfd
         self.process = process
         socket = nil
-        (self.task, self.store, self.workers, self.record, self.logger) = (task, store, workers, record, logger)
+        (self.task, self.record, self.claim) = (task, record, claim)
+        (self.store, self.workers, self.logger) = (store, workers, logger)
+        let memory = state.memory
+        claim?.subtract { memory.countResident(of: task) }
         resident = state.memory.countResident(of: task)
         let pages = task.regions.reduce(0) { $0 + $1.pageCount }
         logger.notice("\(task.name) was adopted with \(resident) of \(pages) pages; \(settings.source) serves the rest")
@@ -199,11 +209,16 @@ struct GuestSession: ~Copyable {
     }
 
     private func makeState() throws -> State {
-        guard let record else {
-            let byteCount = SessionMemory.byteCount(for: task)
-            return try State(MemoryFile(name: "pageferry-session", byteCount: byteCount), of: task)
-        }
-        return try State(store.add(record, userfaultfd), of: task)
+        let file =
+            if let record {
+                try store.add(record, userfaultfd)
+            } else {
+                try MemoryFile(name: "pageferry-session", byteCount: SessionMemory.byteCount(for: task))
+            }
+        let state = try State(file, of: task)
+        let (memory, task) = (state.memory, task)
+        claim?.subtract { memory.countResident(of: task) }
+        return state
     }
 
     /// Decides, after a worker's end, whether to start another worker, and waits for the pause before it.

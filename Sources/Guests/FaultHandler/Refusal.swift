@@ -6,14 +6,15 @@ import Logging
 package enum RefusedPolicy: String, CaseIterable, Sendable {
     /// The process is killed.
     case kill
-    /// The process waits for its memory for ever.
+    /// The process waits for its memory for ever, and its missing pages never read as zeros.
     case leave
 }
 
-/// A guest that was taken, and its number on the roster.
+/// A guest that was taken, its number on the roster, and the huge pages that it may take.
 struct TakenGuest: ~Copyable {
     let guest: FirecrackerGuest
     let number: Int
+    let claim: PoolClaim?
 
     consuming func takeGuest() -> FirecrackerGuest { guest }
 }
@@ -27,14 +28,21 @@ struct Refusal: Sendable {
     let policy: RefusedPolicy
     /// The guests that are served already.
     let roster: GuestRoster
+    /// Keeps the memory of guests that are left as they are.
+    let keeper: MemoryKeeper
     let logger: Logger
 
     /// Makes a guest of a connection and the first part of the hand-off that came over it.
     ///
+    /// - Parameters:
+    ///   - socket: the connection.
+    ///   - first: the first part of the hand-off.
+    ///   - reason: why the hand-off is refused in any case; nil if it may be served.
     /// - Returns: nil if the hand-off was refused, and the policy was applied.
     func guest(
         from socket: consuming StreamSocket,
-        _ first: consuming StreamSocket.DescriptorMessage
+        _ first: consuming StreamSocket.DescriptorMessage,
+        refusedBecause reason: (any Error)? = nil
     ) -> TakenGuest? {
         // Kept open until the policy was applied: a process that sees its end may go on as if it had been served.
         let socket = SharedSocket(socket)
@@ -42,6 +50,8 @@ struct Refusal: Sendable {
         let name = socket.stream.peer
         var isGuest = first.descriptorCount > 0 || first.hasLostDescriptors
         var process: PeerProcess?
+        // Kept until the policy was applied, which may need them.
+        var copies: [SharedUserfaultfd] = []
         do {
             if first.hasLostDescriptors {
                 // Closed first, since the policy needs a descriptor.
@@ -50,11 +60,15 @@ struct Refusal: Sendable {
                 throw FirecrackerHandOff.lostDescriptors
             }
             process = try PeerProcess(peerOf: socket.stream, orOutside: true)
+            copies = try first.copyUserfaultfds()
+            if let reason { throw reason }
             let message = try FirecrackerHandOff.gather(first, from: socket.stream)
             isGuest = message.descriptorCount > 0 || message.hasLostDescriptors
+            if message.descriptorCount > copies.count { copies = try message.copyUserfaultfds() }
             let guest = try FirecrackerGuest(from: socket, message)
-            let number = try roster.add(guest.process, guest.userfaultfd, at: address)
-            return TakenGuest(guest: guest, number: number)
+            let claim = PoolClaim(of: guest.process, guest.handOff.regions.map(\.range))
+            let number = try roster.add(guest.process, guest.userfaultfd, at: address, claim)
+            return TakenGuest(guest: guest, number: number, claim: claim)
         } catch {
             // A process that sent no descriptor keeps its memory for itself.
             guard isGuest else {
@@ -65,7 +79,7 @@ struct Refusal: Sendable {
                 logger.error("refused \(name) at \(address): \(error)")
                 return nil
             }
-            logger.error("refused \(name) at \(address): \(error); \(end(process))")
+            logger.error("refused \(name) at \(address): \(error); \(end(process, copies))")
             return nil
         }
     }
@@ -78,21 +92,46 @@ struct Refusal: Sendable {
     }
 
     /// Applies the policy to a process, and says what became of it.
-    private func end(_ process: borrowing PeerProcess?) -> String {
+    private func end(_ process: borrowing PeerProcess?, _ copies: [SharedUserfaultfd]) -> String {
         switch policy {
-        case .leave: return "it waits for its memory for ever, as --on-refused says; end it"
-        case .kill:
-            switch process {
-            // The hand-off was refused for the reason why the process is not known.
-            case .none: return "it waits for its memory for ever and cannot be killed from here; end it"
-            case .some(let process):
-                do throws(SystemError) {
-                    try process.send(.kill)
-                    return "it was killed, since it would have waited for its memory for ever"
-                } catch {
-                    return "it waits for its memory for ever and cannot be killed from here: \(error); end it"
-                }
+        case .leave:
+            do {
+                try keep(copies, of: process)
+                return "it waits for its memory for ever, as --on-refused says; end it"
+            } catch {
+                return kill(process, copies, "its missing pages would read as zeros: \(error)")
+            }
+        case .kill: return kill(process, copies, "it would have waited for its memory for ever")
+        }
+    }
+
+    private func kill(_ process: borrowing PeerProcess?, _ copies: [SharedUserfaultfd], _ reason: String) -> String {
+        let obstacle: String
+        switch process {
+        // The hand-off was refused for the reason why the process is not known.
+        case .none: obstacle = ""
+        case .some(let process):
+            do throws(SystemError) {
+                try process.send(.kill)
+                return "it was killed, since \(reason)"
+            } catch {
+                obstacle = ": \(error)"
             }
         }
+        do {
+            try keep(copies, of: process)
+            return "it waits for its memory for ever and cannot be killed from here\(obstacle); end it"
+        } catch {
+            return "its missing pages read as zeros (\(error)), and it cannot be killed from here\(obstacle); end it"
+        }
+    }
+
+    private func keep(_ copies: [SharedUserfaultfd], of process: borrowing PeerProcess?) throws {
+        let user: UInt32? =
+            switch process {
+            case .none: nil
+            case .some(let process): process.user
+            }
+        try keeper.keep(Array(copies.prefix(StreamSocket.DescriptorMessage.maxDescriptors)), of: user)
     }
 }

@@ -25,7 +25,8 @@ package final class PageFetcher: Sendable {
         case memoryLost(reason: String)
         /// The process has forked for the first time, and its children wait for their missing pages for ever.
         case forked
-        /// A fault on a page that was placed before cannot be answered now, since no memory is left.
+        /// A fault on a page that was placed before cannot be answered now: no memory is left, or the same answer was
+        /// given too often.
         ///
         /// Such faults are raised again each second. This event is sent at most once per second.
         case faultUnanswered(reason: String)
@@ -69,6 +70,8 @@ package final class PageFetcher: Sendable {
         package var requestedZero = 0
         /// Pages that the process dropped or unmapped before they arrived.
         package var removed = 0
+        /// Pages that the memory's file held before they arrived.
+        package var found = 0
         /// Pages that arrived again after they had been placed.
         package var duplicate = 0
         /// Pages that faults wait for now.
@@ -126,6 +129,8 @@ package final class PageFetcher: Sendable {
     ///   - events: the reader of the userfaultfd's events, if `Userfaultfd.raisesEvents`.
     ///   - pageTable: the page table of the memory's process; needed for huge pages with `events`.
     ///   - touches: the log of pages in the order of their first touch; nil for none.
+    ///   - waitsForMemory: whether a page for which no memory is left waits for memory, and ``shortage`` says so. If not,
+    ///     ``LaneEvent/placementFailed(reason:)`` ends the lanes.
     ///   - keep: keeps an object that incomplete memory needs after ``stop()``; nil to keep that object until this
     ///     process exits.
     ///   - onEvent: called from the agent's threads; must not block.
@@ -141,6 +146,7 @@ package final class PageFetcher: Sendable {
         events: MemoryEvents? = nil,
         pageTable: PageTable? = nil,
         touches: TouchLog? = nil,
+        waitsForMemory: Bool = false,
         keep: Keep? = nil,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
@@ -159,6 +165,7 @@ package final class PageFetcher: Sendable {
             events: events,
             pageTable: pageTable,
             touches: touches,
+            waitsForMemory: waitsForMemory,
             onEvent: onEvent
         )
         if let pushed {
@@ -332,6 +339,11 @@ package final class PageFetcher: Sendable {
     /// The page that faults have waited for longest, and since when, in nanoseconds of `MonotonicClock`; nil if none
     /// waits.
     package var longestWaited: (region: Int, page: Int, since: UInt64)? { memory.faults.oldest }
+
+    /// What the kernel lacks, so that pages wait; nil if it lacks nothing.
+    ///
+    /// A shortage counts once it has lasted for 0.2 s, until none was met for 2 s or every page is here.
+    package var shortage: Shortage? { isComplete ? nil : memory.shortage.current(at: MonotonicClock.now()) }
 
     /// The placed pages: one bit per page for each region.
     package var received: [[UInt8]] { memory.resident.map { $0.bytes(of: 0..<$0.pageCount) } }

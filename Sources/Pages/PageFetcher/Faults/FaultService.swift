@@ -155,7 +155,8 @@ final class FaultService: Sendable {
                 let now = MonotonicClock.now()
                 for index in reader.faults.indices {
                     let event = reader.faults[index]
-                    guard let fault = memory.fault(at: event.address, thread: event.thread) else { continue }
+                    guard var fault = memory.fault(at: event.address, thread: event.thread) else { continue }
+                    fault.kind = event.kind
                     do throws(PlacementFailure) {
                         try requests.add(fault, now: now)
                     } catch {
@@ -189,8 +190,8 @@ private struct FaultReader: ~Copyable {
         if let events = memory.events { return try events.takeFaults(of: memory, into: &faults) }
         try memory.userfaultfd.read(into: &events)
         for index in 0..<events.count {
-            guard case .fault(let address, let thread) = events[index] else { continue }
-            faults.append(PageFault(address: address, thread: thread))
+            guard case .fault(let address, let thread, let kind) = events[index] else { continue }
+            faults.append(PageFault(address: address, thread: thread, kind: kind))
         }
     }
 }

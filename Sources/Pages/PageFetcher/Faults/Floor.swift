@@ -27,7 +27,7 @@ package enum Floor {
             while (try? shared.userfaultfd.wait(or: shared.stop)) == .events {
                 // An error ends the loop, as above.
                 guard (try? shared.userfaultfd.read(into: &events)) != nil else { break }
-                guard events.count > 0, case .fault(let address, _) = events[0] else { continue }
+                guard events.count > 0, case .fault(let address, _, _) = events[0] else { continue }
                 _ = shared.userfaultfd.copy(to: address & ~4095, from: page.base, byteCount: 4096)
             }
             // If this fails, closing the userfaultfd unregisters the range too.

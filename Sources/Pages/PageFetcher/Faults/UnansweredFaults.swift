@@ -1,7 +1,8 @@
 import LinuxSystem
 import Synchronization
 
-/// Faults on pages that were placed before and cannot be answered now, since no memory is left.
+/// Faults on pages that were placed before and cannot be answered now, since no memory is left, or since the same
+/// answer was given too often.
 ///
 /// The faults are raised again after a pause. Only the thread that read them uses this value.
 struct UnansweredFaults: ~Copyable {
@@ -63,6 +64,8 @@ extension ArrivingMemory {
         _ failure: PlacementFailure,
         _ onEvent: @Sendable (PageFetcher.Event) -> Void
     ) {
+        // A shortage for which pages wait is reported as a whole.
+        if waitsForMemory, let lacking = failure.shortage { return shortage.note(lacking) }
         let now = MonotonicClock.now()
         let last = lastTold.load(ordering: .relaxed)
         guard last == 0 || now - last >= UnansweredFaults.pause,

@@ -32,6 +32,7 @@ extension ArrivingMemory {
         let end = first + Int(run.count)
         var page = first
         var longest = ranges[Int(run.region)].isHuge ? 1 : ArrivingMemory.longestTurn
+        var pauses = 0
         while page < end {
             let bytes = source.map { $0 + (page - first) * ranges[Int(run.region)].pageSize }
             let part = PageRun(region: run.region, count: UInt32(end - page), first: UInt64(page))
@@ -39,8 +40,9 @@ extension ArrivingMemory {
                 try placePart(part, from: bytes, atMost: longest, origin: origin)
             }
             switch placed {
-            case .done(let count): page += count
+            case .done(let count): (page, pauses) = (page + count, 0)
             case .split: longest = 1
+            case .short(let failure): try waitForMemory(failure, &pauses)
             case .again: try pause()
             }
         }
@@ -51,6 +53,8 @@ extension ArrivingMemory {
         case done(Int)
         /// The run may cross two mappings, so it is placed page by page.
         case split
+        /// No memory is left for the first page.
+        case short(PlacementFailure)
         /// The kernel places no page until waiting events are read.
         case again
     }
@@ -88,7 +92,7 @@ extension ArrivingMemory {
             return .done(next - first)
         case .present:
             // An earlier process placed this page and exited before it could record that.
-            guard try isPlaced(at: address, in: range) else { throw .noHugePage }
+            guard try isPlaced(at: address, in: range) else { return .short(.noHugePage) }
             userfaultfd.wake(address, byteCount: range.pageSize)
             note(first..<first + 1, region: region, isZero: source == nil, origin: origin)
             return .done(1)
@@ -98,22 +102,25 @@ extension ArrivingMemory {
             noteUnmapped(first, region: region)
             return .done(1)
         case .gone: throw .gone
-        case .noMemory: throw range.isHuge ? .noHugePage : .noMemory
+        case .noMemory: return .short(range.isHuge ? .noHugePage : .noMemory)
         case .failed(let errno): throw .refused("\(errno)")
         }
     }
 
     /// Whether a page is present for which the kernel has reported EEXIST.
     ///
-    /// For a huge page, the kernel also reports EEXIST when the pool is exhausted; the page table then decides. Without
-    /// a page table, the page counts as absent, since it would read as zeros otherwise.
+    /// For a huge page, the kernel also reports EEXIST when the pool is exhausted. The page table then decides, and for
+    /// shared memory the file, whose page is mapped. Without a page table, a page that cannot be mapped counts as
+    /// absent, since it would read as zeros otherwise.
     func isPlaced(at address: UInt64, in range: PageRange) throws(PlacementFailure) -> Bool {
         guard range.isHuge else { return true }
         do throws(SystemError) {
-            return try pageTable?.isPresent(address) ?? false
+            if try pageTable?.isPresent(address) == true { return true }
         } catch {
             throw .refused("\(error)")
         }
+        if case .placed = userfaultfd.map(address, byteCount: range.pageSize) { return true }
+        return false
     }
 
     /// Takes note of an event that is no fault; called inside a turn.

@@ -58,15 +58,15 @@ extension ArrivingMemory {
         byteCount: Int,
         from source: UnsafeRawPointer
     ) throws(PlacementFailure) -> Bool {
+        var pauses = 0
         while true {
             switch userfaultfd.copy(to: address, from: source, byteCount: byteCount) {
             case .placed(byteCount): return true
             case .placed: throw .refused("only a part of a huge page was placed")
-            case .present: throw .noHugePage
+            case .present, .noMemory: try waitForMemory(.noHugePage, &pauses)
             case .again: try pause()
             case .unmapped: return false
             case .gone: throw .gone
-            case .noMemory: throw .noMemory
             case .failed(let errno): throw .refused("\(errno)")
             }
         }

@@ -130,6 +130,7 @@ extension ArrivingMemory {
             switch mapped {
             case .done(let count): page += count
             case .split: step = 1
+            case .short(let failure): throw failure
             case .again: try pause()
             }
         }

@@ -38,6 +38,7 @@ final class ArrivingMemory: Sendable {
     private let requestedZero = Atomic<Int>(0)
     let duplicate = Atomic<Int>(0)
     private let removed = Atomic<Int>(0)
+    private let found = Atomic<Int>(0)
     private let residentCount = Atomic<Int>(0)
     /// Whether LISTEN has come; no page may arrive before it.
     private let isOpen = Atomic<Bool>(false)
@@ -45,6 +46,12 @@ final class ArrivingMemory: Sendable {
     private let isClosing = Atomic<Bool>(false)
     /// The time of the latest report that a fault cannot be answered; 0 if there was none.
     let lastTold = Atomic<UInt64>(0)
+    /// The pages whose readers are woken again and again.
+    let wakes = RepeatedWakes()
+    /// The latest want of memory.
+    let shortage = ShortageRecord()
+    /// Whether a thread that lacks memory for a page waits for it, instead of ending its lane.
+    let waitsForMemory: Bool
     /// The reader of events; nil if the process does not report what it does to its memory.
     let events: MemoryEvents?
     /// The log of touched pages; nil if touches are not recorded.
@@ -62,8 +69,10 @@ final class ArrivingMemory: Sendable {
         events: MemoryEvents? = nil,
         pageTable: PageTable? = nil,
         touches: TouchLog? = nil,
+        waitsForMemory: Bool = false,
         onEvent: @escaping @Sendable (PageFetcher.Event) -> Void
     ) throws(SystemError) {
+        self.waitsForMemory = waitsForMemory
         self.pushedWanted = pushedWanted
         self.events = events
         self.pageTable = pageTable
@@ -115,10 +124,16 @@ final class ArrivingMemory: Sendable {
     @inline(__always)
     func take(_ fault: Fault, now: UInt64) throws(PlacementFailure) -> FaultOutcome {
         stalls.begin(fault, now: now)
+        // Pages of an alias are in its file before they are complete.
+        if fault.kind == .minor, aliases[fault.region] == nil {
+            try answerMinor(fault)
+            endStalls(fault.page..<fault.page + 1, region: fault.region)
+            return .resident
+        }
         let outcome = faults.fault(fault, now: now)
         switch outcome {
         case .resident:
-            try answerAgain(fault.page, region: fault.region)
+            try answerAgain(fault)
             endStalls(fault.page..<fault.page + 1, region: fault.region)
         case .asked: break
         case .expected, .request: touches?.note(fault.page, region: fault.region, now: now)
@@ -151,6 +166,7 @@ final class ArrivingMemory: Sendable {
         let end = first + Int(run.count)
         var page = first
         var step = end - first
+        var pauses = 0
         while page < end {
             let address = range.address(ofPage: page)
             let byteCount = min(step, end - page) * range.pageSize
@@ -181,7 +197,7 @@ final class ArrivingMemory: Sendable {
                 noteUnmapped(page, region: region)
                 page += 1
             case .gone: throw .gone
-            case .noMemory: throw .noMemory
+            case .noMemory: try waitForMemory(.noMemory, &pauses)
             case .failed(let errno): throw .refused("\(errno)")
             }
         }
@@ -192,10 +208,10 @@ final class ArrivingMemory: Sendable {
     /// Either the page was placed just now, or the process has dropped it since. A dropped page reads as zeros, as it
     /// would without userfaultfd. With an alias, a page that the file contains is mapped again instead.
     @inline(never)
-    func answerAgain(_ page: Int, region: Int) throws(PlacementFailure) {
-        let range = ranges[region]
-        let address = range.address(ofPage: page)
-        if aliases[region] != nil, try answerFromFile(address, byteCount: range.pageSize) { return }
+    func answerAgain(_ fault: Fault) throws(PlacementFailure) {
+        let range = ranges[fault.region]
+        let address = range.address(ofPage: fault.page)
+        if aliases[fault.region] != nil, try answerFromFile(address, byteCount: range.pageSize) { return }
         let placement =
             if range.isHuge {
                 userfaultfd.copy(to: address, from: zeros.base, byteCount: range.pageSize)
@@ -208,11 +224,48 @@ final class ArrivingMemory: Sendable {
         // reports both as EEXIST. If the pool is exhausted, waking would raise the same fault again at once.
         case .present where range.isHuge && pageTable == nil: throw .noHugePage
         case .present where try !isPlaced(at: address, in: range): throw .noHugePage
-        case .present, .again, .unmapped: userfaultfd.wake(address, byteCount: range.pageSize)
+        case .present, .unmapped: try wakeAgain(fault)
+        case .again: userfaultfd.wake(address, byteCount: range.pageSize)
         case .gone: break  // No thread waits in memory that does not exist.
-        case .noMemory: throw .noMemory
+        case .noMemory: throw range.isHuge ? .noHugePage : .noMemory
         case .failed(let errno): throw .refused("\(errno)")
         }
+    }
+
+    /// Answers a fault on a page that the memory's file holds and that is not mapped, by mapping the page.
+    ///
+    /// Such a page was written before the memory was handed over, or was placed and unmapped. The snapshot's page is not
+    /// wanted in either case.
+    @inline(never)
+    func answerMinor(_ fault: Fault) throws(PlacementFailure) {
+        let range = ranges[fault.region]
+        let address = range.address(ofPage: fault.page)
+        switch userfaultfd.map(address, byteCount: range.pageSize) {
+        case .placed: noteFound(fault.page, region: fault.region)
+        case .present:
+            noteFound(fault.page, region: fault.region)
+            try wakeAgain(fault)
+        // The process has unmapped the page, or has taken it out of the file: the next fault is another one.
+        case .unmapped: try wakeAgain(fault)
+        case .failed(let errno) where errno.isMemoryGone: try wakeAgain(fault)
+        case .again: userfaultfd.wake(address, byteCount: range.pageSize)
+        case .gone: break  // No thread waits in memory that does not exist.
+        case .noMemory: throw .noMemory
+        case .failed(let errno):
+            throw .refused("it is in the memory's file and cannot be mapped (UFFDIO_CONTINUE): \(errno)")
+        }
+    }
+
+    /// Wakes the readers of a page that needs no answer.
+    ///
+    /// - Throws: why the readers are not woken now, if they were woken too often: they fault again each time.
+    private func wakeAgain(_ fault: Fault) throws(PlacementFailure) {
+        let range = ranges[fault.region]
+        let address = range.address(ofPage: fault.page)
+        guard wakes.note(fault.page, region: fault.region, now: MonotonicClock.now()) else {
+            throw .repeated(fault, at: address)
+        }
+        userfaultfd.wake(address, byteCount: range.pageSize)
     }
 
     @inline(__always)
@@ -273,10 +326,19 @@ final class ArrivingMemory: Sendable {
 
     /// Marks pages as dropped: those that were missing are never placed.
     func noteRemoved(_ pages: Range<Int>, region: Int) {
+        noteUnwanted(pages, region: region, in: removed)
+    }
+
+    /// Marks a page that the memory's file holds: it is never placed.
+    private func noteFound(_ page: Int, region: Int) {
+        noteUnwanted(page..<page + 1, region: region, in: found)
+    }
+
+    private func noteUnwanted(_ pages: Range<Int>, region: Int, in count: borrowing Atomic<Int>) {
         let added = faults.removed(pages, region: region)
         endStalls(pages, region: region)
         guard added > 0 else { return }
-        removed.add(added, ordering: .relaxed)
+        count.add(added, ordering: .relaxed)
         noteResident(added)
     }
 
@@ -346,6 +408,7 @@ final class ArrivingMemory: Sendable {
         progress.zero = zero.load(ordering: .relaxed)
         progress.requestedZero = requestedZero.load(ordering: .relaxed)
         progress.removed = removed.load(ordering: .relaxed)
+        progress.found = found.load(ordering: .relaxed)
         progress.duplicate = duplicate.load(ordering: .relaxed)
         progress.waiting = faults.inFlightCount
         progress.waitingSince = progress.waiting > 0 ? faults.oldest?.since : nil
@@ -372,17 +435,33 @@ final class PushedWanted: Sendable {
 /// The error of a page that could not be placed, with the reason for people.
 struct PlacementFailure: Error, CustomStringConvertible {
     let reason: String
+    /// What the kernel lacks; nil for another reason.
+    var shortage: PageFetcher.Shortage?
     var description: String { reason }
 
     static let gone = Self(
         reason: "the guest's memory is gone: its process has ended, or runs another program (execve)"
     )
     static let ended = Self(reason: "the agent is closing and places no more pages")
-    static let noMemory = Self(reason: "no memory is left on this host to place a page in")
+    static let noMemory = Self(reason: "no memory is left on this host to place a page in", shortage: .memory)
     static let noHugePage = Self(
         reason:
-            "no huge page is left on this host to place a page in, or the page was placed before; raise vm.nr_hugepages"
+            "no huge page is left on this host to place a page in, or the page was placed before; raise "
+            + "vm.nr_hugepages",
+        shortage: .hugePages
     )
+    static func repeated(_ fault: Fault, at address: UInt64) -> Self {
+        let what =
+            switch fault.kind {
+            case .missing: "the page is present, but the process finds it missing"
+            case .minor: "the page is mapped, but the process finds it unmapped"
+            case .writeProtected: "the process has write-protected the page (UFFDIO_WRITEPROTECT)"
+            }
+        return Self(
+            reason: "its readers were woken \(RepeatedWakes.most) times within a second and fault again, at address "
+                + "0x\(String(address, radix: 16)): \(what)"
+        )
+    }
     static func lost(_ why: String) -> Self { Self(reason: "memory of the workload is lost: \(why)") }
     static func refused(_ why: String) -> Self { Self(reason: "the kernel refused a page: \(why)") }
 }

@@ -133,7 +133,8 @@ package final class MemoryEvents: Sendable {
     private func apply(to memory: ArrivingMemory, in turn: inout Turn) {
         for index in 0..<turn.events.count {
             switch turn.events[index] {
-            case .fault(let address, let thread): turn.faults.append(PageFault(address: address, thread: thread))
+            case .fault(let address, let thread, let kind):
+                turn.faults.append(PageFault(address: address, thread: thread, kind: kind))
             case .removed, .unmapped, .moved:
                 guard turn.loss == nil, let loss = memory.take(turn.events[index]) else { break }
                 turn.loss = loss
@@ -152,4 +153,5 @@ package final class MemoryEvents: Sendable {
 struct PageFault: Hashable {
     var address: UInt64
     var thread: UInt32
+    var kind: Userfaultfd.FaultKind
 }

@@ -1,9 +1,13 @@
+import LinuxSystem
+
 /// A fault that waits for its page.
 struct Fault: Hashable {
     var region: Int
     var page: Int
     /// The thread that waits; 0 if the kernel was not asked to report it.
     var thread: UInt32
+    /// Why the access raised the fault.
+    var kind = Userfaultfd.FaultKind.missing
 }
 
 /// Decides from faults which pages to request before they are touched: faults in, ranges of pages out.

@@ -16,9 +16,16 @@ package enum HugePagePool {
     package static func shortage(for pageCount: Int) -> String? {
         let available = available
         guard available < pageCount else { return nil }
-        let needed = count("nr_hugepages") + pageCount - available
-        return "\(available) are free; add some: sysctl vm.nr_hugepages=\(needed)"
+        return "\(available) are free; \(remedy(adding: pageCount - available))"
     }
+
+    /// The command that adds pages to the pool.
+    package static func remedy(adding pageCount: Int) -> String {
+        "add some: sysctl vm.nr_hugepages=\(count("nr_hugepages") + pageCount)"
+    }
+
+    /// The number of pages in the pool, used or free.
+    package static var total: Int { count("nr_hugepages") }
 
     private static func count(_ name: String) -> Int {
         let text = ProcessFile.text("/sys/kernel/mm/hugepages/hugepages-2048kB/\(name)")

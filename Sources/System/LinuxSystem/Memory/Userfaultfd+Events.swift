@@ -3,13 +3,28 @@ import Glibc
 import SystemPackage
 
 extension Userfaultfd {
+    /// Why an access to a page raises a fault.
+    package enum FaultKind: Hashable, Sendable {
+        /// The page is absent.
+        case missing
+        /// The page is in its memory file, and is not mapped.
+        case minor
+        /// The page is present, and its process has write-protected it (UFFDIO_WRITEPROTECT).
+        case writeProtected
+
+        /// Reads the flags of a fault (UFFD_PAGEFAULT_FLAG_WP is bit 1, UFFD_PAGEFAULT_FLAG_MINOR is bit 2).
+        fileprivate init(flags: UInt64) {
+            self = flags & 1 << 2 != 0 ? .minor : flags & 1 << 1 != 0 ? .writeProtected : .missing
+        }
+    }
+
     /// An event in registered memory.
     package enum Event: Hashable, Sendable {
         /// A thread waits for the page that holds this address.
         ///
         /// `thread` is the thread's number as its own process sees it (feat.ptid). It is 0 if the userfaultfd was
         /// opened without ``Features/threadID``.
-        case fault(address: UInt64, thread: UInt32)
+        case fault(address: UInt64, thread: UInt32, kind: FaultKind = .missing)
         /// The process drops the pages from `start` up to `end` (madvise).
         ///
         /// Private pages read as zeros afterwards. A memory file keeps its pages after MADV_DONTNEED and loses them by
@@ -83,7 +98,12 @@ extension Userfaultfd {
             let message = messages[index]
             switch CInt(message.event) {
             case CInt(UFFD_EVENT_PAGEFAULT):
-                return .fault(address: message.arg.pagefault.address, thread: message.arg.pagefault.feat.ptid)
+                let fault = message.arg.pagefault
+                return .fault(
+                    address: fault.address,
+                    thread: fault.feat.ptid,
+                    kind: FaultKind(flags: fault.flags)
+                )
             case CInt(UFFD_EVENT_REMOVE):
                 return .removed(start: message.arg.remove.start, end: message.arg.remove.end)
             case CInt(UFFD_EVENT_UNMAP):

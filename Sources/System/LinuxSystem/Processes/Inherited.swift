@@ -42,6 +42,18 @@ package struct Inherited: ~Copyable {
         try Userfaultfd(handed: take(), serving: .eventRemove)
     }
 
+    /// Takes the next descriptor as a userfaultfd that is only kept open, whatever its features are.
+    ///
+    /// - Throws: ``HandedDescriptorError`` if the descriptor was not inherited or is no userfaultfd, ``SystemError`` if
+    ///   it cannot be inspected.
+    package mutating func keptUserfaultfd() throws -> Userfaultfd {
+        let descriptor = try take()
+        guard try Userfaultfd.isUserfaultfd(descriptor) else {
+            throw HandedDescriptorError(reason: "the descriptor is no userfaultfd")
+        }
+        return Userfaultfd(adopting: descriptor)
+    }
+
     /// Takes the next descriptor as a memory file.
     ///
     /// - Throws: ``HandedDescriptorError`` if the descriptor was not inherited, ``SystemError`` if its size cannot be

@@ -13,6 +13,10 @@ package struct ProcessMappings: Sendable {
         var pageSize = 4096
         /// Whether a userfaultfd is registered.
         var isWatched = false
+        /// Whether the mapping has no reservation in its pool of huge pages (MAP_NORESERVE).
+        var isUnreserved = false
+        /// Bytes of huge pages that are present.
+        var hugeBytes: UInt64 = 0
     }
 
     let pieces: [Piece]
@@ -45,6 +49,11 @@ package struct ProcessMappings: Sendable {
             } else if !pieces.isEmpty, line.hasPrefix("VmFlags:") {
                 let flags = line.split(separator: " ").dropFirst()
                 pieces[pieces.count - 1].isWatched = flags.contains { ["um", "uw", "ui"].contains($0) }
+                pieces[pieces.count - 1].isUnreserved = flags.contains("nr")
+            } else if !pieces.isEmpty, line.hasPrefix("Private_Hugetlb:") || line.hasPrefix("Shared_Hugetlb:") {
+                let kibibytes = line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
+                // No process has more than 2^57 bytes.
+                pieces[pieces.count - 1].hugeBytes += min(kibibytes, 1 << 47) << 10
             }
         }
         self.pieces = pieces
@@ -67,6 +76,22 @@ package struct ProcessMappings: Sendable {
             offset: offset,
             file: StreamSocket.FileIdentity(major: major, minor: minor, number: number)
         )
+    }
+
+    /// The most huge pages that the process may still take from the pool in these ranges.
+    ///
+    /// A private mapping with a reservation takes its pages from that. A shared mapping may find its pages in its file.
+    /// Neither is counted.
+    package func unreservedHugePages(in ranges: [PageRange]) -> Int {
+        var bytes: UInt64 = 0
+        for piece in pieces where piece.isUnreserved && !piece.isShared && piece.pageSize == HugePagePool.pageSize {
+            let handed = ranges.reduce(UInt64(0)) { sum, range in
+                let part = piece.addresses.clamped(to: range.address..<range.address + range.byteCount)
+                return sum + (part.upperBound - part.lowerBound)
+            }
+            bytes += handed - min(handed, piece.hugeBytes)
+        }
+        return Int(bytes) / HugePagePool.pageSize
     }
 
     /// Checks that a range is mapped as a process says.

@@ -139,6 +139,21 @@ extension StreamSocket {
             }
         }
 
+        /// Copies the userfaultfds that came with the message, whatever their features are.
+        ///
+        /// - Throws: `SystemError` if this process has no descriptor left.
+        package func copyUserfaultfds() throws(SystemError) -> [SharedUserfaultfd] {
+            var copies: [SharedUserfaultfd] = []
+            switch first {
+            case .some(let first): if let copy = try SharedUserfaultfd(copying: first) { copies.append(copy) }
+            case .none: break
+            }
+            for other in others {
+                if let copy = try SharedUserfaultfd(copying: other.descriptor) { copies.append(copy) }
+            }
+            return copies
+        }
+
         /// Takes the first descriptor as the userfaultfd that its sender says it is.
         ///
         /// - Parameter served: features that the userfaultfd may have although they raise events.
@@ -229,7 +244,31 @@ package struct HandedDescriptorError: Error, Sendable, Equatable, CustomStringCo
     package var description: String { reason }
 }
 
+/// A userfaultfd as an object, since an array takes no noncopyable values.
+package final class SharedUserfaultfd: Sendable {
+    package let userfaultfd: Userfaultfd
+
+    package init(_ userfaultfd: consuming Userfaultfd) { self.userfaultfd = userfaultfd }
+
+    /// Copies a descriptor; nil if it is no userfaultfd.
+    fileprivate convenience init?(copying descriptor: borrowing OwnedDescriptor) throws(SystemError) {
+        guard try Userfaultfd.isUserfaultfd(descriptor) else { return nil }
+        let raw = descriptor.raw
+        let copy = try attempt("duplicate a userfaultfd", advice: "raise `ulimit -n`") { () throws(Errno) in
+            OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
+        }
+        self.init(Userfaultfd(adopting: copy))
+    }
+}
+
 extension Userfaultfd {
+    /// Whether a descriptor is a userfaultfd.
+    ///
+    /// - Throws: `SystemError` if this process has no descriptor left to find out.
+    static func isUserfaultfd(_ descriptor: borrowing OwnedDescriptor) throws(SystemError) -> Bool {
+        try features(of: descriptor) != nil
+    }
+
     /// Features whose events or signals only a handler made for them can serve.
     private static let unserved = Features.events.union(.sigbus)
 
