@@ -18,7 +18,7 @@ struct ShortageTests {
         }
     }
 
-    @Test("waits for huge pages, says so once, and goes on", arguments: [[], ["--fill", "--peer-timeout", "1s"]])
+    @Test("waits for huge pages, says so once, and goes on", arguments: [[], ["--fill", "--peer-timeout", "3s"]])
     func waitsForHugePages(options: [String]) throws {
         try HugePages.with(free: 8) {
             let site = try AttachSite()
@@ -39,7 +39,8 @@ struct ShortageTests {
             #expect(line.contains("process \(guest.pid) at unix:\(socket) waits for a huge page: the pool of huge"))
             #expect(line.contains("pages of 2 MiB is empty, all "), "\(line)")
             #expect(line.contains(" are in use or reserved; add some: sysctl vm.nr_hugepages="), "\(line)")
-            sleep(4)
+            // Longer than the peer's timeout, which a wait for memory must not look like.
+            sleep(5)
             withExtendedLifetime(other) {}
             other = nil
             #expect(try guest.wait(for: "pass") == 1)
@@ -69,7 +70,7 @@ struct ShortageTests {
         )
         guest.send(.pass)
         let line = try handler.errorLine(holding: "waits for memory")
-        let reason = "its cgroup \(group.path) is at its limit of 24 MiB; raise memory.limit_in_bytes"
+        let reason = "the cgroup \(group.path) is at its limit of 24 MiB; raise memory.limit_in_bytes"
         #expect(line.contains(reason), "\(line)")
         sleep(3)
         try group.limit(mebibytes: 128)
@@ -109,6 +110,7 @@ struct ShortageTests {
             #expect(try second.waitForEnd() == SIGKILL)
             // What the first guest has and lacks is the same number, however much it has.
             let third = try restore([4 * Self.size], at: socket, site)
+            #expect(try third.perform(.workingSet) == 1)
             #expect(try first.perform(.pass) == 1)
             first.end()
             _ = try handler.errorLine(holding: "stopped serving process \(first.pid)")

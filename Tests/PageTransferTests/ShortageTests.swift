@@ -44,10 +44,10 @@ struct ShortageTests {
         try userfaultfd.register(region.range)
         let memory = try Self.memory(of: region.range, userfaultfd, waitsForMemory: true)
         defer { memory.close() }
+        #expect(memory.shortage.current(at: MonotonicClock.now()) == nil)
         try Self.place(in: memory, failing: 3)
         #expect(memory.resident[0].contains(0))
         #expect(region.page(0).load(as: UInt8.self) == 9)
-        #expect(memory.shortage.current(at: MonotonicClock.now()) == nil)
         memory.resident[0].remove(0)
         #expect(madvise(region.page(0), 4096, MADV_DONTNEED) == 0)
         try Self.place(in: memory, failing: 9)

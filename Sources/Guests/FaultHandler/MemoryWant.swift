@@ -7,7 +7,7 @@ struct MemoryWant: CustomStringConvertible {
 
     /// Looks for what is full.
     ///
-    /// The kernel charges a page to the memory group of the guest's process, not to that of the worker which places it.
+    /// The kernel charges a page to the memory group of the guest's process, and page tables to that of this process.
     init(_ shortage: PageFetcher.Shortage, of process: Int32) {
         switch shortage {
         case .hugePages:
@@ -15,10 +15,11 @@ struct MemoryWant: CustomStringConvertible {
                 "a huge page: the pool of huge pages of 2 MiB is empty, all \(HugePagePool.total) are in use or reserved; "
                 + HugePagePool.remedy(adding: 1)
         case .memory:
-            let groups = process > 0 ? MemoryGroup.all(of: process) : []
+            let processes = (process > 0 ? [process] : []) + (PeerProcess.Birth.own.map { [$0.id] } ?? [])
+            let groups = processes.flatMap { MemoryGroup.all(of: $0) }
             if let full = groups.first(where: \.isFull), let limit = full.limit {
                 description =
-                    "memory: its cgroup \(full.path) is at its limit of \(limit >> 20) MiB; raise \(full.limitName), or end "
+                    "memory: the cgroup \(full.path) is at its limit of \(limit >> 20) MiB; raise \(full.limitName), or end "
                     + "something in the cgroup"
             } else {
                 let rest = ProcessFile.availableMemory.map { "\($0 >> 20) MiB are available on this host" }

@@ -16,6 +16,9 @@ struct AttachKeeperCommand: ParsableCommand {
     }
 
     func run() throws {
-        try MemoryKeeper.run(count, Inherited())
+        let inherited = Inherited()
+        // The name is for people, who find the process without it too.
+        try? OwnProcess.setName(MemoryKeeper.command)
+        try MemoryKeeper.run(count, inherited)
     }
 }

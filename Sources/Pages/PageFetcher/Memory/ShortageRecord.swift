@@ -23,18 +23,37 @@ final class ShortageRecord: Sendable {
     /// When the shortage began, and when it was met last, in nanoseconds of `MonotonicClock`; 0 before the first.
     private let first = Atomic<UInt64>(0)
     private let last = Atomic<UInt64>(0)
+    /// The threads that wait for memory.
+    private let waiting = Atomic<Int>(0)
 
     /// Notes that the kernel lacks memory now.
     func note(_ shortage: PageFetcher.Shortage) {
         let now = MonotonicClock.now()
         isHuge.store(shortage == .hugePages, ordering: .relaxed)
         let before = last.exchange(now, ordering: .relaxed)
+        // While a thread waits, the shortage has not ended.
+        guard waiting.load(ordering: .relaxed) == 0 else { return }
         if before == 0 || now > before + ShortageRecord.quiet { first.store(now, ordering: .relaxed) }
+    }
+
+    /// Notes that the kernel lacks memory while a thread waits.
+    func note(
+        _ shortage: PageFetcher.Shortage,
+        while wait: () throws(PlacementFailure) -> Void
+    ) throws(PlacementFailure) {
+        note(shortage)
+        waiting.add(1, ordering: .relaxed)
+        defer {
+            last.store(MonotonicClock.now(), ordering: .relaxed)
+            waiting.subtract(1, ordering: .relaxed)
+        }
+        try wait()
     }
 
     /// The shortage that lasts at a time; nil if none does, or one that has just begun.
     func current(at now: UInt64) -> PageFetcher.Shortage? {
-        let (begin, end) = (first.load(ordering: .relaxed), last.load(ordering: .relaxed))
+        let isWaiting = waiting.load(ordering: .relaxed) > 0
+        let (begin, end) = (first.load(ordering: .relaxed), isWaiting ? now : last.load(ordering: .relaxed))
         guard end > 0, end >= begin + ShortageRecord.patience, now < end + ShortageRecord.quiet else { return nil }
         return isHuge.load(ordering: .relaxed) ? .hugePages : .memory
     }
@@ -56,15 +75,16 @@ extension ArrivingMemory {
     @inline(never)
     func waitForMemory(_ failure: PlacementFailure, _ pauses: inout Int) throws(PlacementFailure) {
         guard waitsForMemory, let lacking = failure.shortage else { throw failure }
-        shortage.note(lacking)
         let end = MonotonicClock.now() + 1_000_000 * min(1000, 1 << UInt64(min(pauses, 10)))
         pauses += 1
-        while true {
-            // Throws if the agent is closing.
-            try pause()
-            let now = MonotonicClock.now()
-            guard now < end else { return }
-            MonotonicClock.sleep(nanoseconds: min(end - now, ArrivingMemory.slice * 1_000_000))
+        try shortage.note(lacking) { () throws(PlacementFailure) in
+            while true {
+                // Throws if the agent is closing.
+                try pause()
+                let now = MonotonicClock.now()
+                guard now < end else { return }
+                MonotonicClock.sleep(nanoseconds: min(end - now, ArrivingMemory.slice * 1_000_000))
+            }
         }
     }
 }
