@@ -138,7 +138,7 @@ final class ControlConnection: ServedConnection {
 
     /// Sends all queued frames, waiting for the peer if need be, and closes the connection.
     ///
-    /// No event is reported afterwards.
+    /// The loss of the connection is the last event, for whoever waits for the end.
     func finish() {
         threads.remove(self)
         let (frames, sent) = outbox.withLock { outbox in
@@ -155,8 +155,7 @@ final class ControlConnection: ServedConnection {
         socket.stream.shutdown()
         threads.reading.remove(self)
         reader.withLock { reader in
-            reader.hasEnded = true
-            reader.slot = nil
+            if !reader.hasEnded { end(&reader, because: "the connection to \(socket.stream.peer) was closed") }
         }
     }
 

@@ -85,6 +85,8 @@ package final class ControlLane: Sendable {
     }
 
     /// Closes the connection after all queued frames were sent, and waits for that.
+    ///
+    /// The last event is ``Event/lost(reason:)``, before the return.
     package func finish() {
         patience.cancel()
         connection.finish()
