@@ -268,7 +268,7 @@ private struct PartialFrame {
         header = (kind, length)
         let missing = ControlFrame.headerByteCount + length - filled
         guard missing == 0 else {
-            bytes.append(contentsOf: repeatElement(0, count: min(missing, max(Self.firstBytes, filled))))
+            bytes += [UInt8](repeating: 0, count: min(missing, max(Self.firstBytes, filled)))
             return nil
         }
         let payload = bytes.dropFirst(ControlFrame.headerByteCount)

@@ -97,16 +97,26 @@ package final class ConnectionThreads: Sendable {
 
     /// Serves a connection once more when what it waits for has happened; a connection that was removed stays so.
     package func wait(for wait: Wait, on connection: any ServedConnection) {
-        let raw = connection.socket.stream.descriptor.raw
-        // The call fails only for a connection that was removed.
-        try? control(EPOLL_CTL_MOD, raw, Self.events(of: wait), Self.number(of: connection))
+        let (raw, number) = (connection.socket.stream.descriptor.raw, Self.number(of: connection))
+        let error = state.withLock { state -> SystemError? in
+            guard state.connections[number] != nil else { return nil }
+            do throws(SystemError) {
+                // The thread of a busy connection has taken the descriptor out of the set: see `run`.
+                try control(isGrowing ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, raw, Self.events(of: wait), number)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        // The kernel refuses a descriptor only for want of memory. The peer then learns that the connection is over.
+        if error != nil { connection.socket.stream.shutdown() }
     }
 
     /// Removes a connection; a thread that serves it at the moment is not waited for.
     package func remove(_ connection: any ServedConnection) {
         let number = Self.number(of: connection)
         guard state.withLock({ $0.connections.removeValue(forKey: number) }) != nil else { return }
-        // Taking a descriptor out of a set that holds it cannot fail.
+        // The call fails only for a busy connection, whose descriptor is not in the set.
         try? control(EPOLL_CTL_DEL, connection.socket.stream.descriptor.raw, 0, number)
     }
 
@@ -148,6 +158,11 @@ package final class ConnectionThreads: Sendable {
             if isStopped { return }
             // A connection that was removed meanwhile is not found.
             guard let connection else { continue }
+            if isGrowing {
+                // A descriptor in the set, even one that is not waited for, would cost each arrival of bytes a call in
+                // the kernel. The call here fails only if the connection was removed meanwhile.
+                try? control(EPOLL_CTL_DEL, connection.socket.stream.descriptor.raw, 0, number)
+            }
             connection.serve(mayWait: isGrowing && (!isLast || mayAddThread()))
         } while stays()
     }
