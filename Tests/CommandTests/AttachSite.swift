@@ -11,10 +11,16 @@ final class AttachSite {
     private var running: [Running] = []
     private var guests: [GuestProcess] = []
 
-    init(_ kind: GuestKind = .standIn) throws {
+    /// Starts a server.
+    ///
+    /// - Parameter options: more options of the server.
+    init(_ kind: GuestKind = .standIn, serving options: [String] = []) throws {
         workspace = try Workspace()
         snapshot = try kind.snapshot(memoryMiB: AttachSite.memoryBytes >> 20, in: workspace.path)
-        server = try Running(Executable.pageferry, ["serve", "--snapshot", snapshot.memory, "--listen", "127.0.0.1:0"])
+        server = try Running(
+            Executable.pageferry,
+            ["serve", "--snapshot", snapshot.memory, "--listen", "127.0.0.1:0"] + options
+        )
         address = String(try server.line(holding: "ready").dropFirst("ready tcp:".count))
     }
 

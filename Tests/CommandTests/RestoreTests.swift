@@ -3,6 +3,7 @@ import Foundation
 import HugePages
 import LinuxSystem
 import OwnThread
+import PageProtocol
 import Testing
 
 /// Guests whose snapshot is on another host: Firecracker if available, and a stand-in for it.
@@ -311,6 +312,49 @@ struct RestoreTests {
         guest.send(.pass)
         let line = try handler.running.errorLine(holding: "it is killed")
         #expect(line.contains("has not answered for 1 s"), "\(line)")
+        #expect(try guest.waitForEnd() == SIGKILL)
+    }
+
+    @Test("retries a server all of whose connections are in use, and says so", arguments: ["kill", "hold"])
+    func fullServer(policy: String) throws {
+        let site = try AttachSite(serving: ["--max-connections", "3", "--peer-timeout", "100s"])
+        defer { site.end() }
+        let socket = site.workspace.file("uffd.sock")
+        let handler = try site.attach("--socket", socket, "--give-up", "1s", "--on-lost", policy)
+        let first = try site.restore(at: socket)
+        _ = try first.perform(.workingSet)
+        let second = try site.restore(at: socket)
+        second.send(.pass)
+        let words = "the server refuses: all 3 connections are in use; try again later"
+        let retry = try handler.errorLine(holding: "is turned away by")
+        #expect(retry.contains("process \(second.pid) at "), "\(retry)")
+        #expect(retry.contains(" is turned away by \(site.address), and retries: \(words)"), "\(retry)")
+        let line = try handler.errorLine(holding: policy == "kill" ? "it is killed" : "it waits until")
+        #expect(line.contains("is there, but the guest has had no link to it for 1 s: \(words)"), "\(line)")
+        #expect(!handler.errorText.contains("unreachable"))
+        if policy == "kill" {
+            #expect(try second.waitForEnd() == SIGKILL)
+        } else {
+            first.end()
+            #expect(try second.wait(for: "pass", seconds: 60) == 1)
+        }
+    }
+
+    @Test("is not served by a server of an older release, and one line says so")
+    func olderServer() throws {
+        let server = try SilentServer(capabilities: .startResult)
+        defer { server.end() }
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let handler = try site.startHandler(["--give-up", "1s", "--on-lost", "kill"], from: server.address)
+        defer { handler.end() }
+        let guest = try site.restore(at: handler.socket)
+        guest.send(.pass)
+        let words = "is of a release that does not prove which snapshot it serves; run the same pageferry release on"
+        let line = try handler.running.errorLine(holding: words)
+        #expect(line.contains("has no link to its server yet"), "\(line)")
+        let loss = try handler.running.errorLine(holding: "it is killed")
+        #expect(loss.contains(words), "\(loss)")
         #expect(try guest.waitForEnd() == SIGKILL)
     }
 

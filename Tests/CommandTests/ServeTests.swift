@@ -117,7 +117,7 @@ struct ServeTests {
         // The first client causes the costs that occur only once.
         let one = try add(1)
         let ten = try add(9)
-        // Each client costs the stacks of five threads, and for each lane a buffer of 256 KiB.
+        // Each busy lane costs the stack of a thread, and a buffer of 256 KiB.
         #expect(ten - one < 9 * (1 << 20), "\(one) bytes for one, \(ten) for ten")
         withExtendedLifetime(clients) {}
     }
@@ -165,6 +165,42 @@ struct ServeTests {
         let finished = try Executable.pageferry("serve", "--snapshot", path, "--listen", "127.0.0.1:0", seconds: 20)
         #expect(finished.output.isEmpty, "\(finished)")
         expectLastLine(finished, status: 1, words)
+    }
+
+    @Test("refuses a limit on connections that serves no guest, or needs too many descriptors", .timeLimit(.minutes(1)))
+    func connectionLimits() throws {
+        let file = try makeFile()
+        let command = ["serve", "--snapshot", file.path, "--listen", "127.0.0.1:0", "--max-connections"]
+        let few = try Executable.run(Executable.pageferry, command + ["2"])
+        #expect(few.status == 2 && few.errors.contains("--max-connections must be at least 3"), "\(few)")
+        let words = (["ulimit -n 400; exec", Executable.pageferry] + command + ["301"]).joined(separator: " ")
+        let many = try Executable.run("/bin/sh", ["-c", words])
+        expectLastLine(many, status: 1, "cannot hold 301 connections: the limit on descriptors leaves room for 2")
+        #expect(many.errors.contains("raise the hard limit of `ulimit -n`, or lower --max-connections"), "\(many)")
+    }
+
+    @Test("takes as many connections as its hard limit on descriptors allows", .timeLimit(.minutes(1)))
+    func derivedLimit() throws {
+        let file = try makeFile()
+        let words = "ulimit -n 400; exec \(Executable.pageferry) serve --snapshot \(file.path) --listen 127.0.0.1:0"
+        let server = try Running("/bin/sh", ["-c", words])
+        defer { server.end() }
+        let address = try SocketAddress(String(try server.line(holding: "ready tcp:").dropFirst(6)))
+        var clients: [SnapshotClient] = []
+        var refusal: String?
+        while refusal == nil, clients.count < 200 {
+            do {
+                clients.append(try SnapshotClient(to: address))
+            } catch let error as ServerSays {
+                refusal = error.reason
+            }
+        }
+        // A quarter of 400 descriptors is kept free, and the process has some open.
+        #expect((90...100).contains(clients.count), "\(clients.count) clients, then: \(refusal ?? "no refusal")")
+        #expect(refusal?.hasSuffix(" connections are in use; try again later") == true)
+        let last = clients[clients.count - 1]
+        try last.take([SnapshotSlice(offset: 0, pageSize: 4096, pageCount: 10)])
+        #expect(try last.join(.urgent).stream.ask(PageRun(region: 0, count: 1, first: 3)).zeroPages == 1)
     }
 
     @Test("warns if it gives every user of the host a file that not all may read, but not on a Unix socket")

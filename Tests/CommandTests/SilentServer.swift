@@ -8,13 +8,18 @@ import Synchronization
 /// A snapshot's server that accepts a guest and answers PINGs, but no request for a page.
 final class SilentServer: Sendable {
     private let acceptor: LaneAcceptor
-    private let connections = Connections()
+    private let connections: Connections
 
-    init() throws {
+    /// Starts the server.
+    ///
+    /// - Parameter capabilities: what its HELLO says that it understands.
+    init(capabilities: Capabilities = .snapshotProof) throws {
+        let connections = Connections(capabilities)
+        self.connections = connections
         acceptor = try LaneAcceptor(
             at: .tcp(host: "127.0.0.1", port: 0),
             logger: Logger(label: "silent") { _ in SwiftLogNoOpLogHandler() }
-        ) { [connections] in connections.take($0.socket, $0.opening) }
+        ) { connections.take($0.socket, $0.opening) }
     }
 
     /// The server's address: `HOST:PORT`.
@@ -27,8 +32,13 @@ final class SilentServer: Sendable {
 
     /// All connections of clients.
     private final class Connections: Sendable {
+        private let capabilities: Capabilities
         private let controls = Mutex<[ControlLane]>([])
         private let lanes = Mutex<[Handover<StreamSocket>]>([])
+
+        init(_ capabilities: Capabilities) {
+            self.capabilities = capabilities
+        }
 
         func take(_ socket: Handover<StreamSocket>, _ opening: OpeningFrame) {
             switch opening {
@@ -40,7 +50,7 @@ final class SilentServer: Sendable {
         private func welcome(_ handover: Handover<StreamSocket>, _ hello: Hello) {
             let answer = Hello(
                 role: .source,
-                capabilities: .snapshotProof,
+                capabilities: capabilities,
                 migration: hello.migration,
                 instance: .random(),
                 nonce: .random(),

@@ -133,6 +133,19 @@ struct ControlLaneTests {
         sending.join()
     }
 
+    @Test func `whoever waits for the end of a lane learns of it, whichever side ends the lane`() throws {
+        let (lane, peer, told) = try makeLane()
+        lane.finish()
+        #expect(told.loss?.hasSuffix(" was closed") == true)
+        let (other, otherPeer, otherTold) = try makeLane()
+        otherPeer.socket.shutdown()
+        let deadline = MonotonicClock.now() + 20_000_000_000
+        while otherTold.loss == nil, MonotonicClock.now() < deadline { MonotonicClock.sleep(nanoseconds: 1_000_000) }
+        other.finish()
+        #expect(otherTold.loss?.hasSuffix("closed the connection") == true)
+        withExtendedLifetime(peer) {}
+    }
+
     @Test func `the end does not wait for a message that is being handled`() async throws {
         let listener = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
         let peer = Held(try StreamSocket(connectingTo: listener.address))

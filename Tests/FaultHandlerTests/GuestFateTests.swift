@@ -45,7 +45,7 @@ struct GuestFateTests {
         var fate = GuestFate(onLost: .hold, after: giveUp)
         #expect(fate.state == .unserved)
         #expect(fate.workerStarted(isComplete: false, at: 100) == [.connect])
-        #expect(fate.state == .unlinked(since: 100, reason: nil))
+        #expect(fate.state == .unlinked(since: 100, failure: nil))
         #expect(fate.linked(to: own, at: 110) == [.attach(own, after: nil)])
         #expect(fate.state == .linked)
         #expect(fate.pageWanted(since: 120, at: 121) == [])
@@ -61,8 +61,8 @@ struct GuestFateTests {
     func linkReturns() {
         var fate = GuestFate.linked()
         #expect(fate.linkLost("reset", at: 200) == [.detach, .report(.linkLost("reset"))])
-        #expect(fate.unreachable("refused") == [])
-        #expect(fate.state == .unlinked(since: 200, reason: "refused"))
+        #expect(fate.linkFailed(.unreachable("refused")) == [])
+        #expect(fate.state == .unlinked(since: 200, failure: .unreachable("refused")))
         #expect(fate.record.lostSince == 200)
         #expect(fate.linked(to: own, at: 230) == [.attach(own, after: 30)])
         #expect(fate.record == GuestFate.Record(snapshot: own))
@@ -71,9 +71,24 @@ struct GuestFateTests {
     @Test("reports once that a server was never reached")
     func neverReached() {
         var fate = GuestFate.unlinked()
-        #expect(fate.unreachable("refused") == [.report(.unreachable("refused"))])
-        #expect(fate.unreachable("no route") == [])
-        #expect(fate.pageWanted(since: 100, at: 160) == [.hold(.unreachable("no route"))])
+        #expect(fate.linkFailed(.unreachable("refused")) == [.report(.unlinked(.unreachable("refused")))])
+        #expect(fate.linkFailed(.unreachable("no route")) == [])
+        #expect(fate.pageWanted(since: 100, at: 160) == [.hold(.unlinked(.unreachable("no route")))])
+    }
+
+    @Test("reports once that a server is there and turns the guest away, also after the loss of a link")
+    func turnedAway() {
+        let full = LinkFailure.turnedAway("all connections are in use")
+        var fate = GuestFate.unlinked()
+        #expect(fate.linkFailed(.unreachable("refused")) == [.report(.unlinked(.unreachable("refused")))])
+        #expect(fate.linkFailed(full) == [.report(.unlinked(full))])
+        #expect(fate.linkFailed(full) == [])
+        #expect(fate.pageWanted(since: 100, at: 160) == [.hold(.unlinked(full))])
+        var linked = GuestFate.linked(.kill)
+        _ = linked.linkLost("reset", at: 200)
+        #expect(linked.linkFailed(full) == [.report(.unlinked(full))])
+        #expect(linked.linkFailed(full) == [])
+        #expect(linked.pageWanted(since: 220, at: 260) == [.kill(.unlinked(full))])
     }
 
     @Test("applies the policy when the server is away while a page is wanted", arguments: LostPolicy.allCases)
@@ -81,11 +96,11 @@ struct GuestFateTests {
         var fate = GuestFate.linked(policy)
         _ = fate.linkLost("reset", at: 200)
         #expect(fate.pageWanted(since: 220, at: 259) == [])
-        let loss = GuestLoss.unreachable("reset")
+        let loss = GuestLoss.unlinked(.unreachable("reset"))
         switch policy {
         case .hold:
             #expect(fate.pageWanted(since: 220, at: 260) == [.hold(loss)])
-            #expect(fate.state == .held(since: 200, reason: "reset") && fate.record.isHeld)
+            #expect(fate.state == .held(since: 200, failure: .unreachable("reset")) && fate.record.isHeld)
         case .kill:
             #expect(fate.pageWanted(since: 220, at: 260) == [.kill(loss)])
             #expect(fate.state == .killed)
@@ -97,7 +112,7 @@ struct GuestFateTests {
         var fate = GuestFate.linked(.kill)
         _ = fate.linkLost("reset", at: 200)
         #expect(fate.noPageWanted(at: 100_000) == [])
-        #expect(fate.state == .unlinked(since: 200, reason: "reset"))
+        #expect(fate.state == .unlinked(since: 200, failure: .unreachable("reset")))
     }
 
     @Test("counts the wait that began while the server was connected")
@@ -105,7 +120,7 @@ struct GuestFateTests {
         var fate = GuestFate.linked(.kill)
         _ = fate.linkLost("reset", at: 200)
         #expect(fate.pageWanted(since: 150, at: 209) == [])
-        #expect(fate.pageWanted(since: 150, at: 210) == [.kill(.unreachable("reset"))])
+        #expect(fate.pageWanted(since: 150, at: 210) == [.kill(.unlinked(.unreachable("reset")))])
     }
 
     @Test("applies the policy when a connected server does not answer", arguments: LostPolicy.allCases)
@@ -170,10 +185,10 @@ struct GuestFateTests {
     func heldLinkGoes() {
         var fate = GuestFate.returning()
         #expect(fate.linkLost("reset", at: 310) == [.detach])
-        #expect(fate.unreachable("refused") == [])
+        #expect(fate.linkFailed(.unreachable("refused")) == [])
         #expect(fate.pageWanted(since: 150, at: 1000) == [])
         #expect(fate.refused("another file") == [])
-        #expect(fate.state == .held(since: 310, reason: "refused"))
+        #expect(fate.state == .held(since: 310, failure: .unreachable("refused")))
     }
 
     @Test("applies the policy at once when the server refuses", arguments: LostPolicy.allCases)
@@ -263,7 +278,7 @@ struct GuestFateTests {
     func takenOver() {
         var next = GuestFate(onLost: .hold, after: giveUp, from: GuestFate.held().record)
         #expect(next.workerStarted(isComplete: false, at: 400) == [.connect])
-        #expect(next.state == .held(since: 200, reason: nil))
+        #expect(next.state == .held(since: 200, failure: nil))
         #expect(next.linked(to: other, at: 405) == [.hangUp])
         #expect(next.linkLost("closed", at: 406) == [.detach])
         #expect(next.linked(to: own, at: 410) == [.attach(own, after: nil)])
@@ -285,7 +300,7 @@ struct GuestFateTests {
         _ = fate.linkLost("reset", at: 200)
         var next = GuestFate(onLost: .kill, after: giveUp, from: fate.record)
         #expect(next.workerStarted(isComplete: false, at: 250) == [.connect])
-        #expect(next.pageWanted(since: 251, at: 260) == [.kill(.unreachable(nil))])
+        #expect(next.pageWanted(since: 251, at: 260) == [.kill(.unlinked(nil))])
     }
 
     @Test("applies the policy when no worker can serve the guest", arguments: LostPolicy.allCases)

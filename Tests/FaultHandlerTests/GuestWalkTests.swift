@@ -102,9 +102,9 @@ extension GuestWorld {
             { $0.workerStarted(isComplete: false, at: 9) }, { $0.workerStarted(isComplete: true, at: 9) },
             { $0.workersFailed(since: 0, isComplete: false, at: 9) }, { $0.linked(to: GuestWorld.own, at: 9) },
             { $0.linked(to: GuestWorld.other, at: 9) }, { $0.renewed(GuestWorld.renewed) }, { $0.linkLost("", at: 9) },
-            { $0.unreachable("") },
-            { $0.refused("") }, { $0.pageWanted(since: 0, at: 9) },
-            { $0.pageWanted(since: 0, isShort: true, at: 9) }, { $0.noPageWanted(at: 9) }, { $0.completed(at: 9) },
+            { $0.linkFailed(.unreachable("")) }, { $0.linkFailed(.turnedAway("")) }, { $0.refused("") },
+            { $0.pageWanted(since: 0, at: 9) }, { $0.pageWanted(since: 0, isShort: true, at: 9) },
+            { $0.noPageWanted(at: 9) }, { $0.completed(at: 9) },
         ]
         return events.contains { event in
             var next = fate

@@ -59,7 +59,7 @@ struct GuestWorld: Hashable {
 
     enum Step: Hashable, CaseIterable {
         case tick, touch, answer, lastPage, lastDrop
-        case linkOwn, linkOther, renew, loseLink, unreachable, refuse
+        case linkOwn, linkOther, renew, loseLink, unreachable, turnedAway, refuse
         case check, checkShort, reportComplete, exit, reportExit
         case workerDies, workerStarts, workersFail
         case deed, killFails
@@ -112,7 +112,7 @@ struct GuestWorld: Hashable {
         case .lastPage: return lanes != nil && isAlive && !isComplete
         case .lastDrop: return isServed && process == .running && wanted == nil && !isComplete
         // An attempt to connect that was under way when the last page came still ends.
-        case .linkOwn, .linkOther, .unreachable, .refuse: return isServed && link == nil
+        case .linkOwn, .linkOther, .unreachable, .turnedAway, .refuse: return isServed && link == nil
         case .renew: return link == .open && lanes == server && !isRenewed
         case .loseLink: return link != nil
         case .check: return isServed
@@ -157,7 +157,8 @@ struct GuestWorld: Hashable {
             let actions = machine.killFailed()
             fate = machine
             begin(actions)
-        case .linkOwn, .linkOther, .renew, .loseLink, .unreachable, .refuse, .check, .checkShort, .reportComplete,
+        case .linkOwn, .linkOther, .renew, .loseLink, .unreachable, .turnedAway, .refuse, .check, .checkShort,
+            .reportComplete,
             .reportExit:
             report(step)
         }
@@ -180,7 +181,8 @@ struct GuestWorld: Hashable {
         case .loseLink:
             link = nil
             actions += machine.linkLost("lost", at: now)
-        case .unreachable: actions += machine.unreachable("away")
+        case .unreachable: actions += machine.linkFailed(.unreachable("away"))
+        case .turnedAway: actions += machine.linkFailed(.turnedAway("full"))
         case .refuse: actions += machine.refused("no")
         case .check:
             actions += wanted.map { machine.pageWanted(since: $0, at: now) } ?? machine.noPageWanted(at: now)

@@ -107,6 +107,20 @@ struct HostileClientTests {
         }
     }
 
+    @Test func `a destination of an older release is refused with one line on both sides`() async throws {
+        let file = try makeFile()
+        try await Serving.of(file.path) { serving in
+            var older = SnapshotClient.hello()
+            older.capabilities = .startResult
+            let words = "the destination's release cannot tell one snapshot from another by its proof"
+            let error = #expect(throws: ServerSays.self) { try SnapshotClient(to: serving.address, as: older) }
+            #expect(error?.reason == "\(words); run the same pageferry release on both hosts")
+            #expect(serving.log.first(containing: words)?.contains("refused a connection from 127.0.0.1") == true)
+            #expect(serving.log.all.count == 1)
+            try expectServed(serving)
+        }
+    }
+
     @Test func `a lane joins once, with the session's nonce, and only after SNAPSHOT`() async throws {
         let file = try makeFile()
         try await Serving.of(file.path) { serving in
@@ -222,7 +236,7 @@ struct HostileClientTests {
 
     @Test func `clients beyond the bound get the reason, and earlier clients are served`() async throws {
         let file = try makeFile()
-        try await Serving.of(file.path) { serving in
+        try await Serving.of(file.path, connectionLimit: 512) { serving in
             let served = try SnapshotClient(to: serving.address)
             try served.take([Self.slice])
             let urgent = try served.join(.urgent)
@@ -232,7 +246,7 @@ struct HostileClientTests {
                 do {
                     others.append(try SnapshotClient(to: serving.address, urgentLanes: 16))
                 } catch let error as ServerSays {
-                    #expect(error.reason.contains("connections are in use"))
+                    #expect(error.reason == "all 512 connections are in use; try again later")
                     refusals += 1
                 }
             }
@@ -250,7 +264,7 @@ struct HostileClientTests {
 
     @Test func `clients without requests keep no other out, and clients with requests stay`() async throws {
         let file = try makeFile()
-        try await Serving.of(file.path, peerTimeout: .seconds(10)) { serving in
+        try await Serving.of(file.path, peerTimeout: .seconds(10), connectionLimit: 512) { serving in
             let served = try SnapshotClient(to: serving.address)
             try served.take([Self.slice])
             let lanes = [try served.join(.urgent), try served.join(.bulk)]

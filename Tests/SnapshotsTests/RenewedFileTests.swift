@@ -155,6 +155,32 @@ struct RenewedFileTests {
         #expect(ended == nil)
     }
 
+    @Test func `other sessions open and end while the full digest of a large file is made`() async throws {
+        let file = try SparseFile(in: "/dev/shm", byteCount: 512 << 20)
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: file.path))
+        let block = [UInt8](repeating: 7, count: 1 << 20)
+        for _ in 0..<512 { try handle.write(contentsOf: block) }
+        // The file stays open for writing, so that only the digest proves its content.
+        let ended = try await Serving.of(file.path, isProvedFully: true) { serving in
+            let (leaving, waiting) = (try SnapshotClient(to: serving.address), try SnapshotClient(to: serving.address))
+            try leaving.take(Self.slices)
+            try Touch.now.happen(to: file.path)
+            try waiting.say(.slices(Self.slices))
+            // The message has been read once the answer to the next one has come.
+            try waiting.say(.ping(0))
+            #expect(try waiting.next() == .pong(0))
+            _ = try SnapshotClient(to: serving.address)
+            try leaving.say(.bye)
+            #expect(leaving.untilHangUp() == nil)
+            let hasWaited = try !waiting.control.waitToReceive(before: MonotonicClock.now())
+            #expect(hasWaited, "the proof was made before the other sessions were opened and ended")
+            guard case .snapshot = try waiting.next() else { throw ServerSays(reason: "no identity") }
+            #expect(try ask(waiting.join(.urgent)) == Array(block[..<4096]))
+        }
+        #expect(ended == nil)
+        withExtendedLifetime(handle) {}
+    }
+
     @Test func `a file that another one replaces stays the one that is served`() async throws {
         let file = try makeFile()
         try file.finishWriting()

@@ -17,9 +17,10 @@ final class Serving: Sendable {
         _ path: String,
         peerTimeout: Duration = .seconds(30),
         isProvedFully: Bool = false,
+        connectionLimit: Int? = nil,
         _ body: (Serving) async throws -> Void
     ) async throws -> FileChanged? {
-        let serving = try Serving(path, peerTimeout, isProvedFully)
+        let serving = try Serving(path, peerTimeout, isProvedFully, connectionLimit)
         let running = Task { () -> FileChanged? in
             do throws(FileChanged) {
                 try await serving.server.run()
@@ -39,11 +40,12 @@ final class Serving: Sendable {
         return await running.value
     }
 
-    private init(_ path: String, _ peerTimeout: Duration, _ isProvedFully: Bool) throws {
+    private init(_ path: String, _ peerTimeout: Duration, _ isProvedFully: Bool, _ connectionLimit: Int?) throws {
         server = try SnapshotServer(
             SnapshotFile(path, isProvedFully: isProvedFully),
             at: .tcp(host: "127.0.0.1", port: 0),
             peerTimeout: peerTimeout,
+            connectionLimit: connectionLimit,
             logger: log.logger
         )
     }

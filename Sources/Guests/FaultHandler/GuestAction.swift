@@ -33,8 +33,8 @@ enum GuestLoss: Hashable, Sendable {
     case refused(String)
     /// The server has another snapshot than the one that the guest's pages come from.
     case otherSnapshot
-    /// No server could be reached for too long; the reason is nil if no attempt has failed.
-    case unreachable(String?)
+    /// There was no link to a server for too long; the failure is nil if no attempt has failed.
+    case unlinked(LinkFailure?)
     /// A server is connected, and has not answered a fault for too long.
     case unanswered
     /// A server is connected, and this host has had no memory for the page for too long.
@@ -47,6 +47,29 @@ enum GuestLoss: Hashable, Sendable {
 enum GuestTrouble: Hashable, Sendable {
     /// The link to the server is lost.
     case linkLost(String)
-    /// This worker could not reach the server yet.
+    /// This worker has no link to the server yet, or the server turns away a guest that has lost its link.
+    case unlinked(LinkFailure)
+}
+
+/// Why there is no link to the server.
+enum LinkFailure: Hashable, Sendable {
+    /// The server could not be reached, or the link to it broke.
     case unreachable(String)
+    /// The server is there, and takes no session now.
+    case turnedAway(String)
+
+    /// The reason in words.
+    var reason: String {
+        switch self {
+        case .unreachable(let reason), .turnedAway(let reason): reason
+        }
+    }
+
+    /// Whether the server is there.
+    var isTurnedAway: Bool {
+        switch self {
+        case .unreachable: false
+        case .turnedAway: true
+        }
+    }
 }

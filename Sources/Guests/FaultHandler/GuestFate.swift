@@ -13,13 +13,13 @@ struct GuestFate: Hashable, Sendable {
     enum State: Hashable {
         /// No worker serves the guest. → unlinked, held, complete, killed, ended
         case unserved
-        /// The guest runs and no server is connected; the reason is nil until an attempt to connect has failed. →
+        /// The guest runs and no server is connected; the failure is nil until an attempt to connect has failed. →
         /// linked, held, hangingUp, complete, killed, ended
-        case unlinked(since: UInt64, reason: String?)
+        case unlinked(since: UInt64, failure: LinkFailure?)
         /// The guest runs and a server is connected. → unlinked, hangingUp, returning, complete, killed, ended
         case linked
         /// The guest is held and no server is connected. → returning, hangingUp, complete, ended
-        case held(since: UInt64, reason: String?)
+        case held(since: UInt64, failure: LinkFailure?)
         /// The guest is held, and the driver closes the link to a server that cannot serve the guest. → held,
         /// returning, complete, ended
         case hangingUp
@@ -81,7 +81,7 @@ struct GuestFate: Hashable, Sendable {
         if isComplete { return finish(at: now) }
         // An earlier worker's time without a server counts too.
         let since = record.lostSince ?? now
-        become(record.isHeld ? .held(since: since, reason: nil) : .unlinked(since: since, reason: nil))
+        become(record.isHeld ? .held(since: since, failure: nil) : .unlinked(since: since, failure: nil))
         return [.connect]
     }
 
@@ -130,10 +130,10 @@ struct GuestFate: Hashable, Sendable {
     mutating func linkLost(_ reason: String, at now: UInt64) -> [GuestAction] {
         switch state {
         case .linked:
-            become(.unlinked(since: now, reason: reason))
+            become(.unlinked(since: now, failure: .unreachable(reason)))
             return [.detach, .report(.linkLost(reason))]
         case .hangingUp, .returning:
-            become(.held(since: now, reason: reason))
+            become(.held(since: now, failure: .unreachable(reason)))
             return [.detach]
         case .complete: return [.detach]
         case .unserved, .unlinked, .held, .killed, .ended: return []
@@ -141,26 +141,29 @@ struct GuestFate: Hashable, Sendable {
     }
 
     /// An attempt to connect has failed.
-    mutating func unreachable(_ reason: String) -> [GuestAction] {
-        let earlier: String?
+    mutating func linkFailed(_ failure: LinkFailure) -> [GuestAction] {
+        let earlier: LinkFailure?
         switch state {
         case .unlinked(let since, let before):
             earlier = before
-            become(.unlinked(since: since, reason: reason))
+            become(.unlinked(since: since, failure: failure))
         case .held(let since, let before):
             earlier = before
-            become(.held(since: since, reason: reason))
+            become(.held(since: since, failure: failure))
         case .unserved, .linked, .hangingUp, .returning, .complete, .killed, .ended: return []
         }
-        // The loss of a link was reported, and a server that was never reached is reported once.
-        return wasLinked || earlier != nil ? [] : [.report(.unreachable(reason))]
+        // The loss of a link was reported, and a server that was never reached is reported once. That a server is there
+        // and turns the guest away is news in each of these cases.
+        let isNews =
+            failure.isTurnedAway ? earlier?.isTurnedAway != true : !wasLinked && earlier == nil
+        return isNews ? [.report(.unlinked(failure))] : []
     }
 
     /// The server refuses the guest, or serves another snapshot than the guest's.
     mutating func refused(_ reason: String) -> [GuestAction] {
         switch state {
         case .unlinked(let since, let before):
-            return lose(.refused(reason), thenHeldAs: .held(since: since, reason: before))
+            return lose(.refused(reason), thenHeldAs: .held(since: since, failure: before))
         case .unserved, .linked, .held, .hangingUp, .returning, .complete, .killed, .ended: return []
         }
     }
@@ -173,9 +176,9 @@ struct GuestFate: Hashable, Sendable {
     ///   - now: the time.
     mutating func pageWanted(since waiting: UInt64, isShort: Bool = false, at now: UInt64) -> [GuestAction] {
         switch state {
-        case .unlinked(let since, let reason):
+        case .unlinked(let since, let failure):
             guard isOverdue(min(since, waiting), at: now) else { return [] }
-            return lose(.unreachable(reason), thenHeldAs: .held(since: since, reason: reason))
+            return lose(.unlinked(failure), thenHeldAs: .held(since: since, failure: failure))
         case .linked:
             guard isOverdue(waiting, at: now) else { return [] }
             return isShort ? lose(.noMemory, thenHeldAs: .returning) : lose(.unanswered, thenHeldAs: .hangingUp)

@@ -48,8 +48,10 @@ extension GuestService {
             case .giveBack: course.isLetGo = fetcher.giveBack()
             case .report(.linkLost(let reason)):
                 logger.warning("\(task.name) has lost its link to \(task.settings.source): \(reason)")
-            case .report(.unreachable(let reason)):
+            case .report(.unlinked(.unreachable(let reason))):
                 logger.warning("\(task.name) has no link to its server yet: \(reason)")
+            case .report(.unlinked(.turnedAway(let reason))):
+                logger.warning("\(task.name) is turned away by \(task.settings.source), and retries: \(reason)")
             }
         }
     }
@@ -71,8 +73,10 @@ extension GuestService {
             switch loss {
             case .refused(let reason): reason
             case .otherSnapshot: "\(source) serves another file than before"
-            case .unreachable(let reason):
-                "\(source) has been unreachable for \(time): \(reason ?? "no server was reached yet")"
+            case .unlinked(.turnedAway(let reason)):
+                "\(source) is there, but the guest has had no link to it for \(time): \(reason)"
+            case .unlinked(let failure):
+                "\(source) has been unreachable for \(time): \(failure?.reason ?? "no server was reached yet")"
             case .unanswered: "\(source) has not answered for \(time)"
             case .noMemory:
                 "for \(time), it has waited for \(MemoryWant(fetcher.shortage ?? .memory, of: task.process))"

@@ -25,7 +25,7 @@ package final class GuestService: Sendable {
         /// The server of the link has told a new identity of its snapshot.
         case renewed(SnapshotIdentity)
         case lost(reason: String)
-        case unreachable(reason: String)
+        case unlinked(LinkFailure)
         case refused(reason: String)
         case fetcher(PageFetcher.Event)
         /// An event of a link's lanes; another link may have replaced that link meanwhile.
@@ -224,7 +224,7 @@ package final class GuestService: Sendable {
             try take(course.fate.renewed(snapshot), &course)
         case .lost(let reason):
             try take(course.fate.linkLost(reason, at: MonotonicClock.now()), &course)
-        case .unreachable(let reason): try take(course.fate.unreachable(reason), &course)
+        case .unlinked(let failure): try take(course.fate.linkFailed(failure), &course)
         case .refused(let reason): try take(course.fate.refused(reason), &course)
         case .fetcher(.everyPageResident):
             // `serve` reports this before it handles an event.
@@ -312,8 +312,10 @@ package final class GuestService: Sendable {
             } catch let refusal as SnapshotRefused {
                 events.put(.refused(reason: "\(refusal)"))
                 pause = GuestService.pauseAfterRefusal
+            } catch let turnedAway as TurnedAway {
+                events.put(.unlinked(.turnedAway("\(turnedAway)")))
             } catch {
-                events.put(.unreachable(reason: "\(error)"))
+                events.put(.unlinked(.unreachable("\(error)")))
             }
             // Only a link that brought pages resets the pause: a server may accept and hang up each time.
             if fetcher.progress.pagesResident > before { pause = GuestService.firstPause }

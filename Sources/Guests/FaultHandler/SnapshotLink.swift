@@ -25,7 +25,7 @@ struct SnapshotLink: Sendable {
     ///   - expected: the identity of the snapshot that the guest needs; nil if any snapshot is accepted.
     ///   - asksAhead: whether pages will be requested on the bulk lane, which there is only then.
     /// - Throws: ``SnapshotRefused`` if the server does not prove that its snapshot is the one that the guest needs. Any
-    ///   other error is worth a retry.
+    ///   other error is worth a retry, ``TurnedAway`` too.
     init(
         to address: SocketAddress,
         slices: [SnapshotSlice],
@@ -79,7 +79,7 @@ struct SnapshotLink: Sendable {
                 )
             }
             return hello
-        case .refused(let reason): throw LinkLost(reason: "the server refuses: \(reason)")
+        case .refused(let reason): throw TurnedAway(reason: reason)
         case .failure(let reason): throw LinkLost(reason: "the server reports: \(reason)")
         default: throw LinkLost(reason: "\(peer) is not a snapshot server: it sent \(answer.kind)")
         }
@@ -124,6 +124,14 @@ extension SnapshotIdentity {
 
 /// A server's refusal: its snapshot is not the one that the guest needs.
 struct SnapshotRefused: Error, CustomStringConvertible {
+    let reason: String
+    var description: String { "the server refuses: \(reason)" }
+}
+
+/// The refusal of a server that takes no session now, for example because all of its connections are in use.
+///
+/// The server is there, and says nothing against the guest's snapshot.
+struct TurnedAway: Error, CustomStringConvertible {
     let reason: String
     var description: String { "the server refuses: \(reason)" }
 }

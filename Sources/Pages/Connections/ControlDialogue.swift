@@ -9,8 +9,7 @@ import Synchronization
 package final class ControlDialogue: Sendable {
     /// What one thread knows of the connection.
     private struct State {
-        /// Bytes that have arrived and are no whole frame yet.
-        var bytes: [UInt8] = []
+        var frame = PartialFrame()
         /// When the peer's latest message arrived, and when the next PING is due, of ``MonotonicClock``.
         var heard = MonotonicClock.now()
         var pingAt = MonotonicClock.now()
@@ -31,7 +30,7 @@ package final class ControlDialogue: Sendable {
         try socket.tolerateSilence(of: peerTimeout)
         self.socket = socket
         self.peerTimeout = peerTimeout
-        interval = UInt64(ControlLane.pingInterval(peerTimeout) * 1e9)
+        interval = UInt64(ControlThreads.interval(peerTimeout) / .nanoseconds(1))
         closing = try EventDescriptor()
     }
 
@@ -68,7 +67,13 @@ package final class ControlDialogue: Sendable {
     private func next(before deadline: UInt64) throws -> ControlMessage? {
         try state.withLock { state in
             while true {
-                while let message = try takeMessage(&state) {
+                receiving: while true {
+                    let message: ControlMessage
+                    switch try state.frame.receive(from: socket) {
+                    case .incomplete: break receiving
+                    case .closed: throw PeerClosed(peer: peer)
+                    case .message(let whole): message = whole
+                    }
                     let now = MonotonicClock.now()
                     state.heard = now
                     guard state.pace.admits(message, at: now) else { throw MessageFlood(peer: peer) }
@@ -87,36 +92,15 @@ package final class ControlDialogue: Sendable {
                     try send(.ping(ControlLane.anybody))
                 }
                 switch try socket.waitToReceive(or: closing, before: min(deadline, state.pingAt)) {
-                case .data: try receive(&state)
+                case .data, .time: break
                 case .flag:
                     // A peer that has left needs no BYE.
                     try? send(.bye)
                     socket.shutdown()
                     return nil
-                case .time: break
                 }
             }
         }
-    }
-
-    private func takeMessage(_ state: inout State) throws -> ControlMessage? {
-        let headerCount = ControlFrame.headerByteCount
-        guard state.bytes.count >= headerCount else { return nil }
-        let header = Array(state.bytes.prefix(headerCount))
-        let (kind, length) = try ControlFrame.decodeHeader(header.span.bytes)
-        guard state.bytes.count >= headerCount + length else { return nil }
-        let payload = Array(state.bytes[headerCount..<headerCount + length])
-        state.bytes.removeFirst(headerCount + length)
-        return try ControlMessage.decode(kind: kind, payload: payload.span.bytes)
-    }
-
-    private func receive(_ state: inout State) throws {
-        var piece = [UInt8](repeating: 0, count: 4096)
-        guard let count = try piece.withUnsafeMutableBytes({ try socket.receiveNow(into: $0) }) else { return }
-        guard count > 0 else {
-            throw state.bytes.isEmpty ? PeerClosed(peer: peer) : TruncatedFrame(peer: peer) as any Error
-        }
-        state.bytes += piece.prefix(count)
     }
 }
 

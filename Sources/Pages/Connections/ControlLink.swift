@@ -31,6 +31,7 @@ package final class ControlLink: Sendable {
     /// - Parameters:
     ///   - socket: the connection.
     ///   - peerTimeout: the longest silence of the peer.
+    ///   - threads: the threads of many links, which serve this one too; nil for threads of its own.
     ///   - hangUps: runs the close, which a peer that does not read can delay for seconds.
     ///   - logger: receives the reason if a message cannot be sent.
     ///   - events: receives the link's events.
@@ -38,6 +39,7 @@ package final class ControlLink: Sendable {
     package init<SessionEvent>(
         _ socket: consuming StreamSocket,
         peerTimeout: Duration,
+        threads: ControlThreads? = nil,
         hangUps: BlockingWork,
         logger: Logger,
         events: EventQueue<SessionEvent>,
@@ -48,7 +50,7 @@ package final class ControlLink: Sendable {
         report = { one, time in
             if let time { events.add(event(one), after: time) } else { events.add(event(one)) }
         }
-        lane = try ControlLane(socket, peerTimeout: peerTimeout) { [report] one in
+        lane = try ControlLane(socket, peerTimeout: peerTimeout, threads: threads) { [report] one in
             switch one {
             case .message(let message, let slot): report(.message(message, slot), nil)
             case .lost(let reason): report(.broken(reason: reason), nil)

@@ -1,7 +1,6 @@
-import LinuxSystem
 import Synchronization
 
-/// A bound on the messages of peers that wait to be handled; the thread that receives waits while the inbox is full.
+/// A bound on the messages of peers that wait to be handled; no further message is received while the inbox is full.
 ///
 /// A place is returned when the last reference to its ``Slot`` is released, so that no handler of an event can forget
 /// to return it.
@@ -17,59 +16,41 @@ package final class Inbox: Sendable {
 
     private struct State {
         var used = 0
-        var isClosed = false
-        var isWaiting = false
+        /// Whether the last attempt to enter found no place.
+        var isFull = false
+        var onRoom: @Sendable () -> Void = {}
     }
 
     private let limit: Int
     private let state = Mutex(State())
-    /// Raised when the waiting thread may find a place.
-    private let room: EventDescriptor
 
-    init(limit: Int) throws(SystemError) {
+    init(limit: Int) {
         self.limit = limit
-        room = try EventDescriptor()
     }
 
-    /// Takes a place, waiting while the inbox is full; only one thread may call this.
-    ///
-    /// - Parameter note: called after each wait, before ``isFull`` becomes false.
-    /// - Returns: nil if the inbox is closed.
-    func enter(afterWait note: () -> Void = {}) -> Slot? {
-        while true {
-            let isIn = state.withLock { state -> Bool? in
-                if state.isClosed { return nil }
-                guard state.used >= limit else {
-                    state.used += 1
-                    state.isWaiting = false
-                    return true
-                }
-                state.isWaiting = true
-                room.clear()
-                return false
-            }
-            guard let isIn else { return nil }
-            if isIn { return Slot(self) }
-            room.wait()
-            note()
+    /// Sets the function that is called when a place is returned to a full inbox, and ``enter()`` is worth a retry.
+    func onRoom(_ body: @escaping @Sendable () -> Void) {
+        state.withLock { $0.onRoom = body }
+    }
+
+    /// Takes a place; nil if the inbox is full.
+    func enter() -> Slot? {
+        let isIn = state.withLock { state in
+            state.isFull = state.used >= limit
+            if !state.isFull { state.used += 1 }
+            return !state.isFull
         }
+        return isIn ? Slot(self) : nil
     }
 
-    /// Whether a thread waits for a place.
-    var isFull: Bool { state.withLock(\.isWaiting) }
-
-    /// Closes the inbox: waiting and later calls of ``enter(afterWait:)`` return nil.
-    func close() {
-        state.withLock { $0.isClosed = true }
-        room.raise()
-    }
+    /// Whether the last attempt to enter found no place.
+    var isFull: Bool { state.withLock(\.isFull) }
 
     private func leave() {
-        state.withLock { state in
+        let onRoom = state.withLock { state in
             state.used -= 1
-            // Raised under the lock, since the thread that clears the event does so under the lock, and only while this
-            // place is taken.
-            if state.isWaiting { room.raise() }
+            return state.isFull ? state.onRoom : nil
         }
+        onRoom?()
     }
 }

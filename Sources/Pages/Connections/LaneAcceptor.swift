@@ -27,8 +27,36 @@ package final class LaneAcceptor: Sendable {
 
     private let logger: Logger
     private let openings: Openings<OpeningFrame>
-    private let inbox: Inbox
+    private let waiting: WaitingRoom
     private let receiver: Receiver
+
+    /// The places for connections that wait to be handled; the accepting thread waits while all are taken.
+    private final class WaitingRoom: Sendable {
+        private let inbox = Inbox(limit: LaneAcceptor.waitingLimit)
+        private let isClosed = Atomic<Bool>(false)
+        /// Raised when a place may be free, and for the end.
+        private let flag: EventDescriptor
+
+        init() throws(SystemError) {
+            flag = try EventDescriptor()
+            inbox.onRoom { [weak self] in self?.flag.raise() }
+        }
+
+        /// Takes a place, waiting for one if need be; nil after ``close()``.
+        func enter() -> Inbox.Slot? {
+            while !isClosed.load(ordering: .acquiring) {
+                if let slot = inbox.enter() { return slot }
+                flag.wait()
+                flag.clear()
+            }
+            return nil
+        }
+
+        func close() {
+            isClosed.store(true, ordering: .releasing)
+            flag.raise()
+        }
+    }
 
     /// The function that is called with arrivals, which can be replaced.
     private final class Receiver: Sendable {
@@ -56,8 +84,8 @@ package final class LaneAcceptor: Sendable {
         onArrival: @escaping @Sendable (Arrival) -> Void
     ) throws(SystemError) {
         self.logger = logger
-        let (inbox, receiver) = (try Inbox(limit: LaneAcceptor.waitingLimit), Receiver(onArrival))
-        (self.inbox, self.receiver) = (inbox, receiver)
+        let (waiting, receiver) = (try WaitingRoom(), Receiver(onArrival))
+        (self.waiting, self.receiver) = (waiting, receiver)
         let listener = try Listener(at: address)
         let bound = listener.address
         openings = try Openings(
@@ -66,7 +94,7 @@ package final class LaneAcceptor: Sendable {
             Openings.Handling(
                 read: { socket, bytes in try ControlLane.readOpening(from: socket, into: &bytes) },
                 open: { socket, opening in
-                    if let slot = inbox.enter() { receiver.tell(Arrival(socket, opening, slot)) }
+                    if let slot = waiting.enter() { receiver.tell(Arrival(socket, opening, slot)) }
                 },
                 drop: { LaneAcceptor.drop($0, because: $1, logger: logger) },
                 onShortage: { logger.error("cannot accept a connection yet: \($0)") },
@@ -91,7 +119,7 @@ package final class LaneAcceptor: Sendable {
     /// Stops listening.
     package func close() {
         openings.close()
-        inbox.close()
+        waiting.close()
     }
 
     /// Stops listening and waits for the accepting thread to exit.

@@ -118,7 +118,8 @@ package final class PageServer: Sendable {
                 try threads.run(PageServer.urgentThread, pace: .urgent) { [memory] in
                     do {
                         var service = RequestService(socket, memory: memory)
-                        try service.run { onEvent(.everyPageSent) }
+                        // The lane has no receive timeout, so the call returns by an error only.
+                        _ = try service.run { onEvent(.everyPageSent) }
                     } catch {
                         // Reported before the other lane ends because of this error: the first reason reported is the
                         // true one.

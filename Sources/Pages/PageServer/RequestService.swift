@@ -31,14 +31,26 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
         probeBody.deallocate()
     }
 
-    /// Answers requests until the lane is closed.
+    /// Answers requests until the lane is closed, or idle for longer than the receive timeout of its socket.
     ///
-    /// - Parameter onComplete: called once every page has been sent at least once.
+    /// A lane whose socket has no receive timeout is never idle.
+    ///
+    /// - Parameters:
+    ///   - rest: the bytes of an incomplete request that an earlier call has returned.
+    ///   - mayWait: whether to wait for further requests after the first round.
+    ///   - onComplete: called once every page has been sent at least once.
+    /// - Returns: what has arrived of an incomplete request, when the lane is idle.
     /// - Throws: the reason why the lane ended.
-    mutating func run(onComplete: () -> Void) throws {
-        var filled = 0
-        while true {
-            let received = try socket.stream.receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+    mutating func run(
+        continuing rest: [UInt8] = [],
+        mayWait: Bool = true,
+        onComplete: () -> Void
+    ) throws -> [UInt8] {
+        var filled = rest.count
+        UnsafeMutableRawBufferPointer(rebasing: buffer[..<filled]).copyBytes(from: rest)
+        repeat {
+            let room = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
+            guard let received = try socket.stream.receiveInTime(into: room) else { break }
             guard received > 0 else { throw LaneClosed(peer: socket.stream.peer) }
             filled += received
             guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
@@ -53,7 +65,8 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
             // The rest of the buffer may be part of a request, which begins the next round.
             base.copyMemory(from: base + offset, byteCount: filled - offset)
             filled -= offset
-        }
+        } while mayWait
+        return Array(buffer[..<filled])
     }
 
     @inline(__always)

@@ -25,20 +25,21 @@ package final class SnapshotPageServer: Sendable {
     }
 
     private struct Lanes {
-        var sockets: [SharedSocket] = []
+        var attached: [SnapshotLane] = []
         var isDetached = false
     }
 
     private let memory: SnapshotMemory
+    private let threads: SnapshotThreads
     private let onEvent: @Sendable (Event) -> Void
     private let lanes = Mutex(Lanes())
-    private let threads = ThreadGroup()
 
     /// Makes an agent for slices of a file, which requests name by their index.
     ///
     /// - Parameters:
     ///   - file: the file.
     ///   - slices: ranges that lie in the file.
+    ///   - threads: the threads that serve the lanes, which many agents share.
     ///   - renew: called when the file has got new times, from one of the agent's threads, which then waits; throws
     ///     unless the content is proved to be the same.
     ///   - onEvent: called from the agent's threads; must not block.
@@ -46,50 +47,34 @@ package final class SnapshotPageServer: Sendable {
     package init(
         file: MappedFile,
         slices: [SnapshotSlice],
+        threads: SnapshotThreads,
         renew: @escaping @Sendable () throws(FileChanged) -> Void,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(ProtocolError) {
         memory = try SnapshotMemory(file: file, slices: slices, renew: renew)
+        self.threads = threads
         self.onEvent = onEvent
     }
 
-    /// Starts a thread that answers requests on a lane.
-    ///
-    /// The thread of the bulk lane runs in the background, so that its requests wait for urgent ones.
+    /// Answers requests on a lane from now on.
     package func attach(_ socket: SharedSocket, as lane: Lane) throws(SystemError) {
-        let isDetached = lanes.withLock { lanes in
-            lanes.sockets.append(socket)
-            return lanes.isDetached
-        }
-        guard !isDetached else { return }
-        let (name, pace): (String, JoinedThread.Pace) =
-            switch lane {
-            case .urgent: ("urgent-serve", .urgent)
-            case .bulk: ("bulk-serve", .background)
-            }
-        try threads.run(name, pace: pace) { [memory, onEvent] in
-            do {
-                var service = RequestService(socket, memory: memory)
-                try service.run {}
-            } catch let error as FileChanged {
-                // The lane stays open until the destination has been sent the reason: a destination whose lane breaks
-                // reconnects.
-                return onEvent(.fileChanged(error))
-            } catch {
-                onEvent(.laneLost(lane, reason: "\(error)"))
-            }
-            socket.stream.shutdown()
+        let lane = try SnapshotLane(socket, lane, memory: memory, threads: threads.of(lane), onEvent: onEvent)
+        try lanes.withLock { (lanes) throws(SystemError) in
+            guard !lanes.isDetached else { return }
+            try lane.begin()
+            lanes.attached.append(lane)
         }
     }
 
-    /// Ends the lanes and waits for their threads.
+    /// Ends the lanes, and waits for the threads that serve them.
     package func detach() {
-        let sockets = lanes.withLock { lanes in
+        let attached = lanes.withLock { lanes in
             lanes.isDetached = true
-            return lanes.sockets
+            defer { lanes.attached = [] }
+            return lanes.attached
         }
-        for socket in sockets { socket.stream.shutdown() }
-        threads.join()
+        for lane in attached { lane.shutdown() }
+        for lane in attached { lane.end() }
     }
 
     /// The amounts sent so far.

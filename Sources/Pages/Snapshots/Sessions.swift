@@ -7,37 +7,45 @@ import PageServer
 
 /// The sessions of a snapshot server: one per destination, with the answers to each destination's messages.
 struct Sessions {
-    /// The limit on connections of all sessions together; each connection takes a descriptor and a thread.
-    private static let connectionLimit = 512
-
     private let file: SnapshotFile
     private let peerTimeout: Duration
+    /// The limit on connections of all sessions together; each connection takes a descriptor.
+    private let connectionLimit: Int
+    private let threads: SnapshotServer.Threads
     private let acceptor: LaneAcceptor
     private let events: EventQueue<SnapshotServer.Event>
     private let logger: Logger
     private let instance = InstanceID.random()
-    private let hangUps: BlockingWork
+    private let blocking: BlockingWork
     private var sessions: [Int: SnapshotSession] = [:]
     private var lastNumber = 0
     /// The identity of the file that destinations were told last.
     private var announced: SnapshotIdentity
+    /// The slices of sessions that wait until the content of the file is proved, by the sessions' numbers.
+    private var unproved: [Int: [SnapshotSlice]] = [:]
+    /// Whether a thread proves the content of the file for sessions.
+    private var isProving = false
     /// Why the server accepts no further destination; nil while it does.
     private var closing: String?
 
     init(
         file: SnapshotFile,
         peerTimeout: Duration,
+        connectionLimit: Int,
+        threads: SnapshotServer.Threads,
         acceptor: LaneAcceptor,
         events: EventQueue<SnapshotServer.Event>,
         logger: Logger
     ) {
         self.file = file
         self.peerTimeout = peerTimeout
+        self.connectionLimit = connectionLimit
+        self.threads = threads
         self.acceptor = acceptor
         self.events = events
         self.logger = logger
         announced = file.identity
-        hangUps = BlockingWork(logger: logger)
+        blocking = BlockingWork(logger: logger)
     }
 
     /// Whether the server is closing and every session has ended.
@@ -54,7 +62,8 @@ struct Sessions {
             let link = try ControlLink(
                 socket,
                 peerTimeout: peerTimeout,
-                hangUps: hangUps,
+                threads: threads.control,
+                hangUps: blocking,
                 logger: logger,
                 events: events
             ) { [number = lastNumber] in .link(number, $0) }
@@ -99,7 +108,7 @@ struct Sessions {
     ///   - free: connections that could be freed.
     private func fits(_ hello: Hello, after free: Int = 0) -> Bool {
         let taken = sessions.values.reduce(0) { $0 + ($1.isEnding ? 0 : SnapshotSession.connectionCount(of: $1.hello)) }
-        return taken - free + SnapshotSession.connectionCount(of: hello) <= Sessions.connectionLimit
+        return taken - free + SnapshotSession.connectionCount(of: hello) <= connectionLimit
     }
 
     /// The reason to refuse a destination; nil to accept it.
@@ -115,7 +124,7 @@ struct Sessions {
             return "a session with that id already exists"
         }
         guard fits(hello) else {
-            return "all \(Sessions.connectionLimit) connections are in use; try again later"
+            return "all \(connectionLimit) connections are in use; try again later"
         }
         return nil
     }
@@ -171,13 +180,14 @@ struct Sessions {
     }
 
     private mutating func take(_ slices: [SnapshotSlice], _ number: Int, _ session: SnapshotSession) {
-        guard session.pageServer == nil else { return end(number, because: "the destination sent SLICES twice") }
-        do throws(FileChanged) {
-            try file.requireUnchanged()
-            announceRenewal()
-        } catch {
-            events.add(.pageServer(number, .fileChanged(error)))
-            return
+        guard session.pageServer == nil, unproved[number] == nil else {
+            return end(number, because: "the destination sent SLICES twice")
+        }
+        guard file.isProved else {
+            // The proof may read all of the file, and the destination is not late because of this server.
+            session.link.allowSilence()
+            unproved[number] = slices
+            return prove()
         }
         let end = slices.reduce(0) { max($0, $1.end) }
         guard end <= file.byteCount else {
@@ -188,6 +198,7 @@ struct Sessions {
             let pageServer = try SnapshotPageServer(
                 file: file.mapped,
                 slices: slices,
+                threads: threads.lanes,
                 renew: { [file, events] () throws(FileChanged) in
                     try file.renew()
                     events.add(.renewed)
@@ -198,6 +209,32 @@ struct Sessions {
             session.link.send(.snapshot(announced))
         } catch {
             self.end(number, because: "\(error)", isFinal: true)
+        }
+    }
+
+    /// Proves the content of the file, while other sessions are opened, served and ended.
+    private mutating func prove() {
+        guard !isProving else { return }
+        isProving = true
+        blocking.run("prove") { [file, events] in
+            do throws(FileChanged) {
+                try file.renew()
+                events.add(.proved(nil))
+            } catch {
+                events.add(.proved(error))
+            }
+        }
+    }
+
+    /// Serves the sessions that waited for the proof of the file's content.
+    mutating func continueProved() {
+        isProving = false
+        announceRenewal()
+        let waiting = unproved
+        unproved = [:]
+        for (number, slices) in waiting {
+            guard let session = sessions[number], !session.isEnding else { continue }
+            take(slices, number, session)
         }
     }
 

@@ -8,8 +8,8 @@ package final class SnapshotFile: Sendable {
     package let mapped: MappedFile
     private let spread: ContentDigest
     private let full: ContentDigest?
-    /// The times that ``identity`` has named so far, the newest first.
-    private let times = Mutex<[FileProof.Times]>([])
+    /// What is known of the file, with the latest times that were proved.
+    private let known: Mutex<FileProof>
 
     /// Opens a file and makes its digests.
     ///
@@ -21,6 +21,11 @@ package final class SnapshotFile: Sendable {
         mapped = try MappedFile(path)
         spread = try .spread(of: mapped)
         full = isProvedFully ? try .full(of: mapped) : nil
+        let version = mapped.version
+        let times = FileProof.Times(modified: version.modified, changed: version.changed)
+        known = Mutex(
+            FileProof(device: version.device, inode: version.inode, times: [times], spread: spread, full: full)
+        )
         try mapped.requireUnchanged()
     }
 
@@ -29,25 +34,19 @@ package final class SnapshotFile: Sendable {
     /// Bytes of the file.
     package var byteCount: Int { mapped.byteCount }
 
-    /// The identity of the snapshot, with the latest times of its file.
+    /// The identity of the snapshot, with the latest times of its file that were proved; does not wait for a proof.
     package var identity: SnapshotIdentity {
-        let version = mapped.version
-        let latest = FileProof.Times(modified: version.modified, changed: version.changed)
-        let known = times.withLock { times in
-            if times.first != latest { times = Array(([latest] + times).prefix(FileProof.maxTimes)) }
-            return times
-        }
-        let proof = FileProof(device: version.device, inode: version.inode, times: known, spread: spread, full: full)
-        return SnapshotIdentity(byteCount: UInt64(byteCount), proof: .file(proof))
+        SnapshotIdentity(byteCount: UInt64(byteCount), proof: .file(known.withLock(\.self)))
     }
 
-    /// Throws unless the content of the file is proved to be the one that was opened.
-    package func requireUnchanged() throws(FileChanged) {
+    /// Whether the content is known to be the one that was opened, without a new proof; does not wait for one.
+    var isProved: Bool {
         do throws(FileChanged) {
             try mapped.requireUnchanged()
+            return true
         } catch {
             // The error may be about the times only; `renew` finds it again if it is about more.
-            try renew()
+            return false
         }
     }
 
@@ -68,6 +67,12 @@ package final class SnapshotFile: Sendable {
                 // A file that cannot be read proves nothing.
                 return .none
             }
+        }
+        let version = mapped.version
+        let latest = FileProof.Times(modified: version.modified, changed: version.changed)
+        known.withLock { known in
+            guard known.times.first != latest else { return }
+            known.times = Array(([latest] + known.times).prefix(FileProof.maxTimes))
         }
     }
 }

@@ -16,13 +16,48 @@ package final class SnapshotServer: Sendable {
         case pageServer(Int, SnapshotPageServer.Event)
         /// The file has got new times, and its content is proved to be the same.
         case renewed
+        /// The content of the file was proved for sessions that wait; or its change was found.
+        case proved(FileChanged?)
         /// The session's connections and threads are gone.
         case ended(Int)
         case endAsked
     }
 
+    /// The threads of all sessions.
+    struct Threads: Sendable {
+        let control: ControlThreads
+        let lanes: SnapshotThreads
+
+        init(peerTimeout: Duration) throws(SystemError) {
+            control = try ControlThreads(peerTimeout: peerTimeout)
+            do throws(SystemError) {
+                lanes = try SnapshotThreads()
+            } catch {
+                control.stop()
+                throw error
+            }
+        }
+
+        func stop() {
+            control.stop()
+            lanes.stop()
+        }
+    }
+
+    /// The fewest connections that a server can be limited to: those of one guest with one fault thread.
+    package static let leastConnections = 3
+    /// The descriptors that are kept for connections that have not said yet what they are, and for the server itself.
+    private static let reservedDescriptors = 256
+
+    /// The most connections for which this process has descriptors.
+    package static func mostConnections() throws(SystemError) -> Int {
+        max(leastConnections, try DescriptorLimit.connections(keeping: reservedDescriptors))
+    }
+
     private let file: SnapshotFile
     private let peerTimeout: Duration
+    private let connectionLimit: Int
+    private let threads: Threads
     private let logger: Logger
     private let acceptor: LaneAcceptor
     private let events = EventQueue<Event>()
@@ -33,17 +68,27 @@ package final class SnapshotServer: Sendable {
     ///   - file: the snapshot's memory file.
     ///   - address: the address to listen at; port 0 lets the kernel choose.
     ///   - peerTimeout: the longest silence of a destination before the server counts it as gone.
+    ///   - connectionLimit: the most connections of all destinations together; nil for as many as this process has
+    ///     descriptors for.
     ///   - logger: for lines about destinations.
     package init(
         _ file: SnapshotFile,
         at address: SocketAddress,
         peerTimeout: Duration = .seconds(5),
+        connectionLimit: Int? = nil,
         logger: Logger
     ) throws(SystemError) {
         self.file = file
         self.peerTimeout = peerTimeout
+        self.connectionLimit = if let connectionLimit { connectionLimit } else { try Self.mostConnections() }
         self.logger = logger
-        acceptor = try LaneAcceptor(at: address, logger: logger) { [events] in events.add(.arrived($0)) }
+        threads = try Threads(peerTimeout: peerTimeout)
+        do throws(SystemError) {
+            acceptor = try LaneAcceptor(at: address, logger: logger) { [events] in events.add(.arrived($0)) }
+        } catch {
+            threads.stop()
+            throw error
+        }
     }
 
     /// The address at which the server listens, with the port that the kernel chose.
@@ -56,6 +101,8 @@ package final class SnapshotServer: Sendable {
         var sessions = Sessions(
             file: file,
             peerTimeout: peerTimeout,
+            connectionLimit: connectionLimit,
+            threads: threads,
             acceptor: acceptor,
             events: events,
             logger: logger
@@ -72,14 +119,16 @@ package final class SnapshotServer: Sendable {
             case .pageServer(let number, .laneLost(let lane, let reason)):
                 sessions.lose(lane, of: number, reason: reason)
             case .ended(let number): sessions.remove(number)
-            case .pageServer(_, .fileChanged(let found)):
+            case .pageServer(_, .fileChanged(let found)), .proved(let found?):
                 change = change ?? found
                 sessions.endAll(because: found.description, isFinal: true)
+            case .proved(nil): sessions.continueProved()
             case .renewed: sessions.announceRenewal()
             case .endAsked: sessions.endAll(because: "the server of \(file.path) is shutting down")
             }
             if sessions.haveEnded { break }
         }
+        threads.stop()
         if let change { throw change }
     }
 

@@ -43,6 +43,17 @@ struct ServeCommand: AsyncParsableCommand {
     )
     var fullDigest = false
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            The most connections at a time, at least \(SnapshotServer.leastConnections). A guest has three, and more with \
+            several fault threads (default: as many as the hard limit of `ulimit -n` allows).
+            """,
+            valueName: "count"
+        )
+    )
+    var maxConnections: Int?
+
     @Flag(help: "Allow addresses that other hosts can reach, although connections are not authenticated or encrypted.")
     var insecure = false
 
@@ -50,6 +61,11 @@ struct ServeCommand: AsyncParsableCommand {
 
     func validate() throws {
         try requireLocal(listen, unless: insecure, ", and everyone who can connect can read the snapshot")
+        if let maxConnections, maxConnections < SnapshotServer.leastConnections {
+            throw ValidationError(
+                "--max-connections must be at least \(SnapshotServer.leastConnections), which one guest has"
+            )
+        }
     }
 
     func run() async throws {
@@ -57,7 +73,20 @@ struct ServeCommand: AsyncParsableCommand {
         let logger = service.logger("serve")
         EndSignals.watch()
         let file = try SnapshotFile(snapshot, isProvedFully: fullDigest)
-        let server = try SnapshotServer(file, at: listen, peerTimeout: service.peerTimeout.duration, logger: logger)
+        let most = try SnapshotServer.mostConnections()
+        if let maxConnections, maxConnections > most {
+            throw Failure(
+                "cannot hold \(maxConnections) connections: the limit on descriptors leaves room for \(most); "
+                    + "raise the hard limit of `ulimit -n`, or lower --max-connections"
+            )
+        }
+        let server = try SnapshotServer(
+            file,
+            at: listen,
+            peerTimeout: service.peerTimeout.duration,
+            connectionLimit: maxConnections ?? most,
+            logger: logger
+        )
         EndSignals.take { server.end() }
         if !server.address.isLocal {
             logger.warning("\(server.address) is not authenticated: everyone who can connect can read \(snapshot)")

@@ -51,7 +51,7 @@ extension Agent {
 
     /// `query-migrationthreads`: the threads of this process that keep the links of migrations or carry pages.
     func queryThreads() throws -> JSONValue {
-        let names = Set(PageServer.threadNames + PageFetcher.threadNames + ControlLane.threadNames)
+        let names = Set(PageServer.threadNames + PageFetcher.threadNames + ControlThreads.threadNames)
         return .array(
             try RunningThread.all().filter { names.contains($0.name) }.map {
                 ["name": .string($0.name), "thread-id": JSONValue($0.id)]

@@ -34,6 +34,16 @@ package enum DescriptorLimit {
         )
     }
 
+    /// The number of connections for which this process can open descriptors, besides those that it has open now.
+    ///
+    /// - Parameter reserve: the descriptors to keep free for other uses; under a low limit, a quarter of the limit.
+    package static func connections(keeping reserve: Int) throws(SystemError) -> Int {
+        let limit = try attempt("find the limit on descriptors") { () throws(Errno) in try current() }
+        let most = Int(clamping: limit.rlim_cur)
+        let open = try Directory("/proc/self/fd").names().count
+        return max(0, most - open - min(reserve, most / 4))
+    }
+
     /// The reason if not one descriptor more can be opened now, for callers whose library does not report the reason.
     static var reached: Errno? {
         do throws(Errno) {

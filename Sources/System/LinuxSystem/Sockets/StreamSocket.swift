@@ -121,6 +121,21 @@ package struct StreamSocket: ~Copyable, Sendable {
         }
     }
 
+    /// Sends as many bytes as the socket's buffer has room for, without waiting.
+    ///
+    /// - Returns: bytes sent; 0 if the buffer has no room.
+    package func sendNow(_ bytes: UnsafeRawBufferPointer) throws(SystemError) -> Int {
+        do throws(Errno) {
+            return try kernel(.send) {
+                orErrno(Glibc.send(descriptor.raw, bytes.baseAddress, bytes.count, CInt(MSG_NOSIGNAL | MSG_DONTWAIT)))
+            }
+        } catch .resourceTemporarilyUnavailable {
+            return 0
+        } catch {
+            throw SystemError("send to \(peer)", error)
+        }
+    }
+
     /// Sends all gathered pieces with as few calls as the kernel allows, and empties the buffer.
     @inline(__always)
     package func send(_ gathered: inout GatherBuffer) throws(SystemError) {
@@ -151,11 +166,22 @@ package struct StreamSocket: ~Copyable, Sendable {
     /// - Returns: bytes received; 0 if the peer has closed its side.
     @inline(__always)
     package func receive(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
+        guard let received = try receiveInTime(into: buffer) else {
+            throw SystemError("receive from \(peer)", .timedOut)
+        }
+        return received
+    }
+
+    /// Receives bytes that have arrived, and waits for at least one for as long as ``setReceiveTimeout(_:)`` allows.
+    ///
+    /// - Returns: bytes received; 0 if the peer has closed its side, nil if nothing has arrived in time.
+    @inline(__always)
+    package func receiveInTime(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
         do throws(Errno) {
             return try kernel(.recv) { orErrno(recv(descriptor.raw, buffer.baseAddress, buffer.count, 0)) }
         } catch .resourceTemporarilyUnavailable {
             // A blocking socket reports EAGAIN only if a receive timeout was set and has passed.
-            throw SystemError("receive from \(peer)", .timedOut)
+            return nil
         } catch {
             throw SystemError("receive from \(peer)", error)
         }
@@ -313,7 +339,17 @@ package struct StreamSocket: ~Copyable, Sendable {
 
     /// Makes a receive throw ETIMEDOUT after this many seconds; 0 removes the limit.
     package func setReceiveTimeout(seconds: Int) throws(SystemError) {
-        try set(SOL_SOCKET, SO_RCVTIMEO, timeval(tv_sec: seconds, tv_usec: 0))
+        try setReceiveTimeout(.seconds(seconds))
+    }
+
+    /// Makes a receive wait for at most this long; zero removes the limit.
+    package func setReceiveTimeout(_ time: Duration) throws(SystemError) {
+        let (seconds, attoseconds) = time.components
+        try set(
+            SOL_SOCKET,
+            SO_RCVTIMEO,
+            timeval(tv_sec: Int(seconds), tv_usec: Int(attoseconds / 1_000_000_000_000))
+        )
     }
 
     /// Bytes that were sent and that the peer's kernel has not acknowledged; nil if the socket cannot tell.
