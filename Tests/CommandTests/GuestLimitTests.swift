@@ -81,6 +81,16 @@ struct GuestLimitTests {
         #expect(try next.perform(.pass) == 1)
     }
 
+    @Test("of the same process is served as soon as the first has all of its pages")
+    func next() throws {
+        let site = try AttachSite()
+        defer { site.end() }
+        let (_, socket) = try attach(site)
+        let guest = try site.python("many_hand_offs.py", socket, "20", "next")
+        _ = try guest.line(holding: "read again")
+        #expect(guest.outputText.split(separator: "\n").count { $0.hasPrefix("next ") } == 19)
+    }
+
     @Test("is refused above --max-guests, and served when one has ended")
     func maxGuests() throws {
         let site = try AttachSite()

@@ -1,8 +1,9 @@
 """A process that hands its memory over as Firecracker does, more than once.
 
-Usage: many_hand_offs.py SOCKET COUNT same|other|child
+Usage: many_hand_offs.py SOCKET COUNT same|other|child|next
 
-All hand-offs but the first have a copy of the same userfaultfd, another userfaultfd, or come from a child with a copy.
+All hand-offs but the first have a copy of the same userfaultfd, another userfaultfd, or come from a child with a copy. With
+"next", the process has another userfaultfd each time, after it has read all of the memory before.
 The program touches its memory before the hand-offs after the first, and again after them. Then it waits to be killed.
 """
 import ctypes
@@ -56,6 +57,12 @@ def main():
                 hand_over(path, address, userfaultfd).recv(1)
                 os._exit(0)
             print("child", os.waitpid(child, 0)[1], flush=True)
+            continue
+        elif kind == "next":
+            others.append([area[page * PAGE] for page in range(PAGES)])
+            area, address, userfaultfd = memory()
+            hand_over(path, address, userfaultfd)
+            print("next", area[0], flush=True)
             continue
         else:
             agent = hand_over(path, address, os.dup(userfaultfd))

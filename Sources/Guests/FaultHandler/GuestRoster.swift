@@ -82,6 +82,7 @@ package final class GuestRoster: Sendable {
     ) throws -> Int {
         let who = process.id > 0 ? "process \(process.id)" : "a process of another PID namespace"
         let member = Member(try userfaultfd.duplicate(), of: process, name: "\(who) at \(address)", claim)
+        waitForEarlier(of: member)
         var earlier: Pool?
         // A guest that may still fit after the last look waits for its pages if it does not.
         for look in 1...GuestRoster.mostLooks {
@@ -100,6 +101,23 @@ package final class GuestRoster: Sendable {
             MonotonicClock.sleep(nanoseconds: GuestRoster.pause)
         }
         preconditionFailure("the last look adds the guest or throws")
+    }
+
+    /// Nanoseconds that a process's earlier guest has to leave the roster, and between two looks whether it has.
+    private static let (patience, glance): (UInt64, UInt64) = (1_000_000_000, 2_000_000)
+
+    /// Waits for the end of another guest of the same process: the process may know of the end before this one does.
+    private func waitForEarlier(of member: Member) {
+        let deadline = MonotonicClock.now() + GuestRoster.patience
+        while let process = member.process, MonotonicClock.now() < deadline {
+            let isEarlier = members.withLock { members in
+                members.all.values.contains {
+                    $0.process == process && member.userfaultfd.isSame(as: $0.userfaultfd) != true
+                }
+            }
+            guard isEarlier else { return }
+            MonotonicClock.sleep(nanoseconds: GuestRoster.glance)
+        }
     }
 
     /// How often the pool of huge pages is looked at before a guest is added, and nanoseconds between two looks.

@@ -377,19 +377,12 @@ final class ArrivingMemory: Sendable {
 
     /// Unregisters complete memory from the userfaultfd.
     ///
-    /// - Returns: whether its process need not wait for a reader of events any more. A range stays registered after an
-    ///   error, as when the process has mapped a file in its place; the range lacks no page.
+    /// - Returns: whether its process need not wait for a reader of events any more. A part of the memory may stay
+    ///   registered if much of it was mapped anew; such a part lacks no page.
     @discardableResult
     func close() -> Bool {
         var isClosed = true
-        for range in ranges {
-            do throws(SystemError) {
-                try userfaultfd.unregister(range)
-            } catch {
-                // The range stays registered, which the caller is told.
-                isClosed = false
-            }
-        }
+        for range in ranges where !userfaultfd.unregisterParts(of: range) { isClosed = false }
         return isClosed || events == nil
     }
 

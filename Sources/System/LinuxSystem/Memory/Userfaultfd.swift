@@ -109,6 +109,37 @@ package struct Userfaultfd: ~Copyable, Sendable {
         }
     }
 
+    /// The most calls that ``unregisterParts(of:)`` makes.
+    private static let mostParts = 1 << 14
+
+    /// Unregisters what is still registered of a range, in which the process may have unmapped or mapped something since.
+    ///
+    /// The kernel refuses a range as a whole if a part of it is not mapped, is mapped from a file, or is registered with
+    /// another userfaultfd. Such a part is found by halving.
+    ///
+    /// - Returns: whether no page of the range is registered with this userfaultfd any more; false also if that would
+    ///   take too long to find out.
+    package func unregisterParts(of range: PageRange) -> Bool {
+        var parts = [range]
+        for _ in 0..<Userfaultfd.mostParts {
+            guard let part = parts.popLast() else { return true }
+            do throws(SystemError) {
+                try unregister(part)
+            } catch {
+                guard error.errno == .invalidArgument else { return false }
+                // A single page that the kernel refuses is not registered here.
+                let half = part.pageCount / 2
+                guard half > 0 else { continue }
+                let middle = part.address + UInt64(half * part.pageSize)
+                parts.append(PageRange(address: part.address, pageSize: part.pageSize, pageCount: half))
+                parts.append(
+                    PageRange(address: middle, pageSize: part.pageSize, pageCount: part.pageCount - half)
+                )
+            }
+        }
+        return parts.isEmpty
+    }
+
     /// The outcome of placing pages.
     package enum Placement: Hashable, Sendable {
         /// This many bytes from the beginning of the range were placed, and the threads that wait for them were woken.
