@@ -23,6 +23,16 @@ struct RepeatedWakesTests {
         #expect(note(1, every: 1, from: 60 * Self.second, in: wakes) == 1)
     }
 
+    @Test func `a page that could be placed is counted anew`() {
+        let wakes = RepeatedWakes()
+        for round in 0..<10 {
+            #expect(note(900, every: 1000, from: Self.second + UInt64(round) * 1_000_000, in: wakes) == 900)
+            #expect(wakes.note(6, region: 0, now: Self.second))
+            wakes.forget(5, region: 0)
+            wakes.forget(7, region: 0)
+        }
+    }
+
     @Test func `a page that is woken seldom is woken for ever`() {
         let wakes = RepeatedWakes()
         #expect(note(20_000, every: 2_000_000, from: Self.second, in: wakes) == 20_000)

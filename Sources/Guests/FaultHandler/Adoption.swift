@@ -29,6 +29,8 @@ struct Adoption: Sendable {
                 return try store.forget(names)
             }
             session.run()
+        } catch let served as ServedByOldWorker {
+            logger.error("cannot adopt process \(names.process) of an earlier handler: \(served)")
         } catch {
             logger.error("cannot serve process \(names.process) of an earlier handler: \(error); \(lose(names))")
         }
@@ -38,23 +40,23 @@ struct Adoption: Sendable {
     ///
     /// - Parameter number: becomes the guest's number on the roster.
     private func session(of names: GuestStore.Names, _ number: inout Int?) throws -> GuestSession? {
+        defer { roster.settle(names.process) }
         guard let process = try process(of: names) else { return nil }
         let record = try store.record(names)
         guard record.process == PeerProcess.Birth(of: names.process) else { return nil }
         let file = try store.state(names)
-        // The worker may have the last copy of the userfaultfd.
-        let old = try replaceWorker(of: record, file)
-        var userfaultfd = old ?? store.userfaultfd(names, inode: record.userfaultfd)
-        if userfaultfd == nil {
-            userfaultfd = try Userfaultfd.find(inode: record.userfaultfd, in: process, serving: .eventRemove)
-        }
-        guard let userfaultfd else {
-            throw ServiceFailure(
-                description: "no process has its userfaultfd any more, so that its missing pages read as zeros"
-            )
-        }
-        let (copy, user) = (SharedUserfaultfd(try userfaultfd.duplicate()), process.user)
+        var copy = shared(store.userfaultfd(names, inode: record.userfaultfd))
+        let user = process.user
         do {
+            try replaceWorker(of: record, file, takingCopyTo: &copy)
+            if copy == nil {
+                copy = shared(try Userfaultfd.find(inode: record.userfaultfd, in: process, serving: .eventRemove))
+            }
+            guard let userfaultfd = try copy?.userfaultfd.duplicate() else {
+                throw ServiceFailure(
+                    description: "no process has its userfaultfd any more, so that its missing pages read as zeros"
+                )
+            }
             let claim = PoolClaim(of: process, record.task.regions.map(\.range))
             number = try roster.adopt(process, userfaultfd, as: record.task.name, claim)
             return try GuestSession(
@@ -70,7 +72,14 @@ struct Adoption: Sendable {
             )
         } catch {
             // The old worker may have had the last copy.
-            try keeper.keep([copy], of: user)
+            do {
+                if let copy { try keeper.keep([copy], of: user) }
+            } catch let obstacle {
+                throw ServiceFailure(
+                    description: "\(error); its userfaultfd cannot be kept (\(obstacle)), so that its missing pages "
+                        + "may read as zeros"
+                )
+            }
             throw error
         }
     }
@@ -84,19 +93,21 @@ struct Adoption: Sendable {
 
     /// Ends the guest's old worker, if it lives, and locks the guest's state.
     ///
-    /// - Returns: the worker's copy of the guest's userfaultfd; nil if there is no worker.
-    private func replaceWorker(of record: GuestRecord, _ file: borrowing MemoryFile) throws -> Userfaultfd? {
+    /// - Parameter copy: becomes the worker's copy of the guest's userfaultfd, if it is nil and there is a worker.
+    /// - Throws: ``ServedByOldWorker`` if the worker's copy cannot be taken, which leaves the worker alive.
+    private func replaceWorker(
+        of record: GuestRecord,
+        _ file: borrowing MemoryFile,
+        takingCopyTo copy: inout SharedUserfaultfd?
+    ) throws {
         let memory = try SessionMemory(file, of: record.task)
         let deadline = MonotonicClock.now() + Adoption.patience
-        var userfaultfd: Userfaultfd?
         // The lock is held until the last process that has inherited it has ended.
         while try !file.lock() {
             if let (id, started) = memory.worker,
                 let worker = try PeerProcess.find(record.process.sibling(id, started: started))
             {
-                if userfaultfd == nil {
-                    userfaultfd = try Userfaultfd.find(inode: record.userfaultfd, in: worker, serving: .eventRemove)
-                }
+                if copy == nil { copy = try self.copy(of: record.userfaultfd, in: worker) }
                 try worker.send(.kill)
                 if worker.waitForEnd(milliseconds: 1000) { logger.info("worker \(id) was ended") }
             }
@@ -106,7 +117,29 @@ struct Adoption: Sendable {
             }
             MonotonicClock.sleep(nanoseconds: 5_000_000)
         }
-        return userfaultfd
+    }
+
+    private func shared(_ userfaultfd: consuming Userfaultfd?) -> SharedUserfaultfd? {
+        guard let userfaultfd else { return nil }
+        return SharedUserfaultfd(userfaultfd)
+    }
+
+    private func copy(
+        of inode: UInt64,
+        in worker: borrowing PeerProcess
+    ) throws(ServedByOldWorker) -> SharedUserfaultfd? {
+        do {
+            return shared(try Userfaultfd.find(inode: inode, in: worker, serving: .eventRemove))
+        } catch {
+            throw ServedByOldWorker(worker: worker.id, reason: "\(error)")
+        }
+    }
+
+    /// The reason why a guest stays with the worker of the handler that has died.
+    private struct ServedByOldWorker: Error, CustomStringConvertible {
+        let worker: Int32
+        let reason: String
+        var description: String { "\(reason); its old worker \(worker) serves it on, and is not replaced if it dies" }
     }
 
     /// Applies the policy to a guest that cannot be served, and says what becomes of it.

@@ -64,6 +64,8 @@ package final class GuestListener: Sendable {
             logger: logger
         )
         let orphans = try store.guests()
+        // A process may hand its next guest over before its earlier one is adopted.
+        roster.expect(orphans.map(\.process))
         let (guests, failure) = (ThreadGroup(), try Failure())
         (self.guests, self.failure) = (guests, failure)
         let (isOutsideTold, pending) = (Told(), PendingHandOffs())

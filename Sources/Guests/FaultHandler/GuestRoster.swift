@@ -54,6 +54,8 @@ package final class GuestRoster: Sendable {
     private struct Members {
         var all: [Int: Member] = [:]
         var last = 0
+        /// The processes whose guests are about to be adopted.
+        var orphans: Set<Int32> = []
     }
 
     private let limits: GuestLimits
@@ -82,7 +84,7 @@ package final class GuestRoster: Sendable {
     ) throws -> Int {
         let who = process.id > 0 ? "process \(process.id)" : "a process of another PID namespace"
         let member = Member(try userfaultfd.duplicate(), of: process, name: "\(who) at \(address)", claim)
-        waitForEarlier(of: member)
+        waitForEarlier(of: member, process.id)
         var earlier: Pool?
         // A guest that may still fit after the last look waits for its pages if it does not.
         for look in 1...GuestRoster.mostLooks {
@@ -103,22 +105,33 @@ package final class GuestRoster: Sendable {
         preconditionFailure("the last look adds the guest or throws")
     }
 
-    /// Nanoseconds that a process's earlier guest has to leave the roster, and between two looks whether it has.
-    private static let (patience, glance): (UInt64, UInt64) = (1_000_000_000, 2_000_000)
+    /// How long a process's next guest waits for the end of the one before, and for the adoption of one.
+    private static let (endPatience, adoptionPatience): (Duration, Duration) = (.seconds(1), .seconds(10))
+    /// Nanoseconds between two looks whether the earlier guest has left.
+    private static let glance: UInt64 = 2_000_000
 
     /// Waits for the end of another guest of the same process: the process may know of the end before this one does.
-    private func waitForEarlier(of member: Member) {
-        let deadline = MonotonicClock.now() + GuestRoster.patience
-        while let process = member.process, MonotonicClock.now() < deadline {
-            let isEarlier = members.withLock { members in
-                members.all.values.contains {
-                    $0.process == process && member.userfaultfd.isSame(as: $0.userfaultfd) != true
+    private func waitForEarlier(of member: Member, _ id: Int32) {
+        let begin = MonotonicClock.now()
+        while true {
+            let (isOrphan, isEarlier) = members.withLock { members in
+                let earlier = members.all.values.contains {
+                    $0.process != nil && $0.process == member.process
+                        && member.userfaultfd.isSame(as: $0.userfaultfd) != true
                 }
+                return (members.orphans.contains(id), earlier)
             }
-            guard isEarlier else { return }
+            let patience = isOrphan ? GuestRoster.adoptionPatience : GuestRoster.endPatience
+            guard isOrphan || isEarlier, MonotonicClock.time(since: begin) < patience else { return }
             MonotonicClock.sleep(nanoseconds: GuestRoster.glance)
         }
     }
+
+    /// Notes processes whose guests are about to be adopted; call this before any guest is added.
+    func expect(_ processes: [Int32]) { members.withLock { $0.orphans = Set(processes) } }
+
+    /// Notes that the guest of a process was adopted, or will not be.
+    func settle(_ process: Int32) { members.withLock { _ = $0.orphans.remove(process) } }
 
     /// How often the pool of huge pages is looked at before a guest is added, and nanoseconds between two looks.
     ///

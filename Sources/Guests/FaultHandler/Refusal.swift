@@ -59,8 +59,8 @@ struct Refusal: Sendable {
                 process = try PeerProcess(peerOf: socket.stream, orOutside: true)
                 throw FirecrackerHandOff.lostDescriptors
             }
-            process = try PeerProcess(peerOf: socket.stream, orOutside: true)
             copies = try first.copyUserfaultfds()
+            process = try PeerProcess(peerOf: socket.stream, orOutside: true)
             if let reason { throw reason }
             let message = try FirecrackerHandOff.gather(first, from: socket.stream)
             isGuest = message.descriptorCount > 0 || message.hasLostDescriptors
@@ -94,6 +94,7 @@ struct Refusal: Sendable {
     /// Applies the policy to a process, and says what became of it.
     private func end(_ process: borrowing PeerProcess?, _ copies: [SharedUserfaultfd]) -> String {
         switch policy {
+        case .leave where copies.isEmpty: return "it is left as it is, as --on-refused says\(Refusal.unkept); end it"
         case .leave:
             do {
                 try keep(copies, of: process)
@@ -118,6 +119,7 @@ struct Refusal: Sendable {
                 obstacle = ": \(error)"
             }
         }
+        guard !copies.isEmpty else { return "it cannot be killed from here\(obstacle)\(Refusal.unkept); end it" }
         do {
             try keep(copies, of: process)
             return "it waits for its memory for ever and cannot be killed from here\(obstacle); end it"
@@ -125,6 +127,10 @@ struct Refusal: Sendable {
             return "its missing pages read as zeros (\(error)), and it cannot be killed from here\(obstacle); end it"
         }
     }
+
+    /// What is true of a process whose userfaultfd could not be copied.
+    private static let unkept =
+        ", and its userfaultfd could not be copied: if it has no copy itself, its missing pages read as zeros"
 
     private func keep(_ copies: [SharedUserfaultfd], of process: borrowing PeerProcess?) throws {
         let user: UInt32? =

@@ -9,20 +9,37 @@ import PageProtocol
 ///
 /// | offset | content |
 /// |---|---|
-/// | 0 | which of the two places holds the snapshot's identity, 1 or 2; 0 before the snapshot is known |
-/// | 24 | since when no server is connected; 0 while one is |
-/// | 32 | 1 while the guest's process is held stopped |
-/// | 40 | when the guest attached; 0 before |
-/// | 48 | 1 once the record of its working set was written |
-/// | 56 | when the guest last continued after it was held; 0 if it never was |
-/// | 64 | the version of this layout, ``version`` |
-/// | 72 | the latest worker's process, and when it was started, as in `PeerProcess.Birth` |
-/// | 88 | when the latest worker last showed that it works; 0 if it need not |
+/// | 0 | the words of ``Word`` |
 /// | 512, 768 | two places for the snapshot's identity: its length as u16, and its bytes as SNAPSHOT has them |
 /// | 4096 | the events, as ``MemoryEvents`` keeps them |
 /// | 8192 | one bit per page for each region, each bitmap at a multiple of 64 |
 /// | behind the bitmaps | the touches, as ``TouchLog`` keeps them, if they are recorded |
 struct SessionMemory: Sendable {
+    /// The words at the beginning, by their place.
+    private enum Word: Int {
+        /// Which of the two places holds the snapshot's identity, 1 or 2; 0 before the snapshot is known.
+        case identity = 0
+        /// Since when no server is connected; 0 while one is.
+        case lostSince = 3
+        /// 1 while the guest is held.
+        case held = 4
+        /// When the guest attached; 0 before.
+        case attached = 5
+        /// 1 once the record of its working set was written.
+        case recorded = 6
+        /// When the guest last continued after it was held; 0 if it never was.
+        case continued = 7
+        /// The version of this layout, ``SessionMemory/version``.
+        case version = 8
+        /// The latest worker's process, and when it was started, as in `PeerProcess.Birth`.
+        case worker = 9
+        case workerStarted = 10
+        /// When the latest worker last showed that it works; 0 if it need not.
+        case beat = 11
+
+        static let count = 12
+    }
+
     /// Where the first of the two places for the snapshot's identity begins, and how far they are apart.
     private static let (identityOffset, identityRoom) = (512, 256)
     private static let eventsOffset = 4096
@@ -62,20 +79,20 @@ struct SessionMemory: Sendable {
             throw ServiceFailure(description: "its state has \(file.byteCount) bytes instead of \(wanted)")
         }
         let memory = try SharedMemory(file)
-        let version = SessionMemory.words(of: memory)[8]
+        let version = SessionMemory.words(of: memory)[.version]
         guard version == 0 || version == SessionMemory.version else {
             throw ServiceFailure(
                 description: "its state has version \(version), and this is version \(SessionMemory.version)"
             )
         }
-        SessionMemory.words(of: memory)[8] = SessionMemory.version
+        SessionMemory.words(of: memory)[.version] = SessionMemory.version
         events = try MemoryEvents(in: memory, at: SessionMemory.eventsOffset)
         // Locked, so that these pages are never swapped out when the kernel writes events into them.
         try memory.lock(at: SessionMemory.eventsOffset, byteCount: MemoryEvents.byteCount)
         resident = SessionMemory.bitmaps(in: memory, of: task)
         self.memory = memory
         let words = SessionMemory.words(of: memory)
-        if words[5] == 0 { words[5] = Int64(MonotonicClock.now()) }
+        if words[.attached] == 0 { words[.attached] = Int64(MonotonicClock.now()) }
         touches =
             task.settings.record == nil
             ? nil
@@ -84,7 +101,7 @@ struct SessionMemory: Sendable {
                 at: SessionMemory.bitmapsOffset + task.regions.reduce(0) { $0 + SessionMemory.bitmapBytes($1) },
                 capacity: SessionMemory.recordCapacity(task),
                 firstPages: task.regions.map { UInt32($0.offset / UInt64($0.pageSize)) },
-                deadline: UInt64(bitPattern: words[5]) &+ UInt64(task.settings.recordMilliseconds) * 1_000_000
+                deadline: UInt64(bitPattern: words[.attached]) &+ UInt64(task.settings.recordMilliseconds) * 1_000_000
             )
     }
 
@@ -101,27 +118,39 @@ struct SessionMemory: Sendable {
         SessionMemory.bitmaps(in: memory, of: task).reduce(0) { $0 + $1.count }
     }
 
-    private var words: UnsafeMutablePointer<Int64> { SessionMemory.words(of: memory) }
+    private var words: Words { SessionMemory.words(of: memory) }
 
-    private static func words(of memory: SharedMemory) -> UnsafeMutablePointer<Int64> {
-        memory.piece(at: 0, byteCount: 96).bindMemory(to: Int64.self, capacity: 12)
+    private static func words(of memory: SharedMemory) -> Words {
+        let byteCount = Word.count * MemoryLayout<Int64>.size
+        return Words(
+            base: memory.piece(at: 0, byteCount: byteCount).bindMemory(to: Int64.self, capacity: Word.count)
+        )
+    }
+
+    private struct Words {
+        let base: UnsafeMutablePointer<Int64>
+
+        subscript(_ word: Word) -> Int64 {
+            get { base[word.rawValue] }
+            nonmutating set { base[word.rawValue] = newValue }
+        }
     }
 
     /// When the guest attached, in nanoseconds of ``MonotonicClock``; never later than now, whatever the file says.
-    var attached: UInt64 { min(UInt64(bitPattern: words[5]), MonotonicClock.now()) }
+    var attached: UInt64 { min(UInt64(bitPattern: words[.attached]), MonotonicClock.now()) }
 
     /// Whether the working set's record was written.
     var isRecorded: Bool {
-        get { words[6] == 1 }
-        nonmutating set { words[6] = newValue ? 1 : 0 }
+        get { words[.recorded] == 1 }
+        nonmutating set { words[.recorded] = newValue ? 1 : 0 }
     }
 
     /// The snapshot that the guest's pages come from; nil before the first connection.
     ///
     /// Written by the thread that handles events, before the link's thread redials and reads it.
     var snapshot: SnapshotIdentity? {
-        guard words[0] != 0 else { return nil }
-        let place = identityPlace(words[0])
+        guard words[.identity] != 0 else { return nil }
+        let place = identityPlace(words[.identity])
         let length = min(Int(place.load(as: UInt16.self)), SnapshotIdentity.maxEncodedBytes)
         let bytes = Array(UnsafeRawBufferPointer(start: place + 2, count: length))
         // An identity that cannot be read must not count as none, which every snapshot would match.
@@ -135,32 +164,32 @@ struct SessionMemory: Sendable {
 
     /// Since when no server is connected, in nanoseconds of ``MonotonicClock``; nil while one is.
     var lostSince: UInt64? {
-        get { words[3] == 0 ? nil : UInt64(bitPattern: words[3]) }
-        nonmutating set { words[3] = Int64(bitPattern: newValue ?? 0) }
+        get { words[.lostSince] == 0 ? nil : UInt64(bitPattern: words[.lostSince]) }
+        nonmutating set { words[.lostSince] = Int64(bitPattern: newValue ?? 0) }
     }
 
     /// Whether the guest's process is held stopped.
     var isHeld: Bool {
-        get { words[4] == 1 }
-        nonmutating set { words[4] = newValue ? 1 : 0 }
+        get { words[.held] == 1 }
+        nonmutating set { words[.held] = newValue ? 1 : 0 }
     }
 
     /// When the guest last continued after it was held, in nanoseconds of ``MonotonicClock``; 0 if it never was.
     var continued: UInt64 {
-        get { UInt64(bitPattern: words[7]) }
-        nonmutating set { words[7] = Int64(bitPattern: newValue) }
+        get { UInt64(bitPattern: words[.continued]) }
+        nonmutating set { words[.continued] = Int64(bitPattern: newValue) }
     }
 
     /// The process that serves the guest, or did so last: its number, and when it was started; nil if none did.
     var worker: (id: Int32, started: UInt64)? {
         get {
-            guard let id = Int32(exactly: words[9]), id > 0 else { return nil }
-            return (id, UInt64(bitPattern: words[10]))
+            guard let id = Int32(exactly: words[.worker]), id > 0 else { return nil }
+            return (id, UInt64(bitPattern: words[.workerStarted]))
         }
         nonmutating set {
-            words[10] = Int64(bitPattern: newValue?.started ?? 0)
+            words[.workerStarted] = Int64(bitPattern: newValue?.started ?? 0)
             // Written last, so that a half-written process does not count.
-            words[9] = Int64(newValue?.id ?? 0)
+            words[.worker] = Int64(newValue?.id ?? 0)
         }
     }
 
@@ -168,8 +197,8 @@ struct SessionMemory: Sendable {
     ///
     /// A hint of one word, which the worker writes and the session reads.
     var beat: UInt64 {
-        get { UInt64(bitPattern: words[11]) }
-        nonmutating set { words[11] = Int64(bitPattern: newValue) }
+        get { UInt64(bitPattern: words[.beat]) }
+        nonmutating set { words[.beat] = Int64(bitPattern: newValue) }
     }
 
     /// What a worker must know of the guest's fate.
@@ -178,13 +207,13 @@ struct SessionMemory: Sendable {
     }
 
     func remember(_ snapshot: SnapshotIdentity) {
-        let next: Int64 = words[0] == 1 ? 2 : 1
+        let next: Int64 = words[.identity] == 1 ? 2 : 1
         let bytes = snapshot.encoded
         let place = identityPlace(next)
         place.storeBytes(of: UInt16(bytes.count), as: UInt16.self)
         (place + 2).copyMemory(from: bytes, byteCount: bytes.count)
         // Written last, so that a half-written identity does not count.
-        words[0] = next
+        words[.identity] = next
     }
 }
 

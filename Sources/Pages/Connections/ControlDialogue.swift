@@ -50,7 +50,7 @@ package final class ControlDialogue: Sendable {
     /// - Throws: an error if the peer does not answer in time or breaks the protocol, or the connection breaks.
     package func answer(within time: Duration) throws -> ControlMessage {
         guard let message = try next(before: MonotonicClock.now() + UInt64(time / .nanoseconds(1))) else {
-            throw PeerSilent(peer: peer, silence: time)
+            throw PeerNotReady(peer: peer, time: time)
         }
         return message
     }
@@ -109,6 +109,13 @@ struct PeerSilent: Error, CustomStringConvertible {
     let peer: String
     let silence: Duration
     var description: String { "\(peer) has been silent for \(silence.text)" }
+}
+
+/// The error of a peer that has not given its answer in time.
+struct PeerNotReady: Error, CustomStringConvertible {
+    let peer: String
+    let time: Duration
+    var description: String { "\(peer) was not ready within \(time.text)" }
 }
 
 /// The error of a peer that closed the connection between two messages.

@@ -16,7 +16,7 @@ package final class Inbox: Sendable {
 
     private struct State {
         var used = 0
-        /// Whether the last attempt to enter found no place.
+        /// Whether an attempt to enter found no place, and none was returned since.
         var isFull = false
         var onRoom: @Sendable () -> Void = {}
     }
@@ -43,7 +43,7 @@ package final class Inbox: Sendable {
         return isIn ? Slot(self) : nil
     }
 
-    /// Whether the last attempt to enter found no place.
+    /// Whether an attempt to enter found no place, and none was returned since.
     var isFull: Bool { state.withLock(\.isFull) }
 
     private func leave() {
@@ -51,6 +51,8 @@ package final class Inbox: Sendable {
             state.used -= 1
             return state.isFull ? state.onRoom : nil
         }
-        onRoom?()
+        guard let onRoom else { return }
+        onRoom()
+        state.withLock { $0.isFull = $0.used >= limit }
     }
 }

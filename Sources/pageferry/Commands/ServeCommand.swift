@@ -46,8 +46,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(
         help: ArgumentHelp(
             """
-            The most connections at a time, at least \(SnapshotServer.leastConnections). A guest has three, and more with \
-            several fault threads (default: as many as the hard limit of `ulimit -n` allows).
+            The most connections at a time, at least \(SnapshotServer.leastConnections). A guest takes two to six \
+            (default: as many as the hard limit of `ulimit -n` allows).
             """,
             valueName: "count"
         )
@@ -63,7 +63,7 @@ struct ServeCommand: AsyncParsableCommand {
         try requireLocal(listen, unless: insecure, ", and everyone who can connect can read the snapshot")
         if let maxConnections, maxConnections < SnapshotServer.leastConnections {
             throw ValidationError(
-                "--max-connections must be at least \(SnapshotServer.leastConnections), which one guest has"
+                "--max-connections must be at least \(SnapshotServer.leastConnections), which one guest may take"
             )
         }
     }

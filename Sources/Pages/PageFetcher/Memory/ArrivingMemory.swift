@@ -219,7 +219,7 @@ final class ArrivingMemory: Sendable {
                 userfaultfd.zero(address, byteCount: range.pageSize)
             }
         switch placement {
-        case .placed: break
+        case .placed: wakes.forget(fault.page, region: fault.region)
         // Without a page table, a huge page that is present cannot be distinguished from an exhausted pool: the kernel
         // reports both as EEXIST. If the pool is exhausted, waking would raise the same fault again at once.
         case .present where range.isHuge && pageTable == nil: throw .noHugePage

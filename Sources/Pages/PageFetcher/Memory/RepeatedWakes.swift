@@ -35,6 +35,15 @@ final class RepeatedWakes: Sendable {
         self.entries = Mutex(entries)
     }
 
+    /// Forgets a page, which could be placed: its readers go on.
+    func forget(_ page: Int, region: Int) {
+        entries.withLock { entries in
+            guard let index = entries.firstIndex(where: { $0.page == page && $0.region == region }) else { return }
+            entries.swapAt(index, entries.count - 1)
+            entries.removeLast()
+        }
+    }
+
     /// Notes that the readers of a page are about to be woken.
     ///
     /// - Parameter now: the time, in nanoseconds of `MonotonicClock`.

@@ -114,8 +114,9 @@ package struct Userfaultfd: ~Copyable, Sendable {
 
     /// Unregisters what is still registered of a range, in which the process may have unmapped or mapped something since.
     ///
-    /// The kernel refuses a range as a whole if a part of it is not mapped, is mapped from a file, or is registered with
-    /// another userfaultfd. Such a part is found by halving.
+    /// Up to Linux 6.16, a userfaultfd can unregister memory that another one has registered. Each part is therefore
+    /// registered once more first, which the kernel refuses for memory of another userfaultfd (EBUSY). It refuses both
+    /// as a whole if a part is not mapped, or is mapped from a file. Such a part is found by halving.
     ///
     /// - Returns: whether no page of the range is registered with this userfaultfd any more; false also if that would
     ///   take too long to find out.
@@ -124,9 +125,10 @@ package struct Userfaultfd: ~Copyable, Sendable {
         for _ in 0..<Userfaultfd.mostParts {
             guard let part = parts.popLast() else { return true }
             do throws(SystemError) {
+                try register(part)
                 try unregister(part)
             } catch {
-                guard error.errno == .invalidArgument else { return false }
+                guard [.resourceBusy, .invalidArgument, .notPermitted].contains(error.errno) else { return false }
                 // A single page that the kernel refuses is not registered here.
                 let half = part.pageCount / 2
                 guard half > 0 else { continue }

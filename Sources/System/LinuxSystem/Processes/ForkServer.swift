@@ -5,9 +5,9 @@ import SystemPackage
 
 /// Starts workers as copies of one process of this program, which has prepared itself once (a fork server).
 ///
-/// A copy starts sooner than a program, and shares with the other copies the memory that they do not change. The
-/// copies are children of this process, which adopts orphans for that purpose (PR_SET_CHILD_SUBREAPER). They have their
-/// own process group, and share standard output and standard error with this process.
+/// A copy starts sooner than a program, and takes memory only for what it changes. The copies are children of this
+/// process, which adopts orphans for that purpose (PR_SET_CHILD_SUBREAPER). They have their own process group, and share
+/// standard output and standard error with this process.
 ///
 /// If the fork server dies or hangs, the next worker has another one start.
 package final class ForkServer: Sendable {
@@ -43,40 +43,55 @@ package final class ForkServer: Sendable {
         giving gifts: borrowing WorkerProcess.Gifts
     ) throws(SystemError) -> WorkerProcess {
         let descriptors = gifts.descriptors
-        return try running.withLock { (running: inout sending Running?) throws(SystemError) in
+        let (number, own) = try running.withLock { (running: inout sending Running?) throws(SystemError) in
             let isNew = running == nil
+            let (own, other) = try StreamSocket.pair()
             do throws(SystemError) {
-                return try start(words, descriptors, &running)
+                return (try ask(for: words, descriptors, other, &running), own)
             } catch {
                 ForkServer.end(&running)
                 if isNew { throw error }
             }
-            // The process had died or hung since the worker before.
-            return try start(words, descriptors, &running)
+            // The process had died or hung since the worker before. What it may have made has the other pair, and ends.
+            let (nextOwn, nextOther) = try StreamSocket.pair()
+            return (try ask(for: words, descriptors, nextOther, &running), nextOwn)
         }
+        guard number > 0 else { throw SystemError("start a worker", Errno(rawValue: -number)) }
+        let worker = WorkerProcess(adopted: number)
+        do throws(SystemError) {
+            try own.stream.send([1])
+        } catch {
+            own.stream.shutdown()
+            // A worker that was given up on ends; its status says nothing.
+            _ = try? worker.waitForEnd()
+            throw error
+        }
+        return worker
     }
 
-    private func start(
-        _ words: [String],
+    /// Has the fork server make a worker.
+    ///
+    /// - Parameter start: the worker's end of the connection on which the worker hears that it may begin. If this process
+    ///   gives up on the worker, the worker ends.
+    /// - Returns: the worker's process number, or an errno below zero.
+    /// - Throws: if the fork server does not answer.
+    private func ask(
+        for words: [String],
         _ descriptors: [CInt],
+        _ start: SharedSocket,
         _ running: inout Running?
-    ) throws(SystemError) -> WorkerProcess {
+    ) throws(SystemError) -> Int32 {
         if running == nil { running = try launch() }
         guard let socket = running?.socket else { preconditionFailure("the fork server was just started") }
-        // The worker begins once it hears from this process. If this process gives up on it, the worker ends.
-        let (own, other) = try StreamSocket.pair()
-        try socket.stream.send(Array(words.joined(separator: "\0").utf8), descriptors + [other.stream.descriptor.raw])
+        let order = descriptors + [start.stream.descriptor.raw]
+        try socket.stream.send(Array(words.joined(separator: "\0").utf8), order)
         var number: Int32 = 0
         let deadline = MonotonicClock.now() + ForkServer.patience
         let count = try withUnsafeMutableBytes(of: &number) { (bytes) throws(SystemError) in
             try socket.stream.receive(exactly: bytes, before: deadline)
         }
-        let action = "start a worker"
-        guard count == 4 else { throw SystemError(action, .brokenPipe, reason: "the fork server has exited") }
-        guard number > 0 else { throw SystemError(action, Errno(rawValue: -number)) }
-        let worker = WorkerProcess(adopted: number)
-        try own.stream.send([1])
-        return worker
+        guard count == 4 else { throw SystemError("start a worker", .brokenPipe, reason: "the fork server has exited") }
+        return number
     }
 
     private func launch() throws(SystemError) -> Running {

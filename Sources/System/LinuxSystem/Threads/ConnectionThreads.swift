@@ -104,6 +104,11 @@ package final class ConnectionThreads: Sendable {
                 // The thread of a busy connection has taken the descriptor out of the set: see `run`.
                 try control(isGrowing ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, raw, Self.events(of: wait), number)
                 return nil
+            } catch  where error.errno == .fileExists {
+                // Another thread has served this connection in between: its number may have been that of an earlier one.
+                // The call cannot fail for a descriptor that is in the set.
+                try? control(EPOLL_CTL_MOD, raw, Self.events(of: wait), number)
+                return nil
             } catch {
                 return error
             }
@@ -173,7 +178,7 @@ package final class ConnectionThreads: Sendable {
             try startThread()
             return true
         } catch {
-            // Until the kernel grants threads again, this thread serves all connections in turn.
+            // Until another thread waits again, this one serves the connections that are ready in turn.
             return false
         }
     }
