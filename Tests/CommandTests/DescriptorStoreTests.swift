@@ -7,9 +7,13 @@ import Testing
 @Suite("A guest of a handler with a descriptor store", .ownThread, .timeLimit(.minutes(2)))
 struct DescriptorStoreTests {
     /// Starts a handler by a service manager, which starts it again when it is killed.
-    private func manage(_ site: AttachSite, foreign: String = "-") throws -> (manager: Running, socket: String) {
+    private func manage(
+        _ site: AttachSite,
+        foreign: String = "-",
+        _ options: String...
+    ) throws -> (manager: Running, socket: String) {
         let socket = site.workspace.file("m.sock")
-        let handler = [Executable.pageferry] + site.arguments(["--state", site.workspace.file("state")])
+        let handler = [Executable.pageferry] + site.arguments(["--state", site.workspace.file("state")] + options)
         let program = Workspace.fixture("descriptor_store.py")
         let manager = try site.run("/usr/bin/python3", ["-B", program, socket, foreign] + handler)
         _ = try manager.line(holding: "ready unix:\(socket)")
@@ -22,9 +26,9 @@ struct DescriptorStoreTests {
         return try #require(line.flatMap { Int32($0.dropFirst("started ".count)) })
     }
 
-    private func restore(_ site: AttachSite, at socket: String) throws -> Running {
+    private func restore(_ site: AttachSite, at socket: String, as form: String = "closed") throws -> Running {
         let program = Workspace.fixture("hand_off_forms.py")
-        let guest = try site.run("/usr/bin/python3", ["-B", program, socket, site.snapshot.memory, "closed"])
+        let guest = try site.run("/usr/bin/python3", ["-B", program, socket, site.snapshot.memory, form])
         _ = try guest.line(holding: "read")
         return guest
     }
@@ -54,6 +58,20 @@ struct DescriptorStoreTests {
             #expect(try guest.finish().output.contains("0 of 4096 pages are wrong"))
             _ = try manager.line(holding: "removed guest-\(guest.pid)-")
         }
+    }
+
+    @Test("is not replaced by another hand-off of its process, which waits in the socket until the guest is adopted")
+    func second() throws {
+        let site = try AttachSite()
+        defer { site.end() }
+        let (manager, socket) = try manage(site, "--on-refused", "leave")
+        let guest = try restore(site, at: socket, as: "second")
+        kill(try handler(of: manager), SIGKILL)
+        kill(guest.pid, SIGUSR1)
+        let line = try manager.errorLine(holding: "refused process \(guest.pid)")
+        #expect(line.contains("another userfaultfd of the same process"), "\(line)")
+        #expect(try guest.finish().output.contains("0 of 4096 pages are wrong"))
+        #expect(manager.errorText.contains("process \(guest.pid) at unix:\(socket) was adopted"))
     }
 
     @Test("that has ended meanwhile is dropped from the store")

@@ -2,12 +2,13 @@
 
 Usage: hand_off_forms.py SOCKET SNAPSHOT FORM
 
-FORM is parts, stratovirt, space, regions, hang-up, stratovirt-hang-up, relay, late-relay or closed.
+FORM is parts, stratovirt, space, regions, hang-up, stratovirt-hang-up, relay, late-relay, closed or second.
 
 The snapshot has 4096 pages, which may differ from the memory in nothing. With a hang-up, the process closes the
 connection and its own copy of the userfaultfd before it reads a page. A relay is a child that hands over the memory of
 this process and exits; a late one exits after some pages were read. With "closed", the process closes its own copy of
-the userfaultfd, reads some pages, prints "read", and waits for SIGUSR1 before it reads all of them.
+the userfaultfd, reads some pages, prints "read", and waits for SIGUSR1 before it reads all of them. With "second", it does
+the same, but keeps its copy, and hands other memory over after the signal, for which it gets no answer.
 """
 import ctypes
 import fcntl
@@ -77,11 +78,22 @@ def main():
     if form == "late-relay":
         wrong += sum(is_wrong(i) for i in range(100))
         os.write(relay_end, b"x")
-    if form == "closed":
+    if form in ("closed", "second"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         wrong += sum(is_wrong(i) for i in range(100))
         print("read", flush=True)
         signal.sigwait([signal.SIGUSR1])
+    if form == "second":
+        other = mmap.mmap(-1, PAGES * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        place = ctypes.addressof(ctypes.c_char.from_buffer(other))
+        second = pageferry.make_userfaultfd(EVENT_REMOVE)
+        fcntl.ioctl(second, UFFDIO_REGISTER, struct.pack("<QQQQ", place, len(other), 1, 0))
+        agent = socket.socket(socket.AF_UNIX)
+        agent.connect(path)
+        region = {"base_host_virt_addr": place, "size": len(other), "offset": 0, "page_size": PAGE}
+        socket.send_fds(agent, [json.dumps([region]).encode()], [second])
+        # The handler hangs up when it has refused the hand-off.
+        agent.recv(1)
     if relay:
         os.waitpid(relay, 0)
     # The end of a process or of a connection takes a moment to be noticed.
