@@ -175,8 +175,10 @@ struct ConversationTests {
     @Test func `that answers neither STOP nor RESUME in time still counts as running, and is asked again`() async throws
     {
         let slow = Atomic<Bool>(true)
+        let held = Atomic<Int>(0)
         let scene = try await Scene(answerSeconds: 1) { process, request in
             guard slow.load(ordering: .acquiring) else { return false }
+            held.add(1, ordering: .releasing)
             return true
         }
         defer { scene.end() }
@@ -187,7 +189,8 @@ struct ConversationTests {
         // The workload counts as running here, so no other side may be permitted to start it.
         #expect(await reason { try workload.devices.depart() } != nil)
         #expect(await reason { _ = try workload.devices.save() } != nil)
-        // Its answers come at last.
+        // Its answers come at last. The agent did not wait for the process to read RESUME.
+        for _ in 0..<5000 where held.load(ordering: .acquiring) < 2 { MonotonicClock.sleep(nanoseconds: 1_000_000) }
         slow.store(false, ordering: .releasing)
         try scene.process.done(.stop)
         try scene.process.done(.resume)
