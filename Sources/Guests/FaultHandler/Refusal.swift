@@ -51,7 +51,7 @@ struct Refusal: Sendable {
         var isGuest = first.descriptorCount > 0 || first.hasLostDescriptors
         var process: PeerProcess?
         // Kept until the policy was applied, which may need them.
-        var copies: [SharedUserfaultfd] = []
+        var copies: [SharedUserfaultfd]?
         do {
             if first.hasLostDescriptors {
                 // Closed first, since the policy needs a descriptor.
@@ -64,7 +64,7 @@ struct Refusal: Sendable {
             if let reason { throw reason }
             let message = try FirecrackerHandOff.gather(first, from: socket.stream)
             isGuest = message.descriptorCount > 0 || message.hasLostDescriptors
-            if message.descriptorCount > copies.count { copies = try message.copyUserfaultfds() }
+            if message.descriptorCount > copies?.count ?? 0 { copies = try message.copyUserfaultfds() }
             let guest = try FirecrackerGuest(from: socket, message)
             let claim = PoolClaim(of: guest.process, guest.handOff.regions.map(\.range))
             let number = try roster.add(guest.process, guest.userfaultfd, at: address, claim)
@@ -92,9 +92,11 @@ struct Refusal: Sendable {
     }
 
     /// Applies the policy to a process, and says what became of it.
-    private func end(_ process: borrowing PeerProcess?, _ copies: [SharedUserfaultfd]) -> String {
+    ///
+    /// - Parameter copies: copies of the userfaultfds that came; nil if they could not be made.
+    private func end(_ process: borrowing PeerProcess?, _ copies: [SharedUserfaultfd]?) -> String {
         switch policy {
-        case .leave where copies.isEmpty: return "it is left as it is, as --on-refused says\(Refusal.unkept); end it"
+        case .leave where copies == nil: return "it is left as it is, as --on-refused says\(Refusal.unkept); end it"
         case .leave:
             do {
                 try keep(copies, of: process)
@@ -106,7 +108,7 @@ struct Refusal: Sendable {
         }
     }
 
-    private func kill(_ process: borrowing PeerProcess?, _ copies: [SharedUserfaultfd], _ reason: String) -> String {
+    private func kill(_ process: borrowing PeerProcess?, _ copies: [SharedUserfaultfd]?, _ reason: String) -> String {
         let obstacle: String
         switch process {
         // The hand-off was refused for the reason why the process is not known.
@@ -119,7 +121,7 @@ struct Refusal: Sendable {
                 obstacle = ": \(error)"
             }
         }
-        guard !copies.isEmpty else { return "it cannot be killed from here\(obstacle)\(Refusal.unkept); end it" }
+        guard copies != nil else { return "it cannot be killed from here\(obstacle)\(Refusal.unkept); end it" }
         do {
             try keep(copies, of: process)
             return "it waits for its memory for ever and cannot be killed from here\(obstacle); end it"
@@ -132,12 +134,12 @@ struct Refusal: Sendable {
     private static let unkept =
         ", and its userfaultfd could not be copied: if it has no copy itself, its missing pages read as zeros"
 
-    private func keep(_ copies: [SharedUserfaultfd], of process: borrowing PeerProcess?) throws {
+    private func keep(_ copies: [SharedUserfaultfd]?, of process: borrowing PeerProcess?) throws {
         let user: UInt32? =
             switch process {
             case .none: nil
             case .some(let process): process.user
             }
-        try keeper.keep(Array(copies.prefix(StreamSocket.DescriptorMessage.maxDescriptors)), of: user)
+        try keeper.keep(Array((copies ?? []).prefix(StreamSocket.DescriptorMessage.maxDescriptors)), of: user)
     }
 }
