@@ -49,7 +49,7 @@ struct UnregisterTests {
     }
 
     @Test func `memory of another userfaultfd that would take too long to tell apart is left alone`() throws {
-        let region = try MemoryRegion(name: "unregister", pageCount: 1 << 15)
+        let region = try MemoryRegion(name: "unregister", pageCount: 1 << 20)
         let old = try Userfaultfd()
         let new = try Userfaultfd()
         let third = try Userfaultfd()

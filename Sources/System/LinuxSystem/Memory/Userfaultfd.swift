@@ -110,13 +110,13 @@ package struct Userfaultfd: ~Copyable, Sendable {
     }
 
     /// The most calls that ``unregisterParts(of:)`` makes.
-    private static let mostParts = 1 << 14
+    private static let mostParts = 1 << 20
 
     /// Unregisters what is still registered of a range, in which the process may have unmapped or mapped something since.
     ///
-    /// Up to Linux 6.16, a userfaultfd can unregister memory that another one has registered. Each part is therefore
-    /// registered once more first, which the kernel refuses for memory of another userfaultfd (EBUSY). It refuses both
-    /// as a whole if a part is not mapped, or is mapped from a file. Such a part is found by halving.
+    /// The kernel refuses a range as a whole if a part of it is not mapped, is mapped from a file, or, from Linux 6.17 on,
+    /// is registered with another userfaultfd. Such a part is found by halving. An older kernel unregisters memory of
+    /// another userfaultfd as well.
     ///
     /// - Returns: whether no page of the range is registered with this userfaultfd any more; false also if that would
     ///   take too long to find out.
@@ -125,10 +125,9 @@ package struct Userfaultfd: ~Copyable, Sendable {
         for _ in 0..<Userfaultfd.mostParts {
             guard let part = parts.popLast() else { return true }
             do throws(SystemError) {
-                try register(part)
                 try unregister(part)
             } catch {
-                guard [.resourceBusy, .invalidArgument, .notPermitted].contains(error.errno) else { return false }
+                guard error.errno == .invalidArgument else { return false }
                 // A single page that the kernel refuses is not registered here.
                 let half = part.pageCount / 2
                 guard half > 0 else { continue }
