@@ -19,7 +19,7 @@ struct RepeatedWakesTests {
         #expect(wakes.note(5, region: 1, now: Self.second))
         // The page is raised again each second, which does not end this.
         #expect(note(20, every: Self.second, from: 2 * Self.second, in: wakes) == 0)
-        // It ends when the page has not been woken for a while.
+        // The page is forgotten when it has not been woken for a while.
         #expect(note(1, every: 1, from: 60 * Self.second, in: wakes) == 1)
     }
 
