@@ -12,6 +12,9 @@ struct Faulting: MissingPages {
     /// The ranges that a policy requested, in order, without empty ranges.
     private(set) var asked: [Range<Int>] = []
     private(set) var faults = 0
+    private var faulted: Set<Place> = []
+
+    func hasFaulted(_ page: Int, region: Int) -> Bool { faulted.contains(Place(region: region, page: page)) }
 
     func isMissing(_ page: Int, region: Int) -> Bool { !present.contains(Place(region: region, page: page)) }
 
@@ -32,6 +35,7 @@ struct Faulting: MissingPages {
     ) -> [Range<Int>] {
         guard present.insert(Place(region: region, page: page)).inserted else { return [] }
         faults += 1
+        faulted.insert(Place(region: region, page: page))
         asked = []
         policy.fault(Fault(region: region, page: page, thread: thread), in: &self)
         return asked

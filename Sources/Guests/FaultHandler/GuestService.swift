@@ -72,7 +72,7 @@ package final class GuestService: Sendable {
             resident: memory.resident,
             table: RegionTable(slices: task.regions.map(\.slice)),
             // While touches are recorded nothing is prefetched: the touch of a present page raises no fault.
-            prefetch: task.settings.record == nil ? .streams() : .none,
+            prefetch: task.settings.record == nil ? .streamsAndBlocks : .none,
             faultThreads: task.settings.faultThreads,
             events: memory.events,
             pageTable: isHuge ? PageTable(of: task.process) : nil,

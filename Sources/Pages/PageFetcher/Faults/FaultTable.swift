@@ -145,6 +145,12 @@ struct FaultTable: ~Copyable, Sendable {
         !wanted[region].contains(page) && !resident[region].contains(page)
     }
 
+    /// Whether a fault on the page was recorded, whether or not the page has arrived.
+    @inline(__always)
+    func hasFaulted(_ page: Int, region: Int) -> Bool {
+        wanted[region].contains(page) && !expected[region].contains(page)
+    }
+
     /// Marks pages as resident, after they were placed.
     ///
     /// - Returns: the number of pages that were not resident before, and whether faults may wait for the pages. Such

@@ -171,6 +171,11 @@ extension RequestBatch: MissingPages {
         memory.faults.isMissing(page, region: region)
     }
 
+    @inline(__always)
+    func hasFaulted(_ page: Int, region: Int) -> Bool {
+        memory.faults.hasFaulted(page, region: region)
+    }
+
     /// Requests the missing pages by as few runs as they form; only one thread at a time may call this.
     mutating func ask(_ pages: Range<Int>, region: Int) -> Int {
         let longestRun = longestRun(inRegion: region)

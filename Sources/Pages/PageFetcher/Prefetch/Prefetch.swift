@@ -10,6 +10,11 @@ package enum Prefetch: Hashable, Sendable {
     case faultAround(window: Int = 16)
     /// The next pages of each sequential or strided stream of faults; at most `window` pages at once.
     case streams(window: Int = 64)
+    /// The next pages of streams as in ``streams(window:)``, and the rest of each aligned block of 64 KiB once a quarter
+    /// of its pages has raised faults.
+    ///
+    /// For memory that no push brings: a fault is its only other way to arrive.
+    case streamsAndBlocks
 
     /// The valid windows: up to 4 MiB.
     package static let windows = 1...1024
@@ -21,6 +26,8 @@ package enum Prefetch: Hashable, Sendable {
         case .none: SharedPolicy(NoPrefetch())
         case .faultAround(let window): SharedPolicy(FaultAround(bounds(window)))
         case .streams(let window): SharedPolicy(StridePrefetch(bounds(window)))
+        case .streamsAndBlocks:
+            SharedPolicy(BlockPrefetch(streams: bounds(64), blocks: bounds(BlockPrefetch.blockPages)))
         }
     }
 }
