@@ -8,7 +8,7 @@ final class AgentRig: Rig {
     var pageCount: Int { memory.region.pageCount }
     private let fetcher: PageFetcher
 
-    init(pageCount: Int, prefetch: Prefetch, inThread: Bool, lanes: consuming LanePair) throws {
+    init(pageCount: Int, prefetch: Prefetch, inThread: Bool, polling: Duration, lanes: consuming LanePair) throws {
         let region = try MemoryRegion(name: "bench", pageCount: pageCount)
         let userfaultfd =
             try inThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
@@ -21,7 +21,8 @@ final class AgentRig: Rig {
             resident: [PageBitmap(pageCount: pageCount)],
             table: RegionTable([shape]),
             prefetch: prefetch,
-            resolvesInThread: inThread
+            resolvesInThread: inThread,
+            polling: polling
         ) { event in
             switch event {
             case .everyPageResident: memory.complete()

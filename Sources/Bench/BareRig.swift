@@ -18,10 +18,11 @@ final class BareRig: Rig {
         }
     }
 
-    init(pageCount: Int, chunk: Int, lanes: BareLanes) throws {
+    init(_ setup: BenchSetup, lanes: BareLanes) throws {
+        let pageCount = setup.pageCount
         // A touch of the last page ends the thread that waits for faults.
         let region = try MemoryRegion(name: "bench", pageCount: pageCount + 1)
-        let userfaultfd = try Userfaultfd(isBlocking: true)
+        let userfaultfd = try Userfaultfd(isBlocking: setup.waiting == .sleeping)
         try userfaultfd.register(region.range)
         let memory = RigMemory(region, userfaultfd)
         let pages = PageRange(address: region.range.address, pageSize: 4096, pageCount: pageCount)
@@ -30,7 +31,7 @@ final class BareRig: Rig {
         threads = Threads(
             faults: try JoinedThread(name: "bare-faults") {
                 do {
-                    try BareRig.serve(memory, lanes)
+                    try BareRig.serve(memory, lanes, setup.waiting)
                     memory.fail("the far end has closed the urgent lane", region.range)
                 } catch {
                     memory.fail("\(error)", region.range)
@@ -38,7 +39,7 @@ final class BareRig: Rig {
             },
             bulk: try JoinedThread(name: "bare-place") {
                 do {
-                    if try BareRig.place(memory, chunk, lanes) { return memory.complete() }
+                    if try BareRig.place(memory, setup.chunk, lanes) { return memory.complete() }
                     memory.fail("the far end has closed the bulk lane", pages)
                 } catch {
                     memory.fail("\(error)", pages)
@@ -55,7 +56,7 @@ final class BareRig: Rig {
     }
 
     /// Serves faults until the last page is touched, or the far end is gone.
-    private static func serve(_ memory: RigMemory, _ lanes: BareLanes) throws {
+    private static func serve(_ memory: RigMemory, _ lanes: BareLanes, _ waiting: BenchSetup.Waiting) throws {
         let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
         defer { stage.deallocate() }
         guard let base = stage.baseAddress else { return }
@@ -63,12 +64,16 @@ final class BareRig: Rig {
         var number: UInt64 = 0
         while true {
             try memory.userfaultfd.read(into: &events)
-            guard events.count > 0, case .fault(let address, _, _) = events[0] else { continue }
+            guard events.count > 0 else {
+                JoinedThread.yield()
+                continue
+            }
+            guard case .fault(let address, _, _) = events[0] else { continue }
             let page = address & ~4095
             number = (page - memory.region.range.address) / 4096
             if number == UInt64(memory.region.pageCount - 1) { return }
             try withUnsafeBytes(of: &number) { try lanes.urgent.send($0) }
-            guard try lanes.urgent.receive(exactly: stage) == 4096 else { return }
+            guard try lanes.receiveUrgent(exactly: stage, waiting) == 4096 else { return }
             if memory.userfaultfd.copy(to: page, from: base, byteCount: 4096) == .present {
                 memory.userfaultfd.wake(page, byteCount: 4096)
             }

@@ -8,12 +8,12 @@ struct BareService: ~Copyable {
     private var urgent: JoinedThread?
     private var bulk: JoinedThread?
 
-    init(_ region: MemoryRegion, chunk: Int, lanes: BareLanes) throws(SystemError) {
+    init(_ region: MemoryRegion, _ setup: BenchSetup, lanes: BareLanes) throws(SystemError) {
         self.lanes = lanes
         self.region = region
-        self.chunk = chunk
+        chunk = setup.chunk
         urgent = try JoinedThread(name: "bare-serve") {
-            lanes.untilHungUp { () throws(SystemError) in try BareService.answer(region, lanes.urgent) }
+            lanes.untilHungUp { () throws(SystemError) in try BareService.answer(region, lanes, setup.waiting) }
         }
     }
 
@@ -35,13 +35,17 @@ struct BareService: ~Copyable {
         lanes.shutdown()
     }
 
-    private static func answer(_ region: MemoryRegion, _ socket: borrowing StreamSocket) throws(SystemError) {
+    private static func answer(
+        _ region: MemoryRegion,
+        _ lanes: BareLanes,
+        _ waiting: BenchSetup.Waiting
+    ) throws(SystemError) {
         let number = UnsafeMutableRawBufferPointer.allocate(byteCount: 8, alignment: 8)
         defer { number.deallocate() }
-        while try socket.receive(exactly: number) == 8 {
+        while try lanes.receiveUrgent(exactly: number, waiting) == 8 {
             let page = number.load(as: UInt64.self)
             guard page < UInt64(region.pageCount) else { return }
-            try socket.send(UnsafeRawBufferPointer(start: region.page(Int(page)), count: region.pageSize))
+            try lanes.urgent.send(UnsafeRawBufferPointer(start: region.page(Int(page)), count: region.pageSize))
         }
     }
 }
@@ -59,6 +63,25 @@ final class BareLanes: Sendable {
     func shutdown() {
         urgent.shutdown()
         bulk.shutdown()
+    }
+
+    /// Receives as many bytes from the urgent lane as the buffer holds, or fewer if the peer has hung up.
+    func receiveUrgent(
+        exactly buffer: UnsafeMutableRawBufferPointer,
+        _ waiting: BenchSetup.Waiting
+    ) throws(SystemError) -> Int {
+        guard waiting == .polling else { return try urgent.receive(exactly: buffer) }
+        var filled = 0
+        while filled < buffer.count {
+            let room = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
+            guard let received = try urgent.receiveNow(into: room) else {
+                JoinedThread.yield()
+                continue
+            }
+            if received == 0 { break }
+            filled += received
+        }
+        return filled
     }
 
     /// Runs `body`, which throws at the latest when the peer hangs up, as it does after each round.

@@ -98,7 +98,9 @@ extension Bench {
     /// Measures faults of one thread at random pages, while all of the memory is pushed at full rate.
     func contended(_ stalls: LatencyRecorder) throws -> Rounds {
         try alternate("fault-under-push") { service in
-            try round(BenchSetup(service: service, pageCount: size.pushedPages)) { rig, figures in
+            let waiting: BenchSetup.Waiting = service == .agent ? .polling : .sleeping
+            let setup = BenchSetup(service: service, pageCount: size.pushedPages, waiting: waiting)
+            return try round(setup) { rig, figures in
                 let recorder = LatencyRecorder()
                 let begin = MonotonicClock.now()
                 try far.ask(.push)

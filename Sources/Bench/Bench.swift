@@ -40,6 +40,7 @@ package struct Bench: ~Copyable {
         case faultFile = "fault-file"
         case faultPrivate = "fault-private"
         case faultInThread = "fault-in-thread"
+        case quietFault = "quiet-fault"
         case faultUnderPush = "fault-under-push"
         case push
         case pushFile = "push-file"
@@ -68,6 +69,7 @@ package struct Bench: ~Copyable {
             case .faultFile: return [try faults(from: .file, "fault-file")]
             case .faultPrivate: return [try faults(from: .process, "fault-private")]
             case .faultInThread: return [try inThread()]
+            case .quietFault: return try quietFaults()
             case .faultUnderPush:
                 let stalls = LatencyRecorder()
                 let rounds = try contended(stalls)
@@ -125,9 +127,15 @@ package struct Bench: ~Copyable {
         let rig: any Rig =
             switch setup.service {
             case .agent:
-                try AgentRig(pageCount: setup.pageCount, prefetch: prefetch, inThread: inThread, lanes: lanes)
+                try AgentRig(
+                    pageCount: setup.pageCount,
+                    prefetch: prefetch,
+                    inThread: inThread,
+                    polling: setup.waiting.polling,
+                    lanes: lanes
+                )
             case .bare where inThread: try BareInThreadRig(pageCount: setup.pageCount, lanes: BareLanes(lanes))
-            case .bare: try BareRig(pageCount: setup.pageCount, chunk: setup.chunk, lanes: BareLanes(lanes))
+            case .bare: try BareRig(setup, lanes: BareLanes(lanes))
             }
         defer { rig.end() }
         var figures = Figures()
@@ -159,16 +167,21 @@ package struct Bench: ~Copyable {
     ///   - recorders: one for each thread.
     ///   - sum: also records the waits; only for one thread.
     ///   - order: the numbers of all pages in the order of their touches; nil for a random order.
+    ///   - think: nanoseconds for which a thread works after each touch.
+    /// - Returns: the processor time that the touching threads used, in nanoseconds.
+    @discardableResult
     func touchAll(
         _ rig: any Rig,
         _ recorders: [LatencyRecorder],
         sum: LatencyRecorder? = nil,
-        order: [Int]? = nil
-    ) throws {
+        order: [Int]? = nil,
+        think: UInt64 = 0
+    ) throws -> UInt64 {
         let (pageCount, threads) = (rig.pageCount, recorders.count)
         let order = order ?? (0..<pageCount).shuffled()
         let region = rig.memory.region
         let wrong = Wrong()
+        let used = Used()
         do {
             var toucher: [Toucher] = []
             for index in 0..<threads {
@@ -180,7 +193,9 @@ package struct Bench: ~Copyable {
                             recorders[index].record(nanoseconds: nanoseconds)
                             sum?.record(nanoseconds: nanoseconds)
                             if value != UInt64(page) + 1 { wrong.page.store(page, ordering: .relaxed) }
+                            Toucher.work(for: think)
                         }
+                        used.nanoseconds.add(ThreadClock.now(), ordering: .relaxed)
                     }
                 )
             }
@@ -188,6 +203,7 @@ package struct Bench: ~Copyable {
             toucher.removeAll()
         }
         try check(rig, wrong)
+        return used.nanoseconds.load(ordering: .relaxed)
     }
 
     /// Touches random pages until all pages have arrived, and records each access that waited for an absent page.
@@ -235,12 +251,24 @@ final class Wrong: Sendable {
     let page = Atomic<Int>(-1)
 }
 
+/// Processor time that threads have used.
+private final class Used: Sendable {
+    let nanoseconds = Atomic<UInt64>(0)
+}
+
 /// A thread that touches pages.
 final class Toucher: Sendable {
     private let thread: JoinedThread
 
     init(_ body: @escaping @Sendable () -> Void) throws(SystemError) {
         thread = try JoinedThread(name: "touch", body)
+    }
+
+    /// Keeps the processor busy for a time in nanoseconds.
+    static func work(for nanoseconds: UInt64) {
+        guard nanoseconds > 0 else { return }
+        let end = MonotonicClock.now() + nanoseconds
+        while MonotonicClock.now() < end {}
     }
 
     /// Reads the first word of a page, and measures how long that took.

@@ -50,6 +50,23 @@ struct BenchSetup: Codable, Hashable {
     var pageCount: Int
     /// Pages that the bare service sends with one call.
     var chunk = 16
+    /// How the threads of both ends wait for a fault, a request or a page.
+    var waiting = Waiting.sleeping
+
+    enum Waiting: String, Codable {
+        /// The threads sleep at once.
+        case sleeping
+        /// The agents poll first, for the usual time, and then sleep. The bare code polls until something comes.
+        case polling
+
+        /// The longest time that the agents poll.
+        var polling: Duration {
+            switch self {
+            case .sleeping: .zero
+            case .polling: PollBudget.usualLimit
+            }
+        }
+    }
 }
 
 struct BenchAnswer: Codable {

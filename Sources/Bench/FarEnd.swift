@@ -130,7 +130,7 @@ private struct FarSession: ~Copyable {
             guard let region = region.mapped else {
                 throw BenchFailure("the bare service serves only memory of its own process")
             }
-            bare = try BareService(region, chunk: setup.chunk, lanes: BareLanes(lanes))
+            bare = try BareService(region, setup, lanes: BareLanes(lanes))
         case .agent:
             let shape = RegionShape(
                 name: "bench",
@@ -138,7 +138,11 @@ private struct FarSession: ~Copyable {
                 pageSize: UInt32(region.pageSize),
                 pageCount: UInt64(region.pageCount)
             )
-            let pageServer = try PageServer(regions: [region], table: RegionTable([shape])) { _ in }
+            let pageServer = try PageServer(
+                regions: [region],
+                table: RegionTable([shape]),
+                polling: setup.waiting.polling
+            ) { _ in }
             pageServer.freeze()
             try pageServer.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
             self.pageServer = pageServer

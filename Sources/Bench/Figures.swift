@@ -15,6 +15,8 @@ package struct Figures: Codable, Hashable, Sendable {
     package var mebibytesPerSecond: Double?
     /// Processor time that both ends used for each GiB, in seconds.
     package var cpuSecondsPerGiB: Double?
+    /// Processor time that both ends used for each fault, without what the touching thread used, in microseconds.
+    package var cpuMicrosecondsPerFault: Double?
     /// How long the workload did not run, in milliseconds.
     package var milliseconds: Double?
     /// Memory held, in MiB.
@@ -31,7 +33,8 @@ package struct Figures: Codable, Hashable, Sendable {
     /// Every figure, with its name.
     static let paths: [(name: String, path: any WritableKeyPath<Figures, Double?> & Sendable)] = [
         ("p50", \.p50), ("p99", \.p99), ("p999", \.p999), ("seconds", \.seconds), ("MiB/s", \.mebibytesPerSecond),
-        ("CPU s/GiB", \.cpuSecondsPerGiB), ("ms", \.milliseconds), ("MiB", \.mebibytes),
+        ("CPU s/GiB", \.cpuSecondsPerGiB), ("CPU us/fault", \.cpuMicrosecondsPerFault),
+        ("ms", \.milliseconds), ("MiB", \.mebibytes),
     ]
 
     /// The median of each figure.
@@ -57,7 +60,8 @@ package struct Figures: Codable, Hashable, Sendable {
 
     enum CodingKeys: String, CodingKey {
         case p50 = "p50_us", p99 = "p99_us", p999 = "p999_us", seconds, mebibytesPerSecond = "mib_s"
-        case cpuSecondsPerGiB = "cpu_s_per_gib", milliseconds = "ms", mebibytes = "mib"
+        case cpuSecondsPerGiB = "cpu_s_per_gib", cpuMicrosecondsPerFault = "cpu_us_per_fault"
+        case milliseconds = "ms", mebibytes = "mib"
     }
 }
 

@@ -193,6 +193,10 @@ struct BadInputTests {
             (["bench", "--memory", "2.5g"], "use 2.5GiB"), (["bench", "--large", "lots"], "such as 1GiB"),
             (["demo", "--memory", "0B"], "more than 0"), (["demo", "--memory", "7parsecs"], "such as 1GiB"),
             (["source", "--qmp", "/tmp/a.sock", "--peer-timeout", "0"], "--peer-timeout must be at least 100ms"),
+            (["source", "--qmp", "/tmp/a.sock", "--poll", "11ms"], "--poll must be at most 10ms"),
+            (["attach", "--socket", "/tmp/a.sock", "--from", "h:1", "--poll", "1s"], "--poll must be at most 10ms"),
+            (["serve", "--snapshot", "/f", "--listen", "127.0.0.1:0", "--poll", "fast"], "--poll"),
+            (["destination", "--qmp", "/tmp/b", "--poll", "-1us"], "--poll"),
             (["destination", "--qmp", "/tmp/b", "--peer-timeout", "99ms"], "--peer-timeout must be at least 100ms"),
             (
                 ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "127.0.0.1:0", "--peer-timeout", "0"],

@@ -7,7 +7,7 @@ import Testing
 struct PassedOptionsTests {
     private static let agent = [
         "--qmp", "unix:/run/a.sock", "--qmp", "tcp:[::1]:7000", "--insecure", "--lease", "/leases/web",
-        "--recover-for", "7s", "--peer-timeout", "123456789ns", "--log-level", "debug", "--no-log-times",
+        "--recover-for", "7s", "--peer-timeout", "123456789ns", "--poll", "99us", "--log-level", "debug", "--no-log-times",
         "--end-with-input", "--leave-with-input", "--witness", "/run/witness",
     ]
     private static let arrival = ["--allow-hook", "/srv/hook", "--allow-disk", "/srv", "--allow-disk", "/var"]

@@ -143,7 +143,8 @@ struct HeldUpTests {
         // A page that has arrived and was dropped since.
         memory.resident[0].insert(0)
         memory.open()
-        let service = try FaultService(memory: memory, policy: SharedPolicy(NoPrefetch())) { log.add($0) }
+        let policy = SharedPolicy(NoPrefetch())
+        let service = try FaultService(memory: memory, policy: policy, polling: .zero) { log.add($0) }
         let isShort = Shortage()
         service.begin()
         let thread = try JoinedThread(name: "faults") {

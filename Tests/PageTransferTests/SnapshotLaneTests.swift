@@ -30,7 +30,7 @@ struct SnapshotLaneTests {
         var peers: [SharedSocket] = []
         for _ in 0..<3 {
             let (near, far) = try StreamSocket.pair()
-            let lane = try SnapshotLane(near, .urgent, memory: memory, threads: threads) { _ in }
+            let lane = try SnapshotLane(near, .urgent, memory: memory, threads: threads, polling: .zero) { _ in }
             try lane.begin()
             lanes.append(lane)
             peers.append(far)

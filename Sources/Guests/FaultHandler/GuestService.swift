@@ -77,7 +77,8 @@ package final class GuestService: Sendable {
             events: memory.events,
             pageTable: isHuge ? PageTable(of: task.process) : nil,
             touches: memory.touches,
-            waitsForMemory: true
+            waitsForMemory: true,
+            polling: task.settings.polling
         ) { events.put(.fetcher($0)) }
     }
 

@@ -31,6 +31,13 @@ package struct HandlerSettings: Codable, Sendable {
     package var peerTimeoutSeconds: Double
     /// Threads that serve the faults of one guest, each on an urgent lane of its own.
     package var faultThreads: Int
+    /// Nanoseconds that a thread which serves faults polls at most before it sleeps; 0 to never poll, nil for the usual
+    /// time.
+    package var pollNanoseconds: UInt64?
+    var polling: Duration {
+        pollNanoseconds.map { .nanoseconds(Int64(clamping: $0)) } ?? PollBudget.usualLimit
+    }
+
     /// The file that a guest's working set is recorded to; nil if it is not recorded.
     package var record: String?
     /// Milliseconds after the guest has attached in which touches are recorded.
@@ -47,6 +54,7 @@ package struct HandlerSettings: Codable, Sendable {
         onLost: LostPolicy,
         peerTimeoutSeconds: Double,
         faultThreads: Int,
+        pollNanoseconds: UInt64,
         record: String?,
         recordMilliseconds: UInt32,
         prefetch: String?,
@@ -57,6 +65,7 @@ package struct HandlerSettings: Codable, Sendable {
         self.onLost = onLost
         self.peerTimeoutSeconds = peerTimeoutSeconds
         self.faultThreads = faultThreads
+        self.pollNanoseconds = pollNanoseconds
         self.record = record
         self.recordMilliseconds = recordMilliseconds
         self.prefetch = prefetch
@@ -189,6 +198,7 @@ package struct GuestTask: Codable, Sendable {
         let isSound =
             !regions.isEmpty && regions.allSatisfy(\.isSound)
             && (1...Wire.maxUrgentLanes).contains(settings.faultThreads)
+            && PollBudget.limits.contains(settings.polling)
             && GuestTask.times.contains(settings.giveUpSeconds) && GuestTask.times.contains(settings.peerTimeoutSeconds)
         guard isSound else { throw ServiceFailure(description: "the worker's task is out of bounds") }
     }

@@ -131,6 +131,8 @@ package final class PageFetcher: Sendable {
     ///   - touches: the log of pages in the order of their first touch; nil for none.
     ///   - waitsForMemory: whether a page for which no memory is left waits for memory, and ``shortage`` says so. If not,
     ///     ``LaneEvent/placementFailed(reason:)`` ends the lanes.
+    ///   - polling: the longest time that a thread which serves faults polls for an event before it sleeps; zero to
+    ///     never poll.
     ///   - keep: keeps an object that incomplete memory needs after ``stop()``; nil to keep that object until this
     ///     process exits.
     ///   - onEvent: called from the agent's threads; must not block.
@@ -147,6 +149,7 @@ package final class PageFetcher: Sendable {
         pageTable: PageTable? = nil,
         touches: TouchLog? = nil,
         waitsForMemory: Bool = false,
+        polling: Duration = PollBudget.usualLimit,
         keep: Keep? = nil,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
@@ -169,12 +172,14 @@ package final class PageFetcher: Sendable {
             onEvent: onEvent
         )
         if let pushed {
-            faults = .inThread(try InThreadFaults(memory: memory, pushed: pushed, onEvent: onEvent))
+            faults = .inThread(try InThreadFaults(memory: memory, pushed: pushed, polling: polling, onEvent: onEvent))
         } else {
             let policy = prefetch.makePolicy(for: memory.ranges)
             var services: [FaultService] = []
             for _ in 0..<faultThreads {
-                services.append(try FaultService(memory: memory, policy: policy, onEvent: onEvent))
+                services.append(
+                    try FaultService(memory: memory, policy: policy, polling: polling, onEvent: onEvent)
+                )
             }
             faults = .services(services)
         }

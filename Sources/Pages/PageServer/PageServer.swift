@@ -55,6 +55,7 @@ package final class PageServer: Sendable {
     }
 
     let memory: SentMemory
+    private let polling: Duration
     private let onEvent: @Sendable (Event) -> Void
     private let lanes = Mutex<RunningLanes?>(nil)
     /// The threads of the current lanes, and of earlier lanes whose threads have not exited yet.
@@ -79,15 +80,19 @@ package final class PageServer: Sendable {
     ///   - regions: the memory, in the order of the announcement.
     ///   - table: the announced regions.
     ///   - releasesMemory: whether ``releaseSentMemory()`` will be called.
+    ///   - polling: the longest time that the thread of an urgent lane polls for the next request before the thread
+    ///     sleeps; zero to never poll.
     ///   - onEvent: called from the agent's threads; must not block.
     package init(
         regions: [SourceRegion],
         table: RegionTable,
         releasesMemory: Bool = false,
+        polling: Duration = PollBudget.usualLimit,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         let release = releasesMemory ? try MemoryRelease(regions) { onEvent(.notReleased(reason: $0)) } : nil
         memory = try SentMemory(regions: regions, table: table, release: release)
+        self.polling = polling
         self.onEvent = onEvent
     }
 
@@ -115,9 +120,9 @@ package final class PageServer: Sendable {
         memory.pushLimit.lift(false)
         do throws(SystemError) {
             for socket in urgent {
-                try threads.run(PageServer.urgentThread, pace: .urgent) { [memory] in
+                try threads.run(PageServer.urgentThread, pace: .urgent) { [memory, polling] in
                     do {
-                        var service = RequestService(socket, memory: memory)
+                        var service = RequestService(socket, memory: memory, polling: polling)
                         // The lane has no receive timeout, so the call returns by an error only.
                         _ = try service.run { onEvent(.everyPageSent) }
                     } catch {

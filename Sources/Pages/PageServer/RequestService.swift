@@ -10,6 +10,8 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
     private let socket: SharedSocket
     private var gather = FrameGather(copies: Memory.isCopied)
     private var window: PageWindow
+    /// How long to poll for the next request.
+    private var budget: PollBudget
     private let buffer = UnsafeMutableRawBufferPointer.allocate(
         byteCount: 64 * LaneFrame.encodedByteCount,
         alignment: 8
@@ -18,7 +20,12 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
     /// The newest request for a single page in this round.
     private var newest: PageRun?
 
-    init(_ socket: SharedSocket, memory: Memory) {
+    /// - Parameters:
+    ///   - socket: the lane.
+    ///   - memory: the memory to answer from.
+    ///   - polling: the longest time to poll for the next request before the thread sleeps; zero to never poll.
+    init(_ socket: SharedSocket, memory: Memory, polling: Duration) {
+        budget = PollBudget(limit: polling)
         self.socket = socket
         self.memory = memory
         window = memory.makeWindow()
@@ -50,7 +57,7 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
         UnsafeMutableRawBufferPointer(rebasing: buffer[..<filled]).copyBytes(from: rest)
         repeat {
             let room = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
-            guard let received = try socket.stream.receiveInTime(into: room) else { break }
+            guard let received = try socket.stream.receiveInTime(into: room, polling: &budget) else { break }
             guard received > 0 else { throw LaneClosed(peer: socket.stream.peer) }
             filled += received
             guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }

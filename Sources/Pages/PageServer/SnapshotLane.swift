@@ -6,11 +6,16 @@ import Synchronization
 package struct SnapshotThreads: Sendable {
     private let urgent: ConnectionThreads
     private let bulk: ConnectionThreads
+    private let polling: Duration
 
     /// Starts the first threads.
     ///
     /// Threads of bulk lanes run in the background, so that their requests wait for urgent ones.
-    package init() throws(SystemError) {
+    ///
+    /// - Parameter polling: the longest time that the thread of an urgent lane polls for the next request before the
+    ///   thread sleeps; zero to never poll.
+    package init(polling: Duration = PollBudget.usualLimit) throws(SystemError) {
+        self.polling = polling
         urgent = try ConnectionThreads(name: "urgent-serve", pace: .urgent, isGrowing: true)
         do throws(SystemError) {
             bulk = try ConnectionThreads(name: "bulk-serve", pace: .background, isGrowing: true)
@@ -30,6 +35,13 @@ package struct SnapshotThreads: Sendable {
         switch lane {
         case .urgent: urgent
         case .bulk: bulk
+        }
+    }
+
+    func polling(of lane: Lane) -> Duration {
+        switch lane {
+        case .urgent: polling
+        case .bulk: .zero
         }
     }
 }
@@ -53,6 +65,7 @@ final class SnapshotLane: ServedConnection {
     private let lane: Lane
     private let memory: SnapshotMemory
     private let threads: ConnectionThreads
+    private let polling: Duration
     private let onEvent: @Sendable (SnapshotPageServer.Event) -> Void
     /// Held by the thread that serves the lane.
     private let service = Mutex(Service())
@@ -62,12 +75,14 @@ final class SnapshotLane: ServedConnection {
         _ lane: Lane,
         memory: SnapshotMemory,
         threads: ConnectionThreads,
+        polling: Duration,
         onEvent: @escaping @Sendable (SnapshotPageServer.Event) -> Void
     ) throws(SystemError) {
         self.socket = socket
         self.lane = lane
         self.memory = memory
         self.threads = threads
+        self.polling = polling
         self.onEvent = onEvent
         try socket.stream.setReceiveTimeout(SnapshotLane.idleTime)
     }
@@ -90,7 +105,7 @@ final class SnapshotLane: ServedConnection {
     /// - Returns: whether the lane is idle.
     private func answer(_ rest: inout [UInt8], _ mayWait: Bool) -> Bool {
         do {
-            var requests = RequestService(socket, memory: memory)
+            var requests = RequestService(socket, memory: memory, polling: polling)
             rest = try requests.run(continuing: rest, mayWait: mayWait) {}
             return true
         } catch let error as FileChanged {

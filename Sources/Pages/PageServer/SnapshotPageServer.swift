@@ -58,7 +58,14 @@ package final class SnapshotPageServer: Sendable {
 
     /// Answers requests on a lane from now on.
     package func attach(_ socket: SharedSocket, as lane: Lane) throws(SystemError) {
-        let lane = try SnapshotLane(socket, lane, memory: memory, threads: threads.of(lane), onEvent: onEvent)
+        let lane = try SnapshotLane(
+            socket,
+            lane,
+            memory: memory,
+            threads: threads.of(lane),
+            polling: threads.polling(of: lane),
+            onEvent: onEvent
+        )
         try lanes.withLock { (lanes) throws(SystemError) in
             guard !lanes.isDetached else { return }
             try lane.begin()

@@ -28,10 +28,10 @@ package final class SnapshotServer: Sendable {
         let control: ControlThreads
         let lanes: SnapshotThreads
 
-        init(peerTimeout: Duration) throws(SystemError) {
+        init(peerTimeout: Duration, polling: Duration) throws(SystemError) {
             control = try ControlThreads(peerTimeout: peerTimeout)
             do throws(SystemError) {
-                lanes = try SnapshotThreads()
+                lanes = try SnapshotThreads(polling: polling)
             } catch {
                 control.stop()
                 throw error
@@ -70,19 +70,22 @@ package final class SnapshotServer: Sendable {
     ///   - peerTimeout: the longest silence of a destination before the server counts it as gone.
     ///   - connectionLimit: the most connections of all destinations together; nil for as many as this process has
     ///     descriptors for.
+    ///   - polling: the longest time that a thread polls for a guest's next request before the thread sleeps; zero to
+    ///     never poll.
     ///   - logger: for lines about destinations.
     package init(
         _ file: SnapshotFile,
         at address: SocketAddress,
         peerTimeout: Duration = .seconds(5),
         connectionLimit: Int? = nil,
+        polling: Duration = PollBudget.usualLimit,
         logger: Logger
     ) throws(SystemError) {
         self.file = file
         self.peerTimeout = peerTimeout
         self.connectionLimit = if let connectionLimit { connectionLimit } else { try Self.mostConnections() }
         self.logger = logger
-        threads = try Threads(peerTimeout: peerTimeout)
+        threads = try Threads(peerTimeout: peerTimeout, polling: polling)
         do throws(SystemError) {
             acceptor = try LaneAcceptor(at: address, logger: logger) { [events] in events.add(.arrived($0)) }
         } catch {

@@ -24,6 +24,16 @@ package enum MonotonicClock {
     }
 }
 
+/// CLOCK_THREAD_CPUTIME_ID: the processor time that the calling thread has used.
+package enum ThreadClock {
+    /// Nanoseconds of processor time since the thread began.
+    package static func now() -> UInt64 {
+        var time = timespec()
+        _ = clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+}
+
 /// CLOCK_PROCESS_CPUTIME_ID: the processor time that all threads of this process have used.
 package enum ProcessClock {
     /// Nanoseconds of processor time since the process began.

@@ -78,6 +78,11 @@ struct TimeSpan: ExpressibleByArgument, Codable, Sendable, CustomStringConvertib
         self.nanoseconds = nanoseconds
     }
 
+    /// Makes a time of a duration, which is not negative.
+    init(_ duration: Duration) {
+        nanoseconds = UInt64(max(0, duration / .nanoseconds(1)))
+    }
+
     private static let factors: [Substring: Double] = ["ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9]
 
     init?(argument: String) {

@@ -24,7 +24,8 @@ struct BenchTable {
         let figures: [(name: String, path: KeyPath<Figures, Double?>, format: String)] = [
             ("p50 us", \.p50, "%.1f"), ("p99 us", \.p99, "%.1f"), ("p99.9 us", \.p999, "%.1f"),
             ("seconds", \.seconds, "%.3f"), ("MiB/s", \.mebibytesPerSecond, "%.0f"),
-            ("CPU s/GiB", \.cpuSecondsPerGiB, "%.2f"), ("ms", \.milliseconds, "%.1f"), ("MiB", \.mebibytes, "%.1f"),
+            ("CPU s/GiB", \.cpuSecondsPerGiB, "%.2f"), ("CPU us/fault", \.cpuMicrosecondsPerFault, "%.1f"),
+            ("ms", \.milliseconds, "%.1f"), ("MiB", \.mebibytes, "%.1f"),
         ]
         return cases.enumerated().flatMap { index, one in
             var lines = (index == 0 ? [] : [""]) + ["\(one.name), against \(one.against)"]

@@ -138,6 +138,7 @@ extension Agent {
                 isPaused: isPaused,
                 pushes: configuration.pushes,
                 releasesMemory: isOn(.releaseRAM),
+                polling: configuration.polling,
                 refusalPolicy: configuration.afterStartRefusal,
                 pausesBeforeSwitchover: isOn(.pauseBeforeSwitchover),
                 lease: lease,

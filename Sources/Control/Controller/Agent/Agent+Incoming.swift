@@ -162,6 +162,7 @@ extension Agent {
                 startsStopped: configuration.startsStopped,
                 prefetch: configuration.prefetch,
                 faultThreads: configuration.faultThreads,
+                polling: configuration.polling,
                 lease: lease,
                 peerTimeout: configuration.peerTimeout,
                 recoveryTime: configuration.recoveryTime,

@@ -38,6 +38,8 @@ package actor Agent: QMPHandler {
         package var prefetch = Prefetch.streams()
         /// The number of fault threads of a destination, each with a connection of its own; 1 to 16.
         package var faultThreads = 1
+        /// The longest time that a thread which requests or answers pages polls before it sleeps; zero to never poll.
+        package var polling = PollBudget.usualLimit
         /// Whether an arriving workload waits for `cont`.
         package var startsStopped = false
         /// Whether the agent may listen at an address that other hosts can reach.

@@ -243,6 +243,7 @@ extension DestinationSession {
             resolvesInThread: resolvesInThread,
             events: events,
             pageTable: pageTable,
+            polling: settings.polling,
             keep: keep
         ) { [events = self.events] in events.add(.fetcher($0)) }
         try attach(lanes, of: link.number, to: fetcher)

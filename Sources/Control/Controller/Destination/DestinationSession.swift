@@ -78,6 +78,7 @@ actor DestinationSession {
         var startsStopped: Bool
         var prefetch: Prefetch
         var faultThreads: Int
+        var polling: Duration
         var lease: WorkloadLease?
         var peerTimeout: Duration
         var recoveryTime: Duration

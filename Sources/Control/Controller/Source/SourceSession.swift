@@ -76,6 +76,7 @@ actor SourceSession {
         var isPaused: Bool
         var pushes: Bool
         var releasesMemory: Bool
+        var polling: Duration
         var refusalPolicy: StartRefusalPolicy
         var pausesBeforeSwitchover = false
         var lease: WorkloadLease?
@@ -173,7 +174,12 @@ actor SourceSession {
             if state == .active { sink.sendPass(1) }
         }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
-        pageServer = try PageServer(regions: regions, table: table, releasesMemory: settings.releasesMemory) {
+        pageServer = try PageServer(
+            regions: regions,
+            table: table,
+            releasesMemory: settings.releasesMemory,
+            polling: settings.polling
+        ) {
             // Events of lanes go to the closure that `attach` receives.
             if case .notReleased(let reason) = $0 { events.add(.notReleased(reason: reason)) }
         }

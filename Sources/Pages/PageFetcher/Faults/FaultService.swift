@@ -21,6 +21,7 @@ final class FaultService: Sendable {
 
     private let memory: ArrivingMemory
     private let policy: any LooksAhead
+    private let polling: Duration
     private let onEvent: @Sendable (PageFetcher.Event) -> Void
     private let state = Mutex(State())
     private let flag: EventDescriptor
@@ -30,10 +31,12 @@ final class FaultService: Sendable {
     init(
         memory: ArrivingMemory,
         policy: any LooksAhead,
+        polling: Duration,
         onEvent: @escaping @Sendable (PageFetcher.Event) -> Void
     ) throws(SystemError) {
         self.memory = memory
         self.policy = policy
+        self.polling = polling
         self.onEvent = onEvent
         flag = try EventDescriptor()
         turned = try EventDescriptor()
@@ -119,13 +122,16 @@ final class FaultService: Sendable {
         var requests = RequestBatch(memory: memory)
         var reader = FaultReader(memory)
         var unanswered = UnansweredFaults(of: memory, onEvent)
-        var ready = try FaultWait(for: memory.userfaultfd, or: flag)
+        var ready = try FaultWait(for: memory.userfaultfd, or: flag, polling: polling)
         if let events = memory.events { try ready.watch(events.areFaultsWaiting) }
         var lane: AttachedLane?
         var receiver: LaneReceiver?
         var turnedTo = 0
         while true {
-            let found = try ready.wait(milliseconds: min(requests.interval, unanswered.interval))
+            let found = try ready.wait(
+                milliseconds: min(requests.interval, unanswered.interval),
+                isAnswerDue: receiver != nil && memory.faults.inFlightCount > 0
+            )
             if found.contains(.flag) {
                 flag.clear()
                 let state = state.withLock { $0 }

@@ -11,6 +11,8 @@ final class InThreadFaults: BusFaultResolver {
         var requests: RequestBatch
         var lane: AttachedLane?
         var receiver: LaneReceiver?
+        /// How long to poll for an answer.
+        var answers: PollBudget
     }
 
     private let memory: ArrivingMemory
@@ -24,12 +26,13 @@ final class InThreadFaults: BusFaultResolver {
     init(
         memory: ArrivingMemory,
         pushed: PushedWanted,
+        polling: Duration,
         onEvent: @escaping @Sendable (PageFetcher.Event) -> Void
     ) throws(SystemError) {
         self.memory = memory
         self.pushed = pushed
         self.onEvent = onEvent
-        state = Mutex(State(requests: RequestBatch(memory: memory), receiver: nil))
+        state = Mutex(State(requests: RequestBatch(memory: memory), answers: PollBudget(limit: polling)))
         isLinked = try EventDescriptor()
     }
 
@@ -129,7 +132,7 @@ final class InThreadFaults: BusFaultResolver {
     private func receive(_ state: inout State) throws(PlacementFailure) -> Bool {
         guard let lane = state.lane else { return false }
         do throws(SystemError) {
-            try lane.socket.stream.waitToReceive(or: pushed.flag)
+            try lane.socket.stream.waitToReceive(or: pushed.flag, polling: &state.answers)
         } catch {
             // The receiver reports the error.
             lane.shutdown()

@@ -187,6 +187,19 @@ package struct StreamSocket: ~Copyable, Sendable {
         }
     }
 
+    /// Receives as ``receiveInTime(into:)`` does, and polls before the thread sleeps for as long as `budget` says.
+    @inline(__always)
+    package func receiveInTime(
+        into buffer: UnsafeMutableRawBufferPointer,
+        polling budget: inout PollBudget
+    ) throws(SystemError) -> Int? {
+        try budget.wait(for: .event) { () throws(SystemError) -> Int?? in
+            try receiveNow(into: buffer).map { .some($0) }
+        } orSleep: { () throws(SystemError) in
+            try receiveInTime(into: buffer)
+        }
+    }
+
     /// Whether the peer has closed its end of a Unix socket.
     package var hasHungUp: Bool {
         var watched = pollfd(fd: descriptor.raw, events: 0, revents: 0)
@@ -194,19 +207,31 @@ package struct StreamSocket: ~Copyable, Sendable {
         return (try? kernel(.poll) { orErrno(poll(&watched, 1, 0)) }) == 1
     }
 
-    /// Waits until bytes can be received, the peer has closed its side, or the flag is raised.
-    package func waitToReceive(or flag: borrowing EventDescriptor) throws(SystemError) {
+    /// Waits until bytes can be received, the peer has closed its side, or the flag is raised, and polls before the
+    /// thread sleeps for as long as `budget` says.
+    package func waitToReceive(
+        or flag: borrowing EventDescriptor,
+        polling budget: inout PollBudget
+    ) throws(SystemError) {
+        try budget.wait(for: .answer) { () throws(SystemError) in
+            try isReady(or: flag, milliseconds: 0) ? () : nil
+        } orSleep: { () throws(SystemError) in
+            _ = try isReady(or: flag, milliseconds: -1)
+        }
+    }
+
+    private func isReady(or flag: borrowing EventDescriptor, milliseconds: CInt) throws(SystemError) -> Bool {
         var descriptors = (
             pollfd(fd: flag.descriptor.raw, events: Int16(POLLIN), revents: 0),
             pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
         )
-        _ = try attempt("wait for \(peer)") { () throws(Errno) in
+        return try attempt("wait for \(peer)") { () throws(Errno) in
             try kernel(.poll) {
                 withUnsafeMutableBytes(of: &descriptors) { bytes in
-                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 2, -1))
+                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 2, milliseconds))
                 }
             }
-        }
+        } > 0
     }
 
     /// What a wait for bytes ended with.

@@ -10,6 +10,7 @@ package struct FaultWait: ~Copyable {
     private let epoll: OwnedDescriptor
     private var events = (epoll_event(), epoll_event(), epoll_event(), epoll_event())
     private var socket: SharedSocket?
+    private var budget: PollBudget
 
     /// What a wait has found ready.
     package struct Ready: OptionSet, Sendable {
@@ -31,7 +32,17 @@ package struct FaultWait: ~Copyable {
     }
 
     /// Creates a wait for a userfaultfd and a flag, both of which must outlive it.
-    package init(for userfaultfd: borrowing Userfaultfd, or flag: borrowing EventDescriptor) throws(SystemError) {
+    ///
+    /// - Parameters:
+    ///   - userfaultfd: the userfaultfd.
+    ///   - flag: the flag.
+    ///   - polling: the longest time to poll before the thread sleeps; zero to never poll.
+    package init(
+        for userfaultfd: borrowing Userfaultfd,
+        or flag: borrowing EventDescriptor,
+        polling: Duration
+    ) throws(SystemError) {
+        budget = PollBudget(limit: polling)
         let epoll = try attempt("make an epoll instance") { () throws(Errno) in
             OwnedDescriptor(try kernel(.epollCreate) { orErrno(epoll_create1(CInt(EPOLL_CLOEXEC))) })
         }
@@ -78,9 +89,25 @@ package struct FaultWait: ~Copyable {
 
     /// Waits until something is ready or the time has passed.
     ///
-    /// - Parameter milliseconds: the longest time to wait, after which nothing is ready; -1 waits without limit.
+    /// - Parameters:
+    ///   - milliseconds: the longest time to sleep, after which nothing is ready; -1 sleeps without limit.
+    ///   - isAnswerDue: whether the peer owes an answer. Such waits are much shorter than others, so that the time to
+    ///     poll in them is learnt separately.
     @inline(__always)
-    package mutating func wait(milliseconds: Int32 = -1) throws(SystemError) -> Ready {
+    package mutating func wait(milliseconds: Int32 = -1, isAnswerDue: Bool) throws(SystemError) -> Ready {
+        // A copy, since the closures use this value.
+        var budget = budget
+        defer { self.budget = budget }
+        return try budget.wait(for: isAnswerDue ? .answer : .event) { () throws(SystemError) in
+            let ready = try look(milliseconds: 0)
+            return ready.isEmpty ? nil : ready
+        } orSleep: { () throws(SystemError) in
+            try look(milliseconds: milliseconds)
+        }
+    }
+
+    @inline(__always)
+    private mutating func look(milliseconds: Int32) throws(SystemError) -> Ready {
         var ready: Ready = []
         do throws(Errno) {
             try withUnsafeMutableBytes(of: &events) { (bytes) throws(Errno) in

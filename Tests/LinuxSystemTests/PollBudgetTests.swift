@@ -1,0 +1,89 @@
+import Testing
+
+@testable import LinuxSystem
+
+/// How long a thread polls before it sleeps.
+@Suite struct PollBudgetTests {
+    private let limit: UInt64 = 400_000
+
+    private func budget() -> PollBudget { PollBudget(limit: .nanoseconds(Int64(limit))) }
+
+    @Test func `the first wait sleeps at once, and the time to poll grows with short sleeps`() {
+        var budget = budget()
+        #expect(budget.time(for: .event, now: 0) == 0)
+        budget.slept(for: .event, waited: 60_000)
+        #expect(budget.time(for: .event, now: 0) == 60_000)
+        budget.slept(for: .event, waited: 61_000)
+        #expect(budget.time(for: .event, now: 0) == 120_000)
+        for _ in 0..<10 { budget.slept(for: .event, waited: 200_000) }
+        #expect(budget.time(for: .event, now: 0) == limit)
+    }
+
+    @Test func `a wait as long as the limit is worth polling, and a longer one is not`() {
+        var budget = budget()
+        budget.slept(for: .event, waited: limit)
+        #expect(budget.time(for: .event, now: 0) == limit)
+        budget.slept(for: .event, waited: limit + 1)
+        #expect(budget.time(for: .event, now: 0) == limit / 2)
+        for _ in 0..<6 { budget.slept(for: .event, waited: 1_000_000_000) }
+        #expect(budget.time(for: .event, now: 0) == 0)
+        budget.slept(for: .event, waited: 1_000_000_000)
+        #expect(budget.time(for: .event, now: 0) == 0)
+    }
+
+    @Test func `long waits for events leave the time to poll for answers as it was`() {
+        var budget = budget()
+        budget.slept(for: .answer, waited: 30_000)
+        for _ in 0..<10 { budget.slept(for: .event, waited: 1_000_000_000) }
+        #expect(budget.time(for: .answer, now: 0) == 30_000)
+        #expect(budget.time(for: .event, now: 0) == 0)
+    }
+
+    @Test func `a budget without a limit never polls`() {
+        var budget = PollBudget(limit: .zero)
+        for waited: UInt64 in [0, 1, 1_000] { budget.slept(for: .answer, waited: waited) }
+        #expect(budget.time(for: .answer, now: 0) == 0)
+    }
+
+    @Test func `a thread that had to share its processor sleeps at once for longer each time`() {
+        var budget = budget()
+        budget.slept(for: .answer, waited: 50_000)
+        var now: UInt64 = 0
+        var rest = PollBudget.firstRest
+        for _ in 0..<10 {
+            budget.crowded(now: now)
+            #expect(budget.time(for: .answer, now: now + rest - 1) == 0)
+            #expect(budget.time(for: .answer, now: now + rest) == 50_000)
+            now += rest
+            rest = min(rest * 2, PollBudget.longestRest)
+        }
+        #expect(rest == PollBudget.longestRest)
+        // Waits that were polled undisturbed make the next rest short again.
+        for _ in 0..<200 { budget.polled() }
+        budget.crowded(now: now)
+        #expect(budget.time(for: .answer, now: now + PollBudget.firstRest) == 50_000)
+    }
+
+    @Test func `a wait polls first, and sleeps only if nothing comes in time`() throws {
+        var budget = budget()
+        budget.slept(for: .event, waited: limit)
+        var (looks, sleeps) = (0, 0)
+        let found = try budget.wait(for: .event) { () throws(SystemError) -> Int? in
+            looks += 1
+            return looks == 3 ? 7 : nil
+        } orSleep: { () throws(SystemError) in
+            sleeps += 1
+            return 8
+        }
+        // Another program can take the processor for so long that the thread sleeps.
+        #expect(found == 7 && looks == 3 && sleeps == 0 || found == 8 && sleeps == 1)
+        let later = try budget.wait(for: .event) { () throws(SystemError) -> Int? in
+            nil
+        } orSleep: { () throws(SystemError) in
+            sleeps += 1
+            return 8
+        }
+        #expect(later == 8)
+        #expect(sleeps >= 1)
+    }
+}
