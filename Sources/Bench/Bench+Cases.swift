@@ -211,7 +211,7 @@ extension Bench {
     }
 
     /// Nanoseconds that an access to a page which is present, but in no cache, does not exceed.
-    private static let presentAccess: UInt64 = 1000
+    static let presentAccess: UInt64 = 1000
 
     /// Compares the faults of several threads at once with those of one thread.
     func threads() throws -> [Comparison] {

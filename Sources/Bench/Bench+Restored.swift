@@ -34,7 +34,8 @@ extension Bench {
         var figures = Figures()
         let begin = MonotonicClock.now()
         try socket.send(RestoredRig.handOff(of: region), with: memory.userfaultfd)
-        try touchAll(rig, [recorder], order: order)
+        // Most pages of a block that was touched arrive ahead, and raise no fault.
+        try touchAll(rig, [recorder], order: order, beyond: Bench.presentAccess)
         figures.seconds = Double(MonotonicClock.now() - begin) / 1e9
         figures.take([recorder])
         return figures

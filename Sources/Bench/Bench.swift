@@ -167,6 +167,7 @@ package struct Bench: ~Copyable {
     ///   - recorders: one for each thread.
     ///   - sum: also records the waits; only for one thread.
     ///   - order: the numbers of all pages in the order of their touches; nil for a random order.
+    ///   - shortest: nanoseconds that an access must exceed to be recorded.
     ///   - think: nanoseconds for which a thread works after each touch.
     /// - Returns: the processor time that the touching threads used, in nanoseconds.
     @discardableResult
@@ -175,6 +176,7 @@ package struct Bench: ~Copyable {
         _ recorders: [LatencyRecorder],
         sum: LatencyRecorder? = nil,
         order: [Int]? = nil,
+        beyond shortest: UInt64 = 0,
         think: UInt64 = 0
     ) throws -> UInt64 {
         let (pageCount, threads) = (rig.pageCount, recorders.count)
@@ -190,7 +192,7 @@ package struct Bench: ~Copyable {
                     try Toucher {
                         for page in share {
                             let (value, nanoseconds) = Toucher.touch(region.page(page))
-                            recorders[index].record(nanoseconds: nanoseconds)
+                            if nanoseconds > shortest { recorders[index].record(nanoseconds: nanoseconds) }
                             sum?.record(nanoseconds: nanoseconds)
                             if value != UInt64(page) + 1 { wrong.page.store(page, ordering: .relaxed) }
                             Toucher.work(for: think)

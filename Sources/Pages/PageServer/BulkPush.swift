@@ -100,6 +100,7 @@ struct BulkPush: ~Copyable {
         let bytes = try gather.flush(to: sockets.bulk.stream)
         window.empty()
         memory.bytesSent.add(bytes, ordering: .relaxed)
+        memory.push.note()
         memory.pushLimit.rest(after: bytes, since: lastSend)
         lastSend = MonotonicClock.now()
         guard let release = memory.release else { return }

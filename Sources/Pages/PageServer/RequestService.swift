@@ -57,7 +57,7 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
         UnsafeMutableRawBufferPointer(rebasing: buffer[..<filled]).copyBytes(from: rest)
         repeat {
             let room = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
-            guard let received = try socket.stream.receiveInTime(into: room, polling: &budget) else { break }
+            guard let received = try receive(into: room) else { break }
             guard received > 0 else { throw LaneClosed(peer: socket.stream.peer) }
             filled += received
             guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
@@ -74,6 +74,12 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
             filled -= offset
         } while mayWait
         return Array(buffer[..<filled])
+    }
+
+    @inline(__always)
+    private mutating func receive(into room: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
+        if memory.isPushing { return try socket.stream.receiveInTime(into: room) }
+        return try socket.stream.receiveInTime(into: room, polling: &budget)
     }
 
     @inline(__always)

@@ -36,6 +36,8 @@ protocol RequestedMemory: AnyObject, Sendable {
     func requireUnchanged() throws
     /// Notes that a request was answered.
     func noteAnswer()
+    /// Whether pages are being pushed, so that no processor becomes idle and a thread gains nothing by polling.
+    var isPushing: Bool { get }
     /// Notes that bytes of pages were sent.
     func noteSent(bytes: Int)
     /// Notes the newest request for a single page, after the answers of its round.

@@ -15,6 +15,8 @@ final class SentMemory: Sendable {
     let zeroPages = Atomic<Int>(0)
     let bytesSent = Atomic<Int>(0)
     let pushLimit: PushLimit
+    /// The sends of the push.
+    let push = RecentWork()
     /// The release of sent memory; nil if memory is kept.
     let release: MemoryRelease?
     /// The place after the newest request, stored by the threads that answer requests and loaded by any thread.
@@ -140,6 +142,9 @@ extension SentMemory: RequestedMemory {
 
     @inline(__always)
     func noteAnswer() { requests.add(1, ordering: .relaxed) }
+
+    @inline(__always)
+    var isPushing: Bool { push.isUnderWay }
 
     @inline(__always)
     func noteSent(bytes: Int) { bytesSent.add(bytes, ordering: .relaxed) }

@@ -88,6 +88,10 @@ extension SnapshotMemory: RequestedMemory {
     @inline(__always)
     func noteAnswer() { requests.add(1, ordering: .relaxed) }
 
+    /// A snapshot is not pushed.
+    @inline(__always)
+    var isPushing: Bool { false }
+
     @inline(__always)
     func noteSent(bytes: Int) { bytesSent.add(bytes, ordering: .relaxed) }
 

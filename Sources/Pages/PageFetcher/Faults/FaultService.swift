@@ -130,7 +130,8 @@ final class FaultService: Sendable {
         while true {
             let found = try ready.wait(
                 milliseconds: min(requests.interval, unanswered.interval),
-                isAnswerDue: receiver != nil && memory.faults.inFlightCount > 0
+                isAnswerDue: receiver != nil && memory.faults.inFlightCount > 0,
+                unless: memory.bulk
             )
             if found.contains(.flag) {
                 flag.clear()

@@ -72,8 +72,9 @@ struct BulkReceiver: ~Copyable {
                     // A wait for data would not end, because no page is on its way. If the lane has ended, the receiver
                     // reports that.
                     MonotonicClock.sleep(nanoseconds: min(pause, 20_000_000))
-                } else if try !receiver.receive() {
-                    return
+                } else {
+                    guard try receiver.receive() else { return }
+                    memory.bulk.note()
                 }
             }
         } catch {

@@ -23,6 +23,8 @@ final class ArrivingMemory: Sendable {
     let bulkService = LatencyRecorder()
     /// The waits of the process's threads.
     let stalls = ThreadStalls()
+    /// The arrival of pages on the bulk lane.
+    let bulk = RecentWork()
     let pagesTotal: Int
     let onEvent: @Sendable (PageFetcher.Event) -> Void
 

@@ -93,8 +93,14 @@ package struct FaultWait: ~Copyable {
     ///   - milliseconds: the longest time to sleep, after which nothing is ready; -1 sleeps without limit.
     ///   - isAnswerDue: whether the peer owes an answer. Such waits are much shorter than others, so that the time to
     ///     poll in them is learnt separately.
+    ///   - work: work of other threads of this process; while it is under way, the thread does not poll.
     @inline(__always)
-    package mutating func wait(milliseconds: Int32 = -1, isAnswerDue: Bool) throws(SystemError) -> Ready {
+    package mutating func wait(
+        milliseconds: Int32 = -1,
+        isAnswerDue: Bool,
+        unless work: borrowing RecentWork
+    ) throws(SystemError) -> Ready {
+        if work.isUnderWay { return try look(milliseconds: milliseconds) }
         // A copy, since the closures use this value.
         var budget = budget
         defer { self.budget = budget }

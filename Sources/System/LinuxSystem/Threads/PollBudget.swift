@@ -20,11 +20,10 @@ package struct PollBudget: Hashable, Sendable {
     private static let shortest: UInt64 = 8_000
     /// The time without the processor, in nanoseconds, that shows that other threads want the processor.
     ///
-    /// The shortest slice of a thread that works without a pause is 300 µs, that of ``JoinedThread/Pace/background``;
-    /// the kernel's own slices are longer.
-    static let crowdedGap: UInt64 = 250_000
+    /// The kernel's slices are longer, unless a thread asks for less.
+    static let crowdedGap: UInt64 = 500_000
     /// The first and the longest rest after a crowded wait, in nanoseconds.
-    static let (firstRest, longestRest): (UInt64, UInt64) = (100_000_000, 3_200_000_000)
+    static let (firstRest, longestRest): (UInt64, UInt64) = (10_000_000, 1_600_000_000)
 
     /// What a thread waits for.
     enum Awaited: Hashable {
