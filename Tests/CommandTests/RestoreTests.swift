@@ -320,7 +320,7 @@ struct RestoreTests {
 
     @Test("retries a server all of whose connections are in use, and says so", arguments: ["kill", "hold"])
     func fullServer(policy: String) throws {
-        let site = try AttachSite(serving: ["--max-connections", "3", "--peer-timeout", "100s"])
+        let site = try RestoreSite(serverOf: .standIn, serving: ["--max-connections", "3", "--peer-timeout", "100s"])
         defer { site.end() }
         let socket = site.workspace.file("uffd.sock")
         let handler = try site.attach("--socket", socket, "--give-up", "1s", "--on-lost", policy)
