@@ -88,7 +88,7 @@ let package = Package(
         module("WorkingSet", in: .values, ["LinuxSystem"], settings: optimized),
 
         // Pages: memory moves.
-        module("Connections", in: .pages, ["LinuxSystem", "PageProtocol", logging]),
+        module("Connections", in: .pages, ["Identity", "LinuxSystem", "PageProtocol", logging]),
         module("PageServer", in: .pages, ["LinuxSystem", "PageProtocol"]),
         module("PageFetcher", in: .pages, ["LinuxSystem", "PageProtocol", "Telemetry"]),
         module(

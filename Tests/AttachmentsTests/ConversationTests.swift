@@ -94,6 +94,17 @@ struct ConversationTests {
         #expect(await reason { _ = try workload.run(RunPermit(.inPlace())) } != nil)
     }
 
+    @Test func `whose move ends after PREPARE is sent neither STOP nor RESUME`() async throws {
+        let scene = try await Scene { _, _ in false }
+        defer { scene.end() }
+        let workload = scene.workload
+        try await apart { try workload.prepareToMove() }
+        #expect(try await apart { try workload.run(RunPermit(.inPlace())) } == .runs)
+        #expect(workload.activity.isRunning)
+        try await apart { try workload.stop() }
+        #expect(scene.seen == [.prepare, .stop])
+    }
+
     @Test(arguments: [false, true]) func `is resumed after STOP and after DEPART`(departs: Bool) async throws {
         let scene = try await Scene { _, _ in false }
         defer { scene.end() }

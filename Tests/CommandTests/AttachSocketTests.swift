@@ -8,7 +8,7 @@ import Testing
 struct AttachSocketTests {
     @Test("can be one of several, and a guest's lines name the one at which it attached")
     func several() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let paths = ["one", "two", "three"].map { site.workspace.file("\($0).sock") }
         let handler = try site.attach("--socket", paths[0], "--socket", paths[1], "--socket", paths[2])
@@ -26,7 +26,7 @@ struct AttachSocketTests {
 
     @Test("that cannot be made leaves no other behind")
     func oneFails() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (good, bad) = (site.workspace.file("good.sock"), site.workspace.file("missing/bad.sock"))
         let handler = try Executable.run(Executable.pageferry, site.arguments(["--socket", good, "--socket", bad]))
@@ -37,7 +37,7 @@ struct AttachSocketTests {
 
     @Test("belongs to the user, and has the mode, that the options name", .enabled(if: geteuid() == 0, "needs root"))
     func ownerAndMode() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let path = site.workspace.file("owned.sock")
         _ = try site.attach("--socket", path, "--socket-owner", "1234:1235", "--socket-mode", "660")
@@ -48,7 +48,7 @@ struct AttachSocketTests {
 
     @Test("may have a path that is longer than the address of a socket")
     func longPath() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let folder = site.workspace.file(String(repeating: "x", count: 120))
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
@@ -68,7 +68,7 @@ struct AttachSocketTests {
 
     // MARK: Sockets of a service manager
 
-    private func start(_ site: AttachSite, _ kinds: String, count: String, names: String, _ options: String...) throws
+    private func start(_ site: RestoreSite, _ kinds: String, count: String, names: String, _ options: String...) throws
         -> Running
     {
         try site.run(
@@ -84,7 +84,7 @@ struct AttachSocketTests {
 
     @Test("can come from a service manager, to which it still belongs afterwards")
     func given() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (one, two) = (site.workspace.file("one.sock"), site.workspace.file("two.sock"))
         let manager = try start(site, "stream:\(one),stream:\(two)", count: "2", names: "a:b")
@@ -107,7 +107,7 @@ struct AttachSocketTests {
 
     @Test("from a service manager is refused with a line of its own if it does not listen for streams of this host")
     func foreign() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let path = site.workspace.file("good.sock")
         let kinds = [
@@ -150,7 +150,7 @@ struct AttachSocketTests {
         ]
     )
     func notGiven(kinds: String, count: String, names: String, status: Int, reason: String) throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let path = site.workspace.file("s.sock")
         let manager = try start(site, kinds.replacing(":S", with: ":\(path)"), count: count, names: names)
@@ -161,7 +161,7 @@ struct AttachSocketTests {
 
     @Test("whose names do not match in number is taken without a name")
     func wrongNames() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let path = site.workspace.file("s.sock")
         let manager = try start(site, "stream:\(path)", count: "1", names: "a:guest-1")
@@ -171,7 +171,7 @@ struct AttachSocketTests {
 
     @Test("from a service manager is closed, and said so, if the command line names another")
     func both() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (given, own) = (site.workspace.file("given.sock"), site.workspace.file("own.sock"))
         let manager = try start(site, "stream:\(given)", count: "1", names: "a", "--socket", own)

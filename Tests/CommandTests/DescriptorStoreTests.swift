@@ -8,7 +8,7 @@ import Testing
 struct DescriptorStoreTests {
     /// Starts a handler by a service manager, which starts it again when it is killed.
     private func manage(
-        _ site: AttachSite,
+        _ site: RestoreSite,
         foreign: String = "-",
         _ options: String...
     ) throws -> (manager: Running, socket: String) {
@@ -26,7 +26,7 @@ struct DescriptorStoreTests {
         return try #require(line.flatMap { Int32($0.dropFirst("started ".count)) })
     }
 
-    private func restore(_ site: AttachSite, at socket: String, as form: String = "closed") throws -> Running {
+    private func restore(_ site: RestoreSite, at socket: String, as form: String = "closed") throws -> Running {
         let program = Workspace.fixture("hand_off_forms.py")
         let guest = try site.run("/usr/bin/python3", ["-B", program, socket, site.snapshot.memory, form])
         _ = try guest.line(holding: "read")
@@ -46,7 +46,7 @@ struct DescriptorStoreTests {
 
     @Test("is adopted although no process has its userfaultfd, and its memory is whole")
     func adopted() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (manager, socket) = try manage(site)
         let guests = try (0..<3).map { _ in try restore(site, at: socket) }
@@ -62,7 +62,7 @@ struct DescriptorStoreTests {
 
     @Test("is not replaced by another hand-off of its process, which waits in the socket until the guest is adopted")
     func second() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (manager, socket) = try manage(site, "--on-refused", "leave")
         let guest = try restore(site, at: socket, as: "second")
@@ -76,7 +76,7 @@ struct DescriptorStoreTests {
 
     @Test("that has ended meanwhile is dropped from the store")
     func ended() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (manager, socket) = try manage(site)
         let (guest, other) = (try restore(site, at: socket), try restore(site, at: socket))
@@ -91,7 +91,7 @@ struct DescriptorStoreTests {
 
     @Test("is served beside a stored descriptor that is no userfaultfd, which is named")
     func foreign() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (manager, socket) = try manage(site, foreign: "guest-1-2")
         _ = try manager.errorLine(holding: "'guest-1-2' of the service manager is kept open, and nothing serves it")

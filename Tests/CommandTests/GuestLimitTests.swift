@@ -9,7 +9,7 @@ struct GuestLimitTests {
     private static let isRoot = geteuid() == 0
 
     /// Starts a stand-in as another user.
-    private func restore(as user: Int, at socket: String, _ site: AttachSite) throws -> GuestProcess {
+    private func restore(as user: Int, at socket: String, _ site: RestoreSite) throws -> GuestProcess {
         // The capability is the one to open a userfaultfd.
         let identity = [
             "--reuid=\(user)", "--regid=\(user)", "--clear-groups", "--inh-caps=+sys_ptrace",
@@ -17,7 +17,7 @@ struct GuestLimitTests {
         ]
         return site.keep(
             try StandIn.restore(
-                [AttachSite.memoryBytes],
+                [RestoreSite.memoryBytes],
                 with: socket,
                 in: site.workspace.path,
                 by: ["/usr/bin/setpriv"] + identity
@@ -26,7 +26,7 @@ struct GuestLimitTests {
     }
 
     /// A handler at a socket that every user can open, in a folder that every user can enter.
-    private func attach(_ site: AttachSite, _ options: String...) throws -> (handler: Running, socket: String) {
+    private func attach(_ site: RestoreSite, _ options: String...) throws -> (handler: Running, socket: String) {
         #expect(chmod(site.workspace.path, 0o755) == 0)
         let socket = site.workspace.file("u.sock")
         let command = site.arguments(["--socket", socket, "--socket-mode", "0666"] + options)
@@ -35,7 +35,7 @@ struct GuestLimitTests {
 
     @Test("that hands the same userfaultfd over again is served once, and keeps running", arguments: ["same", "child"])
     func same(kind: String) throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site)
         let guest = try site.python("many_hand_offs.py", socket, "175", kind)
@@ -56,7 +56,7 @@ struct GuestLimitTests {
 
     @Test("of the same process is refused for as long as the first is served", arguments: ["kill", "leave"])
     func other(policy: String) throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--on-refused", policy)
         let guest = try site.python("many_hand_offs.py", socket, "2", "other")
@@ -83,7 +83,7 @@ struct GuestLimitTests {
 
     @Test("of the same process is served as soon as the first has all of its pages")
     func next() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (_, socket) = try attach(site)
         let guest = try site.python("many_hand_offs.py", socket, "20", "next")
@@ -93,7 +93,7 @@ struct GuestLimitTests {
 
     @Test("is refused above --max-guests, and served when one has ended")
     func maxGuests() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--max-guests", "2")
         let guests = try (0..<2).map { _ in try site.restore(at: socket) }
@@ -113,7 +113,7 @@ struct GuestLimitTests {
         #expect(try site.restore(at: socket).perform(.pass) == 1)
     }
 
-    private func waitForWorkers(_ count: Int, of handler: Running, _ site: AttachSite) throws {
+    private func waitForWorkers(_ count: Int, of handler: Running, _ site: RestoreSite) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
         while try site.workers(of: handler).count > count {
             guard Date() < deadline else { throw TestFailure("more than \(count) workers run") }
@@ -126,7 +126,7 @@ struct GuestLimitTests {
         .enabled(if: isRoot, "needs root")
     )
     func perUser() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--max-guests-per-uid", "1")
         let first = try restore(as: 1234, at: socket, site)
@@ -143,7 +143,7 @@ struct GuestLimitTests {
 
     @Test("is refused if --allow-uid names other users", .enabled(if: isRoot, "needs root"))
     func allowedUsers() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--allow-uid", "1234", "--allow-uid", "1235")
         let stranger = try restore(as: 1236, at: socket, site)
@@ -157,7 +157,7 @@ struct GuestLimitTests {
 
     @Test("is served while a process sends many hand-offs that are not whole")
     func partialHandOffs() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--on-refused", "leave")
         let sender = try site.run("/usr/bin/python3", ["-c", Self.partialSender, socket])
@@ -191,7 +191,7 @@ struct GuestLimitTests {
 
     @Test("waits in its socket while too few descriptors are free")
     func waitsForDescriptors() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site)
         try limit(handler, to: try ProcessFiles.descriptorCount(of: handler.pid) + 1)
@@ -207,7 +207,7 @@ struct GuestLimitTests {
 
     @Test("whose userfaultfd is lost for want of descriptors is refused with that reason")
     func lostDescriptors() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site)
         // Enough for a hand-off to be received, and too few for the descriptors of this one.
@@ -234,7 +234,7 @@ struct GuestLimitTests {
 
     @Test("of a process with a low limit has all the descriptors that the process may have")
     func raisedLimit() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (socket, control) = (site.workspace.file("u.sock"), site.workspace.file("c.sock"))
         let snapshot = site.workspace.file("memory")

@@ -17,12 +17,12 @@ struct JailTests {
 
     @Test("reaches a socket in its jail, is served, and can be stopped and killed")
     func standIn() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let jail = try Jail(String(repeating: "a", count: 64), in: site.workspace.path)
         #expect(jail.socket.utf8.count > 107)
         let handler = try site.attach("--socket", jail.socket, Self.owner[0], Self.owner[1], "--give-up", "1s")
-        let guest = site.keep(try jail.restore([AttachSite.memoryBytes]))
+        let guest = site.keep(try jail.restore([RestoreSite.memoryBytes]))
         let process = try process(handler)
         defer { kill(process, SIGKILL) }
         let status = try ProcessFiles.text("/proc/\(process)/status")
@@ -37,7 +37,7 @@ struct JailTests {
         arguments: [[], ["--new-pid-ns"]]
     )
     func jailer(options: [String]) throws {
-        let site = try AttachSite(.firecracker)
+        let site = try RestoreSite(serverOf: .firecracker)
         defer { site.end() }
         let jail = try Jail("vm1", in: site.workspace.path)
         let handler = try site.attach(
@@ -76,11 +76,11 @@ struct JailTests {
 
     @Test("whose hand-off is refused is killed")
     func refused() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let jail = try Jail("refused", in: site.workspace.path)
         let handler = try site.attach("--socket", jail.socket, Self.owner[0], Self.owner[1], "--allow-uid", "0")
-        let guest = site.keep(try jail.restore([AttachSite.memoryBytes]))
+        let guest = site.keep(try jail.restore([RestoreSite.memoryBytes]))
         let line = try handler.errorLine(holding: "user \(Jail.user) is none of those that --allow-uid names")
         #expect(line.contains("it was killed"), "\(line)")
         // unshare(1) ends with its child.
@@ -89,7 +89,7 @@ struct JailTests {
 
     @Test("is held while the server is gone, and continues when the server is back")
     func held() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let jail = try Jail("lost", in: site.workspace.path)
         let handler = try site.attach(
@@ -102,7 +102,7 @@ struct JailTests {
             "--on-lost",
             "hold"
         )
-        let guest = site.keep(try jail.restore([AttachSite.memoryBytes]))
+        let guest = site.keep(try jail.restore([RestoreSite.memoryBytes]))
         let process = try process(handler)
         defer { kill(process, SIGKILL) }
         _ = try guest.perform(.workingSet)
@@ -115,7 +115,7 @@ struct JailTests {
 
     @Test("cannot lead the handler out of its jail by what it has put at the path")
     func hostile() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let outside = site.workspace.file("outside")
         try FileManager.default.createDirectory(atPath: outside, withIntermediateDirectories: false)
@@ -153,7 +153,7 @@ struct JailTests {
 
     @Test("outside the PID namespace of the handler is served, and neither stopped nor killed")
     func outside() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let socket = site.workspace.file("u.sock")
         let handler = try site.attach(
@@ -184,7 +184,7 @@ struct JailTests {
 
     @Test("outside the PID namespace of the handler is refused as any other, and left alone, with the reason")
     func refusedOutside() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let socket = site.workspace.file("u.sock")
         let handler = try site.attach(

@@ -8,14 +8,14 @@ import Testing
 /// Guests whose memory is not as Firecracker's is.
 @Suite("A guest of another program", .ownThread, .timeLimit(.minutes(2)))
 struct OddGuestTests {
-    private func attach(_ site: AttachSite, _ options: String...) throws -> (handler: Running, socket: String) {
+    private func attach(_ site: RestoreSite, _ options: String...) throws -> (handler: Running, socket: String) {
         let socket = site.workspace.file("u.sock")
         let command = site.arguments(["--socket", socket] + options)
         return (try site.ready(try site.run(Executable.pageferry, command)), socket)
     }
 
     /// Starts the fixture with the snapshot of the site.
-    private func guest(_ kind: String, at socket: String, _ site: AttachSite) throws -> Running {
+    private func guest(_ kind: String, at socket: String, _ site: RestoreSite) throws -> Running {
         try site.python("odd_guest.py", socket, site.snapshot.memory, kind)
     }
 
@@ -28,7 +28,7 @@ struct OddGuestTests {
 
     @Test("keeps the pages that its memory file has, and gets the others", arguments: [[], ["--fill"]])
     func minorFaults(options: [String]) throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, options.first ?? "--fill=4KiB")
         let guest = try guest("minor", at: socket, site)
@@ -46,7 +46,7 @@ struct OddGuestTests {
     @Test("of huge pages keeps those that its memory file has, and gets the others", arguments: [[], ["--fill"]])
     func hugeMinorFaults(options: [String]) throws {
         try HugePages.with(free: 8) {
-            let site = try AttachSite()
+            let site = try RestoreSite(serverOf: .standIn)
             defer { site.end() }
             let (handler, socket) = try attach(site, options.first ?? "--fill=4KiB")
             let guest = try guest("huge-minor", at: socket, site)
@@ -60,7 +60,7 @@ struct OddGuestTests {
 
     @Test("that faults again and again at the same page is reported with the address, and costs no processor time")
     func writeProtected() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--fill=4KiB")
         let guest = try guest("protected", at: socket, site)
@@ -81,7 +81,7 @@ struct OddGuestTests {
 
     @Test("that is refused and left has its missing pages blocked for as long as its memory lives")
     func left() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--on-refused", "leave", "--allow-uid", "4242")
         let guest = try guest("gone", at: socket, site)
@@ -101,7 +101,7 @@ struct OddGuestTests {
 
     @Test("that is refused beyond the number that can be left is killed")
     func manyLeft() throws {
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (handler, socket) = try attach(site, "--on-refused", "leave", "--allow-uid", "4242")
         let guests = try (0..<17).map { _ in

@@ -105,7 +105,10 @@ struct RestoreTests {
         #expect(try guest.perform(.pass) == 1)
     }
 
-    @Test("has a worker whose command line does not show the memory's addresses", arguments: GuestKind.available)
+    @Test(
+        "has a worker whose command line names its process, and does not show the memory's addresses",
+        arguments: GuestKind.available
+    )
     func commandLine(kind: GuestKind) throws {
         let site = try RestoreSite(kind)
         defer { site.end() }
@@ -117,7 +120,7 @@ struct RestoreTests {
         while words.first?.hasPrefix("pageferry-guest-") != true {
             words = try ProcessFile.read("/proc/\(worker)/cmdline").split(separator: "\0")
         }
-        #expect(words.dropFirst() == ["attach-worker", "--log-level", "info"])
+        #expect(words == ["pageferry-guest-\(guest.pid)"])
     }
 
     @Test("of huge pages gets them, even when its worker is killed")
@@ -317,7 +320,7 @@ struct RestoreTests {
 
     @Test("retries a server all of whose connections are in use, and says so", arguments: ["kill", "hold"])
     func fullServer(policy: String) throws {
-        let site = try AttachSite(serving: ["--max-connections", "3", "--peer-timeout", "100s"])
+        let site = try RestoreSite(serverOf: .standIn, serving: ["--max-connections", "3", "--peer-timeout", "100s"])
         defer { site.end() }
         let socket = site.workspace.file("uffd.sock")
         let handler = try site.attach("--socket", socket, "--give-up", "1s", "--on-lost", policy)

@@ -21,7 +21,7 @@ struct ShortageTests {
     @Test("waits for huge pages, says so once, and goes on", arguments: [[], ["--fill", "--peer-timeout", "3s"]])
     func waitsForHugePages(options: [String]) throws {
         try HugePages.with(free: 8) {
-            let site = try AttachSite()
+            let site = try RestoreSite(serverOf: .standIn)
             defer { site.end() }
             let socket = site.workspace.file("u.sock")
             let command = site.arguments(["--socket", socket] + options)
@@ -57,7 +57,7 @@ struct ShortageTests {
     func waitsForGroup() throws {
         let group = try Group(mebibytes: 24)
         defer { group.remove() }
-        let site = try AttachSite()
+        let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let socket = site.workspace.file("u.sock")
         let handler = try site.attach("--socket", socket, "--give-up", "60s")
@@ -82,7 +82,7 @@ struct ShortageTests {
     @Test("is refused at its hand-off if the pool lacks its huge pages")
     func refused() throws {
         try HugePages.with(free: 4) {
-            let site = try AttachSite()
+            let site = try RestoreSite(serverOf: .standIn)
             defer { site.end() }
             let socket = site.workspace.file("u.sock")
             let handler = try site.attach("--socket", socket)
@@ -98,7 +98,7 @@ struct ShortageTests {
     @Test("is refused if the pool has only those huge pages that other guests still lack, and served when they end")
     func others() throws {
         try HugePages.with(free: 12) {
-            let site = try AttachSite()
+            let site = try RestoreSite(serverOf: .standIn)
             defer { site.end() }
             let socket = site.workspace.file("u.sock")
             let handler = try site.attach("--socket", socket)
@@ -126,7 +126,7 @@ struct ShortageTests {
     @Test("is served from the huge pages that are reserved for it")
     func reserved() throws {
         try HugePages.with(free: 8) {
-            let site = try AttachSite()
+            let site = try RestoreSite(serverOf: .standIn)
             defer { site.end() }
             let socket = site.workspace.file("u.sock")
             _ = try site.attach("--socket", socket)
@@ -136,11 +136,11 @@ struct ShortageTests {
         }
     }
 
-    private func restore(_ regions: [Int], at socket: String, _ site: AttachSite) throws -> GuestProcess {
+    private func restore(_ regions: [Int], at socket: String, _ site: RestoreSite) throws -> GuestProcess {
         site.keep(try StandIn.restore(regions, pageSize: Self.size, with: socket, in: site.workspace.path))
     }
 
-    private func waitForWorkers(of handler: Running, _ site: AttachSite) throws {
+    private func waitForWorkers(of handler: Running, _ site: RestoreSite) throws {
         let deadline = Date(timeIntervalSinceNow: 30)
         while try !site.workers(of: handler).isEmpty {
             guard Date() < deadline else { throw TestFailure("a worker still runs") }

@@ -25,6 +25,30 @@ struct FailureTests {
         #expect(!failure.contains("\n"), sourceLocation: sourceLocation)
     }
 
+    @Test(arguments: [false, true])
+    func `a workload whose move ends while it prepares is neither stopped nor resumed`(isCancelled: Bool) async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        ferrying.workload.holdsPreparation.store(true, ordering: .releasing)
+        try await ferrying.migrate()
+        #expect(try await soon { ferrying.workload.preparationGate.hasVisitor })
+        if isCancelled {
+            async let cancel = ferrying.source.refusal("migrate_cancel")
+            #expect(try await soon { try await ferrying.source.failure?.contains("cancelled") == true })
+            ferrying.workload.preparationGate.open()
+            #expect(await cancel == nil)
+            try await ferrying.source.wait(for: "cancelled")
+        } else {
+            ferrying.relay.end()
+            #expect(try await soon { try await ferrying.source.failure != nil })
+            ferrying.workload.preparationGate.open()
+            try await ferrying.source.wait(for: "failed")
+        }
+        #expect(try await ferrying.source.isRunning)
+        #expect(ferrying.journal.lines.filter { ["source run", "source stop"].contains($0) } == ["source run"])
+        #expect(Set(ferrying.source.events).isDisjoint(with: ["STOP", "RESUME"]))
+    }
+
     @Test func `a device that cannot be saved leaves the workload on the source`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }

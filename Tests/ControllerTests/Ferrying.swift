@@ -109,6 +109,7 @@ final class Ferrying: Sendable {
             workload.disk.gate.open()
             workload.clock.gate.open()
             workload.runGate.open()
+            workload.preparationGate.open()
         }
         relay.end()
         landing.releaseReaders()

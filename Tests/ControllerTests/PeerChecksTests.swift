@@ -59,10 +59,23 @@ struct PeerChecksTests {
         defer { ferrying.end() }
         let raw = try RawSource(to: ferrying.address)
         try raw.sendHello()
-        _ = try await raw.nonce()
+        let nonce = try #require(try await raw.nonce())
         try raw.sendRegions(pageCount: 8)
         #expect(try await raw.next() == .refused(reason: "8 pages do not fit here"))
         #expect(try await raw.next() == nil)
+        // The lanes of a source that was just refused may come late. The log has its reason, and no line about each lane.
+        func join(_ lane: Lane, _ nonce: Nonce) async throws -> ControlMessage? {
+            let held = try RawSource.join(lane, raw.migration, nonce, at: ferrying.address)
+            return try await onThread("lane") { try ControlLane.receive(from: held.socket) }
+        }
+        for lane in Lane.allCases {
+            #expect(try await join(lane, nonce) == .refused(reason: "the link of this \(lane) lane has ended"))
+        }
+        #expect(ferrying.destination.lines(containing: "refused a connection") == 0)
+        // The lane of a stranger is still reported.
+        let reason = "no migration of that id and nonce waits for its bulk lane"
+        #expect(try await join(.bulk, .zero) == .refused(reason: reason))
+        try await ferrying.destination.wait(forLine: "refused a connection")
     }
 
     @Test func `when all lanes end, the reported reason is that of the first`() async throws {

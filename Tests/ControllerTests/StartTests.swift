@@ -26,6 +26,26 @@ struct StartTests {
         #expect(try await ferrying.source.isRunning == false)
     }
 
+    @Test func `that ends with the workload's death releases the source once every page has moved`() async throws {
+        let ferrying = try await Ferrying {
+            $0.holdsRun.store(true, ordering: .releasing)
+            $0.diesInRun.store(true, ordering: .releasing)
+        }
+        defer { ferrying.end() }
+        try await ferrying.migrate()
+        for host in [ferrying.source, ferrying.destination] {
+            #expect(try await soon { try await host.command("query-migrate")["ram"]?["remaining"] == 0 })
+        }
+        ferrying.landing.workload?.runGate.open()
+        try await ferrying.source.wait(for: "completed")
+        #expect(try await soon { ferrying.workload.isReleased.load(ordering: .acquiring) })
+        // The workload may have executed at the destination, so nothing brings it back here.
+        for command in ["cont", "migrate_cancel"] { #expect(await ferrying.source.refusal(command) != nil) }
+        #expect(ferrying.journal.running == [])
+        #expect(ferrying.journal.lines.filter { $0 == "source run" }.count == 1)
+        #expect(try await ferrying.destination.isRunning == false)
+    }
+
     @Test func `that has ended with the workload is reported to a source that reconnects`() async throws {
         // If every page arrives before the link is cut, the migration completes.
         let ferrying = try await Ferrying(cuttingAt: .running, pushes: false) {

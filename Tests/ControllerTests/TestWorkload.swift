@@ -30,6 +30,11 @@ final class TestWorkload: Workload {
     /// Whether a run waits at its gate before it begins.
     let holdsRun = Atomic<Bool>(false)
     let runGate: Gate
+    /// Whether a preparation for a move waits at its gate.
+    let holdsPreparation = Atomic<Bool>(false)
+    let preparationGate: Gate
+    /// Whether the workload was told that it runs elsewhere for good.
+    let isReleased = Atomic<Bool>(false)
     /// Whether the workload touches no page while it runs.
     let leavesMemoryAlone = Atomic<Bool>(false)
 
@@ -39,6 +44,7 @@ final class TestWorkload: Workload {
         self.regions = regions
         self.journal = journal
         runGate = try Gate()
+        preparationGate = try Gate()
         disk = try TestDevice(name: "disk", host: host, journal: journal)
         clock = try TestDevice(name: "clock", host: host, journal: journal)
     }
@@ -64,7 +70,14 @@ final class TestWorkload: Workload {
 
     var devices: DeviceSet { DeviceSet([disk, clock]) }
 
+    func prepareToMove() {
+        if holdsPreparation.load(ordering: .acquiring) { preparationGate.pass() }
+    }
+
+    func hasMovedAway() { isReleased.store(true, ordering: .releasing) }
+
     func run(_ permit: consuming RunPermit) throws -> StartResult {
+        guard !activity.isRunning else { return .runs }
         guard !failsToRun.load(ordering: .acquiring) else { throw DeviceError(device: "processor", reason: "is hot") }
         if holdsRun.load(ordering: .acquiring) {
             runGate.pass()

@@ -369,7 +369,7 @@ struct ForeignMemoryTests {
     private func shown(_ region: SourceRegion, of ferry: Ferry) throws -> (SentMemory, Int) {
         let memory = try SentMemory(regions: [region], table: ferry.table, release: nil)
         memory.isFrozen.store(true, ordering: .releasing)
-        var window = memory.makeWindow()
+        var window = memory.makePushWindow()
         let shown = try memory.showUnsent(from: PagePlace(region: 0, page: 0), in: &window)
         return (memory, shown?.pages.count ?? 0)
     }
@@ -384,18 +384,72 @@ struct ForeignMemoryTests {
                 "m = private(1 << 30); [m.write(os.urandom(1 << 20)) for _ in range(1024)]; r = address(m)"
             )
             let served = try Served([other.memory(at: address, pageCount: pageCount)], pageCount: pageCount)
-            let before = try Self.residentKiB("VmRSS")
-            // The peak starts anew.
-            let file = open("/proc/self/clear_refs", O_WRONLY)
-            guard write(file, "5", 1) == 1 else { throw Missing(what: "a new peak") }
-            close(file)
-            try served.source.startPush()
-            try served.drain(served.bulk)
-            guard served.events.waitUntilSent() else { throw Missing(what: "pages") }
-            let more = try Self.residentKiB("VmHWM") - before
+            let more = try Self.peakGrowthKiB {
+                try served.source.startPush()
+                try served.drain(served.bulk)
+                guard served.events.waitUntilSent() else { throw Missing(what: "pages") }
+            }
             guard more < 32 << 10 + pageCount >> 10 else { throw Missing(what: "memory: \(more) KiB more were used") }
             served.source.detach()
         }
+    }
+
+    @Test func `sixteen lanes send huge pages of private memory in little memory of the source`() async {
+        // Run in a process of its own, where no other test uses memory.
+        await #expect(processExitsWith: .success) {
+            let (small, huge) = (1024, 64)
+            let other = try OtherProcess()
+            // The source knows the page size of a region, and not how its process has mapped the region.
+            let smallAddress = try other.run(
+                "m = private(4 << 20); c.memset(\(Self.pointer("m")), 7, 4 << 20); r = address(m)"
+            )
+            let hugeAddress = try other.run(
+                "n = private(128 << 20); c.memset(\(Self.pointer("n")), 7, 128 << 20); r = address(n)"
+            )
+            let served = try Served(
+                [
+                    other.memory(at: smallAddress, pageCount: small),
+                    other.memory(at: hugeAddress, pageSize: HugePagePool.pageSize, pageCount: huge),
+                ],
+                pageCount: small,
+                hugePageCount: huge,
+                urgentLanes: Wire.maxUrgentLanes
+            )
+            let more = try Self.peakGrowthKiB {
+                let readers = ThreadGroup()
+                for (index, lane) in served.urgentLanes.enumerated() {
+                    try readers.run("read") {
+                        // A failure shows in the number of requests that were answered.
+                        try? lane.stream.send(.pageRequest(PageRun(region: 0, count: 64, first: UInt64(64 * index))))
+                        for page in 2 * index..<2 * index + 2 {
+                            try? lane.stream.send(.pageRequest(PageRun(region: 1, count: 1, first: UInt64(page))))
+                        }
+                        try? Served.drain(lane, pages: 66)
+                    }
+                }
+                readers.join()
+                try served.source.startPush()
+                try Served.drain(served.bulk, pages: huge - 2 * Wire.maxUrgentLanes)
+                guard served.events.waitUntilSent() else { throw Missing(what: "pages") }
+            }
+            guard served.source.progress.requests == 3 * Wire.maxUrgentLanes else { throw Missing(what: "answers") }
+            guard more < 24 << 10 else { throw Missing(what: "memory: \(more) KiB more were used") }
+            served.source.detach()
+        }
+    }
+
+    /// The address of a mapping for a C function that is called from Python.
+    private static func pointer(_ name: String) -> String { "ctypes.c_void_p(address(\(name)))" }
+
+    /// How far the peak of this process's resident memory rises above the resident memory before, during `body`.
+    private static func peakGrowthKiB(_ body: () throws -> Void) throws -> Int {
+        let before = try residentKiB("VmRSS")
+        // The peak starts anew.
+        let file = open("/proc/self/clear_refs", O_WRONLY)
+        guard write(file, "5", 1) == 1 else { throw Missing(what: "a new peak") }
+        close(file)
+        try body()
+        return try residentKiB("VmHWM") - before
     }
 
     private static func residentKiB(_ name: String) throws -> Int {
@@ -457,22 +511,24 @@ struct ForeignMemoryTests {
     private final class Served: Sendable {
         let source: PageServer
         let events: EventLog<PageServer.Event>
-        let urgent: SharedSocket
+        let urgentLanes: [SharedSocket]
+        var urgent: SharedSocket { urgentLanes[0] }
         let bulk: SharedSocket
 
         init(
             _ memory: [SourceRegion],
             pageCount: Int,
             hugePageCount: Int? = nil,
-            releasesMemory: Bool = false
+            releasesMemory: Bool = false,
+            urgentLanes: Int = 1
         ) throws {
             let log = try EventLog<PageServer.Event>()
             events = log
             let table = try Served.table(pageCounts: [pageCount], hugePageCount: hugePageCount)
             source = try PageServer(regions: memory, table: table, releasesMemory: releasesMemory) { log.add($0) }
-            let connection = try Connection()
+            let connection = try Connection(urgentLanes: urgentLanes)
             try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
-            urgent = connection.destination.urgent[0]
+            self.urgentLanes = connection.destination.urgent
             bulk = connection.destination.bulk
             source.freeze()
         }
@@ -533,13 +589,22 @@ struct ForeignMemoryTests {
 
         /// Reads pages until all have come.
         func drain(_ socket: SharedSocket) throws {
-            var left = source.progress.pagesTotal
-            let body = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
-            defer { body.deallocate() }
+            try Served.drain(socket, pages: source.progress.pagesTotal)
+        }
+
+        /// Reads a number of pages.
+        static func drain(_ socket: SharedSocket, pages: Int) throws {
+            var left = pages
+            let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
+            defer { piece.deallocate() }
             while left > 0, let frame = try socket.stream.receiveFrame() {
                 left -= Int(frame.run.count)
-                let part = UnsafeMutableRawBufferPointer(rebasing: body[..<Int(frame.bodyByteCount)])
-                _ = try socket.stream.receive(exactly: part)
+                var rest = Int(frame.bodyByteCount)
+                while rest > 0 {
+                    let part = UnsafeMutableRawBufferPointer(rebasing: piece[..<min(rest, piece.count)])
+                    _ = try socket.stream.receive(exactly: part)
+                    rest -= part.count
+                }
             }
         }
     }

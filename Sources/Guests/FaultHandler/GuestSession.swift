@@ -173,8 +173,7 @@ struct GuestSession: ~Copyable {
         try gifts.add(state.file)
         try gifts.add(process)
         if let socket { try gifts.add(socket.stream) }
-        let words = ["pageferry-guest-\(task.process)", "attach-worker", "--log-level", "\(logger.logLevel)"]
-        let worker = try workers.start(as: words, giving: gifts)
+        let worker = try workers.start(as: ["pageferry-guest-\(task.process)"], giving: gifts)
         lastWorker = worker.id
         logger.info("worker \(worker.id) serves \(task.name)")
         state.memory.beat = MonotonicClock.now()

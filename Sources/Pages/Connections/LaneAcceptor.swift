@@ -1,3 +1,4 @@
+package import Identity
 package import LinuxSystem
 package import Logging
 package import PageProtocol
@@ -25,7 +26,12 @@ package final class LaneAcceptor: Sendable {
     /// The limit on connections whose first frame has arrived and that wait to be handled.
     private static let waitingLimit = 64
 
+    /// The most ended links that are remembered.
+    private static let endedLimit = 16
+
     private let logger: Logger
+    /// The nonces of the links that ended last, the newest one at the end.
+    private let ended = Mutex<[Nonce]>([])
     private let openings: Openings<OpeningFrame>
     private let waiting: WaitingRoom
     private let receiver: Receiver
@@ -128,6 +134,24 @@ package final class LaneAcceptor: Sendable {
         openings.stop()
     }
 
+    /// Notes the end of a link, whose lanes may still come: its peer makes them while it is told why the link ends.
+    package func noteEnd(ofLinkWith nonce: Nonce) {
+        ended.withLock { ended in
+            if ended.count == LaneAcceptor.endedLimit { ended.removeFirst() }
+            ended.append(nonce)
+        }
+    }
+
+    /// Refuses a lane that no link waits for.
+    ///
+    /// A lane that belongs to a link that has just ended adds no line to the log, which has the reason of that end.
+    package func refuseLane(_ socket: consuming StreamSocket, _ join: Join) {
+        guard ended.withLock({ $0.contains(join.nonce) }) else {
+            return refuse(socket, reason: "no migration of that id and nonce waits for its \(join.lane) lane")
+        }
+        LaneAcceptor.tell(socket, .refused(reason: "the link of this \(join.lane) lane has ended"))
+    }
+
     /// Sends REFUSED with the reason to the peer and closes the connection.
     ///
     /// REFUSED means that the peer would be refused again. A peer that has left is ignored.
@@ -161,8 +185,13 @@ package final class LaneAcceptor: Sendable {
             "refused a connection from \(socket.peer): \(reason)",
             metadata: isLasting ? ["lasting": "\(host) \(reason)"] : nil
         )
+        tell(socket, message(reason))
+    }
+
+    /// Sends the last message to a peer, and closes the connection.
+    private static func tell(_ socket: consuming StreamSocket, _ message: ControlMessage) {
         // `encode` does not throw here, since it cuts the reason to what the frame can hold.
-        guard let frame = try? message(reason).encode() else { return }
+        guard let frame = try? message.encode() else { return }
         // The peer may already have left.
         try? socket.send(frame)
     }

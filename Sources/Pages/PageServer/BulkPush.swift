@@ -34,7 +34,7 @@ struct BulkPush: ~Copyable {
         self.memory = memory
         self.sockets = sockets
         self.onEvent = onEvent
-        window = memory.makeWindow()
+        window = memory.makePushWindow()
         seen = memory.behindNewestRequest
         place = memory.isUnsent(seen) ? seen : PagePlace(region: 0, page: 0)
     }

@@ -19,6 +19,10 @@ final class SentMemory: Sendable {
     let push = RecentWork()
     /// The release of sent memory; nil if memory is kept.
     let release: MemoryRelease?
+    /// The size of the largest page that is copied before it is sent, in bytes; 0 if none is.
+    private let largestCopy: Int
+    /// The buffers of the urgent lanes for pages that are copied and larger than a small page; nil if there are none.
+    private let largeBuffers: LargePageBuffers?
     /// The place after the newest request, stored by the threads that answer requests and loaded by any thread.
     private let newest = Atomic<UInt64>(0)
     /// The number of clear bits in `sent`, over all regions.
@@ -29,6 +33,8 @@ final class SentMemory: Sendable {
         self.regions = regions
         mapped = regions.map(\.mapped)
         self.release = release
+        largestCopy = regions.reduce(0) { $1.mapped == nil ? max($0, $1.pageSize) : $0 }
+        largeBuffers = largestCopy > PageWindow.smallPage ? try LargePageBuffers(byteCount: largestCopy) : nil
         pushLimit = try PushLimit()
         self.table = table
         var sent: [PageBitmap] = []
@@ -128,9 +134,7 @@ extension SentMemory: RequestedMemory {
         release?.isReleased(page, region: region) ?? false
     }
 
-    func makeWindow() -> PageWindow {
-        PageWindow(copying: regions.reduce(0) { $1.mapped == nil ? max($0, $1.pageSize) : $0 })
-    }
+    func makeWindow() -> PageWindow { PageWindow(copying: largestCopy, sharing: largeBuffers) }
 
     @inline(__always)
     func show(_ pages: Range<Int>, region: Int, in window: inout PageWindow) throws -> ShownPages? {
@@ -154,6 +158,9 @@ extension SentMemory: RequestedMemory {
 extension SentMemory {
     /// Unsent pages that are copied at once.
     private static let longestCopy = 64
+
+    /// Makes the window of the push, which has its own buffers: an urgent lane never waits for one that the push holds.
+    func makePushWindow() -> PageWindow { PageWindow(copying: largestCopy) }
 
     /// Shows an unsent page, and pages after it that the push can send too.
     ///

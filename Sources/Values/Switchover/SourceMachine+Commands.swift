@@ -129,7 +129,7 @@ extension SourceMachine {
         case .takingBack:
             answer = "the workload is still being resumed here; look again with query-migrate"
         case .stopping, .saving, .releasing:
-            answer = "the workload is still being stopped or saved here, and resumes when that has ended"
+            answer = "the workload is still being prepared, stopped or saved here, and runs on here when that has ended"
         case .none, .setup, .active, .preSwitchover, .awaitingPong, .granted, .refused, .renewing, .running, .paused,
             .redialing, .recovering, .held, .ended, .abandoned, .completed:
             answer = "the migration is \(state.rawValue); look again with query-migrate"

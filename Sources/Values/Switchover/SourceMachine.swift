@@ -211,6 +211,12 @@ package struct SourceMachine: Hashable, Sendable {
         }
     }
 
+    /// Why the workload that is about to be stopped is to run on here; nil if it is to be stopped.
+    package var reasonNotToStop: String? {
+        if case .stopping(let failure) = current { return failure?.description }
+        return nil
+    }
+
     /// Whether the run lease is being asked who runs the workload.
     package var isAskingLease: Bool {
         if case .seizing = current { return true }

@@ -71,7 +71,7 @@ struct GuestKillTests {
             if let guest = guests.randomElement(using: &random) { killAll(named: "pageferry-guest-\(guest.pid)") }
         case .template:
             // Between two workers, a handler may have none.
-            if let template = try AttachSite.template(of: site.handler) { Glibc.kill(template, SIGKILL) }
+            if let template = try RestoreSite.template(of: site.handler) { Glibc.kill(template, SIGKILL) }
         case .handler, .handlerAndWorkers:
             site.killHandler()
             if victim == .handlerAndWorkers {

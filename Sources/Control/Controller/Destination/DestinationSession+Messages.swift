@@ -153,12 +153,7 @@ extension DestinationSession {
     func join(_ handover: Handover<StreamSocket>, _ join: Join) {
         guard let socket = handover.take() else { return }
         guard let peer, let link, join.migration == peer.migration, join.nonce == link.nonce, link.lanes.awaits(join)
-        else {
-            return listener.acceptor.refuse(
-                socket,
-                reason: "no migration of that id and nonce waits for its \(join.lane) lane"
-            )
-        }
+        else { return listener.acceptor.refuseLane(socket, join) }
         do throws(SystemError) {
             try socket.tolerateSilence(of: settings.peerTimeout)
         } catch {

@@ -464,6 +464,7 @@ actor DestinationSession {
     func hangUp(reason: String?) {
         // The reason is sent first, since the end of the lanes would not tell it.
         let control = link?.control
+        if let nonce = link?.nonce { listener.acceptor.noteEnd(ofLinkWith: nonce) }
         link = nil
         if let reason { control?.send(.failure(reason: reason)) }
         arrival?.loseLanes()

@@ -42,28 +42,7 @@ extension SourceSession {
         case .redial: startRedial()
         case .send(let message): send(message)
         case .proceed: perform(machine.proceed())
-        case .stop:
-            let isPaused = settings.isPaused
-            let takesAhead = peer?.capabilities.contains(.stateAhead) == true
-            work.run("stop") { [workload, events, ahead, logger, control = takesAhead ? link?.control : nil] in
-                do {
-                    try workload.prepareToMove()
-                    // A paused workload is stopped already.
-                    if isPaused { return events.add(.stopped) }
-                    if let control {
-                        do {
-                            try ahead.send(workload.devices, over: control)
-                        } catch {
-                            logger.notice("cannot send device states before the stop: \(error)")
-                        }
-                    }
-                    events.add(.stopBegun(at: MonotonicClock.now()))
-                    try workload.stop()
-                    events.add(.stopped)
-                } catch {
-                    events.add(.stopFailed(reason: "\(error)"))
-                }
-            }
+        case .stop: prepare()
         case .save:
             work.run("save") { [workload, events, ahead] in
                 do throws(DeviceError) {
@@ -93,6 +72,45 @@ extension SourceSession {
         case .violation(let what):
             logger.error("\(destination) breaks the protocol: \(what)")
             hangUp(reason: what)
+        }
+    }
+
+    /// Does what the move needs while the workload runs, before ``stop()``.
+    private func prepare() {
+        // The states of a paused workload do not change any more, and are sent once.
+        let takesAhead = peer?.capabilities.contains(.stateAhead) == true && !settings.isPaused
+        work.run("prepare") { [workload, events, ahead, logger, control = takesAhead ? link?.control : nil] in
+            do {
+                try workload.prepareToMove()
+            } catch {
+                return events.add(.stopFailed(reason: "\(error)"))
+            }
+            if let control {
+                do {
+                    try ahead.send(workload.devices, over: control)
+                } catch {
+                    logger.notice("cannot send device states before the stop: \(error)")
+                }
+            }
+            events.add(.prepared)
+        }
+    }
+
+    /// Stops the prepared workload.
+    ///
+    /// A workload that is to stay here by now continues to run: it is not stopped only to be resumed.
+    func stop() {
+        if let reason = machine.reasonNotToStop { return perform(machine.stopFailed(reason: reason)) }
+        // A paused workload is stopped already.
+        if settings.isPaused { return events.add(.stopped) }
+        work.run("stop") { [workload, events] in
+            events.add(.stopBegun(at: MonotonicClock.now()))
+            do {
+                try workload.stop()
+                events.add(.stopped)
+            } catch {
+                events.add(.stopFailed(reason: "\(error)"))
+            }
         }
     }
 

@@ -21,6 +21,8 @@ actor SourceSession {
         /// The time of the search with this number is over.
         case searchOver(Int)
         case notReleased(reason: String)
+        /// Everything is done that the move needs while the workload runs.
+        case prepared
         case stopBegun(at: UInt64)
         case stopped
         case stopFailed(reason: String)
@@ -115,6 +117,8 @@ actor SourceSession {
     var redialing = Redialing()
     var savedDevices: [DeviceSet.Saved] = []
     var hasLetMemoryGo = false
+    /// Whether the workload ran, and was stopped for this migration.
+    var hasStopped = false
     var cancels = Waiters<any Error>()
     var resumes = Waiters<any Error>()
     /// The number of words so far that the destination is gone and that had to wait, and the last one whose time is
@@ -238,10 +242,12 @@ actor SourceSession {
             redialing.search?.isOver = true
             redialing.attempt?.end()
         case .notReleased(let reason): logger.warning("\(reason)")
+        case .prepared: stop()
         case .stopBegun(let time): timeline.note(.stopAsked, at: time)
         case .stopped:
             timeline.note(.stopped)
             if !settings.isPaused {
+                hasStopped = true
                 if let last = workload.activity.lastOperation { timeline.note(.lastOperation, at: last) }
                 sink.send(.stop)
             }
@@ -276,15 +282,16 @@ actor SourceSession {
         case .goneOverdue(let number): overdueWord = max(overdueWord, number)
         case .wordOverdue: giveUpWord()
         case .resumed:
-            if !settings.isPaused { timeline.note(.takenBack) }
-            logger.notice(
-                "\(settings.isPaused ? "the workload is paused here, as before" : "the workload runs here again")"
-            )
+            if hasStopped { timeline.note(.takenBack) }
+            let outcome =
+                settings.isPaused
+                ? "is paused here, as before" : hasStopped ? "runs here again" : "continues to run here"
+            logger.notice("the workload \(outcome)")
             resumes.resume()
             let actions = machine.resumed()
             // As in QEMU, the event for the state precedes RESUME.
             note()
-            if !settings.isPaused { sink.send(.resume) }
+            if hasStopped { sink.send(.resume) }
             perform(actions)
         case .resumeFailed(let reason, let isFinal):
             perform(machine.resumeFailed(reason: reason, isFinal: isFinal))

@@ -16,6 +16,12 @@ struct OwnedDescriptor: ~Copyable, Sendable {
         _ = close(raw)
     }
 
+    /// Opens another descriptor of the same file.
+    func duplicate() throws(Errno) -> OwnedDescriptor {
+        let raw = raw
+        return OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
+    }
+
     /// Hands the descriptor over to code that will close it.
     consuming func relinquish() -> CInt {
         let raw = self.raw

@@ -47,9 +47,8 @@ package final class FileRegion: Sendable {
         pageSize = range.pageSize
         pageCount = range.pageCount
         self.offset = Int(offset)
-        let raw = file.raw
         do throws(Errno) {
-            self.file = OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
+            self.file = try file.duplicate()
         } catch {
             throw HandedDescriptorError(reason: "\(name): cannot copy the descriptor: \(error); raise `ulimit -n`")
         }

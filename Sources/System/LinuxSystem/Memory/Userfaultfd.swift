@@ -37,9 +37,8 @@ package struct Userfaultfd: ~Copyable, Sendable {
 
     /// Opens another descriptor of the same userfaultfd; its memory stays registered as long as one descriptor is open.
     package func duplicate() throws(SystemError) -> Userfaultfd {
-        let raw = descriptor.raw
-        return try attempt("duplicate a userfaultfd", advice: "raise `ulimit -n`") { () throws(Errno) in
-            Userfaultfd(adopting: OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) }))
+        try attempt("duplicate a userfaultfd", advice: "raise `ulimit -n`") { () throws(Errno) in
+            Userfaultfd(adopting: try descriptor.duplicate())
         }
     }
 

@@ -57,10 +57,8 @@ package final class CompanionProcess: Sendable {
 
     /// The companion as a process whose memory can be read.
     package func peer() throws(SystemError) -> PeerProcess {
-        let raw = descriptor.raw
-        return try attempt("watch process \(id)", advice: "raise `ulimit -n`") { () throws(Errno) in
-            let copy = OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
-            return PeerProcess(adopting: copy, id: id)
+        try attempt("watch process \(id)", advice: "raise `ulimit -n`") { () throws(Errno) in
+            PeerProcess(adopting: try descriptor.duplicate(), id: id)
         }
     }
 

@@ -20,9 +20,8 @@ package struct ServiceSockets: Sendable {
         /// - Throws: ``HandedDescriptorError`` if the descriptor is no userfaultfd or has features that are not served,
         ///   ``SystemError`` if it cannot be copied.
         package func userfaultfd(serving served: Userfaultfd.Features = []) throws -> Userfaultfd {
-            let raw = descriptor.raw
             let copy = try attempt("copy '\(name)' of the service manager") { () throws(Errno) in
-                OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
+                try descriptor.duplicate()
             }
             return try Userfaultfd(handed: copy, serving: served)
         }

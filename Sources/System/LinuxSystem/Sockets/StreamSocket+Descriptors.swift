@@ -253,9 +253,11 @@ package final class SharedUserfaultfd: Sendable {
     /// Copies a descriptor; nil if it is no userfaultfd.
     fileprivate convenience init?(copying descriptor: borrowing OwnedDescriptor) throws(SystemError) {
         guard try Userfaultfd.isUserfaultfd(descriptor) else { return nil }
-        let raw = descriptor.raw
-        let copy = try attempt("duplicate a userfaultfd", advice: "raise `ulimit -n`") { () throws(Errno) in
-            OwnedDescriptor(try kernel(.fcntl) { orErrno(fcntl(raw, F_DUPFD_CLOEXEC, 0)) })
+        let copy: OwnedDescriptor
+        do throws(Errno) {
+            copy = try descriptor.duplicate()
+        } catch {
+            throw SystemError("duplicate a userfaultfd", error, advice: "raise `ulimit -n`")
         }
         self.init(Userfaultfd(adopting: copy))
     }
