@@ -137,6 +137,10 @@ char **shim_environment(void);
 int shim_set_thread_name(const char *name);
 /// sched_setattr has no wrapper in older glibc. Sets the calling thread's slice if its policy is SCHED_OTHER.
 int shim_set_slice(uint64_t nanoseconds);
+/// prctl has variadic arguments. Sets the calling thread's timer slack.
+int shim_set_timer_slack(unsigned long nanoseconds);
+/// ppoll is hidden behind _GNU_SOURCE. `descriptors` are `count` structs pollfd; waits for at most `nanoseconds`.
+int shim_ppoll(void *descriptors, unsigned long count, uint64_t nanoseconds);
 
 /// The Glibc module lacks <malloc.h>. Allocations of this many bytes and more get mappings of their own.
 int shim_map_allocations_from(int bytes);

@@ -5,13 +5,16 @@ import Testing
 @Suite("bench")
 struct BenchTests {
     private static let small = ["--rounds", "1", "--faults", "256", "--memory", "4MiB", "--large", "8MiB"]
-    private static let cases = [
-        "floor-round-trip", "floor-local-fault", "fault", "fault-file", "fault-private", "fault-in-thread",
-        "fault-under-push", "fault-push-on", "push", "push-file", "push-private",
-        "push-zeros", "push-with-reader", "bare-push-with-reader", "sequential", "fault-threads-2", "fault-threads-4",
-        "fault-threads-8",
-        "fault-threads-16",
-    ]
+    private static let quietCases = [0, 50, 200, 1000].flatMap { think in
+        ["", "-polling", "-sleeping"].map { "quiet-fault-\(think)us\($0)" }
+    }
+    private static let cases =
+        ["floor-round-trip", "floor-local-fault", "fault", "fault-file", "fault-private", "fault-in-thread"]
+        + quietCases + [
+            "fault-under-push", "fault-push-on", "push", "push-file", "push-private", "push-zeros", "push-with-reader",
+            "bare-push-with-reader", "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
+            "fault-threads-16",
+        ]
 
     /// A limit of a ratio, with room for a noisy machine.
     private struct Baseline: Decodable {
@@ -40,8 +43,12 @@ struct BenchTests {
             ratios.map(\.name) == BenchTests.cases + ["restored-fault", "restored-pass", "downtime", "agent-memory"]
         )
         for (name, ratio) in ratios { #expect(ratio.allSatisfy { $0.value > 0 }, "\(name): \(ratio)") }
-        #expect(ratios[2].ratio.keys.contains("p999_us"))
-        #expect(ratios[8].ratio.keys.contains("cpu_s_per_gib"))
+        for (name, figure) in [
+            ("fault", "p999_us"), ("push", "cpu_s_per_gib"), ("quiet-fault-200us", "cpu_us_per_fault"),
+        ] {
+            let one = try #require(ratios.first { $0.name == name })
+            #expect(one.ratio.keys.contains(figure))
+        }
         for name in ["fault", "fault-in-thread", "fault-under-push"] {
             let text = try String(contentsOfFile: workspace.file("stalls-\(name).hgrm"), encoding: .utf8)
             #expect(text.contains("Percentile") && text.contains("#[Mean"), "\(text)")
@@ -153,7 +160,9 @@ struct BenchTests {
 
     /// The measurements that cases come from.
     private static func measurements(of cases: [String]) -> Set<String> {
-        let names = Set(cases.map { $0.hasPrefix("fault-threads") ? "fault-threads" : $0 })
+        let names = Set(
+            cases.map { one in ["fault-threads", "quiet-fault"].first { one.hasPrefix($0) } ?? one }
+        )
         let groups = [
             "restored-fault": "restored", "restored-pass": "restored", "downtime": "switchover",
             "agent-memory": "switchover",

@@ -10,39 +10,39 @@ import Testing
 
     @Test func `the first wait sleeps at once, and the time to poll grows with short sleeps`() {
         var budget = budget()
-        #expect(budget.time(for: .event, now: 0) == 0)
+        #expect(budget.plan(for: .event, now: 0).poll == 0)
         budget.slept(for: .event, waited: 60_000)
-        #expect(budget.time(for: .event, now: 0) == 60_000)
+        #expect(budget.plan(for: .event, now: 0).poll == 60_000)
         budget.slept(for: .event, waited: 61_000)
-        #expect(budget.time(for: .event, now: 0) == 120_000)
+        #expect(budget.plan(for: .event, now: 0).poll == 120_000)
         for _ in 0..<10 { budget.slept(for: .event, waited: 200_000) }
-        #expect(budget.time(for: .event, now: 0) == limit)
+        #expect(budget.plan(for: .event, now: 0).poll == limit)
     }
 
     @Test func `a wait as long as the limit is worth polling, and a longer one is not`() {
         var budget = budget()
         budget.slept(for: .event, waited: limit)
-        #expect(budget.time(for: .event, now: 0) == limit)
+        #expect(budget.plan(for: .event, now: 0).poll == limit)
         budget.slept(for: .event, waited: limit + 1)
-        #expect(budget.time(for: .event, now: 0) == limit / 2)
+        #expect(budget.plan(for: .event, now: 0).poll == limit / 2)
         for _ in 0..<6 { budget.slept(for: .event, waited: 1_000_000_000) }
-        #expect(budget.time(for: .event, now: 0) == 0)
+        #expect(budget.plan(for: .event, now: 0).poll == 0)
         budget.slept(for: .event, waited: 1_000_000_000)
-        #expect(budget.time(for: .event, now: 0) == 0)
+        #expect(budget.plan(for: .event, now: 0).poll == 0)
     }
 
     @Test func `long waits for events leave the time to poll for answers as it was`() {
         var budget = budget()
         budget.slept(for: .answer, waited: 30_000)
         for _ in 0..<10 { budget.slept(for: .event, waited: 1_000_000_000) }
-        #expect(budget.time(for: .answer, now: 0) == 30_000)
-        #expect(budget.time(for: .event, now: 0) == 0)
+        #expect(budget.plan(for: .answer, now: 0).poll == 30_000)
+        #expect(budget.plan(for: .event, now: 0).poll == 0)
     }
 
     @Test func `a budget without a limit never polls`() {
         var budget = PollBudget(limit: .zero)
         for waited: UInt64 in [0, 1, 1_000] { budget.slept(for: .answer, waited: waited) }
-        #expect(budget.time(for: .answer, now: 0) == 0)
+        #expect(budget.plan(for: .answer, now: 0).poll == 0)
     }
 
     @Test func `a thread that had to share its processor sleeps at once for longer each time`() {
@@ -52,23 +52,49 @@ import Testing
         var rest = PollBudget.firstRest
         for _ in 0..<10 {
             budget.crowded(now: now)
-            #expect(budget.time(for: .answer, now: now + rest - 1) == 0)
-            #expect(budget.time(for: .answer, now: now + rest) == 50_000)
+            #expect(budget.plan(for: .answer, now: now + rest - 1) == PollBudget.Plan())
+            #expect(budget.plan(for: .answer, now: now + rest).poll == 50_000)
             now += rest
             rest = min(rest * 2, PollBudget.longestRest)
         }
         #expect(rest == PollBudget.longestRest)
         // Waits that were polled undisturbed make the next rest short again.
-        for _ in 0..<200 { budget.polled() }
+        for _ in 0..<1000 { budget.polled(for: .answer, waited: 10_000) }
         budget.crowded(now: now)
-        #expect(budget.time(for: .answer, now: now + PollBudget.firstRest) == 50_000)
+        #expect(budget.plan(for: .answer, now: now + PollBudget.firstRest).poll == 50_000)
+    }
+
+    @Test func `a thread naps through the part of its waits in which nothing has come, and polls the rest`() {
+        var budget = budget()
+        for waited: UInt64 in 1...16 { budget.slept(for: .event, waited: 190_000 + waited * 1_000) }
+        #expect(budget.plan(for: .event, now: 0).nap == 191_000 - PollBudget.lead)
+        // A shorter wait shortens the nap at once, and a longer one does not change it.
+        budget.polled(for: .event, waited: 150_000)
+        budget.polled(for: .event, waited: 390_000)
+        #expect(budget.plan(for: .event, now: 0).nap == 150_000 - PollBudget.lead)
+        // Without a short wait, the nap grows again after some waits.
+        for _ in 0..<32 { budget.polled(for: .event, waited: 300_000) }
+        #expect(budget.plan(for: .event, now: 0).nap == 300_000 - PollBudget.lead)
+        // A nap of a few microseconds would cost more than it saves.
+        budget.polled(for: .event, waited: PollBudget.lead + PollBudget.shortestNap - 1)
+        #expect(budget.plan(for: .event, now: 0).nap == 0)
+    }
+
+    @Test func `long waits of equal length are polled at their end, and long waits of all lengths not at all`() {
+        var budget = budget()
+        for _ in 0..<20 { budget.slept(for: .event, waited: 2_000_000) }
+        let plan = budget.plan(for: .event, now: 0)
+        #expect(plan.nap == 2_000_000 - PollBudget.lead)
+        #expect(plan.poll >= PollBudget.lead && plan.poll <= limit)
+        for waited: UInt64 in 0..<64 { budget.slept(for: .event, waited: 500_000 + waited * 7_919 % 64 * 500_000) }
+        #expect(budget.plan(for: .event, now: 0) == PollBudget.Plan())
     }
 
     @Test func `a wait polls first, and sleeps only if nothing comes in time`() throws {
         var budget = budget()
         budget.slept(for: .event, waited: limit)
         var (looks, sleeps) = (0, 0)
-        let found = try budget.wait(for: .event) { () throws(SystemError) -> Int? in
+        let found = try budget.wait(for: .event) { _ throws(SystemError) -> Int? in
             looks += 1
             return looks == 3 ? 7 : nil
         } orSleep: { () throws(SystemError) in
@@ -77,7 +103,7 @@ import Testing
         }
         // Another program can take the processor for so long that the thread sleeps.
         #expect(found == 7 && looks == 3 && sleeps == 0 || found == 8 && sleeps == 1)
-        let later = try budget.wait(for: .event) { () throws(SystemError) -> Int? in
+        let later = try budget.wait(for: .event) { _ throws(SystemError) -> Int? in
             nil
         } orSleep: { () throws(SystemError) in
             sleeps += 1

@@ -19,8 +19,14 @@ package enum MonotonicClock {
     /// Makes the calling thread sleep; signals do not shorten the sleep.
     package static func sleep(nanoseconds: UInt64) {
         let deadline = now() + nanoseconds
-        var time = timespec(tv_sec: Int(deadline / 1_000_000_000), tv_nsec: Int(deadline % 1_000_000_000))
+        var time = timespec(nanoseconds: deadline)
         while clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil) == EINTR {}
+    }
+}
+
+extension timespec {
+    init(nanoseconds: UInt64) {
+        self.init(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
     }
 }
 

@@ -205,7 +205,7 @@ struct AttachCommand: AsyncParsableCommand {
             onLost: onLost,
             peerTimeoutSeconds: Double(service.peerTimeout.nanoseconds) / 1e9,
             faultThreads: min(4, max(1, Processors.online / 4)),
-            pollNanoseconds: service.poll.nanoseconds,
+            pollNanoseconds: service.pollOption.poll.nanoseconds,
             record: record.map(absolute),
             recordMilliseconds: UInt32(recordMilliseconds),
             prefetch: prefetch.map(absolute),

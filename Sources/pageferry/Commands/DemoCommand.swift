@@ -17,6 +17,7 @@ struct DemoCommand: AsyncParsableCommand {
     @OptionGroup var pushOptions: PushOptions
     @OptionGroup var faultOptions: FaultOptions
     @OptionGroup var serialOption: SerialOption
+    @OptionGroup var pollOption: PollOption
 
     @Flag(help: "Print the report as one JSON object.")
     var json = false
@@ -46,8 +47,10 @@ struct DemoCommand: AsyncParsableCommand {
         source.workloadOptions = workloadOptions
         source.pushOptions = pushOptions
         source.serialOption = serialOption
+        source.agentOptions.service.pollOption = pollOption
         destination.faultOptions = faultOptions
         destination.serialOption = serialOption
+        destination.agentOptions.service.pollOption = pollOption
         destination.arrivalOptions.allow(workloadOptions.device)
         return LocalMigration(source: source, destination: destination)
     }

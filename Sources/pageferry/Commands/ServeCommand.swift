@@ -85,7 +85,7 @@ struct ServeCommand: AsyncParsableCommand {
             at: listen,
             peerTimeout: service.peerTimeout.duration,
             connectionLimit: maxConnections ?? most,
-            polling: service.poll.duration,
+            polling: service.pollOption.poll.duration,
             logger: logger
         )
         EndSignals.take { server.end() }

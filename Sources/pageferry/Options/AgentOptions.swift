@@ -76,7 +76,7 @@ struct AgentOptions: ParsableArguments, Encodable {
         configuration.isInsecure = insecure
         configuration.peerTimeout = service.peerTimeout.duration
         configuration.recoveryTime = recoverFor.duration
-        configuration.polling = service.poll.duration
+        configuration.polling = service.pollOption.poll.duration
         if case .files(let directory, let workload) = lease {
             configuration.lease = (try FileRunLeaseStore(directory: directory), workload)
         }

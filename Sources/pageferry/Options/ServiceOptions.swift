@@ -1,5 +1,4 @@
 import ArgumentParser
-import LinuxSystem
 import Logging
 
 /// The options of every command that serves: the timeout of peers, and logging.
@@ -13,17 +12,7 @@ struct ServiceOptions: ParsableArguments, Encodable {
     )
     var peerTimeout = TimeSpan(nanoseconds: 5_000_000_000)
 
-    @Option(
-        help: ArgumentHelp(
-            """
-            How long a thread that requests or answers pages polls before it sleeps, at most 10ms; 0: not at all. A thread \
-            polls only while waits are shorter than this, and not while other programs want the processors.
-            """,
-            valueName: "time"
-        ),
-        transform: readTime
-    )
-    var poll = TimeSpan(PollBudget.usualLimit)
+    @OptionGroup var pollOption: PollOption
 
     @Option(help: ArgumentHelp("The lowest level that is logged.", valueName: "level"))
     var logLevel = Logger.Level.notice
@@ -40,12 +29,6 @@ struct ServiceOptions: ParsableArguments, Encodable {
     private static let leastPeerTimeout = TimeSpan(nanoseconds: 100_000_000)
 
     func validate() throws {
-        guard PollBudget.limits.contains(poll.duration) else {
-            throw ValidationError(
-                "--poll must be at most \(TimeSpan(PollBudget.limits.upperBound)), or 0 to never poll: a thread that polls for longer "
-                    + "keeps a processor from sleeping for nothing"
-            )
-        }
         guard peerTimeout.nanoseconds >= ServiceOptions.leastPeerTimeout.nanoseconds else {
             throw ValidationError(
                 "--peer-timeout must be at least \(ServiceOptions.leastPeerTimeout): within \(peerTimeout) no peer can "

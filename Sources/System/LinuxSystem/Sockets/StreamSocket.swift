@@ -193,10 +193,21 @@ package struct StreamSocket: ~Copyable, Sendable {
         into buffer: UnsafeMutableRawBufferPointer,
         polling budget: inout PollBudget
     ) throws(SystemError) -> Int? {
-        try budget.wait(for: .event) { () throws(SystemError) -> Int?? in
-            try receiveNow(into: buffer).map { .some($0) }
+        try budget.wait(for: .event) { (nanoseconds) throws(SystemError) -> Int?? in
+            if nanoseconds > 0, try !hasBytes(within: nanoseconds) { return nil }
+            return try receiveNow(into: buffer).map { .some($0) }
         } orSleep: { () throws(SystemError) in
             try receiveInTime(into: buffer)
+        }
+    }
+
+    /// Waits until bytes can be received or the peer has closed its side.
+    ///
+    /// - Returns: whether that has happened within the time.
+    private func hasBytes(within nanoseconds: UInt64) throws(SystemError) -> Bool {
+        var arrival = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+        return try attempt("receive from \(peer)") { () throws(Errno) in
+            try kernel(.poll) { shim_ppoll(&arrival, 1, nanoseconds) } > 0
         }
     }
 
@@ -213,14 +224,14 @@ package struct StreamSocket: ~Copyable, Sendable {
         or flag: borrowing EventDescriptor,
         polling budget: inout PollBudget
     ) throws(SystemError) {
-        try budget.wait(for: .answer) { () throws(SystemError) in
-            try isReady(or: flag, milliseconds: 0) ? () : nil
+        try budget.wait(for: .answer) { (nanoseconds) throws(SystemError) in
+            try isReady(or: flag, within: nanoseconds) ? () : nil
         } orSleep: { () throws(SystemError) in
-            _ = try isReady(or: flag, milliseconds: -1)
+            _ = try isReady(or: flag, within: nil)
         }
     }
 
-    private func isReady(or flag: borrowing EventDescriptor, milliseconds: CInt) throws(SystemError) -> Bool {
+    private func isReady(or flag: borrowing EventDescriptor, within nanoseconds: UInt64?) throws(SystemError) -> Bool {
         var descriptors = (
             pollfd(fd: flag.descriptor.raw, events: Int16(POLLIN), revents: 0),
             pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
@@ -228,7 +239,9 @@ package struct StreamSocket: ~Copyable, Sendable {
         return try attempt("wait for \(peer)") { () throws(Errno) in
             try kernel(.poll) {
                 withUnsafeMutableBytes(of: &descriptors) { bytes in
-                    orErrno(poll(bytes.assumingMemoryBound(to: pollfd.self).baseAddress, 2, milliseconds))
+                    let descriptors = bytes.assumingMemoryBound(to: pollfd.self).baseAddress
+                    guard let nanoseconds else { return orErrno(poll(descriptors, 2, -1)) }
+                    return shim_ppoll(descriptors, 2, nanoseconds)
                 }
             }
         } > 0

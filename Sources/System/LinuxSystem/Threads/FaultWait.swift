@@ -100,26 +100,32 @@ package struct FaultWait: ~Copyable {
         isAnswerDue: Bool,
         unless work: borrowing RecentWork
     ) throws(SystemError) -> Ready {
-        if work.isUnderWay { return try look(milliseconds: milliseconds) }
+        let sleep = milliseconds < 0 ? nil : UInt64(milliseconds) * 1_000_000
+        if work.isUnderWay { return try look(nanoseconds: sleep) }
         // A copy, since the closures use this value.
         var budget = budget
         defer { self.budget = budget }
-        return try budget.wait(for: isAnswerDue ? .answer : .event) { () throws(SystemError) in
-            let ready = try look(milliseconds: 0)
+        return try budget.wait(for: isAnswerDue ? .answer : .event) { (nanoseconds) throws(SystemError) in
+            let ready = try look(nanoseconds: nanoseconds)
             return ready.isEmpty ? nil : ready
         } orSleep: { () throws(SystemError) in
-            try look(milliseconds: milliseconds)
+            try look(nanoseconds: sleep)
         }
     }
 
     @inline(__always)
-    private mutating func look(milliseconds: Int32) throws(SystemError) -> Ready {
+    private mutating func look(nanoseconds: UInt64?) throws(SystemError) -> Ready {
+        var timeout = timespec(nanoseconds: nanoseconds ?? 0)
         var ready: Ready = []
         do throws(Errno) {
             try withUnsafeMutableBytes(of: &events) { (bytes) throws(Errno) in
                 let events = bytes.assumingMemoryBound(to: epoll_event.self)
                 let count = try kernel(.epollWait) {
-                    orErrno(epoll_wait(epoll.raw, events.baseAddress, CInt(events.count), milliseconds))
+                    let most = CInt(events.count)
+                    guard nanoseconds != nil else {
+                        return orErrno(epoll_wait(epoll.raw, events.baseAddress, most, -1))
+                    }
+                    return orErrno(epoll_pwait2(epoll.raw, events.baseAddress, most, &timeout, nil))
                 }
                 for event in events.prefix(Int(count)) {
                     let which = Ready(rawValue: UInt8(event.data.u32))

@@ -60,6 +60,8 @@ package struct JoinedThread: ~Copyable, Sendable {
                 _ = shim_set_thread_name(start.name)
                 // A kernel without slices ignores the call. A thread whose policy the host has changed gets no slice.
                 if let slice = start.pace.slice { _ = shim_set_slice(slice) }
+                // A thread with the usual slack of 50 µs naps for longer than it means to.
+                if start.pace == .urgent { _ = shim_set_timer_slack(1) }
                 start.body()
                 return nil
             },

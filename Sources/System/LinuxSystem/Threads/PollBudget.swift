@@ -3,7 +3,11 @@
 /// A thread that sleeps leaves its processor idle, and an idle processor needs 20 to 90 µs to wake up on a virtual
 /// machine, or to leave a deep sleep state on bare metal. A thread that polls sees its event at once. The budget follows
 /// the waits before, as the kernel's halt polling does: the budget grows when a thread slept and woke up soon, and shrinks
-/// when nothing came for longer than the limit. Long waits are therefore not polled at all.
+/// when nothing came for longer than the limit.
+///
+/// If none of the latest waits was short, the thread first naps, and polls only when an event can be expected. An event
+/// that comes earlier ends the nap. Long waits of about equal length are therefore polled for their last part only, and
+/// long waits of all lengths not at all.
 ///
 /// A thread that polls yields its processor between two looks. If other threads then keep the processor for long, no
 /// processor is idle: polling saves nothing, and a thread that sleeps would preempt the others when it wakes up. The
@@ -11,13 +15,18 @@
 package struct PollBudget: Hashable, Sendable {
     /// The longest time to poll for one event, unless the user chooses another.
     ///
-    /// A wait that ends within this time is polled; threads that wait longer leave the processor idle.
+    /// Threads that wait longer leave the processor idle.
     package static let usualLimit = Duration.microseconds(400)
     /// The limits that users may choose: beyond them, a thread would keep a processor busy for guests that rarely touch
     /// a page.
     package static let limits = Duration.zero ... .milliseconds(10)
     /// The shortest time that is polled, in nanoseconds; a shorter budget is 0.
     private static let shortest: UInt64 = 8_000
+    /// The time by which a nap ends before an event is expected, in nanoseconds: an idle processor needs most of it to
+    /// wake up.
+    static let lead: UInt64 = 60_000
+    /// The shortest nap in nanoseconds.
+    static let shortestNap: UInt64 = 40_000
     /// The time without the processor, in nanoseconds, that shows that other threads want the processor.
     ///
     /// The kernel's slices are longer, unless a thread asks for less.
@@ -33,10 +42,44 @@ package struct PollBudget: Hashable, Sendable {
         case event
     }
 
+    /// What a thread does in a wait before it sleeps, in nanoseconds.
+    struct Plan: Hashable {
+        /// The time to nap first.
+        var nap: UInt64 = 0
+        /// The time to poll then.
+        var poll: UInt64 = 0
+    }
+
+    /// What the waits of one kind have shown, in nanoseconds.
+    private struct Record: Hashable {
+        /// The number of waits after which the shortest one is found anew.
+        private static let span = 16
+
+        /// The time to poll in the next wait.
+        var time: UInt64 = 0
+        /// The shortest of the latest waits; 0 before there were enough.
+        private(set) var shortest: UInt64 = 0
+        private var candidate = UInt64.max
+        private var count = 0
+
+        /// The part of a wait in which no event comes, as far as the latest waits show.
+        var nap: UInt64 {
+            let nap = shortest > PollBudget.lead ? shortest - PollBudget.lead : 0
+            return nap < PollBudget.shortestNap ? 0 : nap
+        }
+
+        mutating func note(_ waited: UInt64) {
+            shortest = min(shortest, waited)
+            candidate = min(candidate, waited)
+            count += 1
+            guard count == Record.span else { return }
+            (shortest, candidate, count) = (candidate, .max, 0)
+        }
+    }
+
     /// The longest time to poll in nanoseconds; 0 if the thread never polls.
     let limit: UInt64
-    /// The times to poll in the next waits, in nanoseconds.
-    private var (answers, events): (UInt64, UInt64) = (0, 0)
+    private var (answers, events) = (Record(), Record())
     /// Until when the thread sleeps at once, in nanoseconds of ``MonotonicClock``.
     private var restsUntil: UInt64 = 0
     private var nextRest = firstRest
@@ -48,7 +91,7 @@ package struct PollBudget: Hashable, Sendable {
         self.limit = UInt64(max(0, limit / .nanoseconds(1)))
     }
 
-    private subscript(awaited: Awaited) -> UInt64 {
+    private subscript(awaited: Awaited) -> Record {
         get {
             switch awaited {
             case .answer: answers
@@ -63,24 +106,30 @@ package struct PollBudget: Hashable, Sendable {
         }
     }
 
-    /// The time to poll in a wait that begins now, in nanoseconds; 0 to sleep at once.
-    func time(for awaited: Awaited, now: UInt64) -> UInt64 {
-        now < restsUntil ? 0 : self[awaited]
+    /// Decides what to do in a wait that begins now; nothing if the thread sleeps at once.
+    func plan(for awaited: Awaited, now: UInt64) -> Plan {
+        let record = self[awaited]
+        guard now >= restsUntil, record.time > 0 else { return Plan() }
+        return Plan(nap: record.nap, poll: record.time)
     }
 
-    /// Reports that the event came while the thread polled.
-    mutating func polled() {
+    /// Reports that the event came before the thread had polled in vain, and how long the thread waited in all, in
+    /// nanoseconds.
+    mutating func polled(for awaited: Awaited, waited: UInt64) {
+        self[awaited].note(waited)
         nextRest = max(PollBudget.firstRest, nextRest - nextRest / 32)
     }
 
     /// Reports that the thread slept, and how long it waited in all, in nanoseconds.
     mutating func slept(for awaited: Awaited, waited: UInt64) {
-        let time = self[awaited]
-        if waited <= limit {
-            self[awaited] = min(limit, max(time * 2, waited))
+        let (time, nap) = (self[awaited].time, self[awaited].nap)
+        let rest = waited > nap ? waited - nap : 0
+        if rest <= limit {
+            self[awaited].time = min(limit, max(time * 2, rest))
         } else {
-            self[awaited] = time / 2 < PollBudget.shortest ? 0 : time / 2
+            self[awaited].time = time / 2 < PollBudget.shortest ? 0 : time / 2
         }
+        self[awaited].note(waited)
     }
 
     /// Reports that other threads kept the processor for longer than ``crowdedGap`` while the thread polled.
@@ -91,25 +140,34 @@ package struct PollBudget: Hashable, Sendable {
 }
 
 extension PollBudget {
-    /// Waits for an event: polls for as long as the budget says, and then sleeps.
+    /// Waits for an event: naps and polls for as long as the budget says, and then sleeps.
     ///
     /// - Parameters:
     ///   - awaited: what the thread waits for.
-    ///   - look: looks for the event without waiting; nil if there is none.
+    ///   - look: looks for the event for a number of nanoseconds, or without waiting if that is 0; nil if there is none.
     ///   - sleep: waits for the event in the kernel.
     @inline(__always)
     mutating func wait<Found>(
         for awaited: Awaited,
-        _ look: () throws(SystemError) -> Found?,
+        _ look: (_ nanoseconds: UInt64) throws(SystemError) -> Found?,
         orSleep sleep: () throws(SystemError) -> Found
     ) throws(SystemError) -> Found {
         guard limit > 0 else { return try sleep() }
         let began = MonotonicClock.now()
-        let end = began + time(for: awaited, now: began)
+        let plan = plan(for: awaited, now: began)
         var now = began
+        if plan.nap > 0 {
+            let found = try look(plan.nap)
+            now = MonotonicClock.now()
+            if let found {
+                polled(for: awaited, waited: now - began)
+                return found
+            }
+        }
+        let end = now + plan.poll
         while now < end {
-            if let found = try look() {
-                polled()
+            if let found = try look(0) {
+                polled(for: awaited, waited: now - began)
                 return found
             }
             JoinedThread.yield()
