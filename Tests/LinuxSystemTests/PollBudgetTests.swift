@@ -76,7 +76,7 @@ import Testing
         for _ in 0..<32 { budget.polled(for: .event, waited: 300_000) }
         #expect(budget.plan(for: .event, now: 0).nap == 300_000 - PollBudget.lead)
         // A nap of a few microseconds would cost more than it saves.
-        budget.polled(for: .event, waited: PollBudget.lead + PollBudget.shortestNap - 1)
+        budget.polled(for: .event, waited: PollBudget.lead + PollBudget.naps.lowerBound - 1)
         #expect(budget.plan(for: .event, now: 0).nap == 0)
     }
 
@@ -90,26 +90,70 @@ import Testing
         #expect(budget.plan(for: .event, now: 0) == PollBudget.Plan())
     }
 
-    @Test func `a wait polls first, and sleeps only if nothing comes in time`() throws {
+    @Test func `a wait that needs too long a nap is not polled`() {
         var budget = budget()
-        budget.slept(for: .event, waited: limit)
-        var (looks, sleeps) = (0, 0)
-        let found = try budget.wait(for: .event) { _ throws(SystemError) -> Int? in
-            looks += 1
-            return looks == 3 ? 7 : nil
-        } orSleep: { () throws(SystemError) in
-            sleeps += 1
-            return 8
+        for _ in 0..<40 { budget.slept(for: .event, waited: PollBudget.naps.upperBound + PollBudget.lead + 1) }
+        #expect(budget.plan(for: .event, now: 0) == PollBudget.Plan())
+    }
+
+    /// What a wait did.
+    private struct Course {
+        var found: Int?
+        var looks = 0
+        var sleeps: [UInt64?] = []
+    }
+
+    /// Waits for an event that comes with look number `comesAt`, or while the thread sleeps if that is nil.
+    private func wait(
+        _ budget: inout PollBudget,
+        within longest: UInt64? = nil,
+        comesAt: Int? = nil,
+        sleeping: @escaping () -> Int? = { 8 }
+    ) throws -> Course {
+        var course = Course()
+        course.found = try budget.wait(for: .event, within: longest) { _ throws(SystemError) -> Int? in
+            course.looks += 1
+            return course.looks == comesAt ? 7 : nil
+        } orSleep: { (nanoseconds) throws(SystemError) -> Int? in
+            course.sleeps.append(nanoseconds)
+            return sleeping()
         }
-        // Another program can take the processor for so long that the thread sleeps.
-        #expect(found == 7 && looks == 3 && sleeps == 0 || found == 8 && sleeps == 1)
-        let later = try budget.wait(for: .event) { _ throws(SystemError) -> Int? in
-            nil
-        } orSleep: { () throws(SystemError) in
-            sleeps += 1
-            return 8
+        return course
+    }
+
+    @Test func `a wait polls first, and sleeps only if nothing comes in time`() throws {
+        // Another program can take the processor for so long that the thread stops to poll: one good try is enough.
+        var (hasPolled, hasSlept) = (false, false)
+        for _ in 0..<1000 where !(hasPolled && hasSlept) {
+            var budget = budget()
+            budget.slept(for: .event, waited: limit)
+            let first = try wait(&budget, comesAt: 3)
+            hasPolled = hasPolled || first.found == 7 && first.looks == 3 && first.sleeps.isEmpty
+            let second = try wait(&budget)
+            hasSlept = hasSlept || second.found == 8 && second.looks > 3 && second.sleeps == [nil]
         }
-        #expect(later == 8)
-        #expect(sleeps >= 1)
+        #expect(hasPolled && hasSlept)
+    }
+
+    @Test func `without a limit to poll, a wait sleeps at once, whatever was learnt`() throws {
+        var budget = PollBudget(limit: .zero)
+        for _ in 0..<40 {
+            budget.slept(for: .event, waited: 50_000)
+            let course = try wait(&budget, within: 7_000)
+            #expect(course.looks == 0 && course.sleeps == [7_000])
+        }
+    }
+
+    @Test func `waits that ran out of time teach nothing, and take no longer than they may`() throws {
+        var budget = budget()
+        for _ in 0..<40 {
+            let course = try wait(&budget, within: 100_000, sleeping: { nil })
+            #expect(course.found == nil && course.looks == 0 && course.sleeps.count == 1)
+        }
+        // A wait that may not take as long as the thread would nap and poll sleeps at once.
+        for _ in 0..<40 { budget.slept(for: .event, waited: 2_000_000) }
+        let short = try wait(&budget, within: 1_000_000, sleeping: { nil })
+        #expect(short.looks == 0)
+        #expect(short.sleeps.allSatisfy { $0 ?? .max <= 1_000_000 })
     }
 }

@@ -1,3 +1,4 @@
+import LinuxSystem
 import Testing
 
 @testable import PageFetcher
@@ -45,13 +46,14 @@ import Testing
         #expect(memory.present.count < pages / 4 * 6 / 5)
     }
 
-    @Test func `a region that is shorter than a block, and huge pages, have no blocks`() {
-        var short = BlockPrefetch(
-            streams: [PrefetchBounds(pageCount: 8, window: 8)],
-            blocks: [PrefetchBounds(pageCount: 8, window: 8)]
-        )
+    @Test(arguments: [
+        PrefetchBounds(pageCount: 8, window: 8),
+        PrefetchBounds(PageRange(address: 0, pageSize: 2 << 20, pageCount: 64), window: 16),
+    ])
+    func `a region that is shorter than a block, and huge pages, have no blocks`(bounds: PrefetchBounds) {
+        var policy = BlockPrefetch(streams: [bounds], blocks: [bounds])
         var memory = Faulting()
-        for page in [0, 7, 2, 5] { memory.touch(page, &short) }
+        for page in [0, 7, 2, 5] { memory.touch(page, &policy) }
         #expect(memory.present.count == 4)
     }
 }

@@ -31,8 +31,9 @@ package struct HandlerSettings: Codable, Sendable {
     package var peerTimeoutSeconds: Double
     /// Threads that serve the faults of one guest, each on an urgent lane of its own.
     package var faultThreads: Int
-    /// Nanoseconds that a thread which serves faults polls at most before it sleeps; 0 to never poll, nil for the usual
-    /// time.
+    /// Nanoseconds that a thread which serves faults polls at most before it sleeps; 0 to never poll.
+    ///
+    /// Nil in the state that a handler without this setting has left; the usual time then counts.
     package var pollNanoseconds: UInt64?
     var polling: Duration {
         pollNanoseconds.map { .nanoseconds(Int64(clamping: $0)) } ?? PollBudget.usualLimit

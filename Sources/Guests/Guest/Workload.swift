@@ -20,7 +20,8 @@ package protocol Workload: AnyObject, Sendable {
 
     /// Starts the workload, or resumes it exactly where the devices' state says that it stopped.
     ///
-    /// Returns once the workload runs. A workload that runs already continues: its move may end before its stop.
+    /// Returns once the workload runs. A workload that runs already continues: this is also called when a move
+    /// has ended before the stop.
     ///
     /// - Returns: whether the workload runs, or was started and has already ended by itself.
     /// - Throws: only if the start provably executed nothing; any doubt counts as a start.
@@ -37,7 +38,7 @@ package protocol Workload: AnyObject, Sendable {
     /// Does the slow part of a move that is possible before the stop, such as reserving memory.
     ///
     /// Called at a source before the workload is stopped, or while it is paused if it moves paused. If the move ends
-    /// meanwhile, neither ``stop()`` nor a save follows, but ``run(_:)``, unless the workload is paused.
+    /// meanwhile, neither ``stop()`` nor a save follows. ``run(_:)`` follows then, unless the workload is paused.
     ///
     /// - Throws: why the workload cannot move; it then continues to run, or stays paused.
     func prepareToMove() throws

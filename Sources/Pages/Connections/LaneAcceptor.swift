@@ -134,7 +134,7 @@ package final class LaneAcceptor: Sendable {
         openings.stop()
     }
 
-    /// Notes the end of a link, whose lanes may still come: its peer makes them while it is told why the link ends.
+    /// Notes the end of a link, whose lanes may still come: the peer may connect them before it reads why the link ends.
     package func noteEnd(ofLinkWith nonce: Nonce) {
         ended.withLock { ended in
             if ended.count == LaneAcceptor.endedLimit { ended.removeFirst() }
@@ -144,7 +144,7 @@ package final class LaneAcceptor: Sendable {
 
     /// Refuses a lane that no link waits for.
     ///
-    /// A lane that belongs to a link that has just ended adds no line to the log, which has the reason of that end.
+    /// A lane of a link that has just ended adds no line to the log: the log already names the reason of that end.
     package func refuseLane(_ socket: consuming StreamSocket, _ join: Join) {
         guard ended.withLock({ $0.contains(join.nonce) }) else {
             return refuse(socket, reason: "no migration of that id and nonce waits for its \(join.lane) lane")

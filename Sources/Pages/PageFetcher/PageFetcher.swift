@@ -178,7 +178,13 @@ package final class PageFetcher: Sendable {
             var services: [FaultService] = []
             for _ in 0..<faultThreads {
                 services.append(
-                    try FaultService(memory: memory, policy: policy, polling: polling, onEvent: onEvent)
+                    try FaultService(
+                        memory: memory,
+                        policy: policy,
+                        polling: polling,
+                        isAlone: faultThreads == 1,
+                        onEvent: onEvent
+                    )
                 )
             }
             faults = .services(services)

@@ -14,10 +14,10 @@ final class LargePageBuffer: Sendable {
 /// The buffers for large pages that all urgent lanes of a source share.
 ///
 /// Each lane holds one buffer at most, and only from the copy of a page to the end of its send. A lane that finds no
-/// buffer waits for the send of another lane, which goes over the same link.
+/// buffer waits for the send of another lane. If the peer stops reading, the link's time limit ends that send.
 final class LargePageBuffers: Sendable {
-    /// Bytes of all buffers: few beside the 32 MiB that an agent may take, and enough for several lanes to copy pages
-    /// while another one sends.
+    /// Bytes of all buffers: few beside the 32 MiB that an agent may take, and enough for several lanes to copy pages of
+    /// 2 MiB while another one sends. Larger pages have one buffer.
     private static let mostBytes = 12 << 20
 
     private struct State {

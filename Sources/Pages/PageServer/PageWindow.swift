@@ -120,7 +120,7 @@ struct PageWindow: ~Copyable {
     }
 
     private mutating func copyLarge(_ page: Int, of region: SourceRegion) throws(SystemError) -> ShownPages {
-        // A page that was copied before and is not kept, such as a page of zeros, needs its buffer no longer.
+        // The window may still hold the buffer of a page that was not kept, such as a page of zeros.
         let buffer = large ?? shared?.take() ?? LargePageBuffer(byteCount: largestPage)
         large = buffer
         guard let base = buffer.base else { preconditionFailure("a buffer that was allocated has a base") }

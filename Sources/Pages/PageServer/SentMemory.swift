@@ -159,7 +159,7 @@ extension SentMemory {
     /// Unsent pages that are copied at once.
     private static let longestCopy = 64
 
-    /// Makes the window of the push, which has its own buffers: an urgent lane never waits for one that the push holds.
+    /// Makes the window of the push, which has its own buffers: no urgent lane waits for a buffer of the push.
     func makePushWindow() -> PageWindow { PageWindow(copying: largestCopy) }
 
     /// Shows an unsent page, and pages after it that the push can send too.

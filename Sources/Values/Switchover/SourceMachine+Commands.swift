@@ -129,7 +129,9 @@ extension SourceMachine {
         case .takingBack:
             answer = "the workload is still being resumed here; look again with query-migrate"
         case .stopping, .saving, .releasing:
-            answer = "the workload is still being prepared, stopped or saved here, and runs on here when that has ended"
+            answer =
+                "the workload is still being prepared, stopped or saved; after that the migration ends, and the workload "
+                + "stays here"
         case .none, .setup, .active, .preSwitchover, .awaitingPong, .granted, .refused, .renewing, .running, .paused,
             .redialing, .recovering, .held, .ended, .abandoned, .completed:
             answer = "the migration is \(state.rawValue); look again with query-migrate"

@@ -22,6 +22,11 @@ final class FaultService: Sendable {
     private let memory: ArrivingMemory
     private let policy: any LooksAhead
     private let polling: Duration
+    /// Whether no other thread reads faults of this memory.
+    ///
+    /// If several threads do, an event wakes one of those that sleep, whether or not another one polls. So they poll
+    /// only for answers, which come on a lane of their own.
+    private let isAlone: Bool
     private let onEvent: @Sendable (PageFetcher.Event) -> Void
     private let state = Mutex(State())
     private let flag: EventDescriptor
@@ -32,11 +37,13 @@ final class FaultService: Sendable {
         memory: ArrivingMemory,
         policy: any LooksAhead,
         polling: Duration,
+        isAlone: Bool = true,
         onEvent: @escaping @Sendable (PageFetcher.Event) -> Void
     ) throws(SystemError) {
         self.memory = memory
         self.policy = policy
         self.polling = polling
+        self.isAlone = isAlone
         self.onEvent = onEvent
         flag = try EventDescriptor()
         turned = try EventDescriptor()
@@ -128,10 +135,12 @@ final class FaultService: Sendable {
         var receiver: LaneReceiver?
         var turnedTo = 0
         while true {
+            let interval = min(requests.interval, unanswered.interval)
+            let isAnswerDue = requests.isAnswerDue
             let found = try ready.wait(
-                milliseconds: min(requests.interval, unanswered.interval),
-                isAnswerDue: receiver != nil && memory.faults.inFlightCount > 0,
-                unless: memory.bulk
+                milliseconds: interval == .max ? nil : interval,
+                isAnswerDue: isAnswerDue,
+                polls: (isAlone || isAnswerDue) && !memory.bulk.isUnderWay
             )
             if found.contains(.flag) {
                 flag.clear()
@@ -151,6 +160,7 @@ final class FaultService: Sendable {
                 turned.raise()
                 continue
             }
+            if found.contains(.socket) { requests.noteAnswer() }
             if found.contains(.socket), !receive(from: &receiver, of: lane, &requests) {
                 receiver = nil
                 requests.use(nil)

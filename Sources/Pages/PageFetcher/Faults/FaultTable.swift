@@ -145,7 +145,7 @@ struct FaultTable: ~Copyable, Sendable {
         !wanted[region].contains(page) && !resident[region].contains(page)
     }
 
-    /// Whether a fault on the page was recorded, whether or not the page has arrived.
+    /// Whether a fault on the page was read, whether or not the page has arrived.
     @inline(__always)
     func hasFaulted(_ page: Int, region: Int) -> Bool {
         wanted[region].contains(page) && !expected[region].contains(page)

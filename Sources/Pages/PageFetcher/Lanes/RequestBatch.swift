@@ -16,6 +16,8 @@ struct RequestBatch: ~Copyable {
     )
     private var used = 0
     private var lane: AttachedLane?
+    /// Whether requests were sent on the lane since anything last arrived there.
+    private(set) var isAnswerDue = false
     /// The faults that wait for a page, since the previous look ahead.
     private var faults: [Fault] = []
     /// The most prefetch requests that are sent before the lane is read again.
@@ -100,12 +102,18 @@ struct RequestBatch: ~Copyable {
             self.lane = nil
         }
         used = 0
+        isAnswerDue = true
     }
+
+    /// Notes that something has arrived on the lane.
+    @inline(__always)
+    mutating func noteAnswer() { isAnswerDue = false }
 
     /// Switches to another lane.
     mutating func use(_ lane: AttachedLane?) {
         self.lane = lane
         used = 0
+        isAnswerDue = false
         again = nil
         awaited.removeAll(keepingCapacity: true)
     }

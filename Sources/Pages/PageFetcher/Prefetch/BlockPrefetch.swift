@@ -5,7 +5,7 @@
 /// pages that a stream has brought say nothing about their neighbours.
 ///
 /// Whether the rest of a block is used cannot be seen in time: a guest may come back to the block much later. At worst,
-/// four times as many pages are fetched as the guest touches.
+/// the blocks bring three further pages for each page that has raised a fault, and the windows of streams come on top.
 struct BlockPrefetch: PrefetchPolicy {
     /// The pages of a block: 64 KiB, like the kernel's own fault-around.
     static let blockPages = 16

@@ -26,7 +26,7 @@ protocol MissingPages: ~Copyable {
     /// Whether a page is neither placed nor on its way.
     func isMissing(_ page: Int, region: Int) -> Bool
 
-    /// Whether a fault on the page has been reported, whether or not the page has arrived.
+    /// Whether a fault on the page was read, whether or not the page has arrived.
     func hasFaulted(_ page: Int, region: Int) -> Bool
 
     /// Requests the missing pages among the given ones.

@@ -193,10 +193,10 @@ package struct StreamSocket: ~Copyable, Sendable {
         into buffer: UnsafeMutableRawBufferPointer,
         polling budget: inout PollBudget
     ) throws(SystemError) -> Int? {
-        try budget.wait(for: .event) { (nanoseconds) throws(SystemError) -> Int?? in
+        try budget.wait(for: .event) { (nanoseconds) throws(SystemError) in
             if nanoseconds > 0, try !hasBytes(within: nanoseconds) { return nil }
-            return try receiveNow(into: buffer).map { .some($0) }
-        } orSleep: { () throws(SystemError) in
+            return try receiveNow(into: buffer)
+        } orSleep: { _ throws(SystemError) in
             try receiveInTime(into: buffer)
         }
     }
@@ -224,10 +224,10 @@ package struct StreamSocket: ~Copyable, Sendable {
         or flag: borrowing EventDescriptor,
         polling budget: inout PollBudget
     ) throws(SystemError) {
-        try budget.wait(for: .answer) { (nanoseconds) throws(SystemError) in
+        _ = try budget.wait(for: .answer) { (nanoseconds) throws(SystemError) in
             try isReady(or: flag, within: nanoseconds) ? () : nil
-        } orSleep: { () throws(SystemError) in
-            _ = try isReady(or: flag, within: nil)
+        } orSleep: { _ throws(SystemError) in
+            try isReady(or: flag, within: nil) ? () : nil
         }
     }
 

@@ -90,27 +90,31 @@ package struct FaultWait: ~Copyable {
     /// Waits until something is ready or the time has passed.
     ///
     /// - Parameters:
-    ///   - milliseconds: the longest time to sleep, after which nothing is ready; -1 sleeps without limit.
-    ///   - isAnswerDue: whether the peer owes an answer. Such waits are much shorter than others, so that the time to
-    ///     poll in them is learnt separately.
-    ///   - work: work of other threads of this process; while it is under way, the thread does not poll.
+    ///   - milliseconds: the longest time to wait, after which nothing is ready; nil waits without limit.
+    ///   - isAnswerDue: whether the peer owes this thread an answer. Such waits are much shorter than others, so that the
+    ///     time to poll in them is learnt separately.
+    ///   - polls: whether the thread may poll before it sleeps. A thread that polls does not count as one that waits:
+    ///     an event then wakes a sleeping thread too.
     @inline(__always)
     package mutating func wait(
-        milliseconds: Int32 = -1,
+        milliseconds: Int32? = nil,
         isAnswerDue: Bool,
-        unless work: borrowing RecentWork
+        polls: Bool
     ) throws(SystemError) -> Ready {
-        let sleep = milliseconds < 0 ? nil : UInt64(milliseconds) * 1_000_000
-        if work.isUnderWay { return try look(nanoseconds: sleep) }
+        let longest = milliseconds.map { UInt64(max(0, $0)) * 1_000_000 }
+        guard polls else { return try look(nanoseconds: longest) }
         // A copy, since the closures use this value.
         var budget = budget
         defer { self.budget = budget }
-        return try budget.wait(for: isAnswerDue ? .answer : .event) { (nanoseconds) throws(SystemError) in
+        let found = try budget.wait(for: isAnswerDue ? .answer : .event, within: longest) {
+            (nanoseconds) throws(SystemError) in
             let ready = try look(nanoseconds: nanoseconds)
             return ready.isEmpty ? nil : ready
-        } orSleep: { () throws(SystemError) in
-            try look(nanoseconds: sleep)
+        } orSleep: { (nanoseconds) throws(SystemError) in
+            let ready = try look(nanoseconds: nanoseconds)
+            return ready.isEmpty ? nil : ready
         }
+        return found ?? []
     }
 
     @inline(__always)

@@ -25,7 +25,8 @@ package struct JoinedThread: ~Copyable, Sendable {
     package enum Pace: Sendable {
         /// The kernel's default, usually a few milliseconds.
         case usual
-        /// 100 µs, the kernel's minimum: for threads that work briefly while others wait for them.
+        /// 100 µs, the kernel's minimum: for threads that work briefly while others wait for them. Such threads also wake
+        /// up at the very end of a timed wait, and not up to 50 µs later.
         case urgent
         /// 300 µs: for threads that work for long beside urgent ones.
         case background
@@ -60,7 +61,6 @@ package struct JoinedThread: ~Copyable, Sendable {
                 _ = shim_set_thread_name(start.name)
                 // A kernel without slices ignores the call. A thread whose policy the host has changed gets no slice.
                 if let slice = start.pace.slice { _ = shim_set_slice(slice) }
-                // A thread with the usual slack of 50 µs naps for longer than it means to.
                 if start.pace == .urgent { _ = shim_set_timer_slack(1) }
                 start.body()
                 return nil

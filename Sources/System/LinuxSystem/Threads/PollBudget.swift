@@ -14,22 +14,27 @@
 /// thread then sleeps at once in all waits for some time, which doubles each time.
 package struct PollBudget: Hashable, Sendable {
     /// The longest time to poll for one event, unless the user chooses another.
-    ///
-    /// Threads that wait longer leave the processor idle.
     package static let usualLimit = Duration.microseconds(400)
-    /// The limits that users may choose: beyond them, a thread would keep a processor busy for guests that rarely touch
-    /// a page.
+    /// The limits that users may choose.
+    ///
+    /// With a larger limit, a thread would keep a processor busy for guests that rarely
+    /// touch a page.
     package static let limits = Duration.zero ... .milliseconds(10)
-    /// The shortest time that is polled, in nanoseconds; a shorter budget is 0.
+    /// The shortest time to poll, in nanoseconds, if the limit allows it; a budget that shrinks further is 0.
     private static let shortest: UInt64 = 8_000
-    /// The time by which a nap ends before an event is expected, in nanoseconds: an idle processor needs most of it to
+    /// A nap ends this long before an event is expected, in nanoseconds.
+    ///
+    /// An idle processor needs most of this time to
     /// wake up.
     static let lead: UInt64 = 60_000
-    /// The shortest nap in nanoseconds.
-    static let shortestNap: UInt64 = 40_000
-    /// The time without the processor, in nanoseconds, that shows that other threads want the processor.
+    /// The shortest and the longest nap in nanoseconds.
     ///
-    /// The kernel's slices are longer, unless a thread asks for less.
+    /// Waits that need a longer nap are not polled.
+    static let naps: ClosedRange<UInt64> = 40_000...10_000_000
+    /// The time without the processor, in nanoseconds, that shows that other programs want the processor.
+    ///
+    /// Programs that compute have slices of more than a millisecond. A guest's thread that works for a shorter time
+    /// between two faults does not count.
     static let crowdedGap: UInt64 = 500_000
     /// The first and the longest rest after a crowded wait, in nanoseconds.
     static let (firstRest, longestRest): (UInt64, UInt64) = (10_000_000, 1_600_000_000)
@@ -65,7 +70,7 @@ package struct PollBudget: Hashable, Sendable {
         /// The part of a wait in which no event comes, as far as the latest waits show.
         var nap: UInt64 {
             let nap = shortest > PollBudget.lead ? shortest - PollBudget.lead : 0
-            return nap < PollBudget.shortestNap ? 0 : nap
+            return PollBudget.naps.contains(nap) ? nap : 0
         }
 
         mutating func note(_ waited: UInt64) {
@@ -113,19 +118,19 @@ package struct PollBudget: Hashable, Sendable {
         return Plan(nap: record.nap, poll: record.time)
     }
 
-    /// Reports that the event came before the thread had polled in vain, and how long the thread waited in all, in
+    /// Reports that the event came during the nap or while the thread polled, and how long the thread waited in all, in
     /// nanoseconds.
     mutating func polled(for awaited: Awaited, waited: UInt64) {
         self[awaited].note(waited)
         nextRest = max(PollBudget.firstRest, nextRest - nextRest / 32)
     }
 
-    /// Reports that the thread slept, and how long it waited in all, in nanoseconds.
+    /// Reports that the event came while the thread slept, and how long the thread waited in all, in nanoseconds.
     mutating func slept(for awaited: Awaited, waited: UInt64) {
         let (time, nap) = (self[awaited].time, self[awaited].nap)
         let rest = waited > nap ? waited - nap : 0
         if rest <= limit {
-            self[awaited].time = min(limit, max(time * 2, rest))
+            self[awaited].time = min(limit, max(time * 2, rest, PollBudget.shortest))
         } else {
             self[awaited].time = time / 2 < PollBudget.shortest ? 0 : time / 2
         }
@@ -144,17 +149,22 @@ extension PollBudget {
     ///
     /// - Parameters:
     ///   - awaited: what the thread waits for.
+    ///   - longest: the longest time to wait, in nanoseconds; nil for no limit, or for one that `sleep` has itself.
     ///   - look: looks for the event for a number of nanoseconds, or without waiting if that is 0; nil if there is none.
-    ///   - sleep: waits for the event in the kernel.
+    ///   - sleep: waits for the event in the kernel for a number of nanoseconds, or without a limit if that is nil; nil
+    ///     if the time is over.
+    /// - Returns: nil if the time is over.
     @inline(__always)
     mutating func wait<Found>(
         for awaited: Awaited,
+        within longest: UInt64? = nil,
         _ look: (_ nanoseconds: UInt64) throws(SystemError) -> Found?,
-        orSleep sleep: () throws(SystemError) -> Found
-    ) throws(SystemError) -> Found {
-        guard limit > 0 else { return try sleep() }
+        orSleep sleep: (_ nanoseconds: UInt64?) throws(SystemError) -> Found?
+    ) throws(SystemError) -> Found? {
+        guard limit > 0 else { return try sleep(longest) }
         let began = MonotonicClock.now()
-        let plan = plan(for: awaited, now: began)
+        var plan = plan(for: awaited, now: began)
+        if let longest, plan.nap + plan.poll > longest { plan = Plan() }
         var now = began
         if plan.nap > 0 {
             let found = try look(plan.nap)
@@ -165,21 +175,21 @@ extension PollBudget {
             }
         }
         let end = now + plan.poll
-        while now < end {
+        var isCrowded = false
+        while now < end, !isCrowded {
             if let found = try look(0) {
                 polled(for: awaited, waited: now - began)
                 return found
             }
             JoinedThread.yield()
             let next = MonotonicClock.now()
-            if next - now > PollBudget.crowdedGap {
-                crowded(now: next)
-                return try sleep()
-            }
+            isCrowded = next - now > PollBudget.crowdedGap
             now = next
         }
-        let found = try sleep()
-        slept(for: awaited, waited: MonotonicClock.now() - began)
+        if isCrowded { crowded(now: now) }
+        // A wait that ran out of time shows nothing about events. A crowded wait was long because of other programs.
+        guard let found = try sleep(longest.map { $0 - min($0, now - began) }) else { return nil }
+        if !isCrowded { slept(for: awaited, waited: MonotonicClock.now() - began) }
         return found
     }
 }

@@ -9,7 +9,7 @@ package struct RecentWork: ~Copyable, Sendable {
 
     /// The time of the latest piece of work.
     ///
-    /// Relaxed: a thread that reads an old value only polls, or sleeps, once more.
+    /// Relaxed: a thread that reads an old value polls once in vain, or sleeps once where polling was worth it.
     private let latest = Atomic<UInt64>(0)
 
     /// Makes work that has not begun.
