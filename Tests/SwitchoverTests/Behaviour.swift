@@ -32,7 +32,7 @@ enum Outcome: Hashable {
 /// An operation that a source's driver carries out for an action, and whose end it reports.
 enum SourceOperation: Hashable {
     case connect(LinkNumber), redial(LinkNumber), resync(LinkNumber)
-    case proceed, stop, save, releaseLocks, resume
+    case proceed, prepare, stop, save, releaseLocks, resume
     case seizeLease(RunGrant)
     /// The store has decided, but the driver has not told the machine yet.
     case seizeDecided(Bool)
@@ -45,7 +45,7 @@ enum SourceOperation: Hashable {
     var isDeciding: Bool {
         switch self {
         case .seizeLease, .seizeDecided, .resume: true
-        case .connect, .redial, .proceed, .stop, .save, .releaseLocks, .resync, .regainLease, .regainWrites,
+        case .connect, .redial, .proceed, .prepare, .stop, .save, .releaseLocks, .resync, .regainLease, .regainWrites,
             .regainDecided:
             false
         }
@@ -54,7 +54,7 @@ enum SourceOperation: Hashable {
     /// Whether the workload's process must do something for the operation.
     var asksWorkload: Bool {
         switch self {
-        case .stop, .save, .releaseLocks, .resume: true
+        case .prepare, .stop, .save, .releaseLocks, .resume: true
         case .connect, .redial, .proceed, .resync, .seizeLease, .seizeDecided, .regainLease, .regainWrites,
             .regainDecided:
             false
@@ -65,7 +65,8 @@ enum SourceOperation: Hashable {
     var link: LinkNumber? {
         switch self {
         case .connect(let link), .redial(let link), .resync(let link): link
-        case .proceed, .stop, .save, .releaseLocks, .resume, .seizeLease, .seizeDecided, .regainLease, .regainWrites,
+        case .proceed, .prepare, .stop, .save, .releaseLocks, .resume, .seizeLease, .seizeDecided, .regainLease,
+            .regainWrites,
             .regainDecided:
             nil
         }
@@ -163,7 +164,7 @@ private func shippedSource(_ machine: inout SourceMachine, _ event: SourceEvent,
         if case .connect(let link) = machine.migrate() { return [.connect(link)] }
         return []
     case .startPostcopy:
-        return machine.startPostcopy() == .stop ? [.stop] : []
+        return machine.startPostcopy() == .prepare ? [.prepare] : []
     case .cancel:
         switch machine.cancel() {
         case .succeeded: return [.cancelSucceeded]
@@ -211,8 +212,9 @@ private func ended(
         machine.redialGivenUp()
         return []
     case (.proceed, _): return machine.proceed()
+    case (.prepare, .success): return machine.prepared()
     case (.stop, .success): return machine.stopped()
-    case (.stop, _): return machine.stopFailed(reason: "stuck")
+    case (.prepare, _), (.stop, _): return machine.stopFailed(reason: "stuck")
     case (.save, .success): return machine.saved(ping: Behaviour.ping)
     case (.save, _): return machine.saveFailed(device: "clock", reason: "broken")
     case (.releaseLocks, .success): return machine.released(fresh: fresh)

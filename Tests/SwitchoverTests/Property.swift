@@ -82,7 +82,7 @@ extension World {
             case .connect, .redial: _ = world.take(.source(.ended(operation, .failure)), by: behaviour)
             case .seizeDecided(let isDone), .regainDecided(let isDone):
                 _ = world.take(.source(.ended(operation, isDone ? .success : .failure)), by: behaviour)
-            case .resync, .proceed, .stop, .save, .releaseLocks, .resume:
+            case .resync, .proceed, .prepare, .stop, .save, .releaseLocks, .resume:
                 _ = world.take(.source(.ended(operation, .success)), by: behaviour)
             }
         }
@@ -117,7 +117,7 @@ extension World {
     /// Whether an operation hangs that may take for ever.
     private var isHanging: Bool {
         setting.hangs
-            && (sourceOperations.contains { [.stop, .save, .releaseLocks, .resume].contains($0) }
+            && (sourceOperations.contains { [.prepare, .stop, .save, .releaseLocks, .resume].contains($0) }
                 || destinationOperations.contains { [.acquire, .start, .undo].contains($0) })
     }
 
@@ -190,7 +190,8 @@ extension SourceOperation {
     fileprivate var isConnecting: Bool {
         switch self {
         case .connect, .redial: true
-        case .resync, .proceed, .stop, .save, .releaseLocks, .resume, .seizeLease, .seizeDecided, .regainLease,
+        case .resync, .proceed, .prepare, .stop, .save, .releaseLocks, .resume, .seizeLease, .seizeDecided,
+            .regainLease,
             .regainWrites, .regainDecided:
             false
         }

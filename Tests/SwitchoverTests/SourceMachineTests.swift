@@ -20,6 +20,7 @@ extension SourceMachine {
     fileprivate static func awaitingPong(_ policy: StartRefusalPolicy = .takeBack) -> SourceMachine {
         var machine = active(policy)
         _ = machine.startPostcopy()
+        _ = machine.prepared()
         _ = machine.stopped()
         _ = machine.saved(ping: 9)
         return machine
@@ -44,8 +45,10 @@ struct SourceMachineTests {
         #expect(machine.linkUp() == [.send(.hello)])
         #expect(machine.ready(from: peer) == [])
         #expect(machine.state == .active && machine.isWorkloadHere)
-        #expect(machine.startPostcopy() == .stop)
+        #expect(machine.startPostcopy() == .prepare)
         #expect(machine.state == .active && !machine.isWorkloadHere)
+        #expect(machine.prepared() == [.stop])
+        #expect(machine.state == .active)
         #expect(machine.stopped() == [.save])
         #expect(machine.state == .device)
         #expect(machine.saved(ping: 9) == [.send(.listen), .send(.devices), .send(.ping(9))])
@@ -71,7 +74,7 @@ struct SourceMachineTests {
         #expect(machine.startPostcopy() == .remember)
         #expect(machine.ready(from: peer) == [.proceed])
         #expect(machine.state == .active)
-        #expect(machine.proceed() == [.stop])
+        #expect(machine.proceed() == [.prepare])
         #expect(machine.state == .active)
         #expect(machine.startPostcopy() == .refuse(reason: "the switchover was begun before, the migration is active"))
         #expect(machine.migrate() == .refuse(reason: "a migration was begun before; its state is active"))
@@ -107,6 +110,7 @@ struct SourceMachineTests {
     func lossWhileStopping() {
         var machine = SourceMachine.active()
         _ = machine.startPostcopy()
+        _ = machine.prepared()
         #expect(machine.linkLost(reason: "reset") == [])
         #expect(machine.state == .active)
         #expect(machine.stopped() == [.resume])
@@ -116,10 +120,38 @@ struct SourceMachineTests {
         #expect(machine.failureReason == "the control link broke: reset")
     }
 
+    @Test("does not stop a workload whose move has ended while it was prepared", arguments: [true, false])
+    func endWhilePreparing(isCancelled: Bool) {
+        var machine = SourceMachine.active()
+        _ = machine.startPostcopy()
+        if isCancelled {
+            #expect(machine.cancel() == .waits([]))
+        } else {
+            #expect(machine.linkLost(reason: "reset") == [])
+        }
+        #expect(machine.state == .active)
+        // Only the end of the preparation counts now.
+        #expect(machine.stopped() == [])
+        #expect(machine.prepared() == [.resume])
+        #expect(machine.prepared() == [])
+        _ = machine.resumed()
+        #expect(machine.state == (isCancelled ? .cancelled : .failed) && machine.isWorkloadHere)
+    }
+
+    @Test("continues to run a workload that could not be prepared")
+    func prepareFails() {
+        var machine = SourceMachine.active()
+        _ = machine.startPostcopy()
+        #expect(machine.stopFailed(reason: "no memory") == [.resume])
+        _ = machine.resumed()
+        #expect(machine.state == .failed && machine.isWorkloadHere)
+    }
+
     @Test("resumes when a device cannot be saved, then closes the link")
     func saveFails() {
         var machine = SourceMachine.active()
         _ = machine.startPostcopy()
+        _ = machine.prepared()
         _ = machine.stopped()
         #expect(machine.saveFailed(device: "serial", reason: "busy") == [.resume])
         #expect(machine.resumed() == [.closeLink(reason: "cannot save device serial: busy")])
@@ -148,7 +180,8 @@ struct SourceMachineTests {
             machine.migrateContinue()
                 == .refuse(reason: "the migration does not wait in pre-switchover, it is active")
         )
-        #expect(machine.startPostcopy() == .stop)
+        #expect(machine.startPostcopy() == .prepare)
+        #expect(machine.prepared() == [.stop])
         #expect(!machine.awaitsOperator)
         #expect(machine.stopped() == [])
         #expect(machine.state == .preSwitchover && machine.isTakeBackPossible && machine.awaitsOperator)
@@ -199,6 +232,7 @@ struct SourceMachineTests {
         _ = machine.linkUp()
         _ = machine.ready(from: peer)
         _ = machine.startPostcopy()
+        _ = machine.prepared()
         _ = machine.stopped()
         _ = machine.saved(ping: 9)
         _ = machine.pong(9, from: peer)
@@ -297,6 +331,7 @@ struct SourceMachineTests {
         _ = machine.linkUp()
         _ = machine.ready(from: peer)
         _ = machine.startPostcopy()
+        _ = machine.prepared()
         _ = machine.stopped()
         _ = machine.saved(ping: 9)
         _ = machine.pong(9, from: peer)
@@ -382,6 +417,7 @@ struct SourceMachineTests {
     func pagesSentEarly() {
         var machine = SourceMachine.active()
         _ = machine.startPostcopy()
+        _ = machine.prepared()
         _ = machine.stopped()
         #expect(machine.allPagesSent() == [])
         #expect(machine.saved(ping: 1) == [.send(.listen), .send(.devices), .send(.ping(1)), .send(.complete)])

@@ -85,7 +85,7 @@ extension World {
         case _ where hasHungUp && operation.asksWorkload:
             add(.failure)
             if operation == .releaseLocks, !driver.noticesHangUp { add(.success) }
-        case .stop, .save, .releaseLocks:
+        case .prepare, .stop, .save, .releaseLocks:
             add(.success, isFault: setting.hangs)
             add(.failure, isFault: true)
         case .resume:

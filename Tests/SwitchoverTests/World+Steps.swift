@@ -159,7 +159,7 @@ extension World {
             if let newest = store.newest, newest.owner == .source { sourceEpoch = newest.epoch }
         case (.regainDecided(true), _):
             if let newest = store.newest, newest.owner == .source { sourceEpoch = newest.epoch }
-        case (.connect, _), (.resync, _), (.stop, _), (.releaseLocks, _), (.proceed, _), (.save, _),
+        case (.connect, _), (.resync, _), (.prepare, _), (.stop, _), (.releaseLocks, _), (.proceed, _), (.save, _),
             (.seizeLease, _), (.seizeDecided(false), _), (.regainDecided(false), _), (.regainLease, _),
             (.regainWrites, _):
             break
@@ -275,6 +275,7 @@ extension World {
         case .redial(let link): sourceOperations.insert(.redial(link))
         case .send(let message): send(message)
         case .proceed: sourceOperations.insert(.proceed)
+        case .prepare: sourceOperations.insert(.prepare)
         case .stop: sourceOperations.insert(.stop)
         case .save: sourceOperations.insert(.save)
         case .releaseLocks: sourceOperations.insert(.releaseLocks)

@@ -36,7 +36,8 @@ extension World {
             let record = Store.Record(epoch: seen.epoch + 1, owner: .source)
             let isWritten = store.accepts(Store.Proposal(record: record, following: seen.owner))
             sourceOperations.insert(isWritten ? .regainDecided(true) : .regainLease(token))
-        case .connect, .redial, .resync, .proceed, .stop, .save, .releaseLocks, .resume, .seizeDecided, .regainDecided:
+        case .connect, .redial, .resync, .proceed, .prepare, .stop, .save, .releaseLocks, .resume, .seizeDecided,
+            .regainDecided:
             break
         }
     }

@@ -16,8 +16,9 @@ final class LargePageBuffer: Sendable {
 /// Each lane holds one buffer at most, and only from the copy of a page to the end of its send. A lane that finds no
 /// buffer waits for the send of another lane. If the peer stops reading, the link's time limit ends that send.
 final class LargePageBuffers: Sendable {
-    /// Bytes of all buffers: few beside the 32 MiB that an agent may take, and enough for several lanes to copy pages of
-    /// 2 MiB while another one sends. Larger pages have one buffer.
+    /// Bytes of all buffers: few beside the 32 MiB that an agent may take.
+    ///
+    /// Several lanes can copy pages of 2 MiB while another one sends. Larger pages have one buffer.
     private static let mostBytes = 12 << 20
 
     private struct State {

@@ -41,6 +41,8 @@ package enum SourceAction: Hashable, Sendable {
     case send(SourceMessage)
     /// Call `proceed()` next; the state in between is one that clients must see.
     case proceed
+    /// Do what the move needs while the workload runs, then report `prepared` or `stopFailed`.
+    case prepare
     /// Stop the workload, then report `stopped` or `stopFailed`.
     case stop
     /// Save all devices, then report `saved` or `saveFailed`.
@@ -84,8 +86,8 @@ package enum MigrateAnswer: Hashable, Sendable {
 
 /// The answer to `migrate-start-postcopy`.
 package enum StartPostcopyAnswer: Hashable, Sendable {
-    /// Accepted: stop the workload now.
-    case stop
+    /// Accepted: prepare the workload now.
+    case prepare
     /// Accepted: the switchover begins once the destination is ready.
     case remember
     /// The command fails with this reason.

@@ -20,9 +20,10 @@ extension SourceMachine {
             current = .setup(startAsked: true)
             return .remember
         case .active:
-            current = .stopping(nil)
-            return .stop
-        case .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing, .cancelling,
+            current = .preparing(nil)
+            return .prepare
+        case .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
+            .cancelling,
             .running, .seizing, .paused, .redialing, .recovering, .takingBack, .held:
             return .refuse(reason: "the switchover was begun before, the migration is \(state.rawValue)")
         case .ended:
@@ -35,8 +36,8 @@ extension SourceMachine {
     /// Continues after ``SourceAction/proceed``.
     package mutating func proceed() -> [SourceAction] {
         guard case .active(startAsked: true) = current else { return [] }
-        current = .stopping(nil)
-        return [.stop]
+        current = .preparing(nil)
+        return [.prepare]
     }
 
     /// Handles `migrate-continue`: saves the devices of a workload that is stopped in pre-switchover.
@@ -58,6 +59,8 @@ extension SourceMachine {
             link = nil
             cancelWaits = true
             return .waits([.closeLink(reason: SwitchoverFailure.cancelled.description)] + answerCancel(nil))
+        case .preparing(let failure):
+            current = .preparing(failure ?? .cancelled)
         case .stopping(let failure):
             current = .stopping(failure ?? .cancelled)
         case .saving(let failure):
@@ -128,7 +131,7 @@ extension SourceMachine {
                 + (resumesOnWord ? "; \(SourceMachine.goneBeforeStart)" : "")
         case .takingBack:
             answer = "the workload is still being resumed here; look again with query-migrate"
-        case .stopping, .saving, .releasing:
+        case .preparing, .stopping, .saving, .releasing:
             answer =
                 "the workload is still being prepared, stopped or saved; after that the migration ends, and the workload "
                 + "stays here"

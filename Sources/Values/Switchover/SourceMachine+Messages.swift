@@ -34,7 +34,8 @@ extension SourceMachine {
             // The destination no longer knows this migration, so nothing there waits for a message.
             owedWord = nil
             return endLink("refused")
-        case .none, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .refused, .renewing,
+        case .none, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .refused,
+            .renewing,
             .seizing, .paused,
             .abandoned, .completed:
             return violation("REFUSED after the setup")
@@ -65,7 +66,8 @@ extension SourceMachine {
                 return endLink(SwitchoverFailure.otherInstance.description)
             }
             return [.send(.cancel(owedWord))]
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing,
             .cancelling, .running, .seizing, .paused, .recovering, .abandoned, .completed:
             return violation("HELLO twice")
@@ -85,7 +87,8 @@ extension SourceMachine {
             return [.releaseLocks]
         case .awaitingPong:
             return violation("PONG \(number) answers no PING of this switchover, or comes from another instance")
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .releasing, .granted, .refused, .renewing,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .releasing, .granted, .refused,
+            .renewing,
             .cancelling,
             .running, .seizing, .paused, .redialing, .recovering:
             return violation("PONG without a PING")
@@ -100,7 +103,8 @@ extension SourceMachine {
         switch current {
         case .awaitingPong:
             return takeBack(.loadFailed(device: device, reason: reason), owesWord: false)
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .releasing, .granted, .refused, .renewing,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .releasing, .granted, .refused,
+            .renewing,
             .cancelling,
             .running, .seizing, .paused, .redialing, .recovering:
             return violation("DEVICES_FAILED where no device is being loaded")
@@ -128,7 +132,8 @@ extension SourceMachine {
             return answerCancel("the workload has started on the destination")
         case .running(let grant) where grant.token == token && instance == peer:
             return []
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering, .takingBack, .held, .ended:
             return violation("RUNNING for a RUN that was not sent to this instance, or was refused")
@@ -158,7 +163,8 @@ extension SourceMachine {
             .granted where instance == peer, .cancelling where instance == peer:
             // A repeated RUN is answered twice, and the second answer may arrive after the next RUN was sent.
             return []
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering:
             return violation("START_FAILED for a RUN that is not outstanding at this instance")
@@ -180,7 +186,8 @@ extension SourceMachine {
             owedWord = nil
             link = nil
             return [.send(.bye)]
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering:
             return violation("CANCELLED where no CANCEL is outstanding")
@@ -203,7 +210,8 @@ extension SourceMachine {
             }
             current = .granted(grant)
             return [.send(.run(grant))]
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .renewing,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .renewing,
             .cancelling,
             .running, .seizing, .paused, .redialing, .recovering:
             return violation("START_REQUEST where no start has failed")
@@ -220,7 +228,8 @@ extension SourceMachine {
             current = .completed
             link = nil
             return [.send(.bye)]
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing,
             .cancelling, .running, .seizing, .paused, .redialing, .recovering:
             return violation("COMPLETE_ACK before RUNNING or without a COMPLETE")

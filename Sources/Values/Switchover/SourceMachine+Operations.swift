@@ -10,7 +10,8 @@ extension SourceMachine {
         case .redialing: return [.send(.rejoin)]
         case .takingBack, .held, .ended:
             return owedWord == nil ? endLink("the link is not needed any more") : [.send(.rejoin)]
-        case .none, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted,
+            .refused,
             .renewing,
             .cancelling, .running, .seizing, .paused, .recovering, .abandoned, .completed:
             return []
@@ -46,6 +47,7 @@ extension SourceMachine {
         link = nil
         switch current {
         case .setup, .active: current = .ended(failure)
+        case .preparing(let earlier): current = .preparing(earlier ?? failure)
         case .stopping(let earlier): current = .stopping(earlier ?? failure)
         case .saving(let earlier): current = .saving(earlier ?? failure)
         case .preSwitchover, .awaitingPong: return takeBack(failure)
@@ -97,7 +99,8 @@ extension SourceMachine {
         case .refused(let refused, _), .renewing(let refused, _):
             token = refused
             isRefused = true
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .running, .paused, .redialing, .takingBack,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .running, .paused, .redialing,
+            .takingBack,
             .held, .ended,
             .abandoned, .completed:
             token = nil
@@ -134,10 +137,20 @@ extension SourceMachine {
         case .takingBack, .held, .ended:
             link = nil
             owedWord = nil
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing, .cancelling, .running, .seizing, .paused, .redialing, .recovering, .abandoned, .completed:
             break
         }
+    }
+
+    /// Handles a workload that is ready to be stopped.
+    package mutating func prepared() -> [SourceAction] {
+        guard case .preparing(let failure) = current else { return [] }
+        // The workload was not stopped, and continues to run.
+        if let failure { return takeBack(failure) }
+        current = .stopping(nil)
+        return [.stop]
     }
 
     /// Handles a stopped workload: it executes no instruction any more.
@@ -152,10 +165,13 @@ extension SourceMachine {
         return [.save]
     }
 
-    /// Handles a workload that could not be stopped.
+    /// Handles a workload that could not be prepared or stopped.
     package mutating func stopFailed(reason: String) -> [SourceAction] {
-        guard case .stopping(let failure) = current else { return [] }
-        return takeBack(failure ?? .stopFailed(reason: reason))
+        switch current {
+        case .preparing(let failure), .stopping(let failure):
+            return takeBack(failure ?? .stopFailed(reason: reason))
+        default: return []
+        }
     }
 
     /// Handles the saved state of all devices.
@@ -300,7 +316,8 @@ extension SourceMachine {
         case .awaitingPong, .releasing, .granted, .refused, .renewing, .cancelling, .running:
             completeSent = true
             return [.send(.complete)]
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .seizing, .paused, .redialing, .recovering,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .seizing, .paused, .redialing,
+            .recovering,
             .takingBack, .held, .ended, .abandoned, .completed:
             return []
         }

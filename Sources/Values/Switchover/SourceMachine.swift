@@ -15,8 +15,11 @@ package struct SourceMachine: Hashable, Sendable {
         case none
         /// The driver makes the link and asks the destination. → active, ended
         case setup(startAsked: Bool)
-        /// READY came; the workload still runs here. → stopping, ended
+        /// READY came; the workload still runs here. → preparing, ended
         case active(startAsked: Bool)
+        /// The driver prepares the workload, which still runs here. A failure or a cancel meanwhile takes effect when the
+        /// preparation ends. → stopping, takingBack
+        case preparing(SwitchoverFailure?)
         /// The driver stops the workload. A failure or a cancel meanwhile takes effect when the stop ends. →
         /// preSwitchover, saving, takingBack
         case stopping(SwitchoverFailure?)
@@ -125,7 +128,7 @@ package struct SourceMachine: Hashable, Sendable {
         switch current {
         case .none: .none
         case .setup: .setup
-        case .active, .stopping: .active
+        case .active, .preparing, .stopping: .active
         case .preSwitchover: .preSwitchover
         case .saving: .device
         case .awaitingPong, .releasing: .postcopyDevice
@@ -145,7 +148,8 @@ package struct SourceMachine: Hashable, Sendable {
     package var awaitsOperator: Bool {
         switch current {
         case .setup(startAsked: false), .active(startAsked: false), .preSwitchover: true
-        case .none, .setup, .active, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
+        case .none, .setup, .active, .preparing, .stopping, .saving, .awaitingPong, .releasing, .granted, .refused,
+            .renewing,
             .takingBack,
             .held, .ended, .cancelling, .running, .seizing, .paused, .redialing, .recovering, .abandoned, .completed:
             false
@@ -155,7 +159,8 @@ package struct SourceMachine: Hashable, Sendable {
     /// Whether the workload runs here or can be taken back without another answer of the destination.
     package var isTakeBackPossible: Bool {
         switch current {
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .refused, .renewing,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .refused, .renewing,
             .takingBack, .held, .ended:
             true
         case .granted, .cancelling, .running, .seizing, .paused, .redialing, .recovering, .abandoned, .completed:
@@ -167,7 +172,8 @@ package struct SourceMachine: Hashable, Sendable {
     package var isWorkloadHere: Bool {
         switch current {
         case .none, .setup, .active, .ended: true
-        case .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing, .cancelling,
+        case .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused, .renewing,
+            .cancelling,
             .running, .seizing, .paused, .redialing, .recovering, .takingBack, .held, .abandoned, .completed:
             false
         }
@@ -179,7 +185,8 @@ package struct SourceMachine: Hashable, Sendable {
         case .paused(_, .unknown, .leaseUnreachable), .redialing(_, .unknown, .leaseUnreachable),
             .recovering(_, .unknown, .leaseUnreachable), .seizing:
             usesLease
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing, .cancelling, .running, .paused, .redialing, .recovering, .takingBack, .held, .ended, .abandoned,
             .completed:
             false
@@ -204,17 +211,12 @@ package struct SourceMachine: Hashable, Sendable {
     package var resumesOnWord: Bool {
         switch current {
         case .paused(_, .unknown, _), .redialing(_, .unknown, _): !usesLease
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing, .cancelling, .running, .seizing, .paused, .redialing, .recovering, .takingBack, .held, .ended,
             .abandoned, .completed:
             false
         }
-    }
-
-    /// Why the workload that is about to be stopped is to run on here; nil if it is to be stopped.
-    package var reasonNotToStop: String? {
-        if case .stopping(let failure) = current { return failure?.description }
-        return nil
     }
 
     /// Whether the run lease is being asked who runs the workload.
@@ -258,7 +260,8 @@ package struct SourceMachine: Hashable, Sendable {
         switch current {
         case .ended: !owesWord
         case .abandoned, .completed: true
-        case .none, .setup, .active, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing, .granted, .refused,
+        case .none, .setup, .active, .preparing, .stopping, .preSwitchover, .saving, .awaitingPong, .releasing,
+            .granted, .refused,
             .renewing, .cancelling, .running, .seizing, .paused, .redialing, .recovering, .takingBack, .held:
             false
         }
@@ -271,7 +274,8 @@ package struct SourceMachine: Hashable, Sendable {
     package var failureReason: String? {
         switch current {
         case .none, .setup, .active, .preSwitchover, .awaitingPong, .granted, .cancelling, .running, .completed: nil
-        case .stopping(let failure), .saving(let failure), .releasing(let failure): failure?.description
+        case .preparing(let failure), .stopping(let failure), .saving(let failure), .releasing(let failure):
+            failure?.description
         case .refused(_, let reason), .renewing(_, let reason):
             SwitchoverFailure.startRefused(reason: reason).description
         case .seizing(_, let failure): failure.description

@@ -42,7 +42,8 @@ extension SourceSession {
         case .redial: startRedial()
         case .send(let message): send(message)
         case .proceed: perform(machine.proceed())
-        case .stop: prepare()
+        case .prepare: prepare()
+        case .stop: stop()
         case .save:
             work.run("save") { [workload, events, ahead] in
                 do throws(DeviceError) {
@@ -75,7 +76,7 @@ extension SourceSession {
         }
     }
 
-    /// Does what the move needs while the workload runs, before ``stop()``.
+    /// Does what the move needs while the workload runs.
     private func prepare() {
         // The states of a paused workload do not change any more, and are sent once.
         let takesAhead = peer?.capabilities.contains(.stateAhead) == true && !settings.isPaused
@@ -96,11 +97,7 @@ extension SourceSession {
         }
     }
 
-    /// Stops the prepared workload.
-    ///
-    /// A workload that is to stay here by now continues to run: it is not stopped only to be resumed.
-    func stop() {
-        if let reason = machine.reasonNotToStop { return perform(machine.stopFailed(reason: reason)) }
+    private func stop() {
         // A paused workload is stopped already.
         if settings.isPaused { return events.add(.stopped) }
         work.run("stop") { [workload, events] in

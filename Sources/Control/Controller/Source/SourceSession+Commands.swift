@@ -22,7 +22,7 @@ extension SourceSession {
         case .refuse(let reason) where machine.state == .completed: throw CommandRefused(reason: reason + wayBack)
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .remember: break
-        case .stop: perform([.stop])
+        case .prepare: perform([.prepare])
         }
     }
 

@@ -242,7 +242,7 @@ actor SourceSession {
             redialing.search?.isOver = true
             redialing.attempt?.end()
         case .notReleased(let reason): logger.warning("\(reason)")
-        case .prepared: stop()
+        case .prepared: perform(machine.prepared())
         case .stopBegun(let time): timeline.note(.stopAsked, at: time)
         case .stopped:
             timeline.note(.stopped)
