@@ -79,6 +79,7 @@ struct ArticleTests {
             (World.Setting(usesLease: true, conts: 0, cancels: 0), .shipped),
             (World.Setting(usesLease: true, conts: 0, cancels: 1, relinks: 0), .shipped),
             (World.Setting(conts: 0, cancels: 0, relinks: 0, tellsStart: false), .older),
+            (World.Setting(conts: 0, cancels: 0, relinks: 0, operatorSpeaks: false, attaches: true), .shipped),
         ]
         for (setting, behaviour) in settings {
             let walk = Walk(from: World(setting), by: behaviour, checking: [.neverBothRun], asking: questions)
