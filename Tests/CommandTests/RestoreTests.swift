@@ -53,7 +53,7 @@ struct RestoreTests {
 
     @Test("only sees a slow fault when the worker that serves it is killed", arguments: GuestKind.available)
     func workerKilled(kind: GuestKind) throws {
-        let site = try RestoreSite(kind, memoryMiB: 64)
+        let site = try RestoreSite(kind, memoryMiB: 256)
         defer { site.end() }
         let guest = try site.restore()
         guest.send(.dispersed)
