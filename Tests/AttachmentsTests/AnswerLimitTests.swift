@@ -64,7 +64,7 @@ struct AnswerLimitTests {
 
     @Test func `a process that does not answer RUN in time counts as started and as ended, and is killed`() throws {
         for answer in ["", "s.send(struct.pack('<I', 0x101)); "] {
-            let (result, process, status) = try end(answer + "import time; time.sleep(99)")
+            let (result, process, status) = try end(answer + "import signal; signal.pause()")
             #expect(
                 result
                     == .ended(
@@ -78,7 +78,7 @@ struct AnswerLimitTests {
     }
 
     @Test func `a process that answers RUN with nonsense counts as started and as ended, and is killed`() throws {
-        let (result, process, status) = try end("s.send(struct.pack('<II', 7, 0)); import time; time.sleep(99)")
+        let (result, process, status) = try end("s.send(struct.pack('<II', 7, 0)); import signal; signal.pause()")
         let what = "process \(process) answered with a message of kind 7 and 0 bytes"
         #expect(result == .ended(reason: "\(what), and was killed, so that it does not run later"))
         #expect(status == SIGKILL)

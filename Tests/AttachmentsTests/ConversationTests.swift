@@ -167,7 +167,9 @@ struct ConversationTests {
     }
 
     @Test func `that answers STOP too late is told to resume, and its late answer is dropped`() async throws {
+        let seen = try Mailbox<RunningProcess.Request>()
         let scene = try await Scene(answerSeconds: 1) { process, request in
+            seen.put(request)
             // The answer to STOP comes with the one to RESUME.
             if request == .stop { return true }
             if request == .resume { try process.done(.stop) }
@@ -179,17 +181,17 @@ struct ConversationTests {
         #expect(told == "process \(getpid()) did not stop within 1 s; see what it waits for; it was told to resume")
         #expect(workload.activity.isRunning)
         // The agent does not wait for the answer to this RESUME.
-        for _ in 0..<5000 where scene.seen.count < 2 { MonotonicClock.sleep(nanoseconds: 1_000_000) }
+        #expect(seen.next(milliseconds: 5000) { $0 == .resume } != nil)
         #expect(scene.seen == [.stop, .resume])
     }
 
     @Test func `that answers neither STOP nor RESUME in time still counts as running, and is asked again`() async throws
     {
         let slow = Atomic<Bool>(true)
-        let held = Atomic<Int>(0)
+        let held = try Mailbox<RunningProcess.Request>()
         let scene = try await Scene(answerSeconds: 1) { process, request in
             guard slow.load(ordering: .acquiring) else { return false }
-            held.add(1, ordering: .releasing)
+            held.put(request)
             return true
         }
         defer { scene.end() }
@@ -201,7 +203,7 @@ struct ConversationTests {
         #expect(await reason { try workload.devices.depart() } != nil)
         #expect(await reason { _ = try workload.devices.save() } != nil)
         // Its answers come at last. The agent did not wait for the process to read RESUME.
-        for _ in 0..<5000 where held.load(ordering: .acquiring) < 2 { MonotonicClock.sleep(nanoseconds: 1_000_000) }
+        #expect(held.next(milliseconds: 5000) { $0 == .resume } != nil)
         slow.store(false, ordering: .releasing)
         try scene.process.done(.stop)
         try scene.process.done(.resume)
