@@ -233,7 +233,7 @@ struct LeavingTests {
                 await ferrying.source.refusal("pageferry-destination-gone", ["has-run": true]) == nil
             }
         )
-        #expect(try await soon { await session.work.threads.count == 0 })
+        #expect(try await soon { await session.threads.work.threads.count == 0 })
     }
 
     @Test func `an agent that is told to exit completes a migration that begins before it has exited`() async throws {

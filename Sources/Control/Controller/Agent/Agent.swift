@@ -292,7 +292,7 @@ package actor Agent: QMPHandler {
     var workloadEnd: String? {
         get async {
             guard let incoming else { return endReason }
-            return await incoming.snapshot().hasStarted ? await incoming.endReason : nil
+            return await incoming.snapshot().hasStarted ? await incoming.course.endReason : nil
         }
     }
 

@@ -34,8 +34,8 @@ extension DestinationSession {
         case .start: startWorkload()
         case .undo: undo()
         case .contSucceeded:
-            conts.resume()
-        case .contFailed(let reason): conts.refuse(reason)
+            waiting.conts.resume()
+        case .contFailed(let reason): waiting.conts.refuse(reason)
         case .closeLink(let reason):
             let told = isCancelled ? DestinationSession.cancelReason : reason
             hangUp(reason: link?.isLastWordSent == true ? nil : told)
@@ -73,7 +73,7 @@ extension DestinationSession {
 
     private func prepareMemory() {
         let description = required(arrival).announcement.description
-        work.run("prepare") { [landing, events, logger] in
+        threads.work.run("prepare") { [landing, events, logger] in
             do {
                 let workload = try landing.prepare(description) { events.add(.memory(Handover($0))) }
                 events.add(.prepared(workload))
@@ -98,7 +98,7 @@ extension DestinationSession {
     func discardMemory() {
         guard let (fetcher, workload) = arrival?.free() else { return }
         // The workload is kept until the fetcher has stopped, since the fetcher may place pages in its memory.
-        stops.run("stop") {
+        threads.stops.run("stop") {
             fetcher.stop()
             withExtendedLifetime(workload) {}
         }
@@ -122,7 +122,7 @@ extension DestinationSession {
         let workload = required(arrival?.workload)
         let states = arrival?.states.take() ?? []
         timeline.note(.loadBegun)
-        work.run("load") { [events] in
+        threads.work.run("load") { [events] in
             do throws(DeviceError) {
                 events.add(.loaded(Handover(try workload.devices.load(states))))
             } catch {
@@ -133,7 +133,7 @@ extension DestinationSession {
 
     private func acquire() {
         let workload = required(arrival?.workload)
-        work.run("acquire") { [events] in
+        threads.work.run("acquire") { [events] in
             do throws(DeviceError) {
                 try workload.devices.acquire()
                 events.add(.acquired)
@@ -145,7 +145,7 @@ extension DestinationSession {
 
     func undo() {
         let workload = required(arrival?.workload)
-        work.run("undo") { [events] in
+        threads.work.run("undo") { [events] in
             do throws(DeviceError) {
                 try workload.devices.release()
                 events.add(.undone)
@@ -157,14 +157,14 @@ extension DestinationSession {
 
     private func commitLease(_ grant: RunGrant) {
         let (lease, source) = (required(settings.lease), required(peer).instance.description)
-        work.run("lease") { [events] in
+        threads.work.run("lease") { [events] in
             events.add(.committed(lease.take(after: grant.epoch, token: grant.token, from: source)))
         }
     }
 
     private func returnLease(_ grant: RunGrant) {
         let (lease, owner) = (required(settings.lease), required(peer).instance.description)
-        work.run("lease") { [events, logger] in
+        threads.work.run("lease") { [events, logger] in
             lease.giveBack(to: owner, token: grant.token) { error in
                 logger.warning("cannot give the run lease back yet: \(error)")
             }
@@ -174,7 +174,7 @@ extension DestinationSession {
 
     /// Whether the workload was paused at its source, and no `cont` here asks for it to run.
     private var staysPaused: Bool {
-        peer?.capabilities.contains(.paused) == true && !settings.startsStopped && conts.isEmpty
+        peer?.capabilities.contains(.paused) == true && !settings.startsStopped && waiting.conts.isEmpty
     }
 
     func startWorkload() {
@@ -185,7 +185,7 @@ extension DestinationSession {
             _ = loaded.take()
             return events.add(.arrivedPaused)
         }
-        work.run("start") { [events] in
+        threads.work.run("start") { [events] in
             do {
                 let result: StartResult
                 if let proof = loaded.take() {

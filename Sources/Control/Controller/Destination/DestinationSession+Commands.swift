@@ -38,7 +38,7 @@ extension DestinationSession {
     func retire() {
         standing = .retired
         if machine.isRemembered, let peer { formers.add(peer.migration, events) } else { stopListening() }
-        conts.refuse("another migration has replaced this one")
+        waiting.conts.refuse("another migration has replaced this one")
         discardMemory()
         settleOpening()
         endIfOver()
@@ -110,7 +110,7 @@ extension DestinationSession {
         switch machine.sourceIsGone() {
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .abandoned:
-            endReason = endReason ?? machine.failureReason
+            course.endReason = course.endReason ?? machine.failureReason
             perform([])
             sink.sendWorkloadEnd()
             reportEnd()
@@ -150,7 +150,7 @@ extension DestinationSession {
         case .acquire(let grant): perform([.acquire(grant)])
         case .requestStart: perform([.send(.startRequest)])
         }
-        try await withCheckedThrowingContinuation { conts.add($0) }
+        try await withCheckedThrowingContinuation { waiting.conts.add($0) }
     }
 
     /// What a `cont` waits for.
@@ -200,6 +200,6 @@ extension DestinationSession {
         }
         swap(&listener.acceptor, &other)
         listener.isOpen = true
-        work.run("listen") { [other] in other.stop() }
+        threads.work.run("listen") { [other] in other.stop() }
     }
 }

@@ -29,15 +29,15 @@ extension DestinationSession {
         perform(machine.exit(reason: reason, isPatient: isPatient))
         tellChange()
         while machine.exitWait != nil { await nextChange() }
-        conts.refuse(reason)
+        waiting.conts.refuse(reason)
         if isBeforeStart {
             hangUp(reason: reason)
             perform(machine.linkEnded(reason: reason))
         }
         // The queued messages must be sent before the process exits, and a workload in another process must hear that its
         // memory is complete.
-        await hangUps.threads.joined()
-        if machine.state == .completed { await stops.threads.joined() }
+        await threads.hangUps.threads.joined()
+        if machine.state == .completed { await threads.stops.threads.joined() }
     }
 
     /// Whether a workload is on its way that has not started here, so that its source must hear of the exit.

@@ -41,16 +41,16 @@ extension DestinationSession {
     /// - Returns: nil if the kernel refuses a thread or a descriptor, which is logged.
     private func take(_ socket: consuming StreamSocket, regions: Link.Regions) -> Link? {
         do throws(SystemError) {
-            lastLink = lastLink.next
+            links.newest = links.newest.next
             let control = try ControlLink(
                 socket,
                 peerTimeout: settings.peerTimeout,
-                hangUps: hangUps,
+                hangUps: threads.hangUps,
                 logger: logger,
                 events: events
-            ) { [number = lastLink] in .link(number, .control($0)) }
+            ) { [number = links.newest] in .link(number, .control($0)) }
             let lanes = Lanes.Arriving(urgentLanes: settings.faultThreads)
-            let made = Link(number: lastLink, control: control, lanes: lanes, regions: regions)
+            let made = Link(number: links.newest, control: control, lanes: lanes, regions: regions)
             link = made
             return made
         } catch {
@@ -118,7 +118,7 @@ extension DestinationSession {
             return link.control.allowSilence()
         }
         // Pages that the former lanes are still placing count as received.
-        work.run("welcome") { [events, number = link.number] in
+        threads.work.run("welcome") { [events, number = link.number] in
             fetcher.waitForLanes()
             events.add(.link(number, .received(fetcher.received)))
         }
@@ -173,7 +173,7 @@ extension DestinationSession {
         guard case .prepared? = arrival?.preparation else { return }
         guard let link, link.isAccepted else { return endPreparation() }
         guard let lanes = link.lanes.complete else { return }
-        work.run("probe") { [events, number = link.number, probeTime] in
+        threads.work.run("probe") { [events, number = link.number, probeTime] in
             let socket = lanes.urgent[0]
             do {
                 var floor = Report.Floor()

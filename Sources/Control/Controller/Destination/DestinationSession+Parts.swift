@@ -1,5 +1,6 @@
 import Connections
 import Identity
+import Logging
 import PageProtocol
 import Switchover
 
@@ -43,6 +44,50 @@ extension DestinationSession {
             if case .awaited = regions { return true }
             return false
         }
+    }
+
+    /// The links so far.
+    struct Links: Sendable {
+        /// The number of the newest link.
+        var newest = LinkNumber(0)
+        /// Why the last link was lost.
+        var lastLoss: String?
+        /// Whether the timer runs after which the source is given up.
+        var isGivingSourceUp = false
+    }
+
+    /// The threads of the session's blocking work, apart by who waits for them.
+    struct Threads: Sendable {
+        /// The work of the migration itself.
+        let work: BlockingWork
+        /// The closing of control connections.
+        let hangUps: BlockingWork
+        /// The stops of page fetchers; a guest can hold up such a stop.
+        let stops: BlockingWork
+
+        init(logger: Logger) {
+            work = BlockingWork(logger: logger)
+            hangUps = BlockingWork(logger: logger)
+            stops = BlockingWork(logger: logger)
+        }
+    }
+
+    /// The callers that wait for the session.
+    struct Waiting {
+        /// `cont` commands that wait for the start.
+        var conts = Waiters<any Error>()
+        /// Callers that wait until something has happened.
+        var changes = Waiters<Never>()
+    }
+
+    /// What has become of the workload here.
+    struct Course: Sendable {
+        /// Why the workload has ended by itself; nil if it has not.
+        var endReason: String?
+        /// Whether the workload ended before its start was reported.
+        var hasEndedInStart = false
+        /// Why missing pages can never be placed here; nil if they can.
+        var memoryLoss: String?
     }
 
     /// The listener: at first for any source, after `migrate-recover` for the source of this migration.

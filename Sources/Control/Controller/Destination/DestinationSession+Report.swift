@@ -61,7 +61,7 @@ extension DestinationSession {
         // The migration of a refused source must not appear as that of the next source.
         if machine.state != .setup { report.migration = peer?.migration.description }
         report.states = states.states
-        report.error = snapshot.failureReason ?? (machine.state == .postcopyPaused ? lastLoss : nil)
+        report.error = snapshot.failureReason ?? (machine.state == .postcopyPaused ? links.lastLoss : nil)
         report.total = snapshot.totalMicroseconds
         var destination = AgentReport.Destination()
         destination.load = timeline.microseconds(from: .loadBegun, to: .loaded)
@@ -80,7 +80,7 @@ extension DestinationSession {
             destination.oldestFault = Timeline<Moment>.microseconds(from: since, to: MonotonicClock.now())
         }
         destination.awaitsCont = machine.awaitsCont
-        destination.endedInStart = hasEndedInStart
+        destination.endedInStart = course.hasEndedInStart
         fillStalls(of: &destination)
         destination.service = LatencySummary(arrival?.fetcher?.service ?? [])
         destination.floor = arrival?.floor ?? Report.Floor()

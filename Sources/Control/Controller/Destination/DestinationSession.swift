@@ -94,37 +94,22 @@ actor DestinationSession {
     let formers: FormerMigrations
     let sink: EventSink
     let observer: Observer
-    let work: BlockingWork
-    /// The closing of control connections.
-    let hangUps: BlockingWork
-    /// The stops of page fetchers; a guest can hold up such a stop.
-    let stops: BlockingWork
+    let threads: Threads
 
     var machine: DestinationMachine
     var states: StateLog
     var timeline = Timeline<Moment>()
     var listener: Listener
     var link: Link?
-    /// The number of the newest link.
-    var lastLink = LinkNumber(0)
-    /// Why the last link was lost.
-    var lastLoss: String?
+    var links = Links()
     var peer: Hello?
     /// What has arrived; nil before a source was accepted.
     var arrival: ArrivingWorkload?
-    var conts = Waiters<any Error>()
-    private var changes = Waiters<Never>()
-    /// Why the workload has ended by itself; nil if it has not.
-    var endReason: String?
-    /// Whether the workload ended before its start was reported.
-    var hasEndedInStart = false
-    /// Why missing pages can never be placed here; nil if they can.
-    var memoryLoss: String?
+    var waiting = Waiting()
+    var course = Course()
     var standing = Standing.serves
     /// Whether `migrate_cancel` is being handled.
     var isCancelled = false
-    /// Whether the timer runs after which the source is given up.
-    private var isGivingSourceUp = false
     /// The end of the migration here; nil before.
     var end: End?
     /// The exit of the agent; nil before it was asked for.
@@ -162,9 +147,7 @@ actor DestinationSession {
         machine = DestinationMachine(startsStopped: settings.startsStopped, usesLease: settings.lease != nil)
         self.sink = sink
         states = StateLog { sink.send($0) }
-        work = BlockingWork(logger: logger)
-        hangUps = BlockingWork(logger: logger)
-        stops = BlockingWork(logger: logger)
+        threads = Threads(logger: logger)
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
         self.formers = formers
@@ -199,18 +182,18 @@ actor DestinationSession {
             endIfOver()
             tellChange()
         }
-        changes.resume()
+        waiting.changes.resume()
     }
 
     /// Lets every waiting caller check its condition again.
     func tellChange() {
         limitExit()
-        changes.resume()
+        waiting.changes.resume()
     }
 
     /// Waits until something has happened.
     func nextChange() async {
-        await withCheckedContinuation { changes.add($0) }
+        await withCheckedContinuation { waiting.changes.add($0) }
     }
 
     /// Waits until the session is retired, its source needs no answer, and the lease's store has answered.
@@ -252,19 +235,19 @@ actor DestinationSession {
             note()
             sink.send(.resume)
             perform(actions)
-            if let endReason { tellEnd(endReason) }
+            if let reason = course.endReason { tellEnd(reason) }
         case .arrivedPaused:
             // A `cont` that arrived meanwhile is waiting for the workload to run.
-            guard conts.isEmpty else { return startWorkload() }
+            guard waiting.conts.isEmpty else { return startWorkload() }
             arrival?.isPaused = true
             timeline.note(.started)
             logger.notice("the workload has arrived, paused as it was at its source; run cont to resume it")
             perform(machine.started())
-            if let endReason { tellEnd(endReason) }
+            if let reason = course.endReason { tellEnd(reason) }
         case .startEnded(let reason):
             timeline.note(.started)
-            endReason = reason
-            hasEndedInStart = true
+            course.endReason = reason
+            course.hasEndedInStart = true
             perform(machine.startEnded(reason: reason))
             tellEnd(reason)
         case .startFailed(let reason): perform(machine.startFailed(reason: reason))
@@ -278,8 +261,8 @@ actor DestinationSession {
             perform(machine.leaseRefused(reason: reason))
         case .leaseReturned: perform(machine.leaseReturned())
         case .workloadEnded(let reason):
-            guard endReason == nil else { return }
-            endReason = reason
+            guard course.endReason == nil else { return }
+            course.endReason = reason
             machine.workloadEnded(reason: reason)
             if snapshot().hasStarted { tellEnd(reason) } else { prohibitStart(reason) }
         case .exitOverdue(let wait, let number):
@@ -288,8 +271,8 @@ actor DestinationSession {
         case .openingOverdue(let number): settleOpening(after: number)
         case .endOverdue: reportEnd(isOverdue: true)
         case .sourceGivenUp(let number):
-            isGivingSourceUp = false
-            guard number == lastLink, link == nil else { return }
+            links.isGivingSourceUp = false
+            guard number == links.newest, link == nil else { return }
             machine.sourceGivenUp()
             perform([])
         }
@@ -348,7 +331,7 @@ actor DestinationSession {
     /// The reason that the source receives if the workload needs no more pages before the last one has arrived: the
     /// workload has ended, or its process has lost memory.
     var lossReason: String? {
-        endReason.map { "the workload has ended at the destination: \($0)" } ?? memoryLoss
+        course.endReason.map { "the workload has ended at the destination: \($0)" } ?? course.memoryLoss
     }
 
     private func take(_ event: PageFetcher.Event) {
@@ -363,7 +346,7 @@ actor DestinationSession {
             let advice = "use vfork or posix_spawn, or fork after COMPLETE"
             logger.warning("\(name) has forked while pages are missing, for which a child waits for ever; \(advice)")
         case .memoryLost(let reason):
-            memoryLoss = reason
+            course.memoryLoss = reason
             logger.error("\(reason); threads that read missing pages wait for ever, so end the process")
             memoryFailed(reason)
         case .failed(let reason): memoryFailed(reason)
@@ -391,7 +374,7 @@ actor DestinationSession {
 
     private func drop(_ reason: String, telling tell: () -> [DestinationAction]) {
         let peer = link?.control.peer
-        if peer != nil { lastLoss = reason }
+        if peer != nil { links.lastLoss = reason }
         hangUp(reason: reason)
         perform(tell())
         // The end of the migration is logged with its own reason.
@@ -401,10 +384,10 @@ actor DestinationSession {
 
     /// Limits the wait for a source that was promised that nothing starts here, and has not confirmed that with BYE.
     func giveSourceUpLater() {
-        guard machine.awaitsBye, link == nil, !isGivingSourceUp else { return }
-        isGivingSourceUp = true
+        guard machine.awaitsBye, link == nil, !links.isGivingSourceUp else { return }
+        links.isGivingSourceUp = true
         // At least 1 s, since the timer restarts as long as the lease's store has not answered.
-        events.add(.sourceGivenUp(lastLink), after: max(settings.recoveryTime, .seconds(1)))
+        events.add(.sourceGivenUp(links.newest), after: max(settings.recoveryTime, .seconds(1)))
     }
 
     /// Records the machine's state, and acts on the end of the migration.
@@ -452,7 +435,7 @@ actor DestinationSession {
         guard let told = end?.unreported, !machine.owesLease || isOverdue else { return }
         end?.unreported = nil
         // The messages that were queued before must be sent first.
-        work.run("end") { [observer, hangUps, hasStarted = machine.startedToken != nil] in
+        threads.work.run("end") { [observer, hangUps = threads.hangUps, hasStarted = machine.startedToken != nil] in
             hangUps.threads.join()
             observer.onEnd(told, hasStarted)
         }
@@ -479,7 +462,7 @@ actor DestinationSession {
             return
         }
         arrival?.memory = .served(fetcher, isStopped: true)
-        stops.run("stop") { [events] in
+        threads.stops.run("stop") { [events] in
             fetcher.stop()
             workload.memoryIsWhole()
             events.add(.memoryGivenBack)

@@ -18,9 +18,9 @@ extension SourceSession {
 
     /// Frees the memory of a workload that has moved away.
     private func letMemoryGo() {
-        guard !hasLetMemoryGo else { return }
-        hasLetMemoryGo = true
-        partings.run("let-go") { [pageServer, workload, logger] in
+        guard !course.hasLetMemoryGo else { return }
+        course.hasLetMemoryGo = true
+        threads.partings.run("let-go") { [pageServer, workload, logger] in
             do throws(SystemError) {
                 try pageServer.discardMemory()
             } catch {
@@ -45,7 +45,7 @@ extension SourceSession {
         case .prepare: prepare()
         case .stop: stop()
         case .save:
-            work.run("save") { [workload, events, ahead] in
+            threads.work.run("save") { [workload, events, ahead = deviceStates.ahead] in
                 do throws(DeviceError) {
                     events.add(.saved(ahead.changes(to: try workload.devices.save())))
                 } catch {
@@ -53,7 +53,7 @@ extension SourceSession {
                 }
             }
         case .releaseLocks:
-            work.run("release") { [workload, events] in
+            threads.work.run("release") { [workload, events] in
                 do throws(DeviceError) {
                     try workload.devices.depart()
                     events.add(.locksReleased)
@@ -66,9 +66,9 @@ extension SourceSession {
         case .resume: resume()
         case .resync: resync()
         case .cancelSucceeded:
-            cancels.resume()
+            waiting.cancels.resume()
         case .cancelFailed(let reason), .cancelUnknown(let reason):
-            cancels.refuse(reason + wayBack)
+            waiting.cancels.refuse(reason + wayBack)
         case .closeLink(let reason): hangUp(reason: reason)
         case .violation(let what):
             logger.error("\(destination) breaks the protocol: \(what)")
@@ -80,7 +80,10 @@ extension SourceSession {
     private func prepare() {
         // The states of a paused workload do not change any more, and are sent once.
         let takesAhead = peer?.capabilities.contains(.stateAhead) == true && !settings.isPaused
-        work.run("prepare") { [workload, events, ahead, logger, control = takesAhead ? link?.control : nil] in
+        threads.work.run("prepare") {
+            [
+                workload, events, logger, ahead = deviceStates.ahead, control = takesAhead ? link?.control : nil
+            ] in
             do {
                 try workload.prepareToMove()
             } catch {
@@ -100,7 +103,7 @@ extension SourceSession {
     private func stop() {
         // A paused workload is stopped already.
         if settings.isPaused { return events.add(.stopped) }
-        work.run("stop") { [workload, events] in
+        threads.work.run("stop") { [workload, events] in
             events.add(.stopBegun(at: MonotonicClock.now()))
             do {
                 try workload.stop()
@@ -112,7 +115,7 @@ extension SourceSession {
     }
 
     private func connect(_ link: LinkNumber) {
-        work.run("connect") { [destination, events] in
+        threads.work.run("connect") { [destination, events] in
             do throws(SystemError) {
                 events.add(.link(link, .connected(Handover(try StreamSocket(connectingTo: destination)))))
             } catch {
@@ -126,7 +129,7 @@ extension SourceSession {
     /// The lanes end first: no page may be sent once the memory can change.
     private func resume() {
         pageServer.hangUp()
-        work.run("resume") { [workload, events, pageServer, isPaused = settings.isPaused] in
+        threads.work.run("resume") { [workload, events, pageServer, isPaused = settings.isPaused] in
             pageServer.thaw()
             do {
                 try workload.devices.acquire()
@@ -175,8 +178,8 @@ extension SourceSession {
 
     private func sendDevices(on control: ControlLink) {
         do throws(ProtocolError) {
-            for frame in try DeviceTransfer.frames(of: savedDevices) { control.send(frame: frame) }
-            savedDevices = []
+            for frame in try DeviceTransfer.frames(of: deviceStates.saved) { control.send(frame: frame) }
+            deviceStates.saved = []
         } catch {
             // The states exceed the protocol's bounds: the workload is taken back.
             control.fail("\(error)")
@@ -231,7 +234,7 @@ extension SourceSession {
         guard settings.releasesMemory, settings.pushes else { return }
         logger.warning("memory is freed as it is sent: if the link breaks, pages in flight are lost")
         // On a thread of its own, since many pages may have been pushed before.
-        work.run("release") { [pageServer] in pageServer.releaseSentMemory() }
+        threads.work.run("release") { [pageServer] in pageServer.releaseSentMemory() }
     }
 
     func push() {

@@ -44,11 +44,11 @@ extension SourceSession {
         case .refuse(let reason): throw CommandRefused(reason: reason + wayBack)
         case .waits(let next): actions = next
         }
-        ahead.giveUp()
-        let isFirst = cancels.isEmpty
-        try await withCheckedThrowingContinuation { waiting in
-            cancels.add(waiting)
-            if isFirst { events.add(.cancelOverdue(cancels.rounds), after: SourceSession.cancelTime) }
+        deviceStates.ahead.giveUp()
+        let isFirst = waiting.cancels.isEmpty
+        try await withCheckedThrowingContinuation { caller in
+            waiting.cancels.add(caller)
+            if isFirst { events.add(.cancelOverdue(waiting.cancels.rounds), after: SourceSession.cancelTime) }
             perform(actions)
         }
     }
@@ -110,8 +110,8 @@ extension SourceSession {
             throw CommandRefused(reason: "\(reason); this is accepted only \(SourceSession.whenGone)")
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .takeBack:
-            try await withCheckedThrowingContinuation { waiting in
-                resumes.add(waiting)
+            try await withCheckedThrowingContinuation { caller in
+                waiting.resumes.add(caller)
                 perform([.resume])
             }
         case .abandoned: note()
@@ -139,14 +139,14 @@ extension SourceSession {
             case .postcopyPaused where machine.isAskingLease: break
             default: return
             }
-            guard number.map({ overdueWord < $0 }) ?? true else {
+            guard number.map({ goneWords.overdue < $0 }) ?? true else {
                 let other = machine.isAskingLease ? "the run lease is still being asked" : "a link is still being made"
                 throw CommandRefused(reason: "\(other); this is accepted only \(SourceSession.whenGone)")
             }
             if number == nil {
-                words += 1
-                number = words
-                events.add(.goneOverdue(words), after: SourceSession.wordLimit)
+                goneWords.made += 1
+                number = goneWords.made
+                events.add(.goneOverdue(goneWords.made), after: SourceSession.wordLimit)
             }
             await nextChange()
         }
@@ -159,8 +159,8 @@ extension SourceSession {
         switch machine.retryResume() {
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .resume:
-            try await withCheckedThrowingContinuation { waiting in
-                resumes.add(waiting)
+            try await withCheckedThrowingContinuation { caller in
+                waiting.resumes.add(caller)
                 perform([.resume])
             }
         }

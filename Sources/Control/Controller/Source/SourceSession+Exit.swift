@@ -10,7 +10,7 @@ extension SourceSession {
     private static let leaveTime = Duration.seconds(5)
 
     /// Whether the destination or the workload here still needs this agent for the migration.
-    var isNeeded: Bool { !machine.isOver && !(workloadEnd != nil && machine.isHeld && !machine.owesWord) }
+    var isNeeded: Bool { !machine.isOver && !(course.end != nil && machine.isHeld && !machine.owesWord) }
 
     /// Why the workload that has moved away was lost, by the operator's word; nil if it was not.
     var loss: String? {
@@ -40,8 +40,8 @@ extension SourceSession {
         }
         // The queued messages must be sent before the process exits, and a workload in another process must hear that it
         // has moved for good.
-        await hangUps.threads.joined()
-        await partings.threads.joined()
+        await threads.hangUps.threads.joined()
+        await threads.partings.threads.joined()
     }
 
     /// How long the source redials after the link has broken, before an operator must act.
@@ -77,8 +77,8 @@ extension SourceSession {
     /// - Returns: whether the workload was here or could have been taken back.
     func noteWorkloadEnd(_ reason: String) -> Bool {
         let isTold = machine.isTakeBackPossible
-        workloadEnd = (reason, isTold)
-        changes.resume()
+        course.end = (reason, isTold)
+        waiting.changes.resume()
         return isTold
     }
 }

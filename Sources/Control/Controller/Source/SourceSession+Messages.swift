@@ -16,7 +16,7 @@ extension SourceSession {
             let control = try ControlLink(
                 socket,
                 peerTimeout: settings.peerTimeout,
-                hangUps: hangUps,
+                hangUps: threads.hangUps,
                 logger: logger,
                 events: events
             ) { .link(link, .control($0)) }
@@ -128,7 +128,7 @@ extension SourceSession {
     }
 
     private func joinLanes(as hello: Hello, of link: LinkNumber) {
-        work.run("join-lanes") { [destination, events, peerTimeout = settings.peerTimeout] in
+        threads.work.run("join-lanes") { [destination, events, peerTimeout = settings.peerTimeout] in
             do throws(SystemError) {
                 let lanes = try Lanes(
                     to: destination,

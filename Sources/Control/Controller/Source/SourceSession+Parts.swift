@@ -1,5 +1,7 @@
 import Connections
+import Guest
 import Identity
+import Logging
 import PageProtocol
 
 /// The parts of a session's state.
@@ -57,6 +59,58 @@ extension SourceSession {
             attempt?.end()
             (attempt, search) = (nil, nil)
         }
+    }
+
+    /// The threads of the session's blocking work, apart by who waits for them.
+    struct Threads: Sendable {
+        /// The work of the migration itself.
+        let work: BlockingWork
+        /// The closing of control connections.
+        let hangUps: BlockingWork
+        /// What is left to do for a workload that has moved away.
+        let partings: BlockingWork
+
+        init(logger: Logger) {
+            work = BlockingWork(logger: logger)
+            hangUps = BlockingWork(logger: logger)
+            partings = BlockingWork(logger: logger)
+        }
+    }
+
+    /// The callers that wait for the session.
+    struct Waiting {
+        /// Commands that wait until a cancel has succeeded or failed.
+        var cancels = Waiters<any Error>()
+        /// Commands that wait until the workload runs here again, or cannot.
+        var resumes = Waiters<any Error>()
+        /// Callers that wait until something has happened.
+        var changes = Waiters<Never>()
+    }
+
+    /// The device states on their way to the destination.
+    struct DeviceStates: Sendable {
+        /// The states that are sent while the workload runs.
+        let ahead = StatesAhead()
+        /// The states that were saved after the stop, until they are sent.
+        var saved: [DeviceSet.Saved] = []
+    }
+
+    /// What has become of the workload here.
+    struct Course: Sendable {
+        /// Whether the workload ran, and was stopped for this migration.
+        var hasStopped = false
+        /// Whether the memory was freed, or is being freed, since the workload has moved away.
+        var hasLetMemoryGo = false
+        /// Why the workload has ended by itself, and whether that was told; nil if it has not ended.
+        var end: (reason: String, isTold: Bool)?
+    }
+
+    /// The operator's words that the destination is gone.
+    struct GoneWords: Sendable {
+        /// The number of words so far that had to wait.
+        var made = 0
+        /// The number of the last word whose time is over.
+        var overdue = 0
     }
 
     /// How far the agent's exit has got.

@@ -27,7 +27,7 @@ extension SourceSession {
             search.slowDown()
             redialing.search = search
             redialing.attempt = attempt
-            work.run("redial") { [destination, events] in
+            threads.work.run("redial") { [destination, events] in
                 switch attempt.run(destination) {
                 case .reached(let socket): events.add(.redialed(attempt, socket))
                 case .givenUp(let reason): events.add(.redialGivenUp(attempt, reason: reason))
@@ -87,7 +87,7 @@ extension SourceSession {
         else { return }
         self.link?.rejoining = nil
         // `resend` waits for the threads of the former lanes.
-        work.run("resend") { [pageServer, events, tell = lanesOf(link), hangUps = pageServer.hangUps] in
+        threads.work.run("resend") { [pageServer, events, tell = lanesOf(link), hangUps = pageServer.hangUps] in
             guard let lost = pageServer.resend(allBut: received, after: hangUps, telling: tell) else { return }
             events.add(.link(link, .resent(lost: lost, lanes)))
         }
@@ -127,7 +127,7 @@ extension SourceSession {
 
     func seizeLease(_ grant: RunGrant) {
         guard let lease = settings.lease else { return }
-        work.run("lease") { [events] in
+        threads.work.run("lease") { [events] in
             events.add(.seized(lease.seize(after: grant.epoch, token: grant.token)))
         }
     }
@@ -149,7 +149,7 @@ extension SourceSession {
     /// Writes the source into the lease's record again, after the destination's promise never to start by this token.
     func regainLease(by token: RunToken) {
         guard let lease = settings.lease, let peer else { return }
-        work.run("lease") { [events, logger] in
+        threads.work.run("lease") { [events, logger] in
             let outcome = lease.regain(token: token, promisedBy: peer.instance.description) {
                 logger.warning("cannot take the run lease back yet: \($0)")
             }

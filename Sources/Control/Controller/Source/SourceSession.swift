@@ -99,14 +99,9 @@ actor SourceSession {
     let logger: Logger
     let sink: EventSink
     nonisolated let events: EventQueue<Event>
-    let work: BlockingWork
-    /// The closing of control connections.
-    let hangUps: BlockingWork
-    /// What is left to do for a workload that has moved away.
-    let partings: BlockingWork
+    let threads: Threads
     let migration = MigrationID.random()
     let pageServer: PageServer
-    let ahead = StatesAhead()
 
     var machine: SourceMachine
     var lease: LeaseShare
@@ -115,18 +110,10 @@ actor SourceSession {
     var link: Link?
     var peer: Hello?
     var redialing = Redialing()
-    var savedDevices: [DeviceSet.Saved] = []
-    var hasLetMemoryGo = false
-    /// Whether the workload ran, and was stopped for this migration.
-    var hasStopped = false
-    var cancels = Waiters<any Error>()
-    var resumes = Waiters<any Error>()
-    /// The number of words so far that the destination is gone and that had to wait, and the last one whose time is
-    /// over.
-    var (words, overdueWord) = (0, 0)
-    var changes = Waiters<Never>()
-    /// Why the workload here has ended by itself, and whether that was told; nil if it has not ended.
-    var workloadEnd: (reason: String, isTold: Bool)?
+    var deviceStates = DeviceStates()
+    var course = Course()
+    var waiting = Waiting()
+    var goneWords = GoneWords()
     var leaving = Leaving.no
     /// Whether the lease's record is being written to name the source again.
     ///
@@ -168,9 +155,7 @@ actor SourceSession {
         self.logger = logger
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
-        work = BlockingWork(logger: logger)
-        hangUps = BlockingWork(logger: logger)
-        partings = BlockingWork(logger: logger)
+        threads = Threads(logger: logger)
         self.sink = sink
         states = StateLog { state in
             sink.send(state)
@@ -216,7 +201,7 @@ actor SourceSession {
 
     /// Waits until something has happened.
     func nextChange() async {
-        await withCheckedContinuation { changes.add($0) }
+        await withCheckedContinuation { waiting.changes.add($0) }
     }
 
     private func consume() async {
@@ -224,9 +209,9 @@ actor SourceSession {
             take(event)
             hurry()
             // Every waiting caller checks its condition again.
-            changes.resume()
+            waiting.changes.resume()
         }
-        changes.resume()
+        waiting.changes.resume()
     }
 
     private func take(_ event: Event) {
@@ -247,7 +232,7 @@ actor SourceSession {
         case .stopped:
             timeline.note(.stopped)
             if !settings.isPaused {
-                hasStopped = true
+                course.hasStopped = true
                 if let last = workload.activity.lastOperation { timeline.note(.lastOperation, at: last) }
                 sink.send(.stop)
             }
@@ -255,7 +240,7 @@ actor SourceSession {
         case .stopFailed(let reason): perform(machine.stopFailed(reason: reason))
         case .saved(let saved):
             timeline.note(.saved)
-            savedDevices = saved
+            deviceStates.saved = saved
             perform(machine.saved(ping: UInt64.random(in: 1...UInt64.max)))
         case .saveFailed(let error):
             perform(machine.saveFailed(device: error.device, reason: error.reason))
@@ -278,28 +263,28 @@ actor SourceSession {
         // The agent is exiting and has released the lease.
         case .regained(.stopped): break
         case .cancelOverdue(let number):
-            if number == cancels.rounds, !cancels.isEmpty { perform(machine.cancelOverdue()) }
-        case .goneOverdue(let number): overdueWord = max(overdueWord, number)
+            if number == waiting.cancels.rounds, !waiting.cancels.isEmpty { perform(machine.cancelOverdue()) }
+        case .goneOverdue(let number): goneWords.overdue = max(goneWords.overdue, number)
         case .wordOverdue: giveUpWord()
         case .resumed:
-            if hasStopped { timeline.note(.takenBack) }
+            if course.hasStopped { timeline.note(.takenBack) }
             let outcome =
                 settings.isPaused
-                ? "is paused here, as before" : hasStopped ? "runs here again" : "continues to run here"
+                ? "is paused here, as before" : course.hasStopped ? "runs here again" : "continues to run here"
             logger.notice("the workload \(outcome)")
-            resumes.resume()
+            waiting.resumes.resume()
             let actions = machine.resumed()
             // As in QEMU, the event for the state precedes RESUME.
             note()
-            if hasStopped { sink.send(.resume) }
+            if course.hasStopped { sink.send(.resume) }
             perform(actions)
         case .resumeFailed(let reason, let isFinal):
             perform(machine.resumeFailed(reason: reason, isFinal: isFinal))
-            resumes.refuse(machine.failureReason ?? reason)
-            if let workloadEnd, !workloadEnd.isTold {
+            waiting.resumes.refuse(machine.failureReason ?? reason)
+            if let end = course.end, !end.isTold {
                 // Until this failure the workload might have been running at the destination.
-                self.workloadEnd?.isTold = true
-                logger.error("the workload has ended: \(workloadEnd.reason)")
+                course.end?.isTold = true
+                logger.error("the workload has ended: \(end.reason)")
                 sink.sendWorkloadEnd()
             }
         }
@@ -403,7 +388,7 @@ actor SourceSession {
         link = nil
         if let reason { control?.send(.failure(reason: reason)) }
         pageServer.hangUp()
-        ahead.giveUp()
+        deviceStates.ahead.giveUp()
         control?.close()
     }
 }
