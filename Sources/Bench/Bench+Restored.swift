@@ -5,11 +5,14 @@ import Telemetry
 extension Bench {
     /// Measures one round of single faults of one thread at random pages, served by the bare code.
     ///
+    /// - Parameter pageCount: the number of pages, each of which is touched once.
     /// - Throws: ``BenchFailure`` if the far end fails or a page is wrong, or the error of the call that failed.
-    package func bareFaults() throws -> Figures {
-        try round(BenchSetup(service: .bare, pageCount: size.faults)) { rig, figures in
+    package func bareFaults(_ pageCount: Int) throws -> Figures {
+        try round(BenchSetup(service: .bare, pageCount: pageCount)) { rig, figures in
             let recorder = LatencyRecorder()
+            let begin = MonotonicClock.now()
             try touchAll(rig, [recorder])
+            figures.seconds = Double(MonotonicClock.now() - begin) / 1e9
             figures.take([recorder])
         }
     }

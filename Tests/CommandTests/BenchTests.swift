@@ -40,7 +40,8 @@ struct BenchTests {
         #expect(finished.status == 0, "\(finished)")
         let ratios = try ratios(finished.output)
         #expect(
-            ratios.map(\.name) == BenchTests.cases + ["restored-fault", "restored-pass", "downtime", "agent-memory"]
+            ratios.map(\.name) == BenchTests.cases
+                + ["restored-fault", "restored-pass", "restored-pass-unknown", "downtime", "agent-memory"]
         )
         for (name, ratio) in ratios { #expect(ratio.allSatisfy { $0.value > 0 }, "\(name): \(ratio)") }
         for (name, figure) in [
@@ -164,8 +165,8 @@ struct BenchTests {
             cases.map { one in ["fault-threads", "quiet-fault"].first { one.hasPrefix($0) } ?? one }
         )
         let groups = [
-            "restored-fault": "restored", "restored-pass": "restored", "downtime": "switchover",
-            "agent-memory": "switchover",
+            "restored-fault": "restored", "restored-pass": "restored", "restored-pass-unknown": "restored",
+            "downtime": "switchover", "agent-memory": "switchover",
         ]
         return Set(names.map { groups[$0] ?? $0 })
     }
@@ -184,7 +185,8 @@ struct BenchTests {
     func onlyOthers() throws {
         let options = ["bench", "--json", "--rounds", "1", "--faults", "64", "--memory", "1MiB", "--large", "2MiB"]
         for (word, cases) in [
-            ("restored", ["restored-fault", "restored-pass"]), ("switchover", ["downtime", "agent-memory"]),
+            ("restored", ["restored-fault", "restored-pass", "restored-pass-unknown"]),
+            ("switchover", ["downtime", "agent-memory"]),
         ] {
             let finished = try Executable.run(Executable.pageferry, options + ["--only", word])
             #expect(finished.status == 0, "\(finished)")

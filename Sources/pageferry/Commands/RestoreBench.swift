@@ -21,14 +21,15 @@ struct RestoreBench {
             defer { site.end() }
             for number in 0..<rounds {
                 // The side that goes first alternates, so that a drift harms both equally.
-                let early = number % 2 == 0 ? nil : try bench.bareFaults()
+                let early = number % 2 == 0 ? nil : try bench.bareFaults(faults)
                 var ours = try bench.restored(touching: (0..<faults).shuffled(), with: site.socket)
                 ours.seconds = nil
-                single.append((ours, try early ?? bench.bareFaults()))
+                single.append((ours, try early ?? bench.bareFaults(faults)))
             }
         }
         onProgress("restored-pass")
-        var passes: [(ours: Figures, other: Figures)] = []
+        var known: [(ours: Figures, other: Figures)] = []
+        var unknown: [(ours: Figures, other: Figures)] = []
         let order = (0..<pages).shuffled()
         let record = "\(folder.path)/record"
         let memory = try WorkingSet.Memory(pageSize: 4096, byteCount: UInt64(pages) * 4096)
@@ -38,12 +39,14 @@ struct RestoreBench {
         let ahead = try Handler(in: folder.path, "ahead", from: plain.address, ["--prefetch", record])
         defer { ahead.end() }
         for _ in 0..<rounds {
-            let ours = try bench.restored(touching: order, with: ahead.socket)
-            passes.append((ours, try bench.restored(touching: order, with: plain.socket)))
+            let bare = try bench.bareFaults(pages)
+            known.append((try bench.restored(touching: order, with: ahead.socket), bare))
+            unknown.append((try bench.restored(touching: order, with: plain.socket), bare))
         }
         return [
             Comparison("restored-fault", against: "bare remote fault", single),
-            Comparison("restored-pass", against: "without the working set", passes),
+            Comparison("restored-pass", against: "bare remote faults", known),
+            Comparison("restored-pass-unknown", against: "bare remote faults", unknown),
         ]
     }
 
