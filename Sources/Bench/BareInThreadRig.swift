@@ -7,14 +7,16 @@ final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
     let memory: RigMemory
     var pageCount: Int { memory.region.pageCount }
     private let lanes: BareLanes
+    private let waiting: BenchSetup.Waiting
     private let stage: UnsafeMutableRawBufferPointer
 
-    init(pageCount: Int, lanes: BareLanes) throws {
-        let region = try MemoryRegion(name: "bench", pageCount: pageCount)
+    init(_ setup: BenchSetup, lanes: BareLanes) throws {
+        let region = try MemoryRegion(name: "bench", pageCount: setup.pageCount)
         let userfaultfd = try Userfaultfd(features: .sigbus)
         try userfaultfd.register(region.range)
         memory = RigMemory(region, userfaultfd)
         self.lanes = lanes
+        waiting = setup.waiting
         stage = .allocate(byteCount: 4096, alignment: 4096)
         BusFaults.add(self)
     }
@@ -37,7 +39,7 @@ final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
         var number = (page - memory.region.range.address) / 4096
         do throws(SystemError) {
             try withUnsafeBytes(of: &number) { (bytes) throws(SystemError) in try lanes.urgent.send(bytes) }
-            guard try lanes.urgent.receive(exactly: stage) == 4096, let base = stage.baseAddress else {
+            guard try lanes.receiveUrgent(exactly: stage, waiting) == 4096, let base = stage.baseAddress else {
                 return memory.fail("the far end has closed the urgent lane", memory.region.range)
             }
             _ = memory.userfaultfd.copy(to: page, from: base, byteCount: 4096)

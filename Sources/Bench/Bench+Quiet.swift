@@ -16,6 +16,18 @@ extension Bench {
     /// The agents poll before they sleep. They are compared with bare code that polls, and with agents that sleep at
     /// once, beside bare code that does the same.
     func quietFaults() throws -> [Comparison] {
+        try quietFaultsOfFaultThreads() + [quietInThread()]
+    }
+
+    /// Measures faults that the touching thread resolves itself, with work of 50 µs after each.
+    private func quietInThread() throws -> Comparison {
+        let rounds = try alternate("quiet-fault-in-thread") { service in
+            try quietRound(Way(service: service, waiting: .polling), think: 50, inThread: true)
+        }
+        return Comparison("quiet-fault-in-thread", against: "bare remote fault in the thread, polling", rounds)
+    }
+
+    private func quietFaultsOfFaultThreads() throws -> [Comparison] {
         try [0, 50, 200, 1000].flatMap { think -> [Comparison] in
             let name = "quiet-fault-\(think)us"
             onProgress(name)
@@ -46,11 +58,11 @@ extension Bench {
         }
     }
 
-    private func quietRound(_ way: Way, think: Int) throws -> Figures {
+    private func quietRound(_ way: Way, think: Int, inThread: Bool = false) throws -> Figures {
         // Fewer faults if their pauses would make the round long.
         let faults = max(16, think < 1000 ? size.faults : size.faults / 4)
         let setup = BenchSetup(service: way.service, pageCount: faults, waiting: way.waiting)
-        return try round(setup, prefetch: .none) { rig, figures in
+        return try round(setup, prefetch: .none, inThread: inThread) { rig, figures in
             let recorder = LatencyRecorder()
             let (before, touching) = (try usage(), try touchAll(rig, [recorder], think: UInt64(think) * 1000))
             figures.take([recorder])

@@ -5,13 +5,17 @@ import Telemetry
 extension Bench {
     /// Measures one round of single faults of one thread at random pages, served by the bare code.
     ///
-    /// - Parameter pageCount: the number of pages, each of which is touched once.
+    /// - Parameters:
+    ///   - pageCount: the number of pages, each of which is touched once.
+    ///   - polls: whether the threads of the bare code poll before they sleep.
+    ///   - think: nanoseconds for which the thread works after each touch.
     /// - Throws: ``BenchFailure`` if the far end fails or a page is wrong, or the error of the call that failed.
-    package func bareFaults(_ pageCount: Int) throws -> Figures {
-        try round(BenchSetup(service: .bare, pageCount: pageCount)) { rig, figures in
+    package func bareFaults(_ pageCount: Int, polls: Bool = false, think: UInt64 = 0) throws -> Figures {
+        let setup = BenchSetup(service: .bare, pageCount: pageCount, waiting: polls ? .polling : .sleeping)
+        return try round(setup) { rig, figures in
             let recorder = LatencyRecorder()
             let begin = MonotonicClock.now()
-            try touchAll(rig, [recorder])
+            try touchAll(rig, [recorder], think: think)
             figures.seconds = Double(MonotonicClock.now() - begin) / 1e9
             figures.take([recorder])
         }
@@ -23,9 +27,10 @@ extension Bench {
     ///   - order: the numbers of all pages, in the order in which they are touched. Page n must begin with n + 1, as 64
     ///     bits.
     ///   - socketPath: the Unix socket at which the handler listens.
+    ///   - think: nanoseconds for which the guest works after each touch.
     /// - Throws: ``BenchFailure`` if a page is wrong, `SocketAddressError`, or the `SystemError` of the call that
     ///   failed.
-    package func restored(touching order: [Int], with socketPath: String) throws -> Figures {
+    package func restored(touching order: [Int], with socketPath: String, think: UInt64 = 0) throws -> Figures {
         let region = try MemoryRegion(name: "restored", pageCount: order.count)
         let userfaultfd = try Userfaultfd(features: .eventRemove)
         try userfaultfd.register(region.range)
@@ -38,7 +43,7 @@ extension Bench {
         let begin = MonotonicClock.now()
         try socket.send(RestoredRig.handOff(of: region), with: memory.userfaultfd)
         // Most pages of a block that was touched arrive ahead, and raise no fault.
-        try touchAll(rig, [recorder], order: order, beyond: Bench.presentAccess)
+        try touchAll(rig, [recorder], order: order, beyond: Bench.presentAccess, think: think)
         figures.seconds = Double(MonotonicClock.now() - begin) / 1e9
         figures.take([recorder])
         return figures

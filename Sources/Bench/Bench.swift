@@ -134,7 +134,7 @@ package struct Bench: ~Copyable {
                     polling: setup.waiting.polling,
                     lanes: lanes
                 )
-            case .bare where inThread: try BareInThreadRig(pageCount: setup.pageCount, lanes: BareLanes(lanes))
+            case .bare where inThread: try BareInThreadRig(setup, lanes: BareLanes(lanes))
             case .bare: try BareRig(setup, lanes: BareLanes(lanes))
             }
         defer { rig.end() }

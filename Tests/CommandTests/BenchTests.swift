@@ -5,9 +5,10 @@ import Testing
 @Suite("bench")
 struct BenchTests {
     private static let small = ["--rounds", "1", "--faults", "256", "--memory", "4MiB", "--large", "8MiB"]
-    private static let quietCases = [0, 50, 200, 1000].flatMap { think in
-        ["", "-polling", "-sleeping"].map { "quiet-fault-\(think)us\($0)" }
-    }
+    private static let quietCases =
+        [0, 50, 200, 1000].flatMap { think in
+            ["", "-polling", "-sleeping"].map { "quiet-fault-\(think)us\($0)" }
+        } + ["quiet-fault-in-thread"]
     private static let cases =
         ["floor-round-trip", "floor-local-fault", "fault", "fault-file", "fault-private", "fault-in-thread"]
         + quietCases + [
@@ -15,6 +16,10 @@ struct BenchTests {
             "bare-push-with-reader", "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
             "fault-threads-16",
         ]
+
+    private static let restored = [
+        "restored-fault", "restored-quiet-fault", "restored-pass", "restored-pass-unknown",
+    ]
 
     /// A limit of a ratio, with room for a noisy machine.
     private struct Baseline: Decodable {
@@ -41,7 +46,7 @@ struct BenchTests {
         let ratios = try ratios(finished.output)
         #expect(
             ratios.map(\.name) == BenchTests.cases
-                + ["restored-fault", "restored-pass", "restored-pass-unknown", "downtime", "agent-memory"]
+                + BenchTests.restored + ["downtime", "agent-memory"]
         )
         for (name, ratio) in ratios { #expect(ratio.allSatisfy { $0.value > 0 }, "\(name): \(ratio)") }
         for (name, figure) in [
@@ -164,11 +169,10 @@ struct BenchTests {
         let names = Set(
             cases.map { one in ["fault-threads", "quiet-fault"].first { one.hasPrefix($0) } ?? one }
         )
-        let groups = [
-            "restored-fault": "restored", "restored-pass": "restored", "restored-pass-unknown": "restored",
-            "downtime": "switchover", "agent-memory": "switchover",
-        ]
-        return Set(names.map { groups[$0] ?? $0 })
+        let switchover: Set = ["downtime", "agent-memory"]
+        return Set(
+            names.map { restored.contains($0) ? "restored" : switchover.contains($0) ? "switchover" : $0 }
+        )
     }
 
     @Test("makes only the measurements that are asked for", .timeLimit(.minutes(1)))
@@ -184,10 +188,7 @@ struct BenchTests {
     @Test("has a word for restored guests and one for the switchover", .timeLimit(.minutes(2)))
     func onlyOthers() throws {
         let options = ["bench", "--json", "--rounds", "1", "--faults", "64", "--memory", "1MiB", "--large", "2MiB"]
-        for (word, cases) in [
-            ("restored", ["restored-fault", "restored-pass", "restored-pass-unknown"]),
-            ("switchover", ["downtime", "agent-memory"]),
-        ] {
+        for (word, cases) in [("restored", BenchTests.restored), ("switchover", ["downtime", "agent-memory"])] {
             let finished = try Executable.run(Executable.pageferry, options + ["--only", word])
             #expect(finished.status == 0, "\(finished)")
             #expect(try ratios(finished.output).map(\.name) == cases)

@@ -77,7 +77,7 @@ struct DescriptionTests {
             }
             #expect(areTold, "\(names)")
         }
-        try await expectThreads("control-read", "control-write", "urgent-serve", of: ferrying.source)
+        try await expectThreads("control-read", "control-pulse", "urgent-serve", of: ferrying.source)
         try await ferrying.source.command("migrate-start-postcopy")
         try await expectThreads("control-read", "faults", "bulk-place", of: ferrying.destination)
     }

@@ -149,7 +149,7 @@ async def begin(source, destination):
     answer = await source.progress()
     expect("remaining before the switchover", answer["ram"]["remaining"], answer["ram"]["total"])
     names = {thread["name"] for thread in await source.execute("query-migrationthreads")}
-    expect("the control connection's threads", {"control-read", "control-write"} - names, set())
+    expect("the control connection's threads", {"control-read", "control-pulse"} - names, set())
 
 
 async def switch_over(source):

@@ -37,6 +37,7 @@ package final class KVMWorkload: Workload {
         try configuration.validate()
         let machine = try GuestMachine(configuration, memory: region)
         self.configuration = configuration
+        description = configuration.description
         self.machine = machine
         memory = GuestMemory(region, configuration)
         serial = SerialPort(processors: configuration.processors, output: output)
@@ -84,7 +85,7 @@ package final class KVMWorkload: Workload {
     }
 
     /// The description from which a destination makes the same guest.
-    package var description: GuestDescription { configuration.description }
+    package let description: GuestDescription
 
     /// The guest's one memory region.
     package var sourceMemory: [SourceRegion]? { [.mapped(memory.region)] }

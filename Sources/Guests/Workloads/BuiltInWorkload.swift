@@ -90,6 +90,7 @@ package final class BuiltInWorkload: Workload {
             )
         }
         self.configuration = configuration
+        description = configuration.description
         self.regions = regions
         self.memory = memory
         self.threads = threads
@@ -126,7 +127,7 @@ package final class BuiltInWorkload: Workload {
     }
 
     /// The description from which a destination makes the same workload.
-    package var description: GuestDescription { configuration.description }
+    package let description: GuestDescription
 
     /// Starts a thread for each of the workload's threads, which continues from its last operation.
     ///

@@ -1,17 +1,17 @@
 package import LinuxSystem
 package import Logging
 
-/// Blocking work of a session, each piece on a thread of its own.
+/// Blocking work of a session, each piece on a thread that does nothing else meanwhile.
 package struct BlockingWork: Sendable {
     /// The threads.
-    package let threads = ThreadGroup()
+    package let threads = ThreadGroup(pace: .urgent, keepingThreadsFor: .seconds(1))
     private let logger: Logger
 
     package init(logger: Logger) {
         self.logger = logger
     }
 
-    /// Runs work on a new thread.
+    /// Runs work on a thread.
     ///
     /// If the kernel refuses a thread, the work blocks the caller instead, since whoever waits for its result would
     /// otherwise wait for ever.

@@ -21,8 +21,8 @@ final class ControlConnection: ServedConnection {
         var frames: [[UInt8]] = []
         /// Bytes of the first frame that were sent.
         var sent = 0
-        /// Whether the writing thread will look at the frames.
-        var isQueued = false
+        /// Whether the reading thread sends the frames once the socket has room.
+        var waitsForRoom = false
         /// Whether ``finish()`` sends the rest, or the connection is broken; later frames are dropped.
         var isClosed = false
     }
@@ -68,15 +68,16 @@ final class ControlConnection: ServedConnection {
 
     // MARK: Sending
 
+    /// Sends a frame, or queues it until the socket has room.
     func put(_ frame: [UInt8]) {
-        let (isFull, isNews) = outbox.withLock { outbox in
+        let (isFull, isStuck) = outbox.withLock { outbox in
             guard !outbox.isClosed else { return (false, false) }
             outbox.frames.append(frame)
-            defer { outbox.isQueued = true }
-            return (outbox.frames.count > Self.outboxLimit, !outbox.isQueued)
+            if !outbox.waitsForRoom { sendQueued(&outbox) }
+            return (outbox.frames.count > Self.outboxLimit, outbox.waitsForRoom && outbox.frames.count == 1)
         }
         if isFull { socket.stream.shutdown() }
-        if isNews { threads.send(for: self) }
+        if isStuck { wait(for: .room) }
     }
 
     var isDrained: Bool {
@@ -85,22 +86,26 @@ final class ControlConnection: ServedConnection {
     }
 
     /// Sends as many queued frames as the socket has room for.
-    func sendQueued() {
+    private func sendQueued() {
         let isStuck = outbox.withLock { outbox in
-            outbox.isQueued = false
-            guard !outbox.isClosed else { return false }
-            do throws(SystemError) {
-                let count = try send(outbox.frames, &outbox.sent)
-                outbox.frames.removeFirst(count)
-            } catch {
-                // The reading thread reports the reason.
-                outbox.isClosed = true
-                outbox.frames = []
-                socket.stream.shutdown()
-            }
-            return !outbox.frames.isEmpty
+            sendQueued(&outbox)
+            return outbox.waitsForRoom
         }
         if isStuck { wait(for: .room) }
+    }
+
+    private func sendQueued(_ outbox: inout Outbox) {
+        guard !outbox.isClosed else { return }
+        do throws(SystemError) {
+            let count = try send(outbox.frames, &outbox.sent)
+            outbox.frames.removeFirst(count)
+        } catch {
+            // The reading thread reports the reason.
+            outbox.isClosed = true
+            outbox.frames = []
+            socket.stream.shutdown()
+        }
+        outbox.waitsForRoom = !outbox.frames.isEmpty
     }
 
     /// Sends frames until the socket has no room.

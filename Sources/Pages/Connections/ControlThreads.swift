@@ -1,29 +1,23 @@
 package import LinuxSystem
 import Synchronization
 
-/// The threads of control connections: one reads messages, and one writes them.
+/// The threads of control connections: one reads messages, and one sends PINGs and notices silent peers.
 ///
-/// Neither of them waits for a single connection, so that two threads serve any number of connections.
+/// A message is sent by the thread that has it to send, as far as the socket has room, and its rest by the thread that
+/// reads. Neither thread waits for a single connection, so that two threads serve any number of connections.
 package final class ControlThreads: Sendable {
     /// The names of the two threads, as `top -H` shows them.
-    package static let threadNames = [readingThread, writingThread]
+    package static let threadNames = [readingThread, pulseThread]
     private static let readingThread = "control-read"
-    private static let writingThread = "control-write"
-
-    private struct State {
-        var connections: [ObjectIdentifier: ControlConnection] = [:]
-        /// The connections that have frames to send.
-        var unsent: [ControlConnection] = []
-        var isStopped = false
-    }
+    private static let pulseThread = "control-pulse"
 
     /// The thread that reads.
     let reading: ConnectionThreads
     private let interval: Duration
-    private let state = Mutex(State())
-    /// Raised when there are frames to send, and for the end.
+    private let connections = Mutex<[ObjectIdentifier: ControlConnection]>([:])
+    /// Raised for the end.
     private let flag: EventDescriptor
-    private let writing = Mutex<JoinedThread?>(nil)
+    private let pulse = Mutex<JoinedThread?>(nil)
 
     /// Starts the threads.
     ///
@@ -35,12 +29,12 @@ package final class ControlThreads: Sendable {
         reading = try ConnectionThreads(name: Self.readingThread, pace: .urgent, isGrowing: false)
         var thread: JoinedThread?
         do throws(SystemError) {
-            thread = try JoinedThread(name: Self.writingThread, pace: .urgent) { [self] in write() }
+            thread = try JoinedThread(name: Self.pulseThread) { [self] in checkPulses() }
         } catch {
             reading.stop()
             throw error
         }
-        writing.withLock { swap(&thread, &$0) }
+        pulse.withLock { swap(&thread, &$0) }
     }
 
     /// The time between two PINGs: at least four fit into the longest silence.
@@ -48,16 +42,15 @@ package final class ControlThreads: Sendable {
 
     /// Ends the threads, and waits for them; every connection must have been finished.
     package func stop() {
-        state.withLock { $0.isStopped = true }
         flag.raise()
         var thread: JoinedThread?
-        writing.withLock { swap(&thread, &$0) }
+        pulse.withLock { swap(&thread, &$0) }
         thread = nil
         reading.stop()
     }
 
     func add(_ connection: ControlConnection) throws(SystemError) {
-        state.withLock { $0.connections[ObjectIdentifier(connection)] = connection }
+        connections.withLock { $0[ObjectIdentifier(connection)] = connection }
         do throws(SystemError) {
             try reading.add(connection)
         } catch {
@@ -68,29 +61,12 @@ package final class ControlThreads: Sendable {
 
     /// Removes a connection, on which nothing is sent afterwards.
     func remove(_ connection: ControlConnection) {
-        state.withLock { $0.connections[ObjectIdentifier(connection)] = nil }
+        connections.withLock { $0[ObjectIdentifier(connection)] = nil }
     }
 
-    /// Lets the writing thread send the frames of a connection.
-    func send(for connection: ControlConnection) {
-        state.withLock { $0.unsent.append(connection) }
-        flag.raise()
-    }
-
-    private func write() {
-        var pinged = MonotonicClock.now()
-        while true {
-            let rest = max(.zero, interval - MonotonicClock.time(since: pinged))
-            if flag.wait(seconds: rest / .seconds(1)) { flag.clear() }
-            let (unsent, isStopped) = state.withLock { state in
-                defer { state.unsent = [] }
-                return (state.unsent, state.isStopped)
-            }
-            for connection in unsent { connection.sendQueued() }
-            if isStopped { return }
-            guard MonotonicClock.time(since: pinged) >= interval else { continue }
-            pinged = MonotonicClock.now()
-            for connection in state.withLock({ Array($0.connections.values) }) { connection.checkPulse() }
+    private func checkPulses() {
+        while !flag.wait(seconds: interval / .seconds(1)) {
+            for connection in connections.withLock({ Array($0.values) }) { connection.checkPulse() }
         }
     }
 }

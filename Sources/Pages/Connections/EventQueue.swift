@@ -1,24 +1,43 @@
+package import LinuxSystem
+import Synchronization
+
 /// The events of a session in the order of their arrival, and the timers that add events later.
 ///
 /// All timers of a session use one clock, so that a test can advance that clock instead of waiting.
-package struct EventQueue<Event: Sendable>: Sendable {
+package final class EventQueue<Event: Sendable>: Sendable {
+    fileprivate struct State {
+        var events: [Event] = []
+        /// The number of the first events that were taken.
+        var taken = 0
+        var isFinished = false
+        var receiver: Receiver?
+        /// The task that waits in ``next()``.
+        var reader: CheckedContinuation<Void, Never>?
+    }
+
+    /// What handles the events on a thread of its own.
+    fileprivate struct Receiver {
+        let thread: ActorThread
+        let handle: @Sendable (Event?) -> Void
+        /// Whether the thread was asked to look at the events, and has not begun to.
+        var isAsked = false
+    }
+
     private let clock: any Clock<Duration>
-    private let stream: AsyncStream<Event>
-    private let continuation: AsyncStream<Event>.Continuation
+    private let state = Mutex(State())
 
     /// Makes an empty queue.
     ///
     /// - Parameter clock: the clock of the timers.
     package init(clock: any Clock<Duration> = SuspendingClock()) {
         self.clock = clock
-        (stream, continuation) = AsyncStream.makeStream()
     }
 
     /// Adds an event.
     ///
     /// An event that is added after ``finish()`` is dropped.
     package func add(_ event: Event) {
-        continuation.yield(event)
+        update { if !$0.isFinished { $0.events.append(event) } }
     }
 
     /// Adds an event after a time.
@@ -30,19 +49,73 @@ package struct EventQueue<Event: Sendable>: Sendable {
     ///   - time: the time from now.
     package func add(_ event: Event, after time: Duration) {
         let wait = EventQueue.wait(on: clock, for: time)
-        Task(priority: .high) { [continuation] in
+        Task(priority: .high) { [weak self] in
             await wait()
-            continuation.yield(event)
+            self?.add(event)
         }
     }
 
     /// Ends the queue: the events that were added before are the last ones.
     package func finish() {
-        continuation.finish()
+        update { $0.isFinished = true }
     }
 
-    /// The events, for one loop that handles them.
-    package var all: some AsyncSequence<Event, Never> & Sendable { stream }
+    /// Handles all events on a thread, those that were added before and those that follow.
+    ///
+    /// The thread runs the handler at once. A task that waits for an event would first be resumed by a thread that all
+    /// tasks share, and move to its actor's thread from there.
+    ///
+    /// - Parameters:
+    ///   - thread: the thread, which calls `handle`.
+    ///   - handle: receives each event, and nil after the last one; is kept until then.
+    package func deliver(on thread: ActorThread, to handle: @escaping @Sendable (Event?) -> Void) {
+        update { $0.receiver = Receiver(thread: thread, handle: handle) }
+    }
+
+    /// The next event, for one task that handles them all; nil after the last one.
+    package func next() async -> Event? {
+        while true {
+            let (event, isOver) = state.withLock { $0.take() }
+            if event != nil || isOver { return event }
+            await withCheckedContinuation { continuation in
+                // An event may have come meanwhile.
+                let mayWait = state.withLock { state in
+                    precondition(state.reader == nil, "one task waits for events")
+                    guard state.events.count == state.taken, !state.isFinished else { return false }
+                    state.reader = continuation
+                    return true
+                }
+                if !mayWait { continuation.resume() }
+            }
+        }
+    }
+
+    /// Changes the state, and lets whoever handles the events look at it.
+    private func update(_ change: (inout State) -> Void) {
+        let (reader, thread) = state.withLock { state in
+            change(&state)
+            let isAsked = state.receiver?.isAsked ?? true
+            state.receiver?.isAsked = true
+            return (state.reader.take(), isAsked ? nil : state.receiver?.thread)
+        }
+        reader?.resume()
+        thread?.run { [self] in handleAll() }
+    }
+
+    /// Lets the receiver handle the events that wait.
+    private func handleAll() {
+        state.withLock { $0.receiver?.isAsked = false }
+        while true {
+            let (event, isOver, handle) = state.withLock { state in
+                let (event, isOver) = state.take()
+                defer { if isOver { state.receiver = nil } }
+                return (event, isOver, state.receiver?.handle)
+            }
+            guard event != nil || isOver else { return }
+            handle?(event)
+            if isOver { return }
+        }
+    }
 
     /// Fixes the deadline, and returns the wait for it: the clock may advance before the wait begins.
     private static func wait<C: Clock<Duration>>(
@@ -54,5 +127,18 @@ package struct EventQueue<Event: Sendable>: Sendable {
             // `sleep` fails only if its task is cancelled, and no task of a timer is.
             try? await clock.sleep(until: deadline, tolerance: nil)
         }
+    }
+}
+
+extension EventQueue.State {
+    /// The first event, or whether there is none and no more will come.
+    fileprivate mutating func take() -> (event: Event?, isOver: Bool) {
+        if taken == events.count {
+            events.removeAll(keepingCapacity: true)
+            taken = 0
+            return (nil, isFinished)
+        }
+        defer { taken += 1 }
+        return (events[taken], false)
     }
 }

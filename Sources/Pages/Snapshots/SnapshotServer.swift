@@ -111,7 +111,7 @@ package final class SnapshotServer: Sendable {
             logger: logger
         )
         var change: FileChanged?
-        for await event in events.all {
+        while let event = await events.next() {
             switch event {
             case .arrived(let arrival):
                 switch arrival.opening {

@@ -81,19 +81,23 @@ package enum StatePatch {
         func number() -> Int? {
             guard patch.count - place >= 4 else { return nil }
             defer { place += 4 }
-            return (0..<4).reduce(0) { $0 | Int(patch[place + $1]) << (8 * $1) }
+            return Int(patch[place]) | Int(patch[place + 1]) << 8 | Int(patch[place + 2]) << 16 | Int(patch[place + 3])
+                << 24
         }
         // A patch must hold all bytes beyond the earlier state's end, so that a short patch cannot demand much memory.
-        guard let count = number(), count <= limit, count - old.count <= patch.count else { return nil }
+        guard let count = number(), count <= limit,
+            (Untrusted(count) - Untrusted(old.count)).within(Int.min...patch.count) != nil
+        else { return nil }
         var state = Array(old.prefix(count))
         state.reserveCapacity(count)
         state += repeatElement(0, count: count - state.count)
         var end = 0
         while place < patch.count {
+            // A patch may have a run for each few bytes, so the sum of two 32-bit numbers is compared without a wrapper.
             guard let offset = number(), let length = number(), offset >= end, length > 0,
-                length <= patch.count - place,
-                let last = (Untrusted(offset) + Untrusted(length)).within(0...count)
+                length <= patch.count - place, offset <= count - length
             else { return nil }
+            let last = offset + length
             state.replaceSubrange(offset..<last, with: patch[place..<place + length])
             place += length
             end = last

@@ -14,19 +14,12 @@ struct RestoreBench {
     func run(_ bench: borrowing Bench, _ onProgress: (String) -> Void) throws -> [Comparison] {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
+        let site = try Site(in: folder.path, "small", pages: faults)
+        defer { site.end() }
         onProgress("restored-fault")
-        var single: [(ours: Figures, other: Figures)] = []
-        do {
-            let site = try Site(in: folder.path, "small", pages: faults)
-            defer { site.end() }
-            for number in 0..<rounds {
-                // The side that goes first alternates, so that a drift harms both equally.
-                let early = number % 2 == 0 ? nil : try bench.bareFaults(faults)
-                var ours = try bench.restored(touching: (0..<faults).shuffled(), with: site.socket)
-                ours.seconds = nil
-                single.append((ours, try early ?? bench.bareFaults(faults)))
-            }
-        }
+        let single = try singleFaults(bench, site, polls: false, think: 0)
+        onProgress("restored-quiet-fault")
+        let quiet = try singleFaults(bench, site, polls: true, think: 50_000)
         onProgress("restored-pass")
         var known: [(ours: Figures, other: Figures)] = []
         var unknown: [(ours: Figures, other: Figures)] = []
@@ -39,15 +32,35 @@ struct RestoreBench {
         let ahead = try Handler(in: folder.path, "ahead", from: plain.address, ["--prefetch", record])
         defer { ahead.end() }
         for _ in 0..<rounds {
-            let bare = try bench.bareFaults(pages)
+            let bare = try bench.bareFaults(pages, polls: true)
             known.append((try bench.restored(touching: order, with: ahead.socket), bare))
             unknown.append((try bench.restored(touching: order, with: plain.socket), bare))
         }
         return [
             Comparison("restored-fault", against: "bare remote fault", single),
-            Comparison("restored-pass", against: "bare remote faults", known),
-            Comparison("restored-pass-unknown", against: "bare remote faults", unknown),
+            Comparison("restored-quiet-fault", against: "bare remote fault, polling", quiet),
+            Comparison("restored-pass", against: "bare remote faults, polling", known),
+            Comparison("restored-pass-unknown", against: "bare remote faults, polling", unknown),
         ]
+    }
+
+    /// Measures single faults of a guest that works for `think` nanoseconds after each, beside those of bare code.
+    private func singleFaults(
+        _ bench: borrowing Bench,
+        _ site: Site,
+        polls: Bool,
+        think: UInt64
+    ) throws -> [(ours: Figures, other: Figures)] {
+        var figures: [(ours: Figures, other: Figures)] = []
+        for number in 0..<rounds {
+            // The side that goes first alternates, so that a drift harms both equally.
+            let early = number % 2 == 0 ? nil : try bench.bareFaults(faults, polls: polls, think: think)
+            var ours = try bench.restored(touching: (0..<faults).shuffled(), with: site.socket, think: think)
+            var other = try early ?? bench.bareFaults(faults, polls: polls, think: think)
+            (ours.seconds, other.seconds) = (nil, nil)
+            figures.append((ours, other))
+        }
+        return figures
     }
 
     /// A snapshot, its server, and a page fault handler.

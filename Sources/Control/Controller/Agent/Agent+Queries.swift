@@ -15,7 +15,8 @@ extension Agent {
     func report() async -> AgentReport {
         var report = AgentReport(instance: instance.description)
         report.network = HostNetwork.name
-        await incoming?.fill(&report)
+        let recorders = await incoming?.fill(&report)
+        recorders?.summarize(into: &report)
         await outgoing?.fill(&report)
         report.isUnderWay =
             if let outgoing { await outgoing.isUnderWay } else { await (successor ?? incoming)?.isUnderWay ?? false }

@@ -26,6 +26,22 @@ extension DestinationSession {
         var totalMicroseconds: Double
     }
 
+    /// The recorders of a report's distributions, which are summarized outside the session.
+    ///
+    /// A summary takes about a millisecond. The session decides meanwhile who runs the workload.
+    struct Recorders: Sendable {
+        var service: [LatencyRecorder] = []
+        var stalls: [LatencyRecorder] = []
+        /// Nanoseconds to add to each of ``stalls``.
+        var delivery: UInt64 = 0
+
+        /// Adds the summaries to the destination's part of a report.
+        func summarize(into report: inout AgentReport) {
+            report.destination?.service = LatencySummary(service)
+            report.destination?.stall = LatencySummary(stalls, adding: delivery)
+        }
+    }
+
     /// Whether a source has connected whose migration has not ended.
     var isUnderWay: Bool {
         link != nil || machine.state != .setup && !machine.state.isEnd && !machine.hasGivenUp
@@ -55,8 +71,10 @@ extension DestinationSession {
         }
     }
 
-    /// Adds the destination's part to a report.
-    func fill(_ report: inout AgentReport) {
+    /// Adds the destination's part to a report, except for the distributions of latencies.
+    ///
+    /// - Returns: the recorders of the distributions.
+    func fill(_ report: inout AgentReport) -> Recorders {
         let snapshot = snapshot()
         // The migration of a refused source must not appear as that of the next source.
         if machine.state != .setup { report.migration = peer?.migration.description }
@@ -81,20 +99,21 @@ extension DestinationSession {
         }
         destination.awaitsCont = machine.awaitsCont
         destination.endedInStart = course.hasEndedInStart
-        fillStalls(of: &destination)
-        destination.service = LatencySummary(arrival?.fetcher?.service ?? [])
+        var recorders = Recorders(service: arrival?.fetcher?.service ?? [])
+        fillStalls(of: &destination, &recorders)
         destination.floor = arrival?.floor ?? Report.Floor()
         report.destination = destination
+        return recorders
     }
 
-    private func fillStalls(of destination: inout AgentReport.Destination) {
+    private func fillStalls(of destination: inout AgentReport.Destination, _ recorders: inout Recorders) {
         let own = arrival?.workload?.stalls ?? []
         guard own.isEmpty else {
-            (destination.stall, destination.stallOrigin) = (LatencySummary(own), .accesses)
+            (recorders.stalls, destination.stallOrigin) = (own, .accesses)
             return
         }
         guard let arrival, let fetcher = arrival.fetcher, !fetcher.threadStalls.isEmpty else { return }
-        destination.stall = LatencySummary([fetcher.stalls], adding: arrival.deliveryNanoseconds)
+        (recorders.stalls, recorders.delivery) = ([fetcher.stalls], arrival.deliveryNanoseconds)
         destination.stallOrigin = .faults
         let now = MonotonicClock.now()
         destination.threads = fetcher.threadStalls.map { thread in

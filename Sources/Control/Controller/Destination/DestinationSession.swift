@@ -95,6 +95,8 @@ actor DestinationSession {
     let sink: EventSink
     let observer: Observer
     let threads: Threads
+    /// The thread of the session itself, which does not wait behind the tasks of clients.
+    private let thread: ActorThread
 
     var machine: DestinationMachine
     var states: StateLog
@@ -119,6 +121,8 @@ actor DestinationSession {
     ///
     /// Also how long the end of a migration waits for the lease's store.
     static let startTime = Duration.seconds(60)
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { thread.executor }
 
     /// Makes a session that waits for a source.
     ///
@@ -148,6 +152,7 @@ actor DestinationSession {
         self.sink = sink
         states = StateLog { sink.send($0) }
         threads = Threads(logger: logger)
+        thread = try ActorThread(name: "session")
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
         self.formers = formers
@@ -160,8 +165,7 @@ actor DestinationSession {
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .listen:
             note()
-            // High priority, since this task decides which side runs the workload.
-            Task(priority: .high) { await consume() }
+            events.deliver(on: thread) { [self] event in assumeIsolated { $0.handle(event) } }
         }
     }
 
@@ -174,15 +178,14 @@ actor DestinationSession {
     /// The workload that has arrived; nil before, and once it was freed.
     var workload: (any Workload)? { arrival?.workload }
 
-    func consume() async {
-        for await event in events.all {
-            take(event)
-            settleOpening()
-            reportEnd()
-            endIfOver()
-            tellChange()
-        }
-        waiting.changes.resume()
+    /// Handles an event; nil stands for the end.
+    private func handle(_ event: Event?) {
+        guard let event else { return waiting.changes.resume() }
+        take(event)
+        settleOpening()
+        reportEnd()
+        endIfOver()
+        tellChange()
     }
 
     /// Lets every waiting caller check its condition again.

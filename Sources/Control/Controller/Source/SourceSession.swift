@@ -100,6 +100,8 @@ actor SourceSession {
     let sink: EventSink
     nonisolated let events: EventQueue<Event>
     let threads: Threads
+    /// The thread of the session itself, which does not wait behind the tasks of clients.
+    private let thread: ActorThread
     let migration = MigrationID.random()
     let pageServer: PageServer
 
@@ -121,6 +123,8 @@ actor SourceSession {
     var isRegainingLease: Bool { machine.isRegainingLease }
     /// Whether the agent was asked to exit.
     var isLeaving: Bool { leaving != .no }
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { thread.executor }
 
     /// Makes a session for a workload that is in this process.
     ///
@@ -156,6 +160,7 @@ actor SourceSession {
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
         threads = Threads(logger: logger)
+        thread = try ActorThread(name: "session")
         self.sink = sink
         states = StateLog { state in
             sink.send(state)
@@ -193,8 +198,7 @@ actor SourceSession {
         case .connect(let link):
             timeline.note(.begin)
             note()
-            // High priority, since this task decides which side runs the workload.
-            Task(priority: .high) { await consume() }
+            events.deliver(on: thread) { [self] event in assumeIsolated { $0.handle(event) } }
             perform([.connect(link)])
         }
     }
@@ -204,13 +208,13 @@ actor SourceSession {
         await withCheckedContinuation { waiting.changes.add($0) }
     }
 
-    private func consume() async {
-        for await event in events.all {
+    /// Handles an event; nil stands for the end.
+    private func handle(_ event: Event?) {
+        if let event {
             take(event)
             hurry()
-            // Every waiting caller checks its condition again.
-            waiting.changes.resume()
         }
+        // Every waiting caller checks its condition again.
         waiting.changes.resume()
     }
 
