@@ -62,6 +62,48 @@ struct ThreadTests {
         #expect(ended.sum == 9)
     }
 
+    @Test func `a group that keeps its threads reuses them, and lets go of what they did`() throws {
+        let group = ThreadGroup(keepingThreadsFor: .seconds(30))
+        weak var held: SharedName?
+        do {
+            let object = SharedName()
+            held = object
+            try group.run("first") {
+                object.set("done")
+            }
+        }
+        let first = try idleThread(of: group)
+        #expect(held == nil && first.name == "first")
+        let seen = SharedName()
+        try group.run("second") { seen.set(ProcessFile.text("/proc/thread-self/comm") ?? "") }
+        let second = try idleThread(of: group)
+        #expect(seen.value == "second\n" && second.id == first.id)
+        // Joining does not wait for the rest.
+        group.join()
+        #expect(try RunningThread.all().allSatisfy { $0.id != first.id })
+        try group.run("third") {}
+        group.join()
+    }
+
+    @Test func `a thread that is kept ends when no work comes`() throws {
+        let group = ThreadGroup(keepingThreadsFor: .milliseconds(1))
+        for _ in 0..<200 {
+            let ran = try SharedFlag()
+            try group.run("kept-briefly") { ran.flag.raise() }
+            // Work that arrives as the thread ends is done all the same.
+            ran.flag.wait()
+            MonotonicClock.sleep(nanoseconds: 1_000_000)
+        }
+        while try RunningThread.all().contains(where: { $0.name == "kept-briefly" }) { JoinedThread.yield() }
+    }
+
+    /// Waits until the group's only thread has done its work, and returns that thread.
+    private func idleThread(of group: ThreadGroup) throws -> RunningThread {
+        while group.count > 0 { JoinedThread.yield() }
+        let found = try RunningThread.all().first { $0.name == "first" || $0.name == "second" }
+        return try #require(found)
+    }
+
     @Test func `a thread may outlive every other reference to its group`() throws {
         let begun = try SharedFlag()
         let flag = try SharedFlag()
