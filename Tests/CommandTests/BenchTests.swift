@@ -21,6 +21,8 @@ struct BenchTests {
         "restored-fault", "restored-quiet-fault", "restored-pass", "restored-pass-unknown",
     ]
 
+    private static let switchover = ["downtime", "downtime-no-devices", "agent-memory"]
+
     /// A limit of a ratio, with room for a noisy machine.
     private struct Baseline: Decodable {
         let name: String
@@ -46,7 +48,7 @@ struct BenchTests {
         let ratios = try ratios(finished.output)
         #expect(
             ratios.map(\.name) == BenchTests.cases
-                + BenchTests.restored + ["downtime", "agent-memory"]
+                + BenchTests.restored + BenchTests.switchover
         )
         for (name, ratio) in ratios { #expect(ratio.allSatisfy { $0.value > 0 }, "\(name): \(ratio)") }
         for (name, figure) in [
@@ -169,7 +171,6 @@ struct BenchTests {
         let names = Set(
             cases.map { one in ["fault-threads", "quiet-fault"].first { one.hasPrefix($0) } ?? one }
         )
-        let switchover: Set = ["downtime", "agent-memory"]
         return Set(
             names.map { restored.contains($0) ? "restored" : switchover.contains($0) ? "switchover" : $0 }
         )
@@ -188,7 +189,7 @@ struct BenchTests {
     @Test("has a word for restored guests and one for the switchover", .timeLimit(.minutes(2)))
     func onlyOthers() throws {
         let options = ["bench", "--json", "--rounds", "1", "--faults", "64", "--memory", "1MiB", "--large", "2MiB"]
-        for (word, cases) in [("restored", BenchTests.restored), ("switchover", ["downtime", "agent-memory"])] {
+        for (word, cases) in [("restored", BenchTests.restored), ("switchover", BenchTests.switchover)] {
             let finished = try Executable.run(Executable.pageferry, options + ["--only", word])
             #expect(finished.status == 0, "\(finished)")
             #expect(try ratios(finished.output).map(\.name) == cases)

@@ -8,6 +8,8 @@ final class EventSink: Sendable {
     private struct State {
         var sink: (@Sendable (String, [String: JSONValue]) -> Void)?
         var tellsStates = true
+        /// The events that are held back; nil while events are passed on at once.
+        var held: [(name: String, data: [String: JSONValue])]?
     }
 
     private let state = Mutex(State())
@@ -23,7 +25,23 @@ final class EventSink: Sendable {
 
     func send(_ event: AgentEvent, _ data: [String: JSONValue] = [:]) {
         // The receiver is called under the lock, so that events keep their order.
-        state.withLock { if $0.tellsStates || !event.isOfProgress { $0.sink?(event.rawValue, data) } }
+        state.withLock { state in
+            guard state.tellsStates || !event.isOfProgress else { return }
+            if state.held?.append((event.rawValue, data)) == nil { state.sink?(event.rawValue, data) }
+        }
+    }
+
+    /// Holds events back until ``release()``.
+    func hold() {
+        state.withLock { $0.held = $0.held ?? [] }
+    }
+
+    /// Passes on the events that were held back, in their order.
+    func release() {
+        state.withLock { state in
+            for event in state.held ?? [] { state.sink?(event.name, event.data) }
+            state.held = nil
+        }
     }
 
     /// Sends SHUTDOWN: the workload has ended by itself.

@@ -46,6 +46,8 @@ actor DestinationSession {
         /// The time is over for which a new source waits until this earlier link ends.
         case openingOverdue(LinkNumber)
         case workloadEnded(reason: String)
+        /// The time is over for which events for clients are held back.
+        case eventsDue
     }
 
     /// An event of one control connection; ignored unless that connection is the current one.
@@ -150,11 +152,11 @@ actor DestinationSession {
         self.settings = settings
         machine = DestinationMachine(startsStopped: settings.startsStopped, usesLease: settings.lease != nil)
         self.sink = sink
-        states = StateLog { sink.send($0) }
         threads = Threads(logger: logger)
         thread = try ActorThread(name: "session")
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
+        states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
         self.formers = formers
         listener = Listener(acceptor: try makeAcceptor { formers.route($0, otherwise: events) })
     }
@@ -182,6 +184,7 @@ actor DestinationSession {
     private func handle(_ event: Event?) {
         guard let event else { return waiting.changes.resume() }
         take(event)
+        states.settle()
         settleOpening()
         reportEnd()
         endIfOver()
@@ -272,6 +275,7 @@ actor DestinationSession {
             // Only the timer of a word that is due now counts.
             if wait != .word || number == exit?.waits { machine.exitOverdue(wait) }
         case .openingOverdue(let number): settleOpening(after: number)
+        case .eventsDue: states.release()
         case .endOverdue: reportEnd(isOverdue: true)
         case .sourceGivenUp(let number):
             links.isGivingSourceUp = false

@@ -2,23 +2,67 @@ import Identity
 import Switchover
 
 /// The states that a migration has passed, each reported once.
+///
+/// While the workload runs nowhere, events for clients are held back: writing them, and the queries with which clients
+/// answer, would take processors from the switchover.
 struct StateLog: Sendable {
-    private(set) var states: [MigrationState] = [.none]
-    private let onChange: @Sendable (MigrationState) -> Void
+    /// The longest time for which events are held back.
+    static let holdTime = Duration.milliseconds(20)
 
-    init(onChange: @escaping @Sendable (MigrationState) -> Void) {
-        self.onChange = onChange
+    private(set) var states: [MigrationState] = [.none]
+    private let sink: EventSink
+    private let onHold: @Sendable () -> Void
+    private var hasHeld = false
+    private var isHolding = false
+
+    /// Makes a log of no states.
+    ///
+    /// - Parameters:
+    ///   - sink: receives each state.
+    ///   - onHold: called when events begin to be held back; must see to it that ``release()`` is called after
+    ///     ``holdTime``.
+    init(sink: EventSink, onHold: @escaping @Sendable () -> Void) {
+        self.sink = sink
+        self.onHold = onHold
+    }
+
+    /// Holds events back until the workload runs again, or for ``holdTime``; only once in a migration.
+    mutating func hold() {
+        guard !hasHeld else { return }
+        (hasHeld, isHolding) = (true, true)
+        sink.hold()
+        onHold()
     }
 
     /// Records and reports the present state, unless it is the last one recorded.
     mutating func note(_ state: MigrationState) {
         guard state != states.last else { return }
+        if state.isSwitchover { hold() }
         states.append(state)
-        onChange(state)
+        sink.send(state)
+    }
+
+    /// Passes on the events that were held back, if the workload is not between its two hosts any more.
+    ///
+    /// Called after each event of the session, when the messages to the peer have been sent.
+    ///
+    /// - Parameter isStarting: whether the destination was told to start the workload, and has not reported the start.
+    mutating func settle(isStarting: Bool = false) {
+        guard isHolding, let state = states.last, !state.isSwitchover, state != .active else { return }
+        if state != .postcopyActive || !isStarting { release() }
+    }
+
+    /// Passes on the events that were held back.
+    mutating func release() {
+        isHolding = false
+        sink.release()
     }
 }
 
 extension MigrationState {
+    /// Whether the workload is stopped at its source, and has not started at the destination.
+    fileprivate var isSwitchover: Bool { self == .device || self == .postcopyDevice }
+
     /// Whether the migration has ended or never begun.
     var isEnd: Bool {
         switch self {

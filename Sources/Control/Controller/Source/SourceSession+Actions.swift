@@ -103,6 +103,7 @@ extension SourceSession {
     private func stop() {
         // A paused workload is stopped already.
         if settings.isPaused { return events.add(.stopped) }
+        states.hold()
         threads.work.run("stop") { [workload, events] in
             events.add(.stopBegun(at: MonotonicClock.now()))
             do {

@@ -39,6 +39,8 @@ actor SourceSession {
         case goneOverdue(Int)
         case leaseDue
         case wordOverdue
+        /// The time is over for which events for clients are held back.
+        case eventsDue
     }
 
     /// An event of one link; ignored unless the link is the machine's current one.
@@ -162,11 +164,7 @@ actor SourceSession {
         threads = Threads(logger: logger)
         thread = try ActorThread(name: "session")
         self.sink = sink
-        states = StateLog { state in
-            sink.send(state)
-            // The push is the only pass over the memory.
-            if state == .active { sink.sendPass(1) }
-        }
+        states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
         pageServer = try PageServer(
             regions: regions,
@@ -213,6 +211,7 @@ actor SourceSession {
         if let event {
             take(event)
             hurry()
+            states.settle(isStarting: !machine.isStartedThere)
         }
         // Every waiting caller checks its condition again.
         waiting.changes.resume()
@@ -270,6 +269,7 @@ actor SourceSession {
             if number == waiting.cancels.rounds, !waiting.cancels.isEmpty { perform(machine.cancelOverdue()) }
         case .goneOverdue(let number): goneWords.overdue = max(goneWords.overdue, number)
         case .wordOverdue: giveUpWord()
+        case .eventsDue: states.release()
         case .resumed:
             if course.hasStopped { timeline.note(.takenBack) }
             let outcome =
@@ -349,7 +349,10 @@ actor SourceSession {
 
     /// Records the machine's state, and acts on a pause or on the end of the migration.
     func note() {
+        let hadBegun = states.states.contains(.active)
         states.note(machine.state)
+        // The push is the only pass over the memory.
+        if machine.state == .active, !hadBegun { sink.sendPass(1) }
         if machine.state == .postcopyPaused, link == nil { redialByItself() }
         switch machine.state {
         case .failed, .completed, .cancelled:
