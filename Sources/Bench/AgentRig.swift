@@ -35,7 +35,7 @@ final class AgentRig: Rig {
         try fetcher.start()
         try fetcher.attach(
             urgent: [SharedSocket(lanes.urgent)],
-            bulk: SharedSocket(lanes.bulk),
+            bulk: [SharedSocket(lanes.bulk)],
             answersAhead: true
         ) { event in
             switch event {

@@ -144,7 +144,7 @@ private struct FarSession: ~Copyable {
                 polling: setup.waiting.polling
             ) { _ in }
             pageServer.freeze()
-            try pageServer.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
+            try pageServer.attach(urgent: [SharedSocket(lanes.urgent)], bulk: [SharedSocket(lanes.bulk)])
             self.pageServer = pageServer
         }
     }

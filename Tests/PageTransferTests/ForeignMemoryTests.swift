@@ -341,8 +341,10 @@ struct ForeignMemoryTests {
             return nil
         }) {
             var push = BulkPush(
+                lane: 0,
+                cursor: PushCursor(memory: memory, lanes: 1),
                 memory: memory,
-                sockets: DestinationLanes(urgent: lanes.source.urgent, bulk: lanes.source.bulk)
+                sockets: DestinationLanes(urgent: lanes.source.urgent, bulk: [lanes.source.bulk])
             ) { _ in }
             push.run()
         }
@@ -370,7 +372,11 @@ struct ForeignMemoryTests {
         let memory = try SentMemory(regions: [region], table: ferry.table, release: nil)
         memory.isFrozen.store(true, ordering: .releasing)
         var window = memory.makePushWindow()
-        let shown = try memory.showUnsent(from: PagePlace(region: 0, page: 0), in: &window)
+        let shown = try memory.showUnsent(
+            from: PagePlace(region: 0, page: 0),
+            upTo: region.pageCount,
+            in: &window
+        )
         return (memory, shown?.pages.count ?? 0)
     }
     #endif
