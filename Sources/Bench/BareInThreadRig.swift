@@ -6,10 +6,10 @@ import LinuxSystem
 final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
     let memory: RigMemory
     var pageCount: Int { memory.region.pageCount }
-    private let lanes: BareLanes
+    private let lanes: BenchLanes
     private let stage: UnsafeMutableRawBufferPointer
 
-    init(pageCount: Int, lanes: BareLanes) throws {
+    init(pageCount: Int, lanes: BenchLanes) throws {
         let region = try MemoryRegion(name: "bench", pageCount: pageCount)
         let userfaultfd = try Userfaultfd(features: .sigbus)
         try userfaultfd.register(region.range)
@@ -36,8 +36,8 @@ final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
         let page = address & ~4095
         var number = (page - memory.region.range.address) / 4096
         do throws(SystemError) {
-            try withUnsafeBytes(of: &number) { (bytes) throws(SystemError) in try lanes.urgent.send(bytes) }
-            guard try lanes.urgent.receive(exactly: stage) == 4096, let base = stage.baseAddress else {
+            try withUnsafeBytes(of: &number) { (bytes) throws(SystemError) in try lanes.urgent.stream.send(bytes) }
+            guard try lanes.urgent.stream.receive(exactly: stage) == 4096, let base = stage.baseAddress else {
                 return memory.fail("the far end has closed the urgent lane", memory.region.range)
             }
             _ = memory.userfaultfd.copy(to: page, from: base, byteCount: 4096)

@@ -120,12 +120,13 @@ struct ForeignMemoryTests {
             defer { ferry.end() }
             let other = try OtherProcess()
             defer { other.kill() }
-            let (source, _) = try ferry.serve(ferry.regions.map { try reach.copy(of: $0, in: other) })
+            let (source, events) = try ferry.serve(ferry.regions.map { try reach.copy(of: $0, in: other) })
             defer { source.detach() }
             try ferry.touch(region: 0, [5, 4, 1])
             ferry.waitForReaders()
             try source.startPush()
             #expect(ferry.waitUntilResident())
+            #expect(events.waitUntilSent())
             #expect(ferry.wrongPages() == [])
             #expect(source.progress.bytesSent == (10 - ferry.zeroPages) * HugePagePool.pageSize)
         }
