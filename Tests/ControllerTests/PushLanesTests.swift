@@ -77,6 +77,22 @@ struct PushLanesTests {
         try await expectMoved(ferrying, over: 4)
     }
 
+    @Test func `one lane of several that breaks ends the link with its reason, and the next link brings the rest`()
+        async throws
+    {
+        let ferrying = try await Ferrying(recovering: .seconds(60), pushLanes: 4)
+        defer { ferrying.end() }
+        try await ferrying.source.command("migrate-set-parameters", ["max-postcopy-bandwidth": 1])
+        try await ferrying.migrate()
+        try await ferrying.source.wait(for: "postcopy-active")
+        try await ferrying.destination.wait(untilRunning: true)
+        ferrying.relay.cut(.bulk)
+        try await ferrying.destination.wait(forLine: "the bulk lane broke")
+        #expect(try await soon { ferrying.source.passed.suffix(2) == ["postcopy-recover", "postcopy-active"] })
+        try await ferrying.source.command("migrate-set-parameters", ["max-postcopy-bandwidth": 0])
+        try await expectMoved(ferrying, over: 4)
+    }
+
     @Test func `a JOIN of a lane that was not agreed, or that has joined, is refused and harms nobody`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }
