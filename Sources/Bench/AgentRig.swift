@@ -8,7 +8,7 @@ final class AgentRig: Rig {
     var pageCount: Int { memory.region.pageCount }
     private let fetcher: PageFetcher
 
-    init(pageCount: Int, prefetch: Prefetch, inThread: Bool, polling: Duration, lanes: consuming LanePair) throws {
+    init(pageCount: Int, prefetch: Prefetch, inThread: Bool, polling: Duration, lanes: BenchLanes) throws {
         let region = try MemoryRegion(name: "bench", pageCount: pageCount)
         let userfaultfd =
             try inThread ? Userfaultfd(features: .sigbus) : Userfaultfd(wished: .threadID)
@@ -34,8 +34,8 @@ final class AgentRig: Rig {
         self.memory = memory
         try fetcher.start()
         try fetcher.attach(
-            urgent: [SharedSocket(lanes.urgent)],
-            bulk: SharedSocket(lanes.bulk),
+            urgent: [lanes.urgent],
+            bulk: lanes.bulk,
             answersAhead: true
         ) { event in
             switch event {

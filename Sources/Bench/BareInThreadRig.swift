@@ -6,11 +6,11 @@ import LinuxSystem
 final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
     let memory: RigMemory
     var pageCount: Int { memory.region.pageCount }
-    private let lanes: BareLanes
+    private let lanes: BenchLanes
     private let waiting: BenchSetup.Waiting
     private let stage: UnsafeMutableRawBufferPointer
 
-    init(_ setup: BenchSetup, lanes: BareLanes) throws {
+    init(_ setup: BenchSetup, lanes: BenchLanes) throws {
         let region = try MemoryRegion(name: "bench", pageCount: setup.pageCount)
         let userfaultfd = try Userfaultfd(features: .sigbus)
         try userfaultfd.register(region.range)
@@ -38,7 +38,7 @@ final class BareInThreadRig: Rig, BusFaultResolver, @unchecked Sendable {
         let page = address & ~4095
         var number = (page - memory.region.range.address) / 4096
         do throws(SystemError) {
-            try withUnsafeBytes(of: &number) { (bytes) throws(SystemError) in try lanes.urgent.send(bytes) }
+            try withUnsafeBytes(of: &number) { (bytes) throws(SystemError) in try lanes.urgent.stream.send(bytes) }
             guard try lanes.receiveUrgent(exactly: stage, waiting) == 4096, let base = stage.baseAddress else {
                 return memory.fail("the far end has closed the urgent lane", memory.region.range)
             }

@@ -1,24 +1,15 @@
 import LinuxSystem
 import Synchronization
 
-/// The least code that places pages: one thread requests the touched pages, another takes the pushed ones.
+/// The least code that places pages: one thread requests the touched pages, another on each bulk
+/// lane takes the pushed ones.
 final class BareRig: Rig {
     let memory: RigMemory
     var pageCount: Int { memory.region.pageCount - 1 }
-    private let lanes: BareLanes
-    private let threads: Threads
+    private let lanes: BenchLanes
+    private let threads = ThreadGroup()
 
-    private final class Threads: Sendable {
-        let faults: JoinedThread
-        let bulk: JoinedThread
-
-        init(faults: consuming JoinedThread, bulk: consuming JoinedThread) {
-            self.faults = faults
-            self.bulk = bulk
-        }
-    }
-
-    init(_ setup: BenchSetup, lanes: BareLanes) throws {
+    init(_ setup: BenchSetup, lanes: BenchLanes) throws {
         let pageCount = setup.pageCount
         // A touch of the last page ends the thread that waits for faults.
         let region = try MemoryRegion(name: "bench", pageCount: pageCount + 1)
@@ -28,35 +19,47 @@ final class BareRig: Rig {
         let pages = PageRange(address: region.range.address, pageSize: 4096, pageCount: pageCount)
         self.memory = memory
         self.lanes = lanes
-        threads = Threads(
-            faults: try JoinedThread(name: "bare-faults") {
+        try threads.run("bare-faults") {
+            do {
+                try BareRig.serve(memory, lanes, setup.waiting)
+                memory.fail("the far end has closed the urgent lane", region.range)
+            } catch {
+                memory.fail("\(error)", region.range)
+            }
+        }
+        let left = Left(lanes.bulk.count)
+        for (index, lane) in lanes.bulk.enumerated() {
+            let part = lanes.part(index, of: pageCount)
+            try threads.run("bare-place") {
                 do {
-                    try BareRig.serve(memory, lanes, setup.waiting)
-                    memory.fail("the far end has closed the urgent lane", region.range)
-                } catch {
-                    memory.fail("\(error)", region.range)
-                }
-            },
-            bulk: try JoinedThread(name: "bare-place") {
-                do {
-                    if try BareRig.place(memory, setup.chunk, lanes) { return memory.complete() }
-                    memory.fail("the far end has closed the bulk lane", pages)
+                    guard try BareRig.place(part, in: memory, setup.chunk, lane) else {
+                        return memory.fail("the far end has closed the bulk lane", pages)
+                    }
+                    if left.lanes.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 { memory.complete() }
                 } catch {
                     memory.fail("\(error)", pages)
                 }
             }
-        )
+        }
+    }
+
+    /// The bulk lanes whose part has not arrived.
+    private final class Left: Sendable {
+        let lanes: Atomic<Int>
+
+        init(_ lanes: Int) { self.lanes = Atomic(lanes) }
     }
 
     func end() {
-        lanes.bulk.shutdown()
+        for lane in lanes.bulk { lane.stream.shutdown() }
         let last = memory.region.page(memory.region.pageCount - 1)
         _ = last.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .relaxed)
         lanes.shutdown()
+        threads.join()
     }
 
     /// Serves faults until the last page is touched, or the far end is gone.
-    private static func serve(_ memory: RigMemory, _ lanes: BareLanes, _ waiting: BenchSetup.Waiting) throws {
+    private static func serve(_ memory: RigMemory, _ lanes: BenchLanes, _ waiting: BenchSetup.Waiting) throws {
         let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
         defer { stage.deallocate() }
         guard let base = stage.baseAddress else { return }
@@ -72,7 +75,7 @@ final class BareRig: Rig {
             let page = address & ~4095
             number = (page - memory.region.range.address) / 4096
             if number == UInt64(memory.region.pageCount - 1) { return }
-            try withUnsafeBytes(of: &number) { try lanes.urgent.send($0) }
+            try withUnsafeBytes(of: &number) { try lanes.urgent.stream.send($0) }
             guard try lanes.receiveUrgent(exactly: stage, waiting) == 4096 else { return }
             if memory.userfaultfd.copy(to: page, from: base, byteCount: 4096) == .present {
                 memory.userfaultfd.wake(page, byteCount: 4096)
@@ -80,18 +83,22 @@ final class BareRig: Rig {
         }
     }
 
-    /// Places pushed pages as they arrive.
+    /// Places the pushed pages of a lane as they arrive.
     ///
     /// - Returns: whether every page has arrived; false if the far end was gone before.
-    private static func place(_ memory: RigMemory, _ chunk: Int, _ lanes: BareLanes) throws -> Bool {
+    private static func place(
+        _ pages: Range<Int>,
+        in memory: RigMemory,
+        _ chunk: Int,
+        _ lane: SharedSocket
+    ) throws -> Bool {
         let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk * 4096, alignment: 4096)
         defer { stage.deallocate() }
-        let pageCount = memory.region.pageCount - 1
-        var page = 0
-        while page < pageCount {
-            let count = min(chunk, pageCount - page)
+        var page = pages.lowerBound
+        while page < pages.upperBound {
+            let count = min(chunk, pages.upperBound - page)
             let bytes = UnsafeMutableRawBufferPointer(rebasing: stage[..<(count * 4096)])
-            guard try lanes.bulk.receive(exactly: bytes) == bytes.count, let base = bytes.baseAddress
+            guard try lane.stream.receive(exactly: bytes) == bytes.count, let base = bytes.baseAddress
             else { return false }
             var done = 0
             while done < count {

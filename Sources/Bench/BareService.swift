@@ -2,13 +2,13 @@ import LinuxSystem
 
 /// The least code that answers page requests and pushes memory: no protocol, no record of what was sent.
 struct BareService: ~Copyable {
-    private let lanes: BareLanes
+    private let lanes: BenchLanes
     private let region: MemoryRegion
     private let chunk: Int
     private var urgent: JoinedThread?
-    private var bulk: JoinedThread?
+    private let bulk = ThreadGroup()
 
-    init(_ region: MemoryRegion, _ setup: BenchSetup, lanes: BareLanes) throws(SystemError) {
+    init(_ region: MemoryRegion, _ setup: BenchSetup, lanes: BenchLanes) throws(SystemError) {
         self.lanes = lanes
         self.region = region
         chunk = setup.chunk
@@ -17,27 +17,32 @@ struct BareService: ~Copyable {
         }
     }
 
-    mutating func push() throws(SystemError) {
-        bulk = try JoinedThread(name: "bare-push") { [lanes, region, chunk] in
-            lanes.untilHungUp { () throws(SystemError) in
-                for page in stride(from: 0, to: region.pageCount, by: chunk) {
-                    let count = min(chunk, region.pageCount - page)
-                    try lanes.bulk.send(
-                        UnsafeRawBufferPointer(start: region.page(page), count: count * region.pageSize)
-                    )
+    /// Pushes an equal part of the memory on each bulk lane.
+    func push() throws(SystemError) {
+        for (index, lane) in lanes.bulk.enumerated() {
+            let pages = lanes.part(index, of: region.pageCount)
+            try bulk.run("bare-push") { [lanes, region, chunk] in
+                lanes.untilHungUp { () throws(SystemError) in
+                    for page in stride(from: pages.lowerBound, to: pages.upperBound, by: chunk) {
+                        let count = min(chunk, pages.upperBound - page)
+                        try lane.stream.send(
+                            UnsafeRawBufferPointer(start: region.page(page), count: count * region.pageSize)
+                        )
+                    }
                 }
             }
         }
     }
 
     deinit {
-        // The threads end when their lanes do, and are joined when they are dropped.
+        // The threads end when their lanes do; the thread of the urgent lane is joined when it is dropped.
         lanes.shutdown()
+        bulk.join()
     }
 
     private static func answer(
         _ region: MemoryRegion,
-        _ lanes: BareLanes,
+        _ lanes: BenchLanes,
         _ waiting: BenchSetup.Waiting
     ) throws(SystemError) {
         let number = UnsafeMutableRawBufferPointer.allocate(byteCount: 8, alignment: 8)
@@ -45,24 +50,20 @@ struct BareService: ~Copyable {
         while try lanes.receiveUrgent(exactly: number, waiting) == 8 {
             let page = number.load(as: UInt64.self)
             guard page < UInt64(region.pageCount) else { return }
-            try lanes.urgent.send(UnsafeRawBufferPointer(start: region.page(Int(page)), count: region.pageSize))
+            try lanes.urgent.stream.send(UnsafeRawBufferPointer(start: region.page(Int(page)), count: region.pageSize))
         }
     }
 }
 
-/// The urgent and the bulk connection of the bare code, used by several threads.
-final class BareLanes: Sendable {
-    let urgent: StreamSocket
-    let bulk: StreamSocket
-
-    init(_ lanes: consuming LanePair) {
-        urgent = lanes.urgent
-        bulk = lanes.bulk
+/// What the bare code does with its connections, which several of its threads use.
+extension BenchLanes {
+    func shutdown() {
+        for socket in [urgent] + bulk { socket.stream.shutdown() }
     }
 
-    func shutdown() {
-        urgent.shutdown()
-        bulk.shutdown()
+    /// The pages of a bulk lane, if each carries an equal part.
+    func part(_ index: Int, of pageCount: Int) -> Range<Int> {
+        pageCount * index / bulk.count..<pageCount * (index + 1) / bulk.count
     }
 
     /// Receives as many bytes from the urgent lane as the buffer holds, or fewer if the peer has hung up.
@@ -70,11 +71,11 @@ final class BareLanes: Sendable {
         exactly buffer: UnsafeMutableRawBufferPointer,
         _ waiting: BenchSetup.Waiting
     ) throws(SystemError) -> Int {
-        guard waiting == .polling else { return try urgent.receive(exactly: buffer) }
+        guard waiting == .polling else { return try urgent.stream.receive(exactly: buffer) }
         var filled = 0
         while filled < buffer.count {
             let room = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
-            guard let received = try urgent.receiveNow(into: room) else {
+            guard let received = try urgent.stream.receiveNow(into: room) else {
                 JoinedThread.yield()
                 continue
             }
@@ -89,7 +90,7 @@ final class BareLanes: Sendable {
         do throws(SystemError) {
             try body()
         } catch {
-            // The near end notices the error by the end of both lanes.
+            // The near end notices the error by the end of its lanes.
             shutdown()
         }
     }

@@ -29,15 +29,15 @@ extension Bench {
     }
 
     private func roundTrips() throws -> Figures {
-        let lanes = BareLanes(try far.lanes(BenchSetup(service: .bare, pageCount: size.faults)))
+        let lanes = try far.lanes(BenchSetup(service: .bare, pageCount: size.faults))
         defer { lanes.shutdown() }
         let stage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
         defer { stage.deallocate() }
         let recorder = LatencyRecorder()
         for page in (0..<size.faults).shuffled() {
             let begin = MonotonicClock.now()
-            try withUnsafeBytes(of: UInt64(page)) { try lanes.urgent.send($0) }
-            guard try lanes.urgent.receive(exactly: stage) == 4096 else {
+            try withUnsafeBytes(of: UInt64(page)) { try lanes.urgent.stream.send($0) }
+            guard try lanes.urgent.stream.receive(exactly: stage) == 4096 else {
                 throw BenchFailure("the far end has closed the urgent lane")
             }
             recorder.record(nanoseconds: MonotonicClock.now() - begin)
@@ -132,8 +132,37 @@ extension Bench {
         return Comparison(name, against: "push", rounds)
     }
 
-    private func pushAlone(_ setup: BenchSetup) throws -> Figures {
-        try round(setup) { rig, figures in
+    /// Compares pushes over several connections with a push over one.
+    func pushOverLanes() throws -> [Comparison] {
+        try [2, 4].map { lanes in
+            let name = "push-lanes-\(lanes)"
+            let rounds = try alternate(name, lanes, 1) {
+                try pushAlone(BenchSetup(service: .agent, pageCount: size.pushedPages, lanes: $0))
+            }
+            return Comparison(name, against: "push", rounds)
+        }
+    }
+
+    /// Nanoseconds in each direction through the relay: a round trip of 40 ms.
+    private static let delay: UInt64 = 20_000_000
+
+    /// Compares pushes to a distant host with the bare push over as many connections.
+    func pushThroughDelay() throws -> [Comparison] {
+        let relay = try DelayRelay(to: far.address, delay: Bench.delay)
+        defer { relay.end() }
+        return try [1, 2, 4].map { lanes in
+            let name = "push-delayed-\(lanes)"
+            let rounds = try alternate(name) { service in
+                let setup = BenchSetup(service: service, pageCount: size.pushedPages, lanes: lanes, chunk: 64)
+                return try pushAlone(setup, through: relay)
+            }
+            let connections = lanes == 1 ? "1 connection" : "\(lanes) connections"
+            return Comparison(name, against: "bare push over \(connections), delayed too", rounds)
+        }
+    }
+
+    private func pushAlone(_ setup: BenchSetup, through relay: DelayRelay? = nil) throws -> Figures {
+        try round(setup, through: relay) { rig, figures in
             let before = try usage()
             let begin = MonotonicClock.now()
             try far.ask(.push)

@@ -46,6 +46,8 @@ package struct Bench: ~Copyable {
         case pushFile = "push-file"
         case pushPrivate = "push-private"
         case pushZeros = "push-zeros"
+        case pushLanes = "push-lanes"
+        case pushDelayed = "push-delayed"
         case pushWithReader = "push-with-reader"
         case sequential
         case faultThreads = "fault-threads"
@@ -86,6 +88,8 @@ package struct Bench: ~Copyable {
             case .pushFile: return [try push(from: .file, "push-file")]
             case .pushPrivate: return [try push(from: .process, "push-private")]
             case .pushZeros: return [try zeroPush()]
+            case .pushLanes: return try pushOverLanes()
+            case .pushDelayed: return try pushThroughDelay()
             case .pushWithReader: return try pushWithReader()
             case .sequential: return [try sequential()]
             case .faultThreads: return try threads()
@@ -121,9 +125,10 @@ package struct Bench: ~Copyable {
         _ setup: BenchSetup,
         prefetch: Prefetch = .streams(),
         inThread: Bool = false,
+        through relay: DelayRelay? = nil,
         _ body: (any Rig, inout Figures) throws -> Void
     ) throws -> Figures {
-        let lanes = try far.lanes(setup)
+        let lanes = try far.lanes(setup, through: relay)
         let rig: any Rig =
             switch setup.service {
             case .agent:
@@ -134,8 +139,8 @@ package struct Bench: ~Copyable {
                     polling: setup.waiting.polling,
                     lanes: lanes
                 )
-            case .bare where inThread: try BareInThreadRig(setup, lanes: BareLanes(lanes))
-            case .bare: try BareRig(setup, lanes: BareLanes(lanes))
+            case .bare where inThread: try BareInThreadRig(setup, lanes: lanes)
+            case .bare: try BareRig(setup, lanes: lanes)
             }
         defer { rig.end() }
         var figures = Figures()

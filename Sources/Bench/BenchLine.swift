@@ -4,9 +4,9 @@ import LinuxSystem
 /// A request of the near end to the far end, one JSON object per line.
 struct BenchRequest: Codable {
     enum Step: String, Codable {
-        /// Prepare the memory. The near end then connects two lanes, each with a ``BenchOpening``.
+        /// Prepare the memory. The near end then connects the lanes, each with a ``BenchOpening``.
         case serve
-        /// Send all of the memory on the bulk lane.
+        /// Send all of the memory on the bulk lanes.
         case push
         /// Close the lanes.
         case end
@@ -48,6 +48,8 @@ struct BenchSetup: Codable, Hashable {
     var content = Content.random
     var memory = Memory.own
     var pageCount: Int
+    /// The number of bulk lanes.
+    var lanes = 1
     /// Pages that the bare service sends with one call.
     var chunk = 16
     /// How the threads of both ends wait for a fault, a request or a page.
@@ -87,6 +89,8 @@ struct BenchOpening: Codable, Sendable {
     var role: Role
     /// A random number that distinguishes the lanes of one client from those of another.
     var client: UInt64
+    /// The number of a bulk lane, from 0; nil on other connections.
+    var lane: Int?
 }
 
 /// Lines of JSON on a socket.

@@ -109,7 +109,9 @@ private struct FarSession: ~Copyable {
     }
 
     private static func check(_ setup: BenchSetup?) throws -> BenchSetup {
-        guard let setup, (1...1 << 24).contains(setup.pageCount), (1...1024).contains(setup.chunk) else {
+        guard let setup, (1...1 << 24).contains(setup.pageCount), (1...1024).contains(setup.chunk),
+            (1...Wire.maxBulkLanes).contains(setup.lanes)
+        else {
             throw BenchFailure("the setup of the near end is missing or out of bounds")
         }
         return setup
@@ -124,13 +126,13 @@ private struct FarSession: ~Copyable {
         let region = try region(setup)
         // The near end connects its lanes after this answer, once the memory exists.
         try BenchLine.send(BenchAnswer(), on: control)
-        let lanes = try lanes(arrivals)
+        let lanes = try lanes(arrivals, bulk: setup.lanes)
         switch setup.service {
         case .bare:
             guard let region = region.mapped else {
                 throw BenchFailure("the bare service serves only memory of its own process")
             }
-            bare = try BareService(region, setup, lanes: BareLanes(lanes))
+            bare = try BareService(region, setup, lanes: lanes)
         case .agent:
             let shape = RegionShape(
                 name: "bench",
@@ -144,7 +146,7 @@ private struct FarSession: ~Copyable {
                 polling: setup.waiting.polling
             ) { _ in }
             pageServer.freeze()
-            try pageServer.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
+            try pageServer.attach(urgent: [lanes.urgent], bulk: lanes.bulk)
             self.pageServer = pageServer
         }
     }
@@ -162,18 +164,18 @@ private struct FarSession: ~Copyable {
     /// Milliseconds for the near end to connect a lane.
     private static let laneLimit = 10_000
 
-    /// Waits for both lanes of the near end.
-    private func lanes(_ arrivals: FarEnd.Arrivals) throws -> LanePair {
-        func lane(_ role: BenchOpening.Role) throws -> StreamSocket {
+    /// Waits for the lanes of the near end.
+    private func lanes(_ arrivals: FarEnd.Arrivals, bulk count: Int) throws -> BenchLanes {
+        func lane(_ role: BenchOpening.Role, _ index: Int = 0) throws -> SharedSocket {
             let found = arrivals.next(milliseconds: FarSession.laneLimit) {
-                $0.opening.client == client && $0.opening.role == role
+                $0.opening.client == client && $0.opening.role == role && $0.opening.lane ?? 0 == index
             }
             guard let socket = found?.socket.take() else {
                 throw BenchFailure("the near end did not connect its \(role) lane")
             }
-            return socket
+            return SharedSocket(socket)
         }
-        return LanePair(urgent: try lane(.urgent), bulk: try lane(.bulk))
+        return BenchLanes(urgent: try lane(.urgent), bulk: try (0..<count).map { try lane(.bulk, $0) })
     }
 
     private mutating func end() {

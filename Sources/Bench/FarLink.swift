@@ -1,14 +1,14 @@
 import LinuxSystem
 
-/// The two connections on which pages move.
-struct LanePair: ~Copyable {
-    let urgent: StreamSocket
-    let bulk: StreamSocket
+/// The connections on which pages move.
+struct BenchLanes {
+    let urgent: SharedSocket
+    let bulk: [SharedSocket]
 }
 
 /// The near end's connection to a far end.
 struct FarLink: ~Copyable {
-    private let address: SocketAddress
+    let address: SocketAddress
     private let control: StreamSocket
     private let client: UInt64
 
@@ -36,18 +36,18 @@ struct FarLink: ~Copyable {
     }
 
     /// Asks the far end to serve memory, and connects the lanes.
-    func lanes(_ setup: BenchSetup) throws -> LanePair {
+    ///
+    /// - Parameter relay: the relay through which the lanes are connected; nil connects them directly.
+    func lanes(_ setup: BenchSetup, through relay: DelayRelay? = nil) throws -> BenchLanes {
         try ask(.serve, setup)
-        let urgent = try lane(.urgent)
-        let bulk = try lane(.bulk)
-        // The second answer says that the far end has both lanes, and serves them.
+        func lane(_ role: BenchOpening.Role, _ index: Int = 0) throws -> SharedSocket {
+            let socket = try StreamSocket(connectingTo: relay?.address ?? address)
+            try BenchLine.send(BenchOpening(role: role, client: client, lane: index), on: socket)
+            return SharedSocket(socket)
+        }
+        let lanes = BenchLanes(urgent: try lane(.urgent), bulk: try (0..<setup.lanes).map { try lane(.bulk, $0) })
+        // The second answer says that the far end has all lanes, and serves them.
         _ = try answer()
-        return LanePair(urgent: urgent, bulk: bulk)
-    }
-
-    private func lane(_ role: BenchOpening.Role) throws -> StreamSocket {
-        let socket = try StreamSocket(connectingTo: address)
-        try BenchLine.send(BenchOpening(role: role, client: client), on: socket)
-        return socket
+        return lanes
     }
 }

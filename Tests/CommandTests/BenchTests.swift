@@ -12,7 +12,8 @@ struct BenchTests {
     private static let cases =
         ["floor-round-trip", "floor-local-fault", "fault", "fault-file", "fault-private", "fault-in-thread"]
         + quietCases + [
-            "fault-under-push", "fault-push-on", "push", "push-file", "push-private", "push-zeros", "push-with-reader",
+            "fault-under-push", "fault-push-on", "push", "push-file", "push-private", "push-zeros", "push-lanes-2",
+            "push-lanes-4", "push-delayed-1", "push-delayed-2", "push-delayed-4", "push-with-reader",
             "bare-push-with-reader", "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
             "fault-threads-16",
         ]
@@ -168,9 +169,8 @@ struct BenchTests {
 
     /// The measurements that cases come from.
     private static func measurements(of cases: [String]) -> Set<String> {
-        let names = Set(
-            cases.map { one in ["fault-threads", "quiet-fault"].first { one.hasPrefix($0) } ?? one }
-        )
+        let families = ["fault-threads", "quiet-fault", "push-lanes", "push-delayed"]
+        let names = Set(cases.map { one in families.first { one.hasPrefix($0) } ?? one })
         return Set(
             names.map { restored.contains($0) ? "restored" : switchover.contains($0) ? "switchover" : $0 }
         )

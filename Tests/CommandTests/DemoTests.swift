@@ -78,6 +78,7 @@ struct DemoTests {
         .timeLimit(.minutes(1)),
         arguments: [
             ["--threads", "2"], ["--device", "broken:load"], ["--prefetch", "none", "--max-bandwidth", "64MiB"],
+            ["--push-lanes", "64"],
         ]
     )
     func columns(options: [String]) throws {
@@ -141,6 +142,19 @@ struct DemoTests {
         #expect(try report.number("workload", "ops_destination") > 0)
         #expect(try report.number("floor_us", "round_trip_p50") > 0)
         #expect(try report.number("floor_us", "local_fault_p50") > 0)
+    }
+
+    @Test("pushes over several connections, and every page is right", .timeLimit(.minutes(2)), arguments: [2, 4, 64])
+    func pushLanes(lanes: Int) throws {
+        let options = ["--memory", "64MiB", "--regions", "3", "--threads", "2", "--json", "--push-lanes", "\(lanes)"]
+        let finished = try Executable.run(Executable.pageferry, ["demo"] + options)
+        #expect(finished.status == 0, "\(finished)")
+        let report = try Printed(finished.output)
+        #expect(try report.value("result") == "completed")
+        #expect(try report.value("push_lanes") == lanes)
+        #expect(try report.number("verify", "pages_checked") == 16_384)
+        #expect(try report.number("verify", "corrupt") == 0)
+        #expect(try report.number("pages", "pushed") > 0)
     }
 
     @Test("moves every page on demand without the push", .timeLimit(.minutes(2)))

@@ -299,7 +299,13 @@ final class StrangerSource: Sendable {
         guard case .hello(let answer) = try StrangerSource.next(from: control) else {
             throw TestFailure("the destination does not say HELLO")
         }
-        lanes = try Lanes(to: address, as: answer, urgentLanes: answer.urgentLanes, peerTimeout: .seconds(5))
+        lanes = try Lanes(
+            to: address,
+            as: answer,
+            urgentLanes: answer.urgentLanes,
+            bulkLanes: 1,
+            peerTimeout: .seconds(5)
+        )
     }
 
     deinit {
@@ -375,7 +381,7 @@ final class StrangerSource: Sendable {
     }
 
     func hangUp() {
-        for lane in lanes.urgent + [lanes.bulk] { lane.stream.shutdown() }
+        for lane in lanes.urgent + lanes.bulk { lane.stream.shutdown() }
         control.shutdown()
         threads.join()
     }

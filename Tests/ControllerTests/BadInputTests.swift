@@ -118,7 +118,7 @@ struct BadInputTests {
         case "a lane too many":
             let lane = try RawSource.join(.urgent, index: 1, raw.migration, nonce, at: ferrying.address)
             let told = try await onThread("lane") { try ControlLane.receive(from: lane.socket) }
-            #expect(told == .refused(reason: "no migration of that id and nonce waits for its urgent lane"))
+            #expect(told == .refused(reason: "no migration of that id and nonce waits for its urgent lane 1"))
             raw.socket.shutdown()
         default:
             try raw.sendRegions()

@@ -39,6 +39,7 @@ final class Ferrying: Sendable {
         refusal: StartRefusalPolicy = .takeBack,
         lease: (any RunLeaseStore)? = nil,
         pushes: Bool = true,
+        pushLanes: Int? = nil,
         releasesMemory: Bool = false,
         peerTimeout: Duration? = nil,
         faultThreads: Int = 1,
@@ -65,6 +66,7 @@ final class Ferrying: Sendable {
         configuration.wordTime = wordTime
         configuration.afterStartRefusal = refusal
         configuration.pushes = pushes
+        configuration.pushLanes = pushLanes
         configuration.releasesMemory = releasesMemory
         if let peerTimeout { configuration.peerTimeout = peerTimeout }
         configuration.faultThreads = faultThreads

@@ -98,6 +98,6 @@ struct FormerMigrationTests {
             nonce: .random(),
             lease: .absent
         )
-        return try Lanes(to: address, as: hello, urgentLanes: 1, peerTimeout: .seconds(5))
+        return try Lanes(to: address, as: hello, urgentLanes: 1, bulkLanes: 1, peerTimeout: .seconds(5))
     }
 }

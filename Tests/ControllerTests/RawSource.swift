@@ -27,10 +27,11 @@ final class RawSource: Sendable {
         try socket.send(message.encode())
     }
 
-    func sendHello() throws {
+    func sendHello(bulkLanes: Int = 1) throws {
         let hello = Hello(
             role: .source,
             rejoins: rejoins,
+            bulkLanes: bulkLanes,
             capabilities: .startResult,
             migration: migration,
             instance: instance,

@@ -129,7 +129,7 @@ struct SettingsTests {
                 ["max-postcopy-bandwidth": true],
                 "Invalid parameter type for 'max-postcopy-bandwidth', expected: integer"
             ),
-            (["multifd-channels": 0], "Parameter 'multifd-channels' expects an integer in the range of 1 to 255"),
+            (["multifd-channels": 65], "Parameter 'multifd-channels' expects an integer in the range of 0 to 64"),
             (["multifd-compression": "rar"], "Parameter 'multifd-compression' does not accept value 'rar'"),
             (["cpu-throttle-tailslow": 1], "Invalid parameter type for 'cpu-throttle-tailslow', expected: boolean"),
             (["compress-level": 1], "Parameter 'compress-level' is unexpected"),
@@ -147,7 +147,8 @@ struct SettingsTests {
         #expect(atFirst["max-postcopy-bandwidth"] == 0)
         #expect(atFirst["max-bandwidth"] == 134_217_728)
         #expect(atFirst["downtime-limit"] == 300)
-        #expect(atFirst["multifd-channels"] == 2)
+        // The number of connections depends on the link until it is set.
+        #expect(atFirst["multifd-channels"] == 0)
         #expect(atFirst["mode"] == "normal")
         // A client sets these parameters, and sets them back when the migration has ended.
         let wanted: [String: JSONValue] = [

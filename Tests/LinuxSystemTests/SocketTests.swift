@@ -54,6 +54,26 @@ struct SocketTests {
         }
     }
 
+    @Test func `the kernel adapts the buffers of a TCP connection, since no size was set`() throws {
+        let (one, other) = try SocketPair.tcp()
+        for end in [one, other] {
+            try end.socket.tolerateSilence(of: .seconds(30))
+            // socket(7): SO_BUF_LOCK says which buffers have a size that was set.
+            var (locks, length) = (CInt(-1), socklen_t(MemoryLayout<CInt>.size))
+            #expect(getsockopt(end.socket.descriptor.raw, SOL_SOCKET, 72, &locks, &length) == 0)
+            #expect(locks == 0)
+        }
+    }
+
+    @Test func `a TCP connection has a round trip from its beginning, and a Unix socket has none`() throws {
+        let (tcp, _) = try SocketPair.tcp()
+        let roundTrip = tcp.socket.roundTrip ?? .zero
+        #expect(roundTrip > .zero && roundTrip < .seconds(1), "\(roundTrip)")
+        let (unix, _) = try SocketPair.unix()
+        let none = unix.socket.roundTrip
+        #expect(none == nil)
+    }
+
     @Test func `the end of a peer's stream is distinguished from bytes`() throws {
         let (one, other) = try SocketPair.tcp()
         try other.socket.send([1, 2, 3])

@@ -92,11 +92,11 @@ struct DangerousFormsTests {
             "fields that are widened, or behind the bounds of require, validate and extent"
         ),
         "Values/PageProtocol/Hello.swift": (
-            7,
+            11,
             "fields that are widened, or behind the bounds of require, validate and extent"
         ),
         "Values/PageProtocol/Join.swift": (
-            4, "fields that are widened, or behind the bounds of require, validate and extent"
+            5, "fields that are widened, or behind the bounds of require, validate and extent"
         ),
         "Values/PageProtocol/LaneFrame+Wire.swift": (
             4,

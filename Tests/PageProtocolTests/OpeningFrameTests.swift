@@ -11,7 +11,7 @@ import Testing
 
     @Test func anAcceptedConnectionSaysWhichOneItIs() throws {
         #expect(try decodeOpening(.hello, payload(Samples.hello)) == .hello(Samples.hello))
-        for (lane, index) in [(Lane.urgent, 0), (.urgent, 15), (.bulk, 0)] {
+        for (lane, index) in [(Lane.urgent, 0), (.urgent, 15), (.bulk, 0), (.bulk, 63)] {
             let join = Join(lane: lane, index: index, migration: Samples.migration, nonce: Samples.nonce)
             let frame = join.encode()
             #expect(frame.count == 48)
@@ -68,6 +68,7 @@ import Testing
         (6, 3, .unknownValue(frame: .hello, field: "role", found: 3)),
         (7, 2, .outOfBounds(frame: .hello, field: "flags", found: 2, allowed: 0...1)),
         (7, 0xf4, .outOfBounds(frame: .hello, field: "flags", found: 4, allowed: 0...1)),
+        (15, 64, .outOfBounds(frame: .hello, field: "bulk lanes beyond the first", found: 64, allowed: 0...63)),
         (64, 2, .unknownValue(frame: .hello, field: "lease kind", found: 2)),
     ])
     func aFieldOfHelloThatMeansNothingIsRefused(offset: Int, value: UInt8, error: ProtocolError) throws {
@@ -79,7 +80,7 @@ import Testing
     @Test(arguments: [
         (6, 0, ProtocolError.unknownValue(frame: .join, field: "lane", found: 0)),
         (6, 3, .unknownValue(frame: .join, field: "lane", found: 3)),
-        (7, 1, .outOfBounds(frame: .join, field: "lane index", found: 1, allowed: 0...0)),
+        (7, 64, .outOfBounds(frame: .join, field: "lane index", found: 64, allowed: 0...63)),
     ])
     func aFieldOfJoinThatMeansNothingIsRefused(offset: Int, value: UInt8, error: ProtocolError) {
         var bad = Array(join.encode().dropFirst(8))
@@ -93,6 +94,15 @@ import Testing
         #expect(throws: ProtocolError.outOfBounds(frame: .join, field: "lane index", found: 16, allowed: 0...15)) {
             try decodeOpening(.join, bad)
         }
+    }
+
+    @Test func aFormerReleaseUsesOneBulkLane() throws {
+        var former = try payload(Samples.hello)
+        // A former release gives this byte no meaning, and sends 0.
+        former[15] = 0
+        var expected = Samples.hello
+        expected.bulkLanes = 1
+        #expect(try decodeOpening(.hello, former) == .hello(expected))
     }
 
     @Test func withoutALeaseItsFieldsAreEmpty() throws {

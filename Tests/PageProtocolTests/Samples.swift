@@ -9,6 +9,7 @@ enum Samples {
 
     static let hello = Hello(
         role: .destination,
+        bulkLanes: 4,
         capabilities: .startResult,
         migration: migration,
         instance: instance,
@@ -18,7 +19,7 @@ enum Samples {
 
     static let dialersHello = Hello(
         role: .source,
-        capabilities: Capabilities(rawValue: .max),
+        capabilities: Capabilities(rawValue: .max >> 8),
         migration: migration,
         instance: instance,
         nonce: .zero,
@@ -29,6 +30,7 @@ enum Samples {
         role: .destination,
         rejoins: true,
         urgentLanes: 16,
+        bulkLanes: 64,
         capabilities: .startResult,
         migration: migration,
         instance: instance,

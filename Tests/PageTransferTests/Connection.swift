@@ -2,19 +2,30 @@ import LinuxSystem
 
 /// The lanes of one connection, over loopback.
 struct Connection {
-    let source: (urgent: [SharedSocket], bulk: SharedSocket)
-    let destination: (urgent: [SharedSocket], bulk: SharedSocket)
+    let source: Side
+    let destination: Side
 
-    init(urgentLanes: Int = 1) throws {
-        var (sourceUrgent, destinationUrgent): ([SharedSocket], [SharedSocket]) = ([], [])
+    /// The ends of the lanes on one side.
+    struct Side {
+        var urgent: [SharedSocket] = []
+        var bulks: [SharedSocket] = []
+        /// The first bulk lane.
+        var bulk: SharedSocket { bulks[0] }
+    }
+
+    init(urgentLanes: Int = 1, bulkLanes: Int = 1) throws {
+        var (source, destination) = (Side(), Side())
         for _ in 0..<urgentLanes {
             let (one, other) = try Connection.pair()
-            sourceUrgent.append(one)
-            destinationUrgent.append(other)
+            source.urgent.append(one)
+            destination.urgent.append(other)
         }
-        let (sourceBulk, destinationBulk) = try Connection.pair()
-        source = (sourceUrgent, sourceBulk)
-        destination = (destinationUrgent, destinationBulk)
+        for _ in 0..<bulkLanes {
+            let (one, other) = try Connection.pair()
+            source.bulks.append(one)
+            destination.bulks.append(other)
+        }
+        (self.source, self.destination) = (source, destination)
     }
 
     private static func pair() throws -> (SharedSocket, SharedSocket) {

@@ -102,18 +102,19 @@ final class Ferry: Sendable {
     /// Another source of the same memory, whose workload has stopped, joined to the destination.
     func serve(
         _ copies: [SourceRegion]? = nil,
-        releasesMemory: Bool = false
+        releasesMemory: Bool = false,
+        bulkLanes: Int = 1
     ) throws -> (PageServer, EventLog<PageServer.Event>) {
         let (source, events) = try makeSource(of: copies, releasesMemory: releasesMemory)
-        try connect(source)
+        try connect(source, bulkLanes: bulkLanes)
         source.freeze()
         return (source, events)
     }
 
     /// Joins a source to the destination.
-    func connect(_ source: PageServer) throws {
-        let connection = try Connection(urgentLanes: faultThreads)
-        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+    func connect(_ source: PageServer, bulkLanes: Int = 1) throws {
+        let connection = try Connection(urgentLanes: faultThreads, bulkLanes: bulkLanes)
+        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulks)
         try attach(connection, answersAhead: true)
     }
 
@@ -128,8 +129,8 @@ final class Ferry: Sendable {
     }
 
     private func attach(_ connection: borrowing Connection, answersAhead: Bool) throws {
-        let (urgent, bulk) = (connection.destination.urgent, connection.destination.bulk)
-        try destination.attach(urgent: urgent, bulk: bulk, answersAhead: answersAhead) { [laneEvents] in
+        let (urgent, bulks) = (connection.destination.urgent, connection.destination.bulks)
+        try destination.attach(urgent: urgent, bulk: bulks, answersAhead: answersAhead) { [laneEvents] in
             laneEvents.add($0)
         }
         destination.waitUntilTurned()
@@ -195,7 +196,24 @@ extension EventLog where Event == PageFetcher.LaneEvent {
 extension PageFetcher {
     /// Attaches lanes whose events the test does not need.
     func attach(urgent: [SharedSocket], bulk: SharedSocket) throws(SystemError) {
-        try attach(urgent: urgent, bulk: bulk) { _ in }
+        try attach(urgent: urgent, bulk: [bulk]) { _ in }
+    }
+
+    /// Attaches lanes of which one is a bulk lane.
+    func attach(
+        urgent: [SharedSocket],
+        bulk: SharedSocket,
+        answersAhead: Bool = false,
+        telling tell: @escaping @Sendable (LaneEvent) -> Void
+    ) throws(SystemError) {
+        try attach(urgent: urgent, bulk: [bulk], answersAhead: answersAhead, telling: tell)
+    }
+}
+
+extension PageServer {
+    /// Attaches lanes of which one is a bulk lane.
+    func attach(urgent: [SharedSocket], bulk: SharedSocket) throws(SystemError) {
+        try attach(urgent: urgent, bulk: [bulk])
     }
 }
 

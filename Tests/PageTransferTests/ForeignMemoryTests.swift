@@ -120,12 +120,13 @@ struct ForeignMemoryTests {
             defer { ferry.end() }
             let other = try OtherProcess()
             defer { other.kill() }
-            let (source, _) = try ferry.serve(ferry.regions.map { try reach.copy(of: $0, in: other) })
+            let (source, events) = try ferry.serve(ferry.regions.map { try reach.copy(of: $0, in: other) })
             defer { source.detach() }
             try ferry.touch(region: 0, [5, 4, 1])
             ferry.waitForReaders()
             try source.startPush()
             #expect(ferry.waitUntilResident())
+            #expect(events.waitUntilSent())
             #expect(ferry.wrongPages() == [])
             #expect(source.progress.bytesSent == (10 - ferry.zeroPages) * HugePagePool.pageSize)
         }
@@ -341,8 +342,10 @@ struct ForeignMemoryTests {
             return nil
         }) {
             var push = BulkPush(
+                lane: 0,
+                cursor: PushCursor(memory: memory, lanes: 1),
                 memory: memory,
-                sockets: DestinationLanes(urgent: lanes.source.urgent, bulk: lanes.source.bulk)
+                sockets: DestinationLanes(urgent: lanes.source.urgent, bulk: [lanes.source.bulk])
             ) { _ in }
             push.run()
         }
@@ -370,7 +373,11 @@ struct ForeignMemoryTests {
         let memory = try SentMemory(regions: [region], table: ferry.table, release: nil)
         memory.isFrozen.store(true, ordering: .releasing)
         var window = memory.makePushWindow()
-        let shown = try memory.showUnsent(from: PagePlace(region: 0, page: 0), in: &window)
+        let shown = try memory.showUnsent(
+            from: PagePlace(region: 0, page: 0),
+            upTo: region.pageCount,
+            in: &window
+        )
         return (memory, shown?.pages.count ?? 0)
     }
     #endif

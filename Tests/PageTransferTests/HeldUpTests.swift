@@ -156,7 +156,7 @@ struct HeldUpTests {
         let connection = try Connection()
         let link = SourceLanes(
             urgent: connection.destination.urgent,
-            bulk: connection.destination.bulk,
+            bulk: connection.destination.bulks,
             answersAhead: true
         ) { _ in }
         service.use(link.urgentLane(0))

@@ -89,7 +89,7 @@ struct PagesTests {
             ) { _ in }
             try agent.start()
             defer { agent.stop() }
-            try agent.attach(urgent: [client.join(.urgent)], bulk: client.join(.bulk)) { _ in }
+            try agent.attach(urgent: [client.join(.urgent)], bulk: [client.join(.bulk)]) { _ in }
             for page in 0..<3072 {
                 let bytes = UnsafeRawBufferPointer(start: region.page(page), count: 4096)
                 guard try Array(bytes) == file.bytes(page * 4096..<(page + 1) * 4096) else {

@@ -60,7 +60,7 @@ extension GuestService {
         memory.remember(snapshot)
         try fetcher.attach(
             urgent: link.urgent,
-            bulk: link.bulk,
+            bulk: link.bulk.map { [$0] } ?? [],
             fetching: workingSet(of: snapshot),
             filling: task.settings.fill
         ) { [events] in events.put(.lane(link, $0)) }

@@ -59,7 +59,7 @@ struct SnapshotLink: Sendable {
         case .failure(let reason): throw LinkLost(reason: "the server reports: \(reason)")
         case let other: throw LinkLost(reason: "\(control.peer) sent \(other.kind) instead of SNAPSHOT")
         }
-        urgent = try Lanes.join(urgent: urgentLanes, to: address, as: welcome, peerTimeout: peerTimeout)
+        urgent = try Lanes.join(.urgent, count: urgentLanes, to: address, as: welcome, peerTimeout: peerTimeout)
         bulk = asksAhead ? try Lanes.join(.bulk, to: address, as: welcome, peerTimeout: peerTimeout) : nil
         self.control = control
     }

@@ -147,7 +147,8 @@ package final class LaneAcceptor: Sendable {
     /// A lane of a link that has just ended adds no line to the log: the log already names the reason of that end.
     package func refuseLane(_ socket: consuming StreamSocket, _ join: Join) {
         guard ended.withLock({ $0.contains(join.nonce) }) else {
-            return refuse(socket, reason: "no migration of that id and nonce waits for its \(join.lane) lane")
+            let lane = join.index > 0 ? "\(join.lane) lane \(join.index)" : "\(join.lane) lane"
+            return refuse(socket, reason: "no migration of that id and nonce waits for its \(lane)")
         }
         LaneAcceptor.tell(socket, .refused(reason: "the link of this \(join.lane) lane has ended"))
     }

@@ -223,15 +223,16 @@ package final class PageFetcher: Sendable {
     ///
     /// - Parameters:
     ///   - urgent: the urgent lanes, one per fault thread; one lane if threads fetch their pages themselves.
-    ///   - bulk: the bulk lane; nil if the source pushes nothing, and nothing is requested there.
+    ///   - bulk: the bulk lanes, each placed by a thread of its own; none if the source pushes nothing, and nothing is
+    ///     requested there.
     ///   - answersAhead: whether the source has the capability AHEAD_REQUEST.
-    ///   - runs: pages to request on the bulk lane, in this order; the peer answers them there.
-    ///   - rate: how fast every other page is requested on the bulk lane, after `runs`; nil to request none.
+    ///   - runs: pages to request on the first bulk lane, in this order; the peer answers them there.
+    ///   - rate: how fast every other page is requested on that lane, after `runs`; nil to request none.
     ///   - tell: called from the agent's threads with the events of these lanes, even after other lanes have replaced
     ///     them; must not block.
     package func attach(
         urgent: [SharedSocket],
-        bulk: SharedSocket?,
+        bulk: [SharedSocket],
         answersAhead: Bool = false,
         fetching runs: [PageRun] = [],
         filling rate: FillRate? = nil,
@@ -247,10 +248,12 @@ package final class PageFetcher: Sendable {
         guard !isStopped else { return }
         faults.use(sockets)
         if case .services(let services) = faults { for service in services where service.hasEnded { try run(service) } }
-        guard let bulkLane = sockets.bulkLane else { return }
-        try bulkThreads.run(PageFetcher.bulkThread, pace: .background) { [memory] in
-            var receiver = BulkReceiver(bulkLane, fetching: runs, filling: rate, memory: memory)
-            receiver.run()
+        for (index, lane) in sockets.bulkLanes.enumerated() {
+            let (runs, rate) = index == 0 ? (runs, rate) : ([], nil)
+            try bulkThreads.run(PageFetcher.bulkThread, pace: .background) { [memory] in
+                var receiver = BulkReceiver(lane, fetching: runs, filling: rate, memory: memory)
+                receiver.run()
+            }
         }
     }
 

@@ -2,21 +2,19 @@ import LinuxSystem
 import PageProtocol
 import Synchronization
 
-/// The thread that pushes every page that has not been sent yet, in address order, wrapping around at the end of
-/// memory.
+/// The thread of one bulk lane, which pushes pages that have not been sent yet, in address order, wrapping around at the
+/// end of memory.
 ///
-/// After each send, the push compares the newest request with the newest request of the check before. If the two are
-/// near each other, the push jumps to the pages after the newer one. Requests that are spread over the memory do not
-/// predict the next fault; a push that followed them would only break into short runs.
+/// The lanes of a push share a ``PushCursor``. After each send, the push follows the newest request.
 struct BulkPush: ~Copyable {
     /// Bytes of pages in one frame and in one send: the destination places that many from a buffer that stays in its
     /// cache.
     private static let batchBytes = 64 * 4096
-    /// The distance, in pages, up to which two requests count as near.
-    private static let neighbourhood = 1024
     /// Zero pages in one frame.
     private static let zeroRun = 512
 
+    private let lane: Int
+    private let cursor: PushCursor
     private let memory: SentMemory
     private let sockets: DestinationLanes
     private let onEvent: @Sendable (PageServer.Event) -> Void
@@ -25,26 +23,36 @@ struct BulkPush: ~Copyable {
     private var lastSend = MonotonicClock.now()
     /// The runs in the gather, recorded only if memory is released after the send.
     private var runs: [PageRun] = []
-    /// The place from which the push continues.
-    private var place: PagePlace
-    /// The place after the newest request, as of the previous check.
+    /// The chunk that this lane sends; nil if nothing is left to take.
+    private var chunk: PushCursor.Chunk?
+    /// The page of the chunk from which the push continues.
+    private var page = 0
+    /// The place after the newest request, as of this lane's previous check.
     private var seen: PagePlace
 
-    init(memory: SentMemory, sockets: DestinationLanes, onEvent: @escaping @Sendable (PageServer.Event) -> Void) {
+    /// - Parameter lane: the index of the bulk lane among `sockets`.
+    init(
+        lane: Int,
+        cursor: PushCursor,
+        memory: SentMemory,
+        sockets: DestinationLanes,
+        onEvent: @escaping @Sendable (PageServer.Event) -> Void
+    ) {
+        self.lane = lane
+        self.cursor = cursor
         self.memory = memory
         self.sockets = sockets
         self.onEvent = onEvent
         window = memory.makePushWindow()
-        seen = memory.behindNewestRequest
-        place = memory.isUnsent(seen) ? seen : PagePlace(region: 0, page: 0)
+        seen = cursor.firstSeen
     }
 
     mutating func run() {
         do {
-            while let next = memory.firstUnsent(from: place) { try push(from: next) }
+            turn(to: cursor.take(lane))
+            while let (first, end) = nextUnsent() { try push(from: first, upTo: end) }
             try flush()
-            memory.release?.endPush()
-            if memory.completesNow() { onEvent(.everyPageSent) }
+            BulkPush.finish(lane, cursor, memory, onEvent)
         } catch {
             // Pages that were read before are sent all the same. If that fails, the reason remains the first one.
             if error is MemoryLost { try? flush() }
@@ -54,16 +62,45 @@ struct BulkPush: ~Copyable {
         }
     }
 
-    /// Pushes a run that begins with an unsent page.
-    private mutating func push(from first: PagePlace) throws {
+    /// Ends the push if this is the last of its lanes: only then has every page left that counts as sent.
+    static func finish(
+        _ lane: Int,
+        _ cursor: PushCursor,
+        _ memory: SentMemory,
+        _ onEvent: @Sendable (PageServer.Event) -> Void
+    ) {
+        guard cursor.finish(lane) else { return }
+        memory.release?.endPush()
+        if memory.completesNow() { onEvent(.everyPageSent) }
+    }
+
+    private mutating func turn(to chunk: PushCursor.Chunk?) {
+        self.chunk = chunk
+        page = chunk?.pages.lowerBound ?? 0
+    }
+
+    /// The next unsent page, and the end of its chunk; nil if nothing is left to take.
+    private mutating func nextUnsent() -> (first: PagePlace, end: Int)? {
+        while let chunk {
+            let end = chunk.pages.upperBound
+            if let first = memory.sent[chunk.region].firstClear(in: page..<end) {
+                return (PagePlace(region: chunk.region, page: first), end)
+            }
+            turn(to: cursor.take(lane))
+        }
+        return nil
+    }
+
+    /// Pushes a run that begins with an unsent page, and does not reach beyond the end of the chunk.
+    private mutating func push(from first: PagePlace, upTo chunkEnd: Int) throws {
         if window.isFull { try flush() }
         let sent = memory.sent[first.region]
-        place = PagePlace(region: first.region, page: first.page + 1)
-        guard let shown = try memory.showUnsent(from: first, in: &window) else { return }
-        let batchBytes = memory.pushLimit.batch(atMost: BulkPush.batchBytes)
+        page = first.page + 1
+        guard let shown = try memory.showUnsent(from: first, upTo: chunkEnd, in: &window) else { return }
+        let batchBytes = memory.pushLimit.batch(atMost: BulkPush.batchBytes, lanes: cursor.lanes)
         let longestRun = max(1, batchBytes / shown.pageSize)
         let isZero = shown.isZero(first.page)
-        let limit = min(shown.pages.upperBound, first.page + (isZero ? BulkPush.zeroRun : longestRun))
+        let limit = min(shown.pages.upperBound, chunkEnd, first.page + (isZero ? BulkPush.zeroRun : longestRun))
         var end = first.page + 1
         while end < limit, !sent.contains(end), shown.isZero(end) == isZero { end += 1 }
         // The run is claimed before it is sent; a request that arrives meanwhile is answered all the same.
@@ -80,24 +117,23 @@ struct BulkPush: ~Copyable {
             window.keep(shown, upTo: end)
         }
         if memory.release != nil { runs.append(run) }
-        place.page = end
+        page = end
         guard gather.isFull || gather.bodyBytes >= batchBytes else { return }
         try flush()
         follow()
     }
 
-    /// Checks after a send where the newest request was, and moves the push there if it is near the request before.
+    /// Checks after a send where the newest request was, and follows it.
     private mutating func follow() {
         let newest = memory.behindNewestRequest
         guard newest != seen else { return }
-        let isNear = newest.region == seen.region && abs(newest.page - seen.page) <= BulkPush.neighbourhood
         seen = newest
-        if isNear, memory.isUnsent(newest) { place = newest }
+        if let chunk = cursor.follow(newest, lane) { turn(to: chunk) }
     }
 
     /// Sends the gathered frames; between pages that faults have already fetched, many short runs leave in one call.
     private mutating func flush() throws(SystemError) {
-        let bytes = try gather.flush(to: sockets.bulk.stream)
+        let bytes = try gather.flush(to: sockets.bulk[lane].stream)
         window.empty()
         memory.bytesSent.add(bytes, ordering: .relaxed)
         memory.push.note()

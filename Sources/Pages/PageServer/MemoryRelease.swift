@@ -3,8 +3,8 @@ import Synchronization
 
 /// Releases pushed memory to the kernel while the workload runs on the destination.
 ///
-/// The pushing thread releases memory between two sends, and the rest is released once the push has ended: at these
-/// moments every page that counts as sent has left, whichever thread sent it. A released page is at the destination or
+/// Each pushing thread releases the pages of a send after it, and the rest is released once every lane of the push has
+/// ended: at that moment every page that counts as sent has left, whichever thread sent it. A released page is at the destination or
 /// on its way there. A late request for it is not answered, since its memory now reads as zeros.
 final class MemoryRelease: Sendable {
     private let regions: [SourceRegion]
@@ -48,7 +48,7 @@ final class MemoryRelease: Sendable {
     @inline(__always)
     func isReleased(_ page: Int, region: Int) -> Bool { released[region].contains(page) }
 
-    /// Releases pushed pages; called by the pushing thread, or by any thread once the push has ended.
+    /// Releases pushed pages; called by the thread that has pushed them, or by any thread once the push has ended.
     func release(_ pages: Range<Int>, region: Int) {
         guard isOn.load(ordering: .sequentiallyConsistent) else { return }
         access.withLock { _ in

@@ -2,7 +2,7 @@ package import LinuxSystem
 package import PageProtocol
 import Synchronization
 
-/// Answers requests for a stopped workload's pages on the urgent lanes, and pushes the other pages on the bulk lane.
+/// Answers requests for a stopped workload's pages on the urgent lanes, and pushes the other pages on the bulk lanes.
 ///
 /// The agent never decides who runs the workload. It reads the memory only after ``freeze()``: an earlier request
 /// breaks the protocol.
@@ -102,12 +102,12 @@ package final class PageServer: Sendable {
     ///
     /// - Parameters:
     ///   - urgent: the urgent lanes, one per fault-serving thread of the destination; each gets a thread of its own.
-    ///   - bulk: the bulk lane.
+    ///   - bulk: the bulk lanes, at least one; each gets a thread of its own once the push starts.
     ///   - tell: called with the events of these lanes in place of the agent's `onEvent`, so that the caller can tell
     ///     them from events of earlier lanes.
     package func attach(
         urgent: [SharedSocket],
-        bulk: SharedSocket,
+        bulk: [SharedSocket],
         telling tell: (@Sendable (Event) -> Void)? = nil
     ) throws(SystemError) {
         let sockets = DestinationLanes(urgent: urgent, bulk: bulk)
@@ -165,9 +165,26 @@ package final class PageServer: Sendable {
         try lanes.withLock { (lanes) throws(SystemError) in
             guard let running = lanes, !running.pushes else { return }
             lanes?.pushes = true
-            try threads.run(PageServer.bulkThread, pace: .background) { [memory] in
-                var push = BulkPush(memory: memory, sockets: running.sockets, onEvent: running.onEvent)
-                push.run()
+            let (sockets, onEvent) = (running.sockets, running.onEvent)
+            let cursor = PushCursor(memory: memory, lanes: sockets.bulk.count)
+            for lane in sockets.bulk.indices {
+                do throws(SystemError) {
+                    try threads.run(PageServer.bulkThread, pace: .background) { [memory] in
+                        var push = BulkPush(
+                            lane: lane,
+                            cursor: cursor,
+                            memory: memory,
+                            sockets: sockets,
+                            onEvent: onEvent
+                        )
+                        push.run()
+                    }
+                } catch {
+                    guard lane > 0 else { throw error }
+                    // The lanes whose threads run push everything.
+                    for idle in lane..<sockets.bulk.count { BulkPush.finish(idle, cursor, memory, onEvent) }
+                    return
+                }
             }
         }
     }

@@ -1,11 +1,16 @@
 import LinuxSystem
 import Synchronization
 
-/// The limit on the rate of pushed pages, which any thread may set and the pushing thread keeps.
+/// The limit on the rate of pushed pages, which any thread may set and the threads of all lanes keep together.
 final class PushLimit: Sendable {
     private let bytesPerSecond = Atomic<Int>(0)
     private let isLifted = Atomic<Bool>(false)
     private let change: EventDescriptor
+    /// The time at which the latest rest ended, in nanoseconds of ``MonotonicClock``; held by the lane that rests.
+    ///
+    /// Lanes rest one after the other, so that the bytes of each are counted by themselves. Only the lane that rests
+    /// reads the event; the others see a change when their turn comes, which the change itself brings about.
+    private let turn = Mutex<UInt64>(0)
 
     init() throws(SystemError) {
         change = try EventDescriptor()
@@ -23,11 +28,12 @@ final class PushLimit: Sendable {
         change.raise()
     }
 
-    /// The bytes to send at once: at most `bytes`, and at most a tenth of a second's share of the limit.
+    /// The bytes that one of the lanes sends at once: at most `bytes`, and at most its part of a tenth of a second's
+    /// share of the limit.
     @inline(__always)
-    func batch(atMost bytes: Int) -> Int {
+    func batch(atMost bytes: Int, lanes: Int) -> Int {
         let limit = bytesPerSecond.load(ordering: .relaxed)
-        return limit == 0 ? bytes : min(bytes, max(1, limit / 10))
+        return limit == 0 ? bytes : min(bytes, max(1, limit / 10 / lanes))
     }
 
     /// Rests until sending `bytes` has taken as long as the limit demands.
@@ -43,6 +49,13 @@ final class PushLimit: Sendable {
 
     @inline(never)
     private func rest(_ bytes: Int, _ begin: UInt64) {
+        turn.withLock { latest in
+            rest(bytes, since: max(begin, latest))
+            latest = MonotonicClock.now()
+        }
+    }
+
+    private func rest(_ bytes: Int, since begin: UInt64) {
         while true {
             // The event is cleared before the limit is read, so that a later change raises it again.
             change.clear()

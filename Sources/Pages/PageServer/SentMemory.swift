@@ -164,13 +164,16 @@ extension SentMemory {
 
     /// Shows an unsent page, and pages after it that the push can send too.
     ///
-    /// - Parameter window: the window of the pushing thread, which is not full.
+    /// - Parameters:
+    ///   - place: the page.
+    ///   - end: the end of the pages that this push may send.
+    ///   - window: the window of the pushing thread, which is not full.
     /// - Returns: nil if the page cannot be read and need not be, because it was sent meanwhile.
     @inline(__always)
-    func showUnsent(from place: PagePlace, in window: inout PageWindow) throws -> ShownPages? {
+    func showUnsent(from place: PagePlace, upTo end: Int, in window: inout PageWindow) throws -> ShownPages? {
         let (region, page) = (place.region, place.page)
-        if let shown = inPlace(page..<sent[region].pageCount, region: region) { return shown }
-        return try copyUnsent(from: page, region: region, to: &window)
+        if let shown = inPlace(page..<end, region: region) { return shown }
+        return try copyUnsent(page..<end, region: region, to: &window)
     }
 
     @inline(__always)
@@ -181,13 +184,14 @@ extension SentMemory {
 
     @inline(never)
     private func copyUnsent(
-        from page: Int,
+        _ pages: Range<Int>,
         region: Int,
         to window: inout PageWindow
     ) throws(MemoryLost) -> ShownPages? {
+        let page = pages.lowerBound
         if let shown = window.lastCopy(with: page, region: region) { return shown }
         var end = page + 1
-        let limit = min(sent[region].pageCount, page + SentMemory.longestCopy)
+        let limit = min(pages.upperBound, page + SentMemory.longestCopy)
         // A page that was sent is not read, since its process may have dropped it since.
         while end < limit, !sent[region].contains(end) { end += 1 }
         return try copy(page..<end, region: region, to: &window)

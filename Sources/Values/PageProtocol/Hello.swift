@@ -8,6 +8,9 @@ package struct Hello: Hashable, Sendable {
     package var rejoins: Bool
     /// How many urgent lanes a destination accepts, up to ``Wire/maxUrgentLanes``; 1 for a source.
     package var urgentLanes: Int
+    /// How many bulk lanes the sender uses at most, up to ``Wire/maxBulkLanes``; the smaller of both sides' numbers
+    /// holds.
+    package var bulkLanes: Int
     /// The parts of the protocol that the sender understands.
     package var capabilities: Capabilities
     /// The migration that this connection belongs to.
@@ -24,6 +27,7 @@ package struct Hello: Hashable, Sendable {
         role: PeerRole,
         rejoins: Bool = false,
         urgentLanes: Int = 1,
+        bulkLanes: Int = 1,
         capabilities: Capabilities,
         migration: MigrationID,
         instance: InstanceID,
@@ -33,6 +37,7 @@ package struct Hello: Hashable, Sendable {
         self.role = role
         self.rejoins = rejoins
         self.urgentLanes = urgentLanes
+        self.bulkLanes = bulkLanes
         self.capabilities = capabilities
         self.migration = migration
         self.instance = instance
@@ -50,7 +55,13 @@ package enum PeerRole: UInt8, Hashable, Sendable {
 }
 
 /// The parts of the protocol that a peer understands; bits without a name here are kept and have no meaning.
+///
+/// There are 56 bits. The byte above them on the wire is the number of bulk lanes, to which former releases give no
+/// meaning.
 package struct Capabilities: OptionSet, Hashable, Sendable {
+    /// The bits that there are.
+    static let all: UInt64 = 1 << 56 - 1
+
     /// The bits as on the wire.
     package let rawValue: UInt64
 
@@ -96,7 +107,7 @@ extension Hello {
         writer.append(Wire.version)
         writer.append(role.rawValue)
         writer.append(UInt8(rejoins ? 1 : 0) | UInt8(urgentLanes - 1) << 4)
-        writer.append(capabilities.rawValue)
+        writer.append(capabilities.rawValue & Capabilities.all | UInt64(bulkLanes - 1) << 56)
         writer.append(migration)
         writer.append(instance)
         writer.append(nonce)
@@ -120,7 +131,11 @@ extension Hello {
         try reader.require(UInt64(flags & 0xf), field: "flags", in: 0...1)
         rejoins = flags & 1 == 1
         urgentLanes = Int(flags >> 4) + 1
-        capabilities = Capabilities(rawValue: try reader.read("capabilities"))
+        let capabilities: UInt64 = try reader.read("capabilities")
+        self.capabilities = Capabilities(rawValue: capabilities & Capabilities.all)
+        let moreLanes = capabilities >> 56
+        try reader.require(moreLanes, field: "bulk lanes beyond the first", in: 0...UInt64(Wire.maxBulkLanes - 1))
+        bulkLanes = Int(moreLanes) + 1
         migration = try reader.readIdentifier("migration id")
         instance = try reader.readIdentifier("instance id")
         nonce = try reader.readIdentifier("nonce")

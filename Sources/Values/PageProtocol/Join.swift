@@ -4,7 +4,7 @@ package import Identity
 package struct Join: Hashable, Sendable {
     /// What this connection carries.
     package var lane: Lane
-    /// The number of the urgent lane, from 0; 0 for the bulk lane.
+    /// The number of the lane among those of its kind, from 0.
     package var index: Int
     /// The migration to join.
     package var migration: MigrationID
@@ -52,7 +52,7 @@ package enum Lane: UInt8, CaseIterable, Hashable, Sendable {
     fileprivate var indices: ClosedRange<UInt64> {
         switch self {
         case .urgent: 0...UInt64(Wire.maxUrgentLanes - 1)
-        case .bulk: 0...0
+        case .bulk: 0...UInt64(Wire.maxBulkLanes - 1)
         }
     }
 }

@@ -30,6 +30,9 @@ package enum Wire {
     /// Most urgent lanes that a migration may have.
     package static let maxUrgentLanes = 16
 
+    /// Most bulk lanes that a migration may have.
+    package static let maxBulkLanes = 64
+
     /// Most memory that a guest may have, in bytes.
     package static let maxMemoryBytes: UInt64 = 1 << 46
 

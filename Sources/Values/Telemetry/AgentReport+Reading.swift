@@ -25,6 +25,7 @@ extension AgentReport {
         if let source {
             try check("the requests", source.requests)
             try check("the bytes sent", source.bytesSent, 0...Int.max)
+            try check("the connections of the push", source.pushLanes ?? 1, 1...Int.max)
         }
         guard let destination else { return }
         let pages = destination.pages

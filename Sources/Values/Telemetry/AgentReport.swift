@@ -26,6 +26,9 @@ package struct AgentReport: Codable, Hashable, Sendable {
         package var requests = 0
         /// The bytes of pages sent.
         package var bytesSent = 0
+        /// The number of connections of the push over the latest link; nil before a link, and from an agent that does
+        /// not say.
+        package var pushLanes: Int?
         /// Where the destination is dialed; nil from an agent that does not say.
         package var address: String?
         /// The instance id of the destination, once it is known; the one that is wanted before.

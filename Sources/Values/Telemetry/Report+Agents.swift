@@ -40,6 +40,7 @@ extension Report {
                 throughput = Report.finite(Double(memoryBytes) / 1_048_576 / (arrived.untilResident / 1_000_000))
             }
         }
+        pushLanes = source?.source?.pushLanes
         if let left = source?.source { measureSwitchover(left, destination?.destination) }
         conclude(source: source, destination: destination, gone)
     }

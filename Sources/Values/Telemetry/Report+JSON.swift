@@ -25,6 +25,7 @@ extension Report {
         try container.encode(waiting, forKey: .waiting)
         try container.encode(service, forKey: .service)
         try container.encode(floor, forKey: .floor)
+        try container.encode(pushLanes, forKey: .pushLanes)
         try container.encode(throughput, forKey: .throughput)
         try container.encode(verify, forKey: .verify)
     }

@@ -245,6 +245,8 @@ package struct Report: Codable, Hashable, Sendable {
     package var service = LatencySummary()
     /// The costs of this machine and network alone.
     package var floor = Floor()
+    /// The number of connections of the push; nil if the source does not say.
+    package var pushLanes: Int?
     /// The rate at which memory arrived, from RUN to the last page, in MiB per second.
     package var throughput = 0.0
     /// The outcome of the check of every page.
@@ -262,6 +264,7 @@ package struct Report: Codable, Hashable, Sendable {
         case stallOrigin = "stall_origin"
         case service = "service_us"
         case floor = "floor_us"
+        case pushLanes = "push_lanes"
         case throughput = "throughput_mib_s"
     }
 

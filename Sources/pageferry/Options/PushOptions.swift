@@ -1,5 +1,6 @@
 import ArgumentParser
 import Controller
+import PageProtocol
 
 /// How a source pushes the pages that the destination has not requested.
 struct PushOptions: ParsableArguments, Encodable {
@@ -16,6 +17,15 @@ struct PushOptions: ParsableArguments, Encodable {
     )
     var maxBandwidth = Bandwidth(bytesPerSecond: 0)
 
+    @Option(
+        help: ArgumentHelp(
+            "Push over this many TCP connections, 1 to 64, each with a thread on both hosts. A destination of an older "
+                + "release takes 1 (default: 1, and 1 more for each 4 ms of the link's round trip, up to 4).",
+            valueName: "number"
+        )
+    )
+    var pushLanes: Int?
+
     @Flag(
         help: ArgumentHelp(
             "Free memory on this host as it is pushed, once the workload runs on the destination. If the link breaks then, "
@@ -25,6 +35,12 @@ struct PushOptions: ParsableArguments, Encodable {
     var releaseRam = false
 
     func validate() throws {
+        guard pushLanes.map({ (1...Wire.maxBulkLanes).contains($0) }) ?? true else {
+            throw ValidationError("--push-lanes must be 1 to \(Wire.maxBulkLanes)")
+        }
+        guard !noPush || pushLanes == nil else {
+            throw ValidationError("--push-lanes divides the push, and --no-push turns it off; drop one of the two")
+        }
         guard !noPush || maxBandwidth.bytesPerSecond == 0 else {
             throw ValidationError("--max-bandwidth limits the push, and --no-push turns it off; drop one of the two")
         }
@@ -37,6 +53,7 @@ struct PushOptions: ParsableArguments, Encodable {
 
     func fill(_ configuration: inout Agent.Configuration) {
         configuration.pushes = !noPush
+        configuration.pushLanes = pushLanes
         configuration.maxPostcopyBandwidth = maxBandwidth.bytesPerSecond
         configuration.releasesMemory = releaseRam
     }

@@ -89,10 +89,11 @@ struct ReportTable {
             let percent = 100 * Double(count) / Double(pages.total)
             return pad("\(count)", 9) + pad(String(format: "%.1f %%", percent), 10)
         }
+        let lanes = (report.pushLanes ?? 1) > 1 ? "  over \(report.pushLanes ?? 1) connections" : ""
         var lines = [
             row("pages", pad("\(pages.total)", 9) + String(format: "%12.0f MiB/s", report.throughput)),
             row("  on demand", share(pages.demand)),
-            row("  pushed", share(pages.pushed)),
+            row("  pushed", share(pages.pushed) + lanes),
             row("  known zero", share(pages.zero)),
         ]
         if pages.prefetched > 0 {

@@ -137,6 +137,7 @@ extension Agent {
                 wanted: wanted,
                 isPaused: isPaused,
                 pushes: configuration.pushes,
+                pushLanes: pushLanes,
                 releasesMemory: isOn(.releaseRAM),
                 polling: configuration.polling,
                 refusalPolicy: configuration.afterStartRefusal,

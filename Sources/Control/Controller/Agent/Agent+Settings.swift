@@ -84,6 +84,12 @@ extension Agent {
         parameters[.maxPostcopyBandwidth]?.integer.map { Int($0) } ?? configuration.maxPostcopyBandwidth
     }
 
+    /// The number of bulk lanes of migrations that begin later; nil to choose it by the link.
+    var pushLanes: Int? {
+        guard let lanes = parameters[.multifdChannels]?.integer, lanes > 0 else { return nil }
+        return Int(lanes)
+    }
+
     /// `migrate-set-parameters`: sets all of the parameters or none, also for a migration that is under way.
     func setParameters(_ command: QMPCommand) throws(QMPError) {
         var changed = parameters

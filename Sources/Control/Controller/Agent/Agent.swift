@@ -14,6 +14,9 @@ package actor Agent: QMPHandler {
     package struct Configuration: Sendable {
         /// Whether the source pushes pages that the destination has not requested.
         package var pushes = true
+        /// The number of connections of a source's push, 1 to 64, until `multifd-channels` is set; nil to choose it by
+        /// the link.
+        package var pushLanes: Int?
         /// Upper bound on the push of a source, in bytes per second, until `max-postcopy-bandwidth` is set.
         ///
         /// 0 sets no bound.
@@ -129,6 +132,7 @@ package actor Agent: QMPHandler {
         self.configuration = configuration
         hasBegun = workload == nil
         parameters = [.maxPostcopyBandwidth: JSONValue(configuration.maxPostcopyBandwidth)]
+        if let lanes = configuration.pushLanes { parameters[.multifdChannels] = JSONValue(lanes) }
         capabilities = [.releaseRAM: configuration.releasesMemory]
         self.logger = logger
         (outcomes, ending) = AsyncStream.makeStream(of: Outcome.self)

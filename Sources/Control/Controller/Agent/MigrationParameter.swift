@@ -1,3 +1,4 @@
+import PageProtocol
 import QMP
 
 /// QEMU's migration parameters, and the values that are accepted here.
@@ -54,8 +55,11 @@ enum MigrationParameter: String, CaseIterable {
     /// A parameter that tunes a feature of no migration accepts QEMU's values, and they have no effect.
     var form: Form {
         switch self {
-        // Bounds the push; 0 sets no bound. Only this one of the following parameters has an effect.
+        // Bounds the push; 0 sets no bound.
         case .maxPostcopyBandwidth: .integer(0...Int.max, initially: 0, unit: "bytes/second")
+        // The connections of the push, in migrations that begin later; 0, which QEMU lacks, chooses by the link. None of
+        // the following parameters has an effect.
+        case .multifdChannels: .integer(0...Wire.maxBulkLanes, initially: 0)
 
         // Precopy only: bounds the bytes that are sent before the switchover, of which there are none.
         case .maxBandwidth: .integer(0...Int.max, initially: 128 << 20, unit: "bytes/second")
@@ -72,7 +76,6 @@ enum MigrationParameter: String, CaseIterable {
         case .throttleTriggerThreshold: .integer(1...100, initially: 50)
         case .vcpuDirtyLimit: .integer(1...Int.max, initially: 1)
         case .xVCPUDirtyLimitPeriod: .integer(1...1000, initially: 1000)
-        case .multifdChannels: .integer(1...255, initially: 2)
         case .multifdCompression: .word(["none", "zlib", "zstd", "qatzip", "qpl", "uadk"], initially: "none")
         case .multifdQatzipLevel: .integer(1...9, initially: 1)
         case .multifdZlibLevel: .integer(0...9, initially: 1)

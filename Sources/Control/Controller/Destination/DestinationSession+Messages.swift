@@ -30,16 +30,16 @@ extension DestinationSession {
         // The times of an earlier source, which brought no workload, do not count.
         timeline = Timeline()
         timeline.note(.begin)
-        guard let link = take(socket, regions: .awaited) else { return }
+        guard let link = take(socket, hello, regions: .awaited) else { return }
         link.control.send(.hello(answer(to: hello, on: link)))
         limit(.haste, to: DestinationSession.undecidedTime)
         limit(.regions, to: regionsTime)
     }
 
-    /// Makes a socket the current control connection.
+    /// Makes the socket on which `hello` came the current control connection.
     ///
     /// - Returns: nil if the kernel refuses a thread or a descriptor, which is logged.
-    private func take(_ socket: consuming StreamSocket, regions: Link.Regions) -> Link? {
+    private func take(_ socket: consuming StreamSocket, _ hello: Hello, regions: Link.Regions) -> Link? {
         do throws(SystemError) {
             links.newest = links.newest.next
             let control = try ControlLink(
@@ -49,7 +49,8 @@ extension DestinationSession {
                 logger: logger,
                 events: events
             ) { [number = links.newest] in .link(number, .control($0)) }
-            let lanes = Lanes.Arriving(urgentLanes: settings.faultThreads)
+            // This side accepts as many bulk lanes as any source may use.
+            let lanes = Lanes.Arriving(urgentLanes: settings.faultThreads, bulkLanes: hello.bulkLanes)
             let made = Link(number: links.newest, control: control, lanes: lanes, regions: regions)
             link = made
             return made
@@ -63,6 +64,7 @@ extension DestinationSession {
         Hello(
             role: .destination,
             urgentLanes: settings.faultThreads,
+            bulkLanes: Wire.maxBulkLanes,
             capabilities: [.startResult, .stateAhead, .paused],
             migration: hello.migration,
             instance: settings.instance,
@@ -77,7 +79,7 @@ extension DestinationSession {
             hello.lease == peer.lease
         else { return listener.acceptor.refuse(socket, reason: "this agent does not know that migration") }
         if lossReason != nil, machine.state != .completed, let token = machine.startedToken {
-            return tellLoss(socket, token)
+            return tellLoss(socket, hello, token)
         }
         switch machine.rejoin() {
         case .refuse(let reason, let actions):
@@ -86,7 +88,7 @@ extension DestinationSession {
         case .welcome(let actions):
             hangUp(reason: link == nil ? nil : "the source came over a new connection")
             perform(actions)
-            if take(socket, regions: .accepted) != nil {
+            if take(socket, hello, regions: .accepted) != nil {
                 perform([.send(.welcome)])
             } else {
                 endLink("the new connection cannot be used")
@@ -95,10 +97,10 @@ extension DestinationSession {
     }
 
     /// Tells a reconnecting source that its workload has run here, and why it needs no more pages.
-    private func tellLoss(_ socket: consuming StreamSocket, _ token: RunToken) {
+    private func tellLoss(_ socket: consuming StreamSocket, _ hello: Hello, _ token: RunToken) {
         perform(machine.linkEnded(reason: "the source came over a new connection"))
         hangUp(reason: nil)
-        guard let peer, let link = take(socket, regions: .accepted) else { return }
+        guard let peer, let link = take(socket, hello, regions: .accepted) else { return }
         link.control.send(.hello(answer(to: peer, on: link)))
         link.control.send(.running(token: token))
         if let lossReason { link.control.send(.refused(reason: lossReason)) }

@@ -191,6 +191,7 @@ extension SourceSession {
         Hello(
             role: .source,
             rejoins: rejoins,
+            bulkLanes: link?.pushLanes ?? 1,
             capabilities: settings.isPaused ? [.startResult, .aheadRequest, .paused] : [.startResult, .aheadRequest],
             migration: migration,
             instance: settings.instance,

@@ -1,4 +1,5 @@
 import Connections
+import Guest
 import Identity
 import LinuxSystem
 import Logging
@@ -6,12 +7,14 @@ import PageProtocol
 import PageServer
 import RunLease
 import Switchover
+import Telemetry
 
 /// Handling the destination's messages.
 extension SourceSession {
     func connected(_ handover: Handover<StreamSocket>, on link: LinkNumber) {
         // If two attempts succeed, the first one counts.
         guard self.link == nil, let socket = handover.take() else { return }
+        let pushLanes = mostPushLanes(roundTrip: socket.roundTrip)
         do {
             let control = try ControlLink(
                 socket,
@@ -20,7 +23,7 @@ extension SourceSession {
                 logger: logger,
                 events: events
             ) { .link(link, .control($0)) }
-            self.link = Link(control: control)
+            self.link = Link(control: control, pushLanes: pushLanes)
             perform(machine.linkUp())
         } catch {
             perform(machine.linkEnded(reason: "\(error)"))
@@ -122,18 +125,35 @@ extension SourceSession {
                 + "run cont first"
         }
         peer = hello
-        joinLanes(as: hello, of: link)
+        let wanted = self.link?.pushLanes ?? 1
+        let lanes = min(wanted, hello.bulkLanes)
+        if lanes < wanted {
+            logger.notice("the push uses \(counted(lanes, "connection")) of \(wanted): the destination takes no more")
+        }
+        pushLanes = lanes
+        joinLanes(as: hello, bulk: lanes, of: link)
         if rejoins { perform(machine.welcomed(by: hello.instance)) }
         return nil
     }
 
-    private func joinLanes(as hello: Hello, of link: LinkNumber) {
+    /// The most bulk lanes that this side uses on a link.
+    private func mostPushLanes(roundTrip: Duration?) -> Int {
+        guard settings.pushes else { return 1 }
+        let pageSize = workload.description.regions.map(\.pageSize).max() ?? 0
+        return min(
+            settings.pushLanes ?? PushLanes.usual(roundTrip: roundTrip),
+            PushLanes.most(ofPagesWithBytes: pageSize)
+        )
+    }
+
+    private func joinLanes(as hello: Hello, bulk count: Int, of link: LinkNumber) {
         threads.work.run("join-lanes") { [destination, events, peerTimeout = settings.peerTimeout] in
             do throws(SystemError) {
                 let lanes = try Lanes(
                     to: destination,
                     as: hello,
                     urgentLanes: hello.urgentLanes,
+                    bulkLanes: count,
                     peerTimeout: peerTimeout
                 )
                 events.add(.link(link, .lanesJoined(lanes)))

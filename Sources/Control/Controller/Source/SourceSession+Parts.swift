@@ -16,6 +16,8 @@ extension SourceSession {
     /// The link that stands.
     struct Link: Sendable {
         let control: ControlLink
+        /// The most bulk lanes that this side uses.
+        let pushLanes: Int
         /// The progress of a rejoining link; nil for another one, and once the link serves pages.
         var rejoining: Rejoining?
     }

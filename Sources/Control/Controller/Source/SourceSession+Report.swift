@@ -67,6 +67,7 @@ extension SourceSession {
         source.operationsAfterTakeBack = timeline[.takenBack] != nil ? workload.activity.operationsSinceStart : 0
         source.requests = snapshot.progress.requests
         source.bytesSent = snapshot.progress.bytesSent
+        source.pushLanes = settings.pushes ? pushLanes : nil
         source.address = snapshot.destination.description
         source.destination = (peer?.instance ?? settings.wanted)?.description
         source.hasMetOther = machine.hasMetOther

@@ -79,6 +79,8 @@ actor SourceSession {
         /// Whether the workload is paused: it then arrives paused, and stays paused if it is taken back.
         var isPaused: Bool
         var pushes: Bool
+        /// The number of bulk lanes; nil to choose it by the link.
+        var pushLanes: Int?
         var releasesMemory: Bool
         var polling: Duration
         var refusalPolicy: StartRefusalPolicy
@@ -113,6 +115,8 @@ actor SourceSession {
     var timeline = Timeline<Moment>()
     var link: Link?
     var peer: Hello?
+    /// The number of bulk lanes of the latest link; nil before the destination has answered.
+    var pushLanes: Int?
     var redialing = Redialing()
     var deviceStates = DeviceStates()
     var course = Course()

@@ -1,7 +1,7 @@
 import LinuxSystem
 import PageProtocol
 
-/// Places the pages that arrive on the bulk lane, and requests pages there ahead of their use: given runs first, then,
+/// Places the pages that arrive on one bulk lane, and requests pages there ahead of their use: given runs first, then,
 /// if the memory is filled, every page that is still missing.
 ///
 /// A page that a fault waits for is requested on an urgent lane in addition.

@@ -5,7 +5,7 @@ import Synchronization
 /// The urgent and bulk connections to one source, which are shut down together.
 final class SourceLanes: Sendable {
     private let urgent: [SharedSocket]
-    private let bulk: SharedSocket?
+    private let bulk: [SharedSocket]
     fileprivate let tell: @Sendable (PageFetcher.LaneEvent) -> Void
     /// Whether the source answers AHEAD_REQUEST.
     fileprivate let answersAhead: Bool
@@ -18,7 +18,7 @@ final class SourceLanes: Sendable {
 
     init(
         urgent: [SharedSocket],
-        bulk: SharedSocket?,
+        bulk: [SharedSocket],
         answersAhead: Bool,
         telling tell: @escaping @Sendable (PageFetcher.LaneEvent) -> Void
     ) {
@@ -41,12 +41,11 @@ final class SourceLanes: Sendable {
 
     func shutdown() {
         isShutDown.store(true, ordering: .relaxed)
-        for socket in urgent { socket.stream.shutdown() }
-        bulk?.stream.shutdown()
+        for socket in urgent + bulk { socket.stream.shutdown() }
     }
 
-    /// The bulk lane; nil if there is none.
-    var bulkLane: AttachedLane? { bulk.map { AttachedLane(lane: .bulk, socket: $0, link: self) } }
+    /// The bulk lanes.
+    var bulkLanes: [AttachedLane] { bulk.map { AttachedLane(lane: .bulk, socket: $0, link: self) } }
 
     /// The urgent lane of the fault thread with this index.
     func urgentLane(_ index: Int) -> AttachedLane { AttachedLane(lane: .urgent, socket: urgent[index], link: self) }

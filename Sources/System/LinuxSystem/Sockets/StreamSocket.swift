@@ -414,6 +414,16 @@ package struct StreamSocket: ~Copyable, Sendable {
         try set(CInt(IPPROTO_TCP), TCP_USER_TIMEOUT, milliseconds)
     }
 
+    /// The round trip as the kernel measures it, beginning with the connection's setup; nil for a Unix socket.
+    ///
+    /// A relay between the hosts answers for itself.
+    package var roundTrip: Duration? {
+        // tcp(7): TCP_INFO. The kernel fills as much of the structure as there is room for.
+        var (info, length) = (tcp_info(), socklen_t(MemoryLayout<tcp_info>.size))
+        guard getsockopt(descriptor.raw, CInt(IPPROTO_TCP), TCP_INFO, &info, &length) == 0 else { return nil }
+        return .microseconds(Int64(info.tcpi_rtt))
+    }
+
     private var isTCP: Bool {
         var (domain, length) = (CInt(0), socklen_t(MemoryLayout<CInt>.size))
         return getsockopt(descriptor.raw, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain != AF_UNIX
