@@ -1,3 +1,4 @@
+import Compression
 import Firecracker
 import Foundation
 import Guest
@@ -84,6 +85,7 @@ struct DecoderTests {
             let run = PageRun(region: .random(in: 0...1, using: &mutator), count: 1, first: 2)
             let frames = [
                 LaneFrame.pageRequest(run), .zeroes(run), .pages(run, pageSize: 4096), .aheadRequest(run), .sent(run),
+                .compressed(run, by: .lz4, byteCount: 100), .compressed(run, by: .zstd, byteCount: 100),
             ]
             let frame = frames.randomElement(using: &mutator)
             sound.withUnsafeMutableBytes { bytes in bytes.baseAddress.map { frame?.encode(into: $0) } }

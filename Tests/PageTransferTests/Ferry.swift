@@ -1,3 +1,4 @@
+import Compression
 import Glibc
 import LinuxSystem
 import PageProtocol
@@ -90,21 +91,29 @@ final class Ferry: Sendable {
     /// - Parameter copies: memory with the same content that is sent instead.
     func makeSource(
         of copies: [SourceRegion]? = nil,
-        releasesMemory: Bool = false
+        releasesMemory: Bool = false,
+        compression: PushCompression = .none
     ) throws -> (PageServer, EventLog<PageServer.Event>) {
         let log = try EventLog<PageServer.Event>()
         let memory = copies ?? regions.map { .mapped($0) }
         return (
-            try PageServer(regions: memory, table: table, releasesMemory: releasesMemory) { log.add($0) }, log
+            try PageServer(
+                regions: memory,
+                table: table,
+                releasesMemory: releasesMemory,
+                compression: compression
+            ) { log.add($0) },
+            log
         )
     }
 
     /// Another source of the same memory, whose workload has stopped, joined to the destination.
     func serve(
         _ copies: [SourceRegion]? = nil,
-        releasesMemory: Bool = false
+        releasesMemory: Bool = false,
+        compression: PushCompression = .none
     ) throws -> (PageServer, EventLog<PageServer.Event>) {
-        let (source, events) = try makeSource(of: copies, releasesMemory: releasesMemory)
+        let (source, events) = try makeSource(of: copies, releasesMemory: releasesMemory, compression: compression)
         try connect(source)
         source.freeze()
         return (source, events)
@@ -113,7 +122,11 @@ final class Ferry: Sendable {
     /// Joins a source to the destination.
     func connect(_ source: PageServer) throws {
         let connection = try Connection(urgentLanes: faultThreads)
-        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+        try source.attach(
+            urgent: connection.source.urgent,
+            bulk: connection.source.bulk,
+            inflating: Set(Codec.allCases)
+        )
         try attach(connection, answersAhead: true)
     }
 

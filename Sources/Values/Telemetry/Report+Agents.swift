@@ -40,6 +40,10 @@ extension Report {
                 throughput = Report.finite(Double(memoryBytes) / 1_048_576 / (arrived.untilResident / 1_000_000))
             }
         }
+        if var compression = source?.source?.compression {
+            compression.processorTime = Report.finite(compression.processorTime)
+            self.compression = compression
+        }
         if let left = source?.source { measureSwitchover(left, destination?.destination) }
         conclude(source: source, destination: destination, gone)
     }

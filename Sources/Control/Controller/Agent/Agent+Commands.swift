@@ -139,6 +139,7 @@ extension Agent {
                 pushes: configuration.pushes,
                 releasesMemory: isOn(.releaseRAM),
                 polling: configuration.polling,
+                compression: compression,
                 refusalPolicy: configuration.afterStartRefusal,
                 pausesBeforeSwitchover: isOn(.pauseBeforeSwitchover),
                 lease: lease,

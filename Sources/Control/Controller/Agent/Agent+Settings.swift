@@ -1,3 +1,4 @@
+import Compression
 import Identity
 import PageServer
 import QMP
@@ -82,6 +83,11 @@ extension Agent {
     /// Upper bound on the push of a source, in bytes per second; 0 sets no bound.
     var maxPostcopyBandwidth: Int {
         parameters[.maxPostcopyBandwidth]?.integer.map { Int($0) } ?? configuration.maxPostcopyBandwidth
+    }
+
+    /// How a migration that begins now compresses pushed pages.
+    var compression: PushCompression {
+        parameters[.multifdCompression]?.string.flatMap { PushCompression(rawValue: $0) } ?? configuration.compression
     }
 
     /// `migrate-set-parameters`: sets all of the parameters or none, also for a migration that is under way.

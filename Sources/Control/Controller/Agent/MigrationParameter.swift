@@ -1,3 +1,4 @@
+import Compression
 import QMP
 
 /// QEMU's migration parameters, and the values that are accepted here.
@@ -54,8 +55,10 @@ enum MigrationParameter: String, CaseIterable {
     /// A parameter that tunes a feature of no migration accepts QEMU's values, and they have no effect.
     var form: Form {
         switch self {
-        // Bounds the push; 0 sets no bound. Only this one of the following parameters has an effect.
+        // Bounds the push; 0 sets no bound. Only the first two of the following parameters have an effect.
         case .maxPostcopyBandwidth: .integer(0...Int.max, initially: 0, unit: "bytes/second")
+        // Compresses the pages that later migrations push. QEMU knows only none and zstd of these words.
+        case .multifdCompression: .word(PushCompression.allCases.map(\.rawValue), initially: "none")
 
         // Precopy only: bounds the bytes that are sent before the switchover, of which there are none.
         case .maxBandwidth: .integer(0...Int.max, initially: 128 << 20, unit: "bytes/second")
@@ -73,7 +76,6 @@ enum MigrationParameter: String, CaseIterable {
         case .vcpuDirtyLimit: .integer(1...Int.max, initially: 1)
         case .xVCPUDirtyLimitPeriod: .integer(1...1000, initially: 1000)
         case .multifdChannels: .integer(1...255, initially: 2)
-        case .multifdCompression: .word(["none", "zlib", "zstd", "qatzip", "qpl", "uadk"], initially: "none")
         case .multifdQatzipLevel: .integer(1...9, initially: 1)
         case .multifdZlibLevel: .integer(0...9, initially: 1)
         case .multifdZstdLevel: .integer(0...20, initially: 1)

@@ -63,7 +63,7 @@ extension DestinationSession {
         Hello(
             role: .destination,
             urgentLanes: settings.faultThreads,
-            capabilities: [.startResult, .stateAhead, .paused],
+            capabilities: [.startResult, .stateAhead, .paused, .inflateLZ4, .inflateZstd],
             migration: hello.migration,
             instance: settings.instance,
             nonce: link.nonce,
