@@ -132,14 +132,17 @@ extension Bench {
         return Comparison(name, against: "push", rounds)
     }
 
-    private func pushAlone(_ setup: BenchSetup) throws -> Figures {
-        try round(setup) { rig, figures in
+    /// Measures one push.
+    ///
+    /// - Parameter rate: the rate of the link, in bytes per second; nil for the link as it is.
+    func pushAlone(_ setup: BenchSetup, over rate: Int? = nil) throws -> Figures {
+        try round(setup, over: rate) { rig, figures in
             let before = try usage()
             let begin = MonotonicClock.now()
             try far.ask(.push)
             try wait(for: rig)
-            finish(&figures, since: begin)
-            let gibibytes = Double(size.pushedPages) / 262_144
+            finish(&figures, since: begin, pages: setup.pageCount)
+            let gibibytes = Double(setup.pageCount) / 262_144
             figures.cpuSecondsPerGiB = (try usage() - before) / 1e9 / gibibytes
         }
     }

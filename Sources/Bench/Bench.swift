@@ -46,6 +46,8 @@ package struct Bench: ~Copyable {
         case pushFile = "push-file"
         case pushPrivate = "push-private"
         case pushZeros = "push-zeros"
+        case pushAuto = "push-auto"
+        case pushCompressed = "push-compressed"
         case pushWithReader = "push-with-reader"
         case sequential
         case faultThreads = "fault-threads"
@@ -86,6 +88,8 @@ package struct Bench: ~Copyable {
             case .pushFile: return [try push(from: .file, "push-file")]
             case .pushPrivate: return [try push(from: .process, "push-private")]
             case .pushZeros: return [try zeroPush()]
+            case .pushAuto: return [try autoPush()]
+            case .pushCompressed: return try compressedPushes()
             case .pushWithReader: return try pushWithReader()
             case .sequential: return [try sequential()]
             case .faultThreads: return try threads()
@@ -121,9 +125,13 @@ package struct Bench: ~Copyable {
         _ setup: BenchSetup,
         prefetch: Prefetch = .streams(),
         inThread: Bool = false,
+        over rate: Int? = nil,
         _ body: (any Rig, inout Figures) throws -> Void
     ) throws -> Figures {
-        let lanes = try far.lanes(setup)
+        var lanes = try far.lanes(setup)
+        // Dropping the relay waits for its thread, after both ends were closed.
+        let relay = try rate.map { try RateRelay(limiting: &lanes.bulk, to: $0) }
+        defer { withExtendedLifetime(relay) {} }
         let rig: any Rig =
             switch setup.service {
             case .agent:
@@ -144,10 +152,10 @@ package struct Bench: ~Copyable {
         return figures
     }
 
-    func finish(_ figures: inout Figures, since begin: UInt64) {
+    func finish(_ figures: inout Figures, since begin: UInt64, pages: Int? = nil) {
         let seconds = Double(MonotonicClock.now() - begin) / 1e9
         figures.seconds = seconds
-        figures.mebibytesPerSecond = Double(size.pushedPages) / 256 / seconds
+        figures.mebibytesPerSecond = Double(pages ?? size.pushedPages) / 256 / seconds
     }
 
     func usage() throws -> Double { try Double(far.ask(.usage).cpuNanoseconds) + Double(ProcessClock.now()) }

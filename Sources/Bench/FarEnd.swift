@@ -1,3 +1,4 @@
+import Compression
 package import LinuxSystem
 import PageProtocol
 import PageServer
@@ -141,10 +142,15 @@ private struct FarSession: ~Copyable {
             let pageServer = try PageServer(
                 regions: [region],
                 table: RegionTable([shape]),
-                polling: setup.waiting.polling
+                polling: setup.waiting.polling,
+                compression: setup.compression
             ) { _ in }
             pageServer.freeze()
-            try pageServer.attach(urgent: [SharedSocket(lanes.urgent)], bulk: SharedSocket(lanes.bulk))
+            try pageServer.attach(
+                urgent: [SharedSocket(lanes.urgent)],
+                bulk: SharedSocket(lanes.bulk),
+                inflating: Set(Codec.allCases)
+            )
             self.pageServer = pageServer
         }
     }

@@ -3,7 +3,7 @@ import LinuxSystem
 /// The two connections on which pages move.
 struct LanePair: ~Copyable {
     let urgent: StreamSocket
-    let bulk: StreamSocket
+    var bulk: StreamSocket
 }
 
 /// The near end's connection to a far end.

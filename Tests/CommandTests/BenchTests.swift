@@ -11,8 +11,10 @@ struct BenchTests {
     private static let cases =
         ["floor-round-trip", "floor-local-fault", "fault", "fault-file", "fault-private", "fault-in-thread"]
         + quietCases + [
-            "fault-under-push", "fault-push-on", "push", "push-file", "push-private", "push-zeros", "push-with-reader",
-            "bare-push-with-reader", "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
+            "fault-under-push", "fault-push-on", "push", "push-file", "push-private", "push-zeros", "push-auto",
+            "push-compressed-text", "push-compressed-text-lz4", "push-compressed-text-auto", "push-compressed-binary",
+            "push-compressed-random", "push-compressed-random-auto", "push-with-reader", "bare-push-with-reader",
+            "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
             "fault-threads-16",
         ]
 
@@ -162,7 +164,7 @@ struct BenchTests {
     /// The measurements that cases come from.
     private static func measurements(of cases: [String]) -> Set<String> {
         let names = Set(
-            cases.map { one in ["fault-threads", "quiet-fault"].first { one.hasPrefix($0) } ?? one }
+            cases.map { one in ["fault-threads", "quiet-fault", "push-compressed"].first { one.hasPrefix($0) } ?? one }
         )
         let groups = [
             "restored-fault": "restored", "restored-pass": "restored", "restored-pass-unknown": "restored",

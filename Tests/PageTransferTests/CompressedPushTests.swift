@@ -156,18 +156,16 @@ struct CompressedPushTests {
         #expect(source.progress.bytesSent < 8 << 20)
     }
 
-    @Test func `auto compresses over a limited link, and not over loopback`() throws {
-        for limit in [0, 4 << 20] {
-            let ferry = try Ferry(pageCounts: [2048], zeroEvery: 100_000)
-            defer { ferry.end() }
-            let (source, _) = try ferry.serve(compression: .auto)
-            defer { source.detach() }
-            source.limitPush(bytesPerSecond: limit)
-            try source.startPush()
-            #expect(ferry.waitUntilResident())
-            #expect(ferry.wrongPages() == [])
-            #expect((source.progress.compressed.runsShrunk > 0) == (limit > 0))
-        }
+    @Test func `auto compresses over a limited link`() throws {
+        let ferry = try Ferry(pageCounts: [2048], zeroEvery: 100_000)
+        defer { ferry.end() }
+        let (source, _) = try ferry.serve(compression: .auto)
+        defer { source.detach() }
+        source.limitPush(bytesPerSecond: 4 << 20)
+        try source.startPush()
+        #expect(ferry.waitUntilResident())
+        #expect(ferry.wrongPages() == [])
+        #expect(source.progress.compressed.runsShrunk > 0)
     }
 }
 

@@ -50,7 +50,7 @@ import Testing
         var choice = choice()
         #expect(choice.next == nil)
         let pushed = push(&choice, seconds: 20, rate: rate)
-        #expect(choice.next == .zstd)
+        #expect(choice.next == .zstd || choice.isMeasuring)
         let all = pushed.values.reduce(0, +)
         #expect(pushed[.zstd] ?? 0 > all / 10 * 8, "\(pushed)")
     }
@@ -84,7 +84,7 @@ import Testing
         #expect(pushed[nil] ?? 0 > all / 10 * 8, "\(pushed)")
         // The choice returns to a codec when the memory shrinks again, and leaves it when the memory does not.
         _ = push(&choice, seconds: 10, rate: 0.012_5)
-        #expect(choice.next == .zstd)
+        #expect(choice.next == .zstd || choice.isMeasuring)
         _ = push(&choice, seconds: 2, rate: 0.012_5, random)
         #expect(choice.next == nil || choice.isMeasuring)
     }
@@ -92,11 +92,11 @@ import Testing
     @Test func `the choice follows a link that becomes faster, or slower`() {
         var choice = choice()
         _ = push(&choice, seconds: 5, rate: 0.012_5)
-        #expect(choice.next == .zstd)
+        #expect(choice.next == .zstd || choice.isMeasuring)
         _ = push(&choice, seconds: 10, rate: 1.2)
         #expect(choice.next == nil)
         _ = push(&choice, seconds: 10, rate: 0.012_5)
-        #expect(choice.next == .zstd)
+        #expect(choice.next == .zstd || choice.isMeasuring)
     }
 
     @Test func `a push that finds only zeros, and one without codecs, decide nothing`() {

@@ -7,17 +7,19 @@ import Compression
 /// compresses, which the choice leaves out of account: a codec moves the pages at least as fast as expected.
 struct CompressionChoice: Hashable {
     /// The nanoseconds of a push between two decisions.
-    static let period: UInt64 = 250_000_000
+    static let period: UInt64 = 100_000_000
     /// The factor by which a codec must be faster than what is used now.
     static let margin = 1.1
     /// The link's rate, in bytes per nanosecond, above which codecs are not even measured.
     static let fastLink = 1.5
     /// The bytes of pages that are compressed to measure a codec.
-    static let sampleBytes = 1 << 20
+    static let sampleBytes = 512 << 10
     /// The fewest bytes sent that measure the link.
     static let leastSent = 256 << 10
-    /// The most periods between two measurements of the codecs, or of a link that the codec in use leaves idle.
+    /// The most periods between two measurements of the codecs.
     static let longestPause = 16
+    /// The periods after which a link that the codec in use leaves idle is measured again.
+    static let idleLimit = 32
 
     /// What a codec was measured to do.
     private struct Measure: Hashable {
@@ -111,7 +113,7 @@ struct CompressionChoice: Hashable {
             idlePeriods = 0
         } else {
             idlePeriods += 1
-            guard idlePeriods == CompressionChoice.longestPause else { return }
+            guard idlePeriods == CompressionChoice.idleLimit else { return }
             // Only pages as they are can show whether the link has become faster.
             link = nil
         }
