@@ -94,6 +94,26 @@ struct DecoderTests {
         }
     }
 
+    @Test("of compressed pages is refused, or inflates to as many bytes as expected", arguments: Codec.allCases)
+    func compressedPages(codec: Codec) throws {
+        var mutator = Mutator("pages compressed by \(codec)")
+        let compressor = Compressor([codec])
+        let inflater = Inflater(byteCount: 16384)
+        let pages = (0..<16384).map { UInt8(truncatingIfNeeded: $0 / 40 &* 7) }
+        var sound = [UInt8](repeating: 0, count: 16384)
+        let count = pages.withUnsafeBytes { pages in
+            sound.withUnsafeMutableBytes { compressor.compress(pages, by: codec, into: $0) }
+        }
+        sound.removeLast(sound.count - (try #require(count)))
+        for _ in 0..<Self.rounds {
+            let expected = Int.random(in: 1...4, using: &mutator) * 4096
+            let found = mutator.damaged(sound).withUnsafeBytes { bytes in
+                try? inflater.inflate(bytes, by: codec, to: expected).count
+            }
+            #expect(found == nil || found == expected)
+        }
+    }
+
     @Test("of a hand-off is refused or read")
     func handOffs() throws {
         var mutator = Mutator("hand-offs")

@@ -1,10 +1,13 @@
 import Compression
+import Glibc
+import HugePages
 import LinuxSystem
 import OwnThread
 import PageProtocol
 import PageServer
 import Testing
 
+@testable import LinuxSystem
 @testable import PageFetcher
 
 /// Pushes that are compressed, from a source to a destination.
@@ -141,6 +144,28 @@ struct CompressedPushTests {
         #expect(source.progress.compressed.runsShrunk > 0)
     }
 
+    @Test(arguments: [PushCompression.lz4, .zstd])
+    func `huge pages are compressed one at a time`(compression: PushCompression) throws {
+        try HugePages.with(free: 32) {
+            let ferry = try Ferry(pageCounts: [13, 3], pageSize: HugePagePool.pageSize)
+            defer { ferry.end() }
+            let progress = try push(ferry, compression)
+            #expect(progress.compressed.runsShrunk == 11)
+            #expect(progress.bytesSent < progress.compressed.bytesBefore / 3 * 2)
+        }
+    }
+
+    @Test func `compressed pages for a truncated file stop the placing of pages, but not the agent`() throws {
+        let ferry = try AliasedFerry(pageCount: 6)
+        defer { ferry.end() }
+        let (_, bulk) = try ferry.connectToTest()
+        #expect(ftruncate(ferry.file.descriptor.raw, 4096) == 0)
+        let body = try compressed([UInt8](repeating: 7, count: 8192), by: .zstd)
+        let run = PageRun(region: 0, count: 2, first: 3)
+        try bulk.stream.send(.compressed(run, by: .zstd, byteCount: body.count), body: body)
+        #expect(ferry.failure()?.hasPrefix("a page is not in the memory file") == true)
+    }
+
     @Test(.timeLimit(.minutes(1)))
     func `the limit of the push counts compressed bytes`() throws {
         // 16 MiB of pages that shrink to a tenth or less; uncompressed, they would take 16 s.
@@ -169,19 +194,19 @@ struct CompressedPushTests {
     }
 }
 
+private func compressed(_ bytes: [UInt8], by codec: Codec) throws -> [UInt8] {
+    let compressor = Compressor([codec])
+    var output = [UInt8](repeating: 0, count: bytes.count * 2 + 100)
+    let count = bytes.withUnsafeBytes { bytes in
+        output.withUnsafeMutableBytes { compressor.compress(bytes, by: codec, into: $0) }
+    }
+    return Array(output[..<(try #require(count))])
+}
+
 /// Compressed frames of a hostile source.
 @Suite(.ownThread, .timeLimit(.minutes(2)))
 struct HostileCompressionTests {
     private static let run = PageRun(region: 0, count: 4, first: 8)
-
-    private func compressed(_ bytes: [UInt8], by codec: Codec) throws -> [UInt8] {
-        let compressor = Compressor([codec])
-        var output = [UInt8](repeating: 0, count: bytes.count * 2 + 100)
-        let count = bytes.withUnsafeBytes { bytes in
-            output.withUnsafeMutableBytes { compressor.compress(bytes, by: codec, into: $0) }
-        }
-        return Array(output[..<(try #require(count))])
-    }
 
     /// Sends a body as a frame's on the bulk lane, and returns why the destination has ended the lane.
     private func refusal(_ body: [UInt8], by codec: Codec, isCut: Bool = false, on lane: Lane = .bulk) throws -> String
