@@ -4,7 +4,9 @@ import CCompression
 ///
 /// The value owns the libraries' states, which are allocated once. Only one thread may use the value at a time.
 package struct Compressor: ~Copyable {
-    /// The level of libzstd for pushed pages: a higher one takes longer than it saves.
+    /// The level of libzstd for pushed pages.
+    ///
+    /// Level 3 makes pieces of 256 KiB smaller by 6 or 7 %, and takes 13 to 63 % more time.
     private static let zstdLevel: CInt = 1
 
     private let lz4: UnsafeMutableRawPointer?
