@@ -73,24 +73,32 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
     ],
     targets: [
-        // System: the kernel, OpenSSL, and checks of input. Only LinuxSystem imports CShims, and only OpenSSL COpenSSL.
+        // System: the kernel, libraries of the host, and checks of input. Only LinuxSystem imports CShims, only OpenSSL
+        // COpenSSL, and only Compression CCompression.
         .target(name: "CShims", path: "CShims", cSettings: [.define("_GNU_SOURCE")]),
         module("Outside", in: .system),
         module("LinuxSystem", in: .system, ["CShims", "Outside", systemPackage]),
         .systemLibrary(name: "COpenSSL", path: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         module("OpenSSL", in: .system, ["COpenSSL", "LinuxSystem", systemPackage]),
+        .systemLibrary(
+            name: "CCompression",
+            path: "CCompression",
+            pkgConfig: "libzstd",
+            providers: [.apt(["liblz4-dev", "libzstd-dev"])]
+        ),
+        module("Compression", in: .system, ["CCompression", "LinuxSystem"]),
 
         // Values: no sockets, no threads.
         module("Identity", in: .values, settings: optimized),
-        module("PageProtocol", in: .values, ["Identity", "Outside"]),
+        module("PageProtocol", in: .values, ["Compression", "Identity", "Outside"]),
         module("Switchover", in: .values, ["Identity"], settings: optimized),
         module("Telemetry", in: .values, ["Identity", "Outside", histogram]),
         module("WorkingSet", in: .values, ["LinuxSystem"], settings: optimized),
 
         // Pages: memory moves.
         module("Connections", in: .pages, ["Identity", "LinuxSystem", "PageProtocol", logging]),
-        module("PageServer", in: .pages, ["LinuxSystem", "PageProtocol"]),
-        module("PageFetcher", in: .pages, ["LinuxSystem", "PageProtocol", "Telemetry"]),
+        module("PageServer", in: .pages, ["Compression", "LinuxSystem", "PageProtocol"]),
+        module("PageFetcher", in: .pages, ["Compression", "LinuxSystem", "PageProtocol", "Telemetry"]),
         module(
             "Snapshots",
             in: .pages,
@@ -125,25 +133,27 @@ let package = Package(
             "Controller",
             in: .control,
             [
-                "Connections", "Guest", "Identity", "LinuxSystem", "Outside", "PageFetcher", "PageProtocol",
-                "PageServer", "QMP", "RunLease", "Switchover", "Telemetry", logging,
+                "Compression", "Connections", "Guest", "Identity", "LinuxSystem", "Outside", "PageFetcher",
+                "PageProtocol", "PageServer", "QMP", "RunLease", "Switchover", "Telemetry", logging,
             ]
         ),
-        module("Orchestration", in: .control, ["Identity", "LinuxSystem", "QMP", "Telemetry"]),
+        module("Orchestration", in: .control, ["Compression", "Identity", "LinuxSystem", "QMP", "Telemetry"]),
 
         // The command line, and what it measures.
         .target(
             name: "Bench",
             dependencies: [
-                "LinuxSystem", "Outside", "PageFetcher", "PageProtocol", "PageServer", "Telemetry", histogram,
+                "Compression", "LinuxSystem", "Outside", "PageFetcher", "PageProtocol", "PageServer", "Telemetry",
+                histogram,
             ],
             swiftSettings: settings
         ),
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Controller", "FaultHandler", "Guest", "Identity", "KVMGuest", "LinuxSystem",
-                "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol", "QMP", "RunLease",
+                "Attachments", "Bench", "Compression", "Controller", "FaultHandler", "Guest", "Identity", "KVMGuest",
+                "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol", "QMP",
+                "RunLease",
                 "Snapshots", "Switchover", "Telemetry", "WorkingSet", "Workloads", argumentParser, histogram, logging,
             ],
             swiftSettings: settings
@@ -159,16 +169,17 @@ let package = Package(
         support("SnapshotClient", ["Connections", "Identity", "LinuxSystem", "PageProtocol"]),
         support("TestProcess", ["LinuxSystem", systemPackage]),
         tests(of: "Outside"),
+        tests(of: "Compression"),
         tests(of: "LinuxSystem", ["HugePages", "OwnThread", "TestProcess", systemPackage]),
-        tests(of: "PageProtocol", ["Identity"]),
+        tests(of: "PageProtocol", ["Compression", "Identity"]),
         tests(of: "Switchover", ["Identity"], settings: optimized),
         tests(of: "Telemetry", ["Identity"]),
         tests(of: "WorkingSet", ["LinuxSystem"]),
         .testTarget(
             name: "PageTransferTests",
             dependencies: [
-                "HugePages", "LinuxSystem", "OwnThread", "PageFetcher", "PageProtocol", "PageServer", "Telemetry",
-                "TestProcess", systemPackage,
+                "Compression", "HugePages", "LinuxSystem", "OwnThread", "PageFetcher", "PageProtocol", "PageServer",
+                "Telemetry", "TestProcess", systemPackage,
             ],
             swiftSettings: settings
         ),
@@ -204,8 +215,8 @@ let package = Package(
         .testTarget(
             name: "HostileInputTests",
             dependencies: [
-                "Attachments", "Controller", "FaultHandler", "Firecracker", "Guest", "Identity", "KVMGuest",
-                "LinuxSystem", "MicroVMGuest", "PageProtocol", "QMP", "RunLease", "Telemetry", "WorkingSet",
+                "Attachments", "Compression", "Controller", "FaultHandler", "Firecracker", "Guest", "Identity",
+                "KVMGuest", "LinuxSystem", "MicroVMGuest", "PageProtocol", "QMP", "RunLease", "Telemetry", "WorkingSet",
                 "Workloads",
             ],
             swiftSettings: settings

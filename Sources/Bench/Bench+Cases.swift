@@ -161,14 +161,23 @@ extension Bench {
         }
     }
 
-    private func pushAlone(_ setup: BenchSetup, through relay: DelayRelay? = nil) throws -> Figures {
-        try round(setup, through: relay) { rig, figures in
+    /// Measures one push.
+    ///
+    /// - Parameters:
+    ///   - relay: the relay through which the lanes are connected; nil for the link as it is.
+    ///   - rate: the rate of the link, in bytes per second; nil for the link as it is.
+    func pushAlone(
+        _ setup: BenchSetup,
+        through relay: DelayRelay? = nil,
+        over rate: Int? = nil
+    ) throws -> Figures {
+        try round(setup, through: relay, over: rate) { rig, figures in
             let before = try usage()
             let begin = MonotonicClock.now()
             try far.ask(.push)
             try wait(for: rig)
-            finish(&figures, since: begin)
-            let gibibytes = Double(size.pushedPages) / 262_144
+            finish(&figures, since: begin, pages: setup.pageCount)
+            let gibibytes = Double(setup.pageCount) / 262_144
             figures.cpuSecondsPerGiB = (try usage() - before) / 1e9 / gibibytes
         }
     }

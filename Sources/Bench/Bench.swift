@@ -48,6 +48,8 @@ package struct Bench: ~Copyable {
         case pushZeros = "push-zeros"
         case pushLanes = "push-lanes"
         case pushDelayed = "push-delayed"
+        case pushAuto = "push-auto"
+        case pushCompressed = "push-compressed"
         case pushWithReader = "push-with-reader"
         case sequential
         case faultThreads = "fault-threads"
@@ -90,6 +92,8 @@ package struct Bench: ~Copyable {
             case .pushZeros: return [try zeroPush()]
             case .pushLanes: return try pushOverLanes()
             case .pushDelayed: return try pushThroughDelay()
+            case .pushAuto: return [try autoPush()]
+            case .pushCompressed: return try compressedPushes()
             case .pushWithReader: return try pushWithReader()
             case .sequential: return [try sequential()]
             case .faultThreads: return try threads()
@@ -126,9 +130,14 @@ package struct Bench: ~Copyable {
         prefetch: Prefetch = .streams(),
         inThread: Bool = false,
         through relay: DelayRelay? = nil,
+        over rate: Int? = nil,
         _ body: (any Rig, inout Figures) throws -> Void
     ) throws -> Figures {
-        let lanes = try far.lanes(setup, through: relay)
+        var lanes = try far.lanes(setup, through: relay)
+        // Dropping the slow link waits for its thread, after both ends were closed.
+        let slowLink = try rate.map { try RateRelay(of: lanes.bulk[0], to: $0) }
+        defer { withExtendedLifetime(slowLink) {} }
+        if let slowLink { lanes.bulk = [slowLink.near] }
         let rig: any Rig =
             switch setup.service {
             case .agent:
@@ -149,10 +158,10 @@ package struct Bench: ~Copyable {
         return figures
     }
 
-    func finish(_ figures: inout Figures, since begin: UInt64) {
+    func finish(_ figures: inout Figures, since begin: UInt64, pages: Int? = nil) {
         let seconds = Double(MonotonicClock.now() - begin) / 1e9
         figures.seconds = seconds
-        figures.mebibytesPerSecond = Double(size.pushedPages) / 256 / seconds
+        figures.mebibytesPerSecond = Double(pages ?? size.pushedPages) / 256 / seconds
     }
 
     func usage() throws -> Double { try Double(far.ask(.usage).cpuNanoseconds) + Double(ProcessClock.now()) }

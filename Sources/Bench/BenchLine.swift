@@ -1,3 +1,4 @@
+import Compression
 import Foundation
 import LinuxSystem
 
@@ -33,6 +34,10 @@ struct BenchSetup: Codable, Hashable {
         /// Each page begins with its number plus 1; its other bytes are random.
         case random
         case zeros
+        /// Each page begins with its number plus 1, and goes on with lines of words, some of which are frequent.
+        case text
+        /// Each page begins with its number plus 1, and goes on with words of 64 bits: addresses, small numbers, and zeros.
+        case binary
     }
 
     enum Memory: String, Codable {
@@ -50,6 +55,8 @@ struct BenchSetup: Codable, Hashable {
     var pageCount: Int
     /// The number of bulk lanes.
     var lanes = 1
+    /// How the agent compresses pushed pages.
+    var compression = PushCompression.none
     /// Pages that the bare service sends with one call.
     var chunk = 16
     /// How the threads of both ends wait for a fault, a request or a page.

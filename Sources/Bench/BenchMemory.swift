@@ -44,6 +44,7 @@ struct BenchMemory {
         case .zeros:
             // Each page is written, so that the far end has pages of its own, as a guest has zero pages of its own.
             for page in 0..<region.pageCount { region.page(page).storeBytes(of: 0, as: UInt64.self) }
+        case .text, .binary: BenchContent(content).fill(region)
         case .random:
             var random = SystemRandomNumberGenerator()
             var state = random.next() | 1

@@ -1,3 +1,4 @@
+import Compression
 package import LinuxSystem
 import PageProtocol
 import PageServer
@@ -143,10 +144,15 @@ private struct FarSession: ~Copyable {
             let pageServer = try PageServer(
                 regions: [region],
                 table: RegionTable([shape]),
-                polling: setup.waiting.polling
+                polling: setup.waiting.polling,
+                compression: setup.compression
             ) { _ in }
             pageServer.freeze()
-            try pageServer.attach(urgent: [lanes.urgent], bulk: lanes.bulk)
+            try pageServer.attach(
+                urgent: [lanes.urgent],
+                bulk: lanes.bulk,
+                inflating: Set(Codec.allCases)
+            )
             self.pageServer = pageServer
         }
     }

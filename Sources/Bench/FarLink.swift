@@ -3,7 +3,7 @@ import LinuxSystem
 /// The connections on which pages move.
 struct BenchLanes {
     let urgent: SharedSocket
-    let bulk: [SharedSocket]
+    var bulk: [SharedSocket]
 }
 
 /// The near end's connection to a far end.

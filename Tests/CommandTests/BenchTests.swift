@@ -13,8 +13,10 @@ struct BenchTests {
         ["floor-round-trip", "floor-local-fault", "fault", "fault-file", "fault-private", "fault-in-thread"]
         + quietCases + [
             "fault-under-push", "fault-push-on", "push", "push-file", "push-private", "push-zeros", "push-lanes-2",
-            "push-lanes-4", "push-delayed-1", "push-delayed-2", "push-delayed-4", "push-with-reader",
-            "bare-push-with-reader", "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
+            "push-lanes-4", "push-delayed-1", "push-delayed-2", "push-delayed-4", "push-auto", "push-compressed-text",
+            "push-compressed-text-lz4", "push-compressed-text-auto", "push-compressed-binary",
+            "push-compressed-random", "push-compressed-random-auto", "push-with-reader", "bare-push-with-reader",
+            "sequential", "fault-threads-2", "fault-threads-4", "fault-threads-8",
             "fault-threads-16",
         ]
 
@@ -169,7 +171,7 @@ struct BenchTests {
 
     /// The measurements that cases come from.
     private static func measurements(of cases: [String]) -> Set<String> {
-        let families = ["fault-threads", "quiet-fault", "push-lanes", "push-delayed"]
+        let families = ["fault-threads", "quiet-fault", "push-lanes", "push-delayed", "push-compressed"]
         let names = Set(cases.map { one in families.first { one.hasPrefix($0) } ?? one })
         return Set(
             names.map { restored.contains($0) ? "restored" : switchover.contains($0) ? "switchover" : $0 }

@@ -17,7 +17,9 @@ struct PassedOptionsTests {
         "0.1", "--think-time", "11us", "--seed", "\(UInt64.max)", "--load", "a \"file\"", "--device",
         "slow:load=0.1", "--device", "disk:/srv/a disk", "--device", "hook:/srv/hook", "--no-ledger",
     ]
-    private static let push = ["--max-bandwidth", "100MiB", "--push-lanes", "4", "--release-ram"]
+    private static let push = [
+        "--max-bandwidth", "100MiB", "--push-lanes", "4", "--release-ram", "--compress", "zstd",
+    ]
     private static let faults = ["--prefetch", "streams", "--prefetch-window", "3", "--fault-threads", "2"]
     /// Options that exclude others, and so have their default in a valid command line.
     private static let excluded: Set = [

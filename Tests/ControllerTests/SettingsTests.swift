@@ -130,7 +130,7 @@ struct SettingsTests {
                 "Invalid parameter type for 'max-postcopy-bandwidth', expected: integer"
             ),
             (["multifd-channels": 65], "Parameter 'multifd-channels' expects an integer in the range of 0 to 64"),
-            (["multifd-compression": "rar"], "Parameter 'multifd-compression' does not accept value 'rar'"),
+            (["multifd-compression": "zlib"], "Parameter 'multifd-compression' does not accept value 'zlib'"),
             (["cpu-throttle-tailslow": 1], "Invalid parameter type for 'cpu-throttle-tailslow', expected: boolean"),
             (["compress-level": 1], "Parameter 'compress-level' is unexpected"),
         ]

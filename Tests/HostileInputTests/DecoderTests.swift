@@ -1,3 +1,4 @@
+import Compression
 import Firecracker
 import Foundation
 import Guest
@@ -84,11 +85,32 @@ struct DecoderTests {
             let run = PageRun(region: .random(in: 0...1, using: &mutator), count: 1, first: 2)
             let frames = [
                 LaneFrame.pageRequest(run), .zeroes(run), .pages(run, pageSize: 4096), .aheadRequest(run), .sent(run),
+                .compressed(run, by: .lz4, byteCount: 100), .compressed(run, by: .zstd, byteCount: 100),
             ]
             let frame = frames.randomElement(using: &mutator)
             sound.withUnsafeMutableBytes { bytes in bytes.baseAddress.map { frame?.encode(into: $0) } }
             let bytes = mutator.damaged(sound)
             if let frame = try? LaneFrame.decode(bytes.span.bytes) { _ = try? table.extent(of: frame) }
+        }
+    }
+
+    @Test("of compressed pages is refused, or inflates to as many bytes as expected", arguments: Codec.allCases)
+    func compressedPages(codec: Codec) throws {
+        var mutator = Mutator("pages compressed by \(codec)")
+        let compressor = Compressor([codec])
+        let inflater = Inflater(byteCount: 16384)
+        let pages = (0..<16384).map { UInt8(truncatingIfNeeded: $0 / 40 &* 7) }
+        var sound = [UInt8](repeating: 0, count: 16384)
+        let count = pages.withUnsafeBytes { pages in
+            sound.withUnsafeMutableBytes { compressor.compress(pages, by: codec, into: $0) }
+        }
+        sound.removeLast(sound.count - (try #require(count)))
+        for _ in 0..<Self.rounds {
+            let expected = Int.random(in: 1...4, using: &mutator) * 4096
+            let found = mutator.damaged(sound).withUnsafeBytes { bytes in
+                try? inflater.inflate(bytes, by: codec, to: expected).count
+            }
+            #expect(found == nil || found == expected)
         }
     }
 

@@ -1,3 +1,4 @@
+import Compression
 import Foundation
 import Identity
 import PageProtocol
@@ -31,6 +32,7 @@ import Testing
             encoded(.probeReply),
             encoded(.aheadRequest(Self.ahead)),
             encoded(.sent(Self.pushed)),
+            encoded(.compressed(Self.ahead, by: .zstd, byteCount: 16_908)),
         ]
     }
 

@@ -87,7 +87,7 @@ import Testing
         #expect(throws: refusal) { try decodeControl(kind, [UInt8](repeating: 0, count: 16)) }
     }
 
-    @Test(arguments: [UInt16(0), 0x19, 0x3f, 0x48, 0x202f, 0xffff])
+    @Test(arguments: [UInt16(0), 0x19, 0x3f, 0x4a, 0x202f, 0xffff])
     func aKindThatIsNoneIsRefused(kind: UInt16) {
         #expect(throws: ProtocolError.unknownKind(kind)) { try decodeControlHeader(header(length: 0, kind: kind)) }
     }

@@ -1,3 +1,4 @@
+import Compression
 import PageProtocol
 import Testing
 
@@ -13,6 +14,8 @@ import Testing
         .probeReply,
         .aheadRequest(run),
         .sent(run),
+        .compressed(run, by: .lz4, byteCount: 8191),
+        .compressed(PageRun(region: 0, count: 1, first: 7), by: .zstd, byteCount: (2 << 20) - 1),
     ]
 
     @Test(arguments: frames)
@@ -21,7 +24,7 @@ import Testing
     }
 
     @Test func theBytesThatFollowAreThoseOfTheKind() {
-        #expect(Self.frames.map(\.bodyByteCount) == [0, 8192, 1 << 20, 1 << 30, 0, 0, 4096, 0, 0])
+        #expect(Self.frames.map(\.bodyByteCount) == [0, 8192, 1 << 20, 1 << 30, 0, 0, 4096, 0, 0, 8191, (2 << 20) - 1])
     }
 
     @Test func theKindsAreThoseOfTheHeader() throws {
@@ -80,7 +83,7 @@ import Testing
 
     @Test func kindsThatAreNoneAndReservedFieldsAreRefused() {
         let run = [UInt8](repeating: 0, count: 16)
-        #expect(throws: ProtocolError.unknownKind(0x48)) { try decodeLane(header(length: 16, kind: 0x48) + run) }
+        #expect(throws: ProtocolError.unknownKind(0x4a)) { try decodeLane(header(length: 16, kind: 0x4a) + run) }
         #expect(throws: ProtocolError.reservedNotZero(frame: .zeroes, found: 0x100)) {
             try decodeLane(header(length: 16, kind: 0x43, reserved: 0x100) + run)
         }

@@ -1,3 +1,4 @@
+import Compression
 import Glibc
 import LinuxSystem
 import PageProtocol
@@ -72,10 +73,14 @@ final class AliasedFerry: Sendable {
     func page(_ page: Int) -> UnsafeMutableRawPointer { guest.base + page * pageSize }
 
     /// Connects a source of the content, whose workload has stopped.
-    func serve() throws -> PageServer {
-        let source = try PageServer(regions: [.mapped(content)], table: table) { _ in }
+    func serve(compression: PushCompression = .none) throws -> PageServer {
+        let source = try PageServer(regions: [.mapped(content)], table: table, compression: compression) { _ in }
         let connection = try Connection()
-        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulk)
+        try source.attach(
+            urgent: connection.source.urgent,
+            bulk: connection.source.bulks,
+            inflating: Set(Codec.allCases)
+        )
         // Freeze before the destination repeats the requests of waiting readers.
         source.freeze()
         try attach(connection)

@@ -1,3 +1,4 @@
+import Compression
 import Glibc
 import LinuxSystem
 import PageProtocol
@@ -90,12 +91,19 @@ final class Ferry: Sendable {
     /// - Parameter copies: memory with the same content that is sent instead.
     func makeSource(
         of copies: [SourceRegion]? = nil,
-        releasesMemory: Bool = false
+        releasesMemory: Bool = false,
+        compression: PushCompression = .none
     ) throws -> (PageServer, EventLog<PageServer.Event>) {
         let log = try EventLog<PageServer.Event>()
         let memory = copies ?? regions.map { .mapped($0) }
         return (
-            try PageServer(regions: memory, table: table, releasesMemory: releasesMemory) { log.add($0) }, log
+            try PageServer(
+                regions: memory,
+                table: table,
+                releasesMemory: releasesMemory,
+                compression: compression
+            ) { log.add($0) },
+            log
         )
     }
 
@@ -103,9 +111,10 @@ final class Ferry: Sendable {
     func serve(
         _ copies: [SourceRegion]? = nil,
         releasesMemory: Bool = false,
+        compression: PushCompression = .none,
         bulkLanes: Int = 1
     ) throws -> (PageServer, EventLog<PageServer.Event>) {
-        let (source, events) = try makeSource(of: copies, releasesMemory: releasesMemory)
+        let (source, events) = try makeSource(of: copies, releasesMemory: releasesMemory, compression: compression)
         try connect(source, bulkLanes: bulkLanes)
         source.freeze()
         return (source, events)
@@ -114,7 +123,11 @@ final class Ferry: Sendable {
     /// Joins a source to the destination.
     func connect(_ source: PageServer, bulkLanes: Int = 1) throws {
         let connection = try Connection(urgentLanes: faultThreads, bulkLanes: bulkLanes)
-        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulks)
+        try source.attach(
+            urgent: connection.source.urgent,
+            bulk: connection.source.bulks,
+            inflating: Set(Codec.allCases)
+        )
         try attach(connection, answersAhead: true)
     }
 

@@ -12,6 +12,7 @@ struct HostileSourceTests {
     enum Attack: CaseIterable, Sendable {
         case beyondRegion, unknownRegion, emptyRun, hugeRun, wrongLength, oversizedFrame, unknownKind, reserved
         case probeReply, pageRequest, aheadRequest, sent, controlFrame, truncatedHeader, truncatedPage, random
+        case compressedLonger, compressedTooLong, compressedTooMany, compressedEmpty
 
         var bytes: [UInt8] {
             switch self {
@@ -30,12 +31,19 @@ struct HostileSourceTests {
             case .controlFrame: frame(0x0b, 16, 0, 1, 0)
             case .truncatedHeader: Array(frame(0x43, 16, 0, 1, 0).prefix(11))
             case .truncatedPage: frame(0x42, 16 + 4096, 0, 1, 0, body: 4095)
+            case .compressedLonger: frame(0x48, 16 + 4096, 0, 1, 0, body: 4096)
+            case .compressedTooLong: frame(0x49, 16 + (2 << 20), 0, 1, 0)
+            case .compressedTooMany: frame(0x49, 16 + 100, 0, 257, 0, body: 100)
+            case .compressedEmpty: frame(0x48, 16, 0, 1, 0)
             case .random: (0..<5000).map { UInt8(truncatingIfNeeded: $0 &* 197 &+ 91) }
             }
         }
 
         var reason: String {
             switch self {
+            case .compressedLonger: "compressed length is 4096, allowed 1...4095"
+            case .compressedTooLong, .compressedEmpty: "payload of"
+            case .compressedTooMany: "region 0"
             case .beyondRegion, .emptyRun, .hugeRun: "region 0"
             case .unknownRegion: "region 1"
             case .wrongLength: "PAGES"

@@ -1,3 +1,4 @@
+package import Compression
 import Identity
 package import LinuxSystem
 import QMP
@@ -10,9 +11,15 @@ package struct Migration: Sendable {
     /// The agent that receives the workload.
     package let destination: AgentClient
 
-    package init(source: AgentClient, destination: AgentClient) {
+    private let compression: PushCompression?
+
+    /// Makes a migration, which ``begin(at:)`` begins.
+    ///
+    /// - Parameter compression: how the source compresses the pages that it pushes; nil for the source's own setting.
+    package init(source: AgentClient, destination: AgentClient, compression: PushCompression? = nil) {
         self.source = source
         self.destination = destination
+        self.compression = compression
     }
 
     /// The reports of both sides; nil for a side that has exited.
@@ -92,7 +99,7 @@ package struct Migration: Sendable {
         case .switchedOver: return .underWay
         case .begun: break
         case .notBegun:
-            try await askForCapabilities()
+            try await askForSettings()
             try await migrate(at: uri)
         }
         do {
@@ -190,8 +197,9 @@ package struct Migration: Sendable {
         return AgentFailure(agent: source.address, command: "migrate", reason: reason)
     }
 
-    /// Sets the capabilities that the migration needs at both agents; another client may have switched them off.
-    private func askForCapabilities() async throws {
+    /// Sets the capabilities that the migration needs at both agents, since another client may have switched them off,
+    /// and the parameters that the operator has named.
+    private func askForSettings() async throws {
         let wanted: [JSONValue] = [
             ["capability": "events", "state": true], ["capability": "postcopy-ram", "state": true],
             // This client never sends migrate-continue.
@@ -199,6 +207,9 @@ package struct Migration: Sendable {
         ]
         for agent in [source, destination] {
             try await agent.execute("migrate-set-capabilities", ["capabilities": .array(wanted)])
+        }
+        if let compression {
+            try await source.execute("migrate-set-parameters", ["multifd-compression": .string(compression.rawValue)])
         }
     }
 

@@ -1,3 +1,4 @@
+import Compression
 import LinuxSystem
 import PageProtocol
 import Synchronization
@@ -20,6 +21,10 @@ struct BulkPush: ~Copyable {
     private let onEvent: @Sendable (PageServer.Event) -> Void
     private var gather = FrameGather()
     private var window: PageWindow
+    /// Compresses runs; nil if pages go as they are.
+    private var compressor: RunCompressor?
+    /// Bytes of the pages in the gather, before they were compressed.
+    private var gathered = 0
     private var lastSend = MonotonicClock.now()
     /// The runs in the gather, recorded only if memory is released after the send.
     private var runs: [PageRun] = []
@@ -30,16 +35,34 @@ struct BulkPush: ~Copyable {
     /// The place after the newest request, as of this lane's previous check.
     private var seen: PagePlace
 
-    /// - Parameter lane: the index of the bulk lane among `sockets`.
+    /// - Parameters:
+    ///   - lane: the index of the bulk lane among `sockets`.
+    ///   - cursor: what is left to push, shared by all lanes.
+    ///   - memory: the memory to push.
+    ///   - sockets: the lanes.
+    ///   - codecs: the codecs that may be used; empty if pages go as they are.
+    ///   - choosesCodec: whether to measure which of the codecs pays, if any.
+    ///   - onEvent: called with the events of the lanes.
     init(
         lane: Int,
         cursor: PushCursor,
         memory: SentMemory,
         sockets: DestinationLanes,
+        compressing codecs: [Codec] = [],
+        choosesCodec: Bool = false,
         onEvent: @escaping @Sendable (PageServer.Event) -> Void
     ) {
         self.lane = lane
         self.cursor = cursor
+        compressor =
+            codecs.isEmpty
+            ? nil
+            : RunCompressor(
+                codecs,
+                chooses: choosesCodec,
+                batch: BulkPush.batchBytes,
+                counts: memory.compression
+            )
         self.memory = memory
         self.sockets = sockets
         self.onEvent = onEvent
@@ -113,14 +136,26 @@ struct BulkPush: ~Copyable {
         if isZero {
             gather.add(.zeroes(run))
         } else {
-            gather.add(.pages(run, pageSize: UInt32(shown.pageSize)), body: shown.address(of: first.page))
-            window.keep(shown, upTo: end)
+            add(run, shown, upTo: end)
         }
         if memory.release != nil { runs.append(run) }
         page = end
-        guard gather.isFull || gather.bodyBytes >= batchBytes else { return }
+        guard gather.isFull || gathered >= batchBytes else { return }
         try flush()
         follow()
+    }
+
+    /// Gathers a run of pages that are not all zeros, compressed if that pays.
+    private mutating func add(_ run: PageRun, _ shown: ShownPages, upTo end: Int) {
+        let start = shown.address(of: Int(run.first))
+        let byteCount = Int(run.count) * shown.pageSize
+        gathered += byteCount
+        if let (frame, body) = compressor?.compress(run, UnsafeRawBufferPointer(start: start, count: byteCount)) {
+            gather.add(frame, body: body)
+        } else {
+            gather.add(.pages(run, pageSize: UInt32(shown.pageSize)), body: start)
+            window.keep(shown, upTo: end)
+        }
     }
 
     /// Checks after a send where the newest request was, and follows it.
@@ -133,12 +168,17 @@ struct BulkPush: ~Copyable {
 
     /// Sends the gathered frames; between pages that faults have already fetched, many short runs leave in one call.
     private mutating func flush() throws(SystemError) {
+        let begin = MonotonicClock.now()
         let bytes = try gather.flush(to: sockets.bulk[lane].stream)
         window.empty()
+        compressor?.empty()
+        gathered = 0
         memory.bytesSent.add(bytes, ordering: .relaxed)
         memory.push.note()
         memory.pushLimit.rest(after: bytes, since: lastSend)
-        lastSend = MonotonicClock.now()
+        let end = MonotonicClock.now()
+        compressor?.noteSend(bytes: bytes, sending: end - begin, elapsed: end - lastSend)
+        lastSend = end
         guard let release = memory.release else { return }
         for run in runs { release.release(Int(run.first)..<Int(run.first) + Int(run.count), region: Int(run.region)) }
         runs.removeAll(keepingCapacity: true)

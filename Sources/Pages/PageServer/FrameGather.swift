@@ -15,7 +15,7 @@ struct FrameGather: ~Copyable {
     private let copies: UnsafeMutableRawPointer?
     private let staging: StagingBuffer?
     private var copied = 0
-    /// Bytes of pages gathered since the previous flush.
+    /// Bytes of pages gathered since the previous flush, as they are sent.
     private(set) var bodyBytes = 0
 
     init(copies: Bool = false) {
@@ -46,7 +46,7 @@ struct FrameGather: ~Copyable {
         pieces.append(header, byteCount: LaneFrame.encodedByteCount)
         guard let body else { return }
         pieces.append(body, byteCount: Int(frame.bodyByteCount))
-        if frame.kind == .pages { bodyBytes += Int(frame.bodyByteCount) }
+        if frame.kind != .probeReply { bodyBytes += Int(frame.bodyByteCount) }
     }
 
     /// Copies the next part of the newest frame's body, as far as there is room.
@@ -65,7 +65,7 @@ struct FrameGather: ~Copyable {
 
     /// Sends the gathered frames.
     ///
-    /// - Returns: the bytes of pages sent.
+    /// - Returns: the bytes of pages sent, compressed or not.
     @inline(__always)
     mutating func flush(to socket: borrowing StreamSocket) throws(SystemError) -> Int {
         guard frames > 0 || copied > 0 else { return 0 }

@@ -1,3 +1,4 @@
+package import Compression
 package import LinuxSystem
 package import PageProtocol
 import Synchronization
@@ -46,16 +47,19 @@ package final class PageServer: Sendable {
         package var zeroPages = 0
         /// Requests answered on the urgent lanes.
         package var requests = 0
-        /// Bytes of pages sent, on all lanes.
+        /// Bytes of pages sent, on all lanes; compressed pages count as they were sent.
         package var bytesSent = 0
         /// Bytes of all regions.
         package var bytesTotal = 0
         /// Bytes of pages that have not been sent yet.
         package var bytesLeft = 0
+        /// What the push has compressed.
+        package var compressed = Compressed()
     }
 
     let memory: SentMemory
     private let polling: Duration
+    private let compression: PushCompression
     private let onEvent: @Sendable (Event) -> Void
     private let lanes = Mutex<RunningLanes?>(nil)
     /// The threads of the current lanes, and of earlier lanes whose threads have not exited yet.
@@ -70,6 +74,7 @@ package final class PageServer: Sendable {
     /// The sockets of one connection to a destination.
     private struct RunningLanes {
         let sockets: DestinationLanes
+        let codecs: [Codec]
         let onEvent: @Sendable (Event) -> Void
         var pushes = false
     }
@@ -82,17 +87,20 @@ package final class PageServer: Sendable {
     ///   - releasesMemory: whether ``releaseSentMemory()`` will be called.
     ///   - polling: the longest time that the thread of an urgent lane polls for the next request before the thread
     ///     sleeps; zero to never poll.
+    ///   - compression: how pushed pages are compressed, by codecs that the destination inflates.
     ///   - onEvent: called from the agent's threads; must not block.
     package init(
         regions: [SourceRegion],
         table: RegionTable,
         releasesMemory: Bool = false,
         polling: Duration = PollBudget.usualLimit,
+        compression: PushCompression = .none,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         let release = releasesMemory ? try MemoryRelease(regions) { onEvent(.notReleased(reason: $0)) } : nil
         memory = try SentMemory(regions: regions, table: table, release: release)
         self.polling = polling
+        self.compression = compression
         self.onEvent = onEvent
     }
 
@@ -103,17 +111,21 @@ package final class PageServer: Sendable {
     /// - Parameters:
     ///   - urgent: the urgent lanes, one per fault-serving thread of the destination; each gets a thread of its own.
     ///   - bulk: the bulk lanes, at least one; each gets a thread of its own once the push starts.
+    ///   - codecs: the codecs that the destination inflates.
     ///   - tell: called with the events of these lanes in place of the agent's `onEvent`, so that the caller can tell
     ///     them from events of earlier lanes.
     package func attach(
         urgent: [SharedSocket],
         bulk: [SharedSocket],
+        inflating codecs: Set<Codec> = [],
         telling tell: (@Sendable (Event) -> Void)? = nil
     ) throws(SystemError) {
         let sockets = DestinationLanes(urgent: urgent, bulk: bulk)
         let onEvent = tell ?? onEvent
         let earlier = lanes.withLock { lanes in
-            defer { lanes = RunningLanes(sockets: sockets, onEvent: onEvent) }
+            defer {
+                lanes = RunningLanes(sockets: sockets, codecs: compression.codecs(of: codecs), onEvent: onEvent)
+            }
             return lanes
         }
         earlier?.sockets.shutdown()
@@ -165,16 +177,18 @@ package final class PageServer: Sendable {
         try lanes.withLock { (lanes) throws(SystemError) in
             guard let running = lanes, !running.pushes else { return }
             lanes?.pushes = true
-            let (sockets, onEvent) = (running.sockets, running.onEvent)
+            let (sockets, codecs, onEvent) = (running.sockets, running.codecs, running.onEvent)
             let cursor = PushCursor(memory: memory, lanes: sockets.bulk.count)
             for lane in sockets.bulk.indices {
                 do throws(SystemError) {
-                    try threads.run(PageServer.bulkThread, pace: .background) { [memory] in
+                    try threads.run(PageServer.bulkThread, pace: .background) { [memory, compression] in
                         var push = BulkPush(
                             lane: lane,
                             cursor: cursor,
                             memory: memory,
                             sockets: sockets,
+                            compressing: codecs,
+                            choosesCodec: compression == .auto,
                             onEvent: onEvent
                         )
                         push.run()
@@ -189,7 +203,7 @@ package final class PageServer: Sendable {
         }
     }
 
-    /// Limits the push to this many bytes of pages per second; 0 means no limit.
+    /// Limits the push to this many bytes of pages per second, as they are sent; 0 means no limit.
     ///
     /// Answers to requests are never limited.
     package func limitPush(bytesPerSecond: Int) {
@@ -255,7 +269,8 @@ package final class PageServer: Sendable {
             requests: memory.requests.load(ordering: .relaxed),
             bytesSent: memory.bytesSent.load(ordering: .relaxed),
             bytesTotal: memory.regions.reduce(0) { $0 + $1.byteCount },
-            bytesLeft: memory.bytesLeft
+            bytesLeft: memory.bytesLeft,
+            compressed: memory.compression.progress
         )
     }
 }

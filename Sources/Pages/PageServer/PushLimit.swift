@@ -1,7 +1,8 @@
 import LinuxSystem
 import Synchronization
 
-/// The limit on the rate of pushed pages, which any thread may set and the threads of all lanes keep together.
+/// The limit on the rate of pushed pages, counted as they are sent, which any thread may set and the threads of all lanes
+/// keep together.
 final class PushLimit: Sendable {
     private let bytesPerSecond = Atomic<Int>(0)
     private let isLifted = Atomic<Bool>(false)
@@ -16,7 +17,7 @@ final class PushLimit: Sendable {
         change = try EventDescriptor()
     }
 
-    /// Sets the limit in bytes of pages per second; 0 means no limit.
+    /// Sets the limit in bytes of pages per second, as they are sent; 0 means no limit.
     func set(bytesPerSecond: Int) {
         self.bytesPerSecond.store(bytesPerSecond, ordering: .relaxed)
         change.raise()
@@ -39,7 +40,7 @@ final class PushLimit: Sendable {
     /// Rests until sending `bytes` has taken as long as the limit demands.
     ///
     /// - Parameters:
-    ///   - bytes: the bytes of pages sent.
+    ///   - bytes: the bytes of pages, as they were sent.
     ///   - begin: the time at which their sending began, in nanoseconds of ``MonotonicClock``.
     @inline(__always)
     func rest(after bytes: Int, since begin: UInt64) {

@@ -110,7 +110,7 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
         case .probe:
             gather.add(.probeReply, body: probeBody)
             if gather.isFull { try flush() }
-        case .pages, .zeroes, .probeReply, .sent:
+        case .pages, .zeroes, .probeReply, .sent, .pagesLZ4, .pagesZstd:
             throw UnexpectedFrame(frame: frame, from: .destination)
         }
     }

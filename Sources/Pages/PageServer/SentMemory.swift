@@ -15,6 +15,8 @@ final class SentMemory: Sendable {
     let zeroPages = Atomic<Int>(0)
     let bytesSent = Atomic<Int>(0)
     let pushLimit: PushLimit
+    /// What the push has compressed.
+    let compression = CompressionCounts()
     /// The sends of the push.
     let push = RecentWork()
     /// The release of sent memory; nil if memory is kept.

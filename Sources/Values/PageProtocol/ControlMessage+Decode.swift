@@ -49,7 +49,7 @@ extension ControlMessage {
         case .failure: self = .failure(reason: try reader.readReason())
         case .slices: self = .slices(try SnapshotSlice.readList(from: &reader))
         case .snapshot: self = .snapshot(try SnapshotIdentity(from: &reader))
-        case .join, .pageRequest, .pages, .zeroes, .probe, .probeReply, .aheadRequest, .sent:
+        case .join, .pageRequest, .pages, .zeroes, .probe, .probeReply, .aheadRequest, .sent, .pagesLZ4, .pagesZstd:
             throw .wrongConnection(frame: kind, control: true)
         }
     }

@@ -67,6 +67,10 @@ package enum FrameKind: UInt16, CaseIterable, Hashable, Sendable {
     case aheadRequest = 0x46
     /// A run of pages that was asked for ahead and had been sent before.
     case sent = 0x47
+    /// A run of pages, compressed together by liblz4.
+    case pagesLZ4 = 0x48
+    /// A run of pages, compressed together by libzstd.
+    case pagesZstd = 0x49
 
     /// Whether the frame belongs on the control connection; if not, it belongs on the urgent or bulk connection.
     @inlinable
@@ -110,6 +114,9 @@ package enum FrameKind: UInt16, CaseIterable, Hashable, Sendable {
             return (16 + Wire.probeReplyBytes)...(16 + Wire.probeReplyBytes)
         case .pages:
             return (16 + Wire.minPageSize)...(16 + Wire.maxPageSize)
+        case .pagesLZ4, .pagesZstd:
+            // A run that does not shrink goes as PAGES.
+            return 17...(15 + Wire.maxCompressedRunBytes)
         }
     }
 }
@@ -150,6 +157,8 @@ extension FrameKind: CustomStringConvertible {
         case .probeReply: "PROBE_REPLY"
         case .aheadRequest: "AHEAD_REQUEST"
         case .sent: "SENT"
+        case .pagesLZ4: "PAGES_LZ4"
+        case .pagesZstd: "PAGES_ZSTD"
         }
     }
 }

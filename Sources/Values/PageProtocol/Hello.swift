@@ -1,3 +1,4 @@
+package import Compression
 package import Identity
 
 /// The first frame of each side on the control connection.
@@ -99,6 +100,24 @@ package struct Capabilities: OptionSet, Hashable, Sendable {
 
     /// Bit 5, URGENT_ONLY: a destination of a snapshot's server joins no bulk lane.
     package static let urgentOnly = Capabilities(rawValue: 1 << 5)
+
+    /// Bit 7, INFLATE_LZ4: the destination takes PAGES_LZ4.
+    package static let inflateLZ4 = Capabilities(rawValue: 1 << 7)
+
+    /// Bit 8, INFLATE_ZSTD: the destination takes PAGES_ZSTD.
+    package static let inflateZstd = Capabilities(rawValue: 1 << 8)
+
+    /// The codecs of the compressed pages that a destination takes.
+    package var inflated: Set<Codec> {
+        Set(
+            Codec.allCases.filter { codec in
+                switch codec {
+                case .lz4: contains(.inflateLZ4)
+                case .zstd: contains(.inflateZstd)
+                }
+            }
+        )
+    }
 }
 
 extension Hello {

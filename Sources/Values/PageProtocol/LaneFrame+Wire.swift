@@ -35,6 +35,7 @@ extension LaneFrame {
         switch kind {
         case .pageRequest, .zeroes, .aheadRequest, .sent: isSound = body == 0
         case .pages: isSound = body >= Wire.minPageSize && body <= Wire.maxPageSize
+        case .pagesLZ4, .pagesZstd: isSound = body >= 1 && body < Wire.maxCompressedRunBytes
         case .probe: isSound = body == 0 && place | first == 0
         case .probeReply: isSound = body == Wire.probeReplyBytes && place | first == 0
         }
@@ -88,6 +89,8 @@ extension LaneFrame.Kind {
         case 0x45: self = .probeReply
         case 0x46: self = .aheadRequest
         case 0x47: self = .sent
+        case 0x48: self = .pagesLZ4
+        case 0x49: self = .pagesZstd
         default: return nil
         }
     }
@@ -102,6 +105,8 @@ extension LaneFrame.Kind {
         case .probeReply: 0x45
         case .aheadRequest: 0x46
         case .sent: 0x47
+        case .pagesLZ4: 0x48
+        case .pagesZstd: 0x49
         }
     }
 }

@@ -1,3 +1,5 @@
+package import Compression
+
 /// The fixed 24 bytes that begin every frame of the urgent and bulk connections after JOIN.
 ///
 /// Encoding and decoding neither allocate nor lock.
@@ -18,6 +20,19 @@ package struct LaneFrame: Hashable, Sendable {
         case aheadRequest = 0x46
         /// The run was asked for ahead and had been sent before: its pages are on their way.
         case sent = 0x47
+        /// The bytes of the run's pages follow, compressed together by liblz4.
+        case pagesLZ4 = 0x48
+        /// The bytes of the run's pages follow, compressed together by libzstd.
+        case pagesZstd = 0x49
+
+        /// The codec of the bytes that follow; nil if they are not compressed, or if there are none.
+        package var codec: Codec? {
+            switch self {
+            case .pagesLZ4: .lz4
+            case .pagesZstd: .zstd
+            case .pageRequest, .pages, .zeroes, .probe, .probeReply, .aheadRequest, .sent: nil
+            }
+        }
     }
 
     /// Bytes of an encoded frame without the bytes that follow it.
@@ -27,7 +42,8 @@ package struct LaneFrame: Hashable, Sendable {
     package let kind: Kind
     /// The pages that the frame is about.
     package let run: PageRun
-    /// Bytes that follow the 24: the pages of PAGES, 4096 for PROBE_REPLY, none for the other kinds.
+    /// Bytes that follow the 24: the pages of PAGES, or what they were compressed to; 4096 for PROBE_REPLY, none for the
+    /// other kinds.
     package let bodyByteCount: UInt32
 
     @inlinable
@@ -67,6 +83,21 @@ package struct LaneFrame: Hashable, Sendable {
         return LaneFrame(kind: .pages, run: run, bodyByteCount: bytes)
     }
 
+    /// Announces the bytes to which a run of at most ``PageRun/maxCount(pageSize:)`` pages was compressed.
+    ///
+    /// - Parameters:
+    ///   - run: pages of at most ``Wire/maxCompressedRunBytes`` bytes together.
+    ///   - codec: the codec by which the pages were compressed together.
+    ///   - byteCount: the compressed bytes, fewer than those of the pages.
+    package static func compressed(_ run: PageRun, by codec: Codec, byteCount: Int) -> LaneFrame {
+        let kind: Kind =
+            switch codec {
+            case .lz4: .pagesLZ4
+            case .zstd: .pagesZstd
+            }
+        return LaneFrame(kind: kind, run: run, bodyByteCount: UInt32(byteCount))
+    }
+
     /// Says that a run of any length inside its region holds only zeros.
     @inlinable
     package static func zeroes(_ run: PageRun) -> LaneFrame {
@@ -95,6 +126,8 @@ extension LaneFrame.Kind {
         case .probeReply: .probeReply
         case .aheadRequest: .aheadRequest
         case .sent: .sent
+        case .pagesLZ4: .pagesLZ4
+        case .pagesZstd: .pagesZstd
         }
     }
 }

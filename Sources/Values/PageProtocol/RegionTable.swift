@@ -64,9 +64,10 @@ package struct RegionTable: Sendable {
     /// Where a frame's run lies in its region, after a check of the whole frame.
     ///
     /// Every kind but ZEROES names at most ``PageRun/maxCount(pageSize:)`` pages. Exactly the bytes of the run follow
-    /// PAGES. The extent of a probe is empty.
+    /// PAGES. Fewer bytes follow if the pages are compressed, and they are at most ``Wire/maxCompressedRunBytes``
+    /// together. The extent of a probe is empty.
     ///
-    /// - Throws: `unknownRegion`, `runOutOfRange`, `runTooLong`, `pagesLength`.
+    /// - Throws: `unknownRegion`, `runOutOfRange`, `runTooLong`, `pagesLength`, `outOfBounds`.
     @inlinable
     package func extent(of frame: LaneFrame) throws(ProtocolError) -> RunExtent {
         switch frame.kind {
@@ -78,6 +79,13 @@ package struct RegionTable: Sendable {
             let extent = try extent(of: frame.run)
             guard frame.run.count <= entries[Int(frame.run.region)].maxRunCount,
                 frame.kind != .pages || extent.byteCount == UInt64(frame.bodyByteCount)
+            else { throw refusal(of: frame, extent) }
+            return extent
+        case .pagesLZ4, .pagesZstd:
+            let extent = try extent(of: frame.run)
+            guard frame.run.count <= entries[Int(frame.run.region)].maxRunCount,
+                extent.byteCount <= UInt64(Wire.maxCompressedRunBytes),
+                UInt64(frame.bodyByteCount) < extent.byteCount
             else { throw refusal(of: frame, extent) }
             return extent
         }
@@ -99,7 +107,19 @@ package struct RegionTable: Sendable {
         guard frame.run.count <= maxCount else {
             return .runTooLong(frame: frame.kind.asFrameKind, run: frame.run, maxCount: maxCount)
         }
-        return .pagesLength(run: frame.run, found: frame.bodyByteCount, expected: extent.byteCount)
+        guard frame.kind.codec != nil else {
+            return .pagesLength(run: frame.run, found: frame.bodyByteCount, expected: extent.byteCount)
+        }
+        let (kind, most) = (frame.kind.asFrameKind, UInt64(Wire.maxCompressedRunBytes))
+        guard extent.byteCount <= most else {
+            return .outOfBounds(frame: kind, field: "size of the pages", found: extent.byteCount, allowed: 1...most)
+        }
+        return .outOfBounds(
+            frame: kind,
+            field: "compressed length",
+            found: UInt64(frame.bodyByteCount),
+            allowed: 1...extent.byteCount - 1
+        )
     }
 }
 

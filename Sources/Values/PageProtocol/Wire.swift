@@ -62,6 +62,10 @@ package enum Wire {
     @inlinable
     package static var maxRunBytes: UInt32 { 1 << 20 }
 
+    /// Bound of the bytes of pages that are compressed together; larger pages go uncompressed.
+    @inlinable
+    package static var maxCompressedRunBytes: UInt32 { 2 << 20 }
+
     /// Bytes that follow a PROBE_REPLY.
     @inlinable
     package static var probeReplyBytes: UInt32 { 4096 }

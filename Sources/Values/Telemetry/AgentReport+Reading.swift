@@ -26,6 +26,13 @@ extension AgentReport {
             try check("the requests", source.requests)
             try check("the bytes sent", source.bytesSent, 0...Int.max)
             try check("the connections of the push", source.pushLanes ?? 1, 1...Int.max)
+            if let compression = source.compression {
+                try check("the bytes before compression", compression.bytesBefore, 0...Int.max)
+                try check("the bytes after compression", compression.bytesAfter, 0...Int.max)
+                try check("the compressed runs", compression.runs)
+                try check("the runs that did not shrink", compression.runsUnshrunk)
+                try check("the runs that were not tried", compression.runsSkipped)
+            }
         }
         guard let destination else { return }
         let pages = destination.pages

@@ -24,11 +24,13 @@ package struct AgentReport: Codable, Hashable, Sendable {
         package var operationsAfterTakeBack: UInt64 = 0
         /// The number of requests answered on the urgent lanes.
         package var requests = 0
-        /// The bytes of pages sent.
+        /// The bytes of pages sent; compressed pages count as they were sent.
         package var bytesSent = 0
         /// The number of connections of the push over the latest link; nil before a link, and from an agent that does
         /// not say.
         package var pushLanes: Int?
+        /// What the push has compressed; nil from an agent that does not say.
+        package var compression: Report.Compression?
         /// Where the destination is dialed; nil from an agent that does not say.
         package var address: String?
         /// The instance id of the destination, once it is known; the one that is wanted before.

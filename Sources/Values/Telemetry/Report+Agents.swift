@@ -41,6 +41,10 @@ extension Report {
             }
         }
         pushLanes = source?.source?.pushLanes
+        if var compression = source?.source?.compression {
+            compression.processorTime = Report.finite(compression.processorTime)
+            self.compression = compression
+        }
         if let left = source?.source { measureSwitchover(left, destination?.destination) }
         conclude(source: source, destination: destination, gone)
     }

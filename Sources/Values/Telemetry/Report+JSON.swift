@@ -19,6 +19,7 @@ extension Report {
         try container.encode(switchover, forKey: .switchover)
         try container.encode(total, forKey: .total)
         try container.encode(pages, forKey: .pages)
+        try container.encode(compression, forKey: .compression)
         try container.encode(stall, forKey: .stall)
         try container.encode(stallOrigin, forKey: .stallOrigin)
         try container.encode(threads, forKey: .threads)

@@ -120,6 +120,55 @@ package struct Report: Codable, Hashable, Sendable {
         }
     }
 
+    /// What the push has compressed.
+    package struct Compression: Codable, Hashable, Sendable {
+        /// The setting of the source: none, lz4, zstd or auto.
+        package var setting: String
+        /// The codec of the latest run that went compressed; none if every page went as it is.
+        package var codec: String
+        /// Bytes of the pages that went compressed.
+        package var bytesBefore: Int
+        /// The bytes that were sent for these pages.
+        package var bytesAfter: Int
+        /// The processor time of compressing, in microseconds.
+        package var processorTime: Double
+        /// Runs of pages that went compressed.
+        package var runs: Int
+        /// Runs that went as they are, because they did not shrink enough.
+        package var runsUnshrunk: Int
+        /// Runs that were not tried, because the runs before them did not shrink.
+        package var runsSkipped: Int
+
+        enum CodingKeys: String, CodingKey {
+            case setting, codec, runs
+            case bytesBefore = "bytes_before"
+            case bytesAfter = "bytes_after"
+            case processorTime = "cpu_us"
+            case runsUnshrunk = "runs_unshrunk"
+            case runsSkipped = "runs_skipped"
+        }
+
+        package init(
+            setting: String,
+            codec: String,
+            bytesBefore: Int,
+            bytesAfter: Int,
+            processorTime: Double,
+            runs: Int,
+            runsUnshrunk: Int,
+            runsSkipped: Int
+        ) {
+            self.setting = setting
+            self.codec = codec
+            self.bytesBefore = bytesBefore
+            self.bytesAfter = bytesAfter
+            self.processorTime = processorTime
+            self.runs = runs
+            self.runsUnshrunk = runsUnshrunk
+            self.runsSkipped = runsSkipped
+        }
+    }
+
     /// How the waits of the workload's threads were measured.
     package enum StallOrigin: String, Codable, Hashable, Sendable {
         /// Each thread of the workload measured its own accesses.
@@ -233,6 +282,8 @@ package struct Report: Codable, Hashable, Sendable {
     package var total = 0.0
     /// The number of pages, by the reason for which they were sent.
     package var pages = Pages()
+    /// What the push has compressed; nil if the source does not say.
+    package var compression: Compression?
     /// The waits of the workload's threads for absent pages.
     package var stall = LatencySummary()
     /// How ``stall`` was measured; nil if it cannot be.
@@ -253,7 +304,7 @@ package struct Report: Codable, Hashable, Sendable {
     package var verify = Verify()
 
     enum CodingKeys: String, CodingKey {
-        case schema, result, error, source, destination, workload, pages, verify, waiting, threads
+        case schema, result, error, source, destination, workload, pages, compression, verify, waiting, threads
         case pageSize = "page_size"
         case memoryBytes = "memory_bytes"
         case runsOn = "runs_on"

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Compression
 import Foundation
 import LinuxSystem
 import Orchestration
@@ -50,6 +51,14 @@ struct MigrateCommand: AsyncParsableCommand {
         transform: readAddress
     )
     var uri: SocketAddress?
+
+    @Option(
+        help: ArgumentHelp(
+            "How the source compresses the pages that it pushes, from this migration on (default: as the source was told).",
+            valueName: "none|lz4|zstd|auto"
+        )
+    )
+    var compress: PushCompression?
 
     @Flag(help: "After the migration, stop the workload, check every page, and resume the workload.")
     var verify = false
@@ -117,7 +126,11 @@ struct MigrateCommand: AsyncParsableCommand {
 
     /// Moves the workload of an agent.
     private func move(_ source: AgentClient) async throws {
-        let migration = try await Migration(source: source, destination: AgentClient(destination))
+        let migration = try await Migration(
+            source: source,
+            destination: AgentClient(destination),
+            compression: compress
+        )
         if verify {
             for agent in [migration.source, migration.destination] where try await agent.report().canVerify == false {
                 throw Failure(

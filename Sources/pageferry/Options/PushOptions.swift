@@ -1,4 +1,5 @@
 import ArgumentParser
+import Compression
 import Controller
 import PageProtocol
 
@@ -9,8 +10,8 @@ struct PushOptions: ParsableArguments, Encodable {
 
     @Option(
         help: ArgumentHelp(
-            "Push at most this many bytes per second, such as 100MiB; 0: no limit. Pages that the destination requests, on "
-                + "a fault or ahead, are never limited (default: 0).",
+            "Push at most this many bytes per second, such as 100MiB; 0: no limit. Compressed pages count as they are "
+                + "sent. Pages that the destination requests, on a fault or ahead, are never limited (default: 0).",
             valueName: "size"
         ),
         transform: Bandwidth.init
@@ -25,6 +26,16 @@ struct PushOptions: ParsableArguments, Encodable {
         )
     )
     var pushLanes: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Compress pushed pages for a slow link, if they shrink and the destination inflates them. auto: measure the "
+                + "link, and use the codec that moves the most pages, or none. Pages that the destination requests are "
+                + "never compressed.",
+            valueName: "none|lz4|zstd|auto"
+        )
+    )
+    var compress = PushCompression.none
 
     @Flag(
         help: ArgumentHelp(
@@ -44,6 +55,11 @@ struct PushOptions: ParsableArguments, Encodable {
         guard !noPush || maxBandwidth.bytesPerSecond == 0 else {
             throw ValidationError("--max-bandwidth limits the push, and --no-push turns it off; drop one of the two")
         }
+        guard !noPush || compress == .none else {
+            throw ValidationError(
+                "--compress is for pushed pages, and --no-push turns the push off; drop one of the two"
+            )
+        }
         guard !(noPush && releaseRam) else {
             throw ValidationError(
                 "--release-ram frees memory that is pushed, and --no-push turns the push off; drop one of the two"
@@ -55,6 +71,9 @@ struct PushOptions: ParsableArguments, Encodable {
         configuration.pushes = !noPush
         configuration.pushLanes = pushLanes
         configuration.maxPostcopyBandwidth = maxBandwidth.bytesPerSecond
+        configuration.compression = compress
         configuration.releasesMemory = releaseRam
     }
 }
+
+extension PushCompression: ExpressibleByArgument {}

@@ -27,6 +27,7 @@ struct ReportTable {
         lines += rows("operations", operations)
         if report.downtime > 0 { lines += ["", row("downtime", time(report.downtime))] + switchover }
         if report.pages.total > 0 { lines += [""] + pages }
+        if let compression = report.compression, compression.runs > 0 { lines += rows("compressed", text(compression)) }
         // A distribution without samples has no figures.
         let faults = [("stall", report.stall), ("service", report.service)].filter { $0.1.count > 0 }
         if !faults.isEmpty { lines += ["", distribution("", nil)] + faults.map { distribution($0, $1) } }
@@ -102,6 +103,12 @@ struct ReportTable {
         }
         lines.append(row("  duplicate", pad("\(pages.duplicate)", 9)))
         return lines
+    }
+
+    private func text(_ compression: Report.Compression) -> String {
+        let (before, after) = (UInt64(max(0, compression.bytesBefore)), UInt64(max(0, compression.bytesAfter)))
+        return "\(mebibytes(before)) to \(mebibytes(after)) by \(compression.codec), processor time "
+            + time(compression.processorTime)
     }
 
     /// Makes the row of a distribution, or the row of its headings.

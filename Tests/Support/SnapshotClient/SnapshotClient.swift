@@ -123,7 +123,8 @@ extension StreamSocket {
                     try receive(exactly: .init(rebasing: bytes[place..<place + Int(frame.bodyByteCount)]))
                 }
                 guard count == Int(frame.bodyByteCount) else { throw ServerSays(reason: "half a frame") }
-            case .pageRequest, .probe, .probeReply, .aheadRequest, .sent: throw ServerSays(reason: "\(frame.kind)")
+            case .pageRequest, .probe, .probeReply, .aheadRequest, .sent, .pagesLZ4, .pagesZstd:
+                throw ServerSays(reason: "\(frame.kind)")
             }
             missing -= Int(frame.run.count)
         }

@@ -140,6 +140,7 @@ extension Agent {
                 pushLanes: pushLanes,
                 releasesMemory: isOn(.releaseRAM),
                 polling: configuration.polling,
+                compression: compression,
                 refusalPolicy: configuration.afterStartRefusal,
                 pausesBeforeSwitchover: isOn(.pauseBeforeSwitchover),
                 lease: lease,

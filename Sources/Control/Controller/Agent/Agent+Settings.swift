@@ -1,3 +1,4 @@
+import Compression
 import Identity
 import PageServer
 import QMP
@@ -88,6 +89,11 @@ extension Agent {
     var pushLanes: Int? {
         guard let lanes = parameters[.multifdChannels]?.integer, lanes > 0 else { return nil }
         return Int(lanes)
+    }
+
+    /// How a migration that begins now compresses pushed pages.
+    var compression: PushCompression {
+        parameters[.multifdCompression]?.string.flatMap { PushCompression(rawValue: $0) } ?? configuration.compression
     }
 
     /// `migrate-set-parameters`: sets all of the parameters or none, also for a migration that is under way.

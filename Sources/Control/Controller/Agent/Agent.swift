@@ -1,3 +1,4 @@
+package import Compression
 package import Guest
 import Identity
 package import LinuxSystem
@@ -21,6 +22,8 @@ package actor Agent: QMPHandler {
         ///
         /// 0 sets no bound.
         package var maxPostcopyBandwidth = 0
+        /// How a source compresses the pages that it pushes, until `multifd-compression` is set.
+        package var compression = PushCompression.none
         /// Whether a source returns memory to its host as it is sent, until the capability `release-ram` is set.
         package var releasesMemory = false
         /// What a source does when the destination cannot start the workload.
@@ -131,7 +134,10 @@ package actor Agent: QMPHandler {
         }
         self.configuration = configuration
         hasBegun = workload == nil
-        parameters = [.maxPostcopyBandwidth: JSONValue(configuration.maxPostcopyBandwidth)]
+        parameters = [
+            .maxPostcopyBandwidth: JSONValue(configuration.maxPostcopyBandwidth),
+            .multifdCompression: .string(configuration.compression.rawValue),
+        ]
         if let lanes = configuration.pushLanes { parameters[.multifdChannels] = JSONValue(lanes) }
         capabilities = [.releaseRAM: configuration.releasesMemory]
         self.logger = logger

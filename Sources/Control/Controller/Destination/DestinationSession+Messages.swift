@@ -65,7 +65,7 @@ extension DestinationSession {
             role: .destination,
             urgentLanes: settings.faultThreads,
             bulkLanes: Wire.maxBulkLanes,
-            capabilities: [.startResult, .stateAhead, .paused],
+            capabilities: [.startResult, .stateAhead, .paused, .inflateLZ4, .inflateZstd],
             migration: hello.migration,
             instance: settings.instance,
             nonce: link.nonce,

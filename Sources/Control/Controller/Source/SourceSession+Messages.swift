@@ -1,3 +1,4 @@
+import Compression
 import Connections
 import Guest
 import Identity
@@ -37,10 +38,20 @@ extension SourceSession {
             return settleRejoin()
         }
         do {
-            try pageServer.attach(urgent: lanes.urgent, bulk: lanes.bulk, telling: lanesOf(link))
+            try attach(lanes, of: link)
         } catch {
             endLink("\(error)")
         }
+    }
+
+    /// Lets the page server use the lanes of a link.
+    func attach(_ lanes: Lanes, of link: LinkNumber) throws(SystemError) {
+        try pageServer.attach(
+            urgent: lanes.urgent,
+            bulk: lanes.bulk,
+            inflating: peer?.capabilities.inflated ?? [],
+            telling: lanesOf(link)
+        )
     }
 
     func receive(_ message: ControlMessage, on link: LinkNumber) {
@@ -123,6 +134,11 @@ extension SourceSession {
             return
                 "the workload is paused, and the agent at \(destination) is of an older release that would start it; "
                 + "run cont first"
+        }
+        let compression = settings.compression
+        if compression != .none, compression.codecs(of: hello.capabilities.inflated).isEmpty {
+            let what = compression == .auto ? "compressed pages" : "pages compressed by \(compression.rawValue)"
+            logger.notice("the destination does not take \(what); pages are pushed as they are")
         }
         peer = hello
         let wanted = self.link?.pushLanes ?? 1

@@ -107,7 +107,7 @@ extension SourceSession {
             return endLink("\(counted(lost, "page")) \(were) in flight when the link broke, and \(are)")
         }
         do throws(SystemError) {
-            try pageServer.attach(urgent: lanes.urgent, bulk: lanes.bulk, telling: lanesOf(link))
+            try attach(lanes, of: link)
         } catch {
             return endLink("\(error)")
         }

@@ -1,3 +1,4 @@
+import Compression
 import Guest
 import Identity
 import LinuxSystem
@@ -68,6 +69,17 @@ extension SourceSession {
         source.requests = snapshot.progress.requests
         source.bytesSent = snapshot.progress.bytesSent
         source.pushLanes = settings.pushes ? pushLanes : nil
+        let compressed = snapshot.progress.compressed
+        source.compression = Report.Compression(
+            setting: settings.compression.rawValue,
+            codec: compressed.codec?.rawValue ?? "none",
+            bytesBefore: compressed.bytesBefore,
+            bytesAfter: compressed.bytesAfter,
+            processorTime: Double(compressed.processorNanoseconds) / 1000,
+            runs: compressed.runsShrunk,
+            runsUnshrunk: compressed.runsUnshrunk,
+            runsSkipped: compressed.runsSkipped
+        )
         source.address = snapshot.destination.description
         source.destination = (peer?.instance ?? settings.wanted)?.description
         source.hasMetOther = machine.hasMetOther

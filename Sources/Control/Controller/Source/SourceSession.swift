@@ -1,3 +1,4 @@
+import Compression
 import Connections
 import Guest
 import Identity
@@ -83,6 +84,7 @@ actor SourceSession {
         var pushLanes: Int?
         var releasesMemory: Bool
         var polling: Duration
+        var compression: PushCompression
         var refusalPolicy: StartRefusalPolicy
         var pausesBeforeSwitchover = false
         var lease: WorkloadLease?
@@ -174,7 +176,8 @@ actor SourceSession {
             regions: regions,
             table: table,
             releasesMemory: settings.releasesMemory,
-            polling: settings.polling
+            polling: settings.polling,
+            compression: settings.compression
         ) {
             // Events of lanes go to the closure that `attach` receives.
             if case .notReleased(let reason) = $0 { events.add(.notReleased(reason: reason)) }

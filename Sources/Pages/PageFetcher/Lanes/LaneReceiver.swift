@@ -1,3 +1,4 @@
+import Compression
 import LinuxSystem
 import PageProtocol
 import Synchronization
@@ -8,6 +9,10 @@ struct LaneReceiver: ~Copyable {
     private let memory: ArrivingMemory
     private let staging: StagingBuffer
     private var buffer: UnsafeMutableRawBufferPointer { staging.bytes }
+    /// Inflates compressed pages; made for the first of them.
+    private var inflater: Inflater?
+    /// The bytes of the longest run that may come compressed.
+    private let longestCompressed: Int
     /// The bytes that one receive may take beyond the current frame's need: one usual frame, and nothing of the next.
     private let readAhead: Int
     /// Pages that have arrived completely, whether or not they were placed.
@@ -26,6 +31,7 @@ struct LaneReceiver: ~Copyable {
         self.memory = memory
         let largestPage = memory.ranges.map(\.pageSize).max() ?? 0
         let body = max(Int(Wire.maxRunBytes), largestPage)
+        longestCompressed = min(body, Int(Wire.maxCompressedRunBytes))
         staging = StagingBuffer(byteCount: LaneFrame.encodedByteCount + body)
         // With aliases, no body is received ahead: its bytes may belong into the memory of another process.
         let bodyAhead = memory.hasAliases ? 0 : lane.lane == .urgent ? largestPage : 64 * 4096
@@ -80,6 +86,8 @@ struct LaneReceiver: ~Copyable {
         case .pages:
             try refuse(frame.run)
             try memory.place(frame.run, from: base + start + LaneFrame.encodedByteCount, origin: origin)
+        case .pagesLZ4, .pagesZstd:
+            try placeCompressed(frame, base + start + LaneFrame.encodedByteCount)
         case .zeroes:
             try countZeroes(frame.run)
             try refuse(frame.run)
@@ -93,6 +101,22 @@ struct LaneReceiver: ~Copyable {
         }
         pagesReceived += Int(frame.run.count)
         start += missing
+    }
+
+    /// Inflates the pages of a frame, all of which has arrived, and places them.
+    @inline(never)
+    private mutating func placeCompressed(_ frame: LaneFrame, _ body: UnsafeMutableRawPointer) throws {
+        guard lane.lane == .bulk, let codec = frame.kind.codec else { throw CompressedOnUrgent(run: frame.run) }
+        try refuse(frame.run)
+        if inflater == nil { inflater = Inflater(byteCount: longestCompressed) }
+        let byteCount = Int(frame.run.count) * memory.ranges[Int(frame.run.region)].pageSize
+        let bytes = UnsafeRawBufferPointer(start: body, count: Int(frame.bodyByteCount))
+        do {
+            guard let pages = try inflater?.inflate(bytes, by: codec, to: byteCount).baseAddress else { return }
+            try memory.place(frame.run, from: pages, origin: origin)
+        } catch let error as InflationError {
+            throw WrongCompressed(run: frame.run, reason: error)
+        }
     }
 
     /// Handles SENT: the source leaves these prefetched pages to the push.
@@ -200,6 +224,19 @@ struct PagesBeforeListen: Error, CustomStringConvertible {
 struct UnaskedPage: Error, CustomStringConvertible {
     let run: PageRun
     var description: String { "the peer sent a \(run), which was not requested" }
+}
+
+/// The error of pages that came compressed on an urgent lane.
+struct CompressedOnUrgent: Error, CustomStringConvertible {
+    let run: PageRun
+    var description: String { "the peer sent a \(run) compressed on an urgent lane, where pages come as they are" }
+}
+
+/// The error of compressed bytes that are not those of their run.
+struct WrongCompressed: Error, CustomStringConvertible {
+    let run: PageRun
+    let reason: InflationError
+    var description: String { "the peer sent a \(run) compressed, and \(reason)" }
 }
 
 /// The error of a SENT for a page that was not prefetched.

@@ -58,6 +58,38 @@ extension ArrivingMemory {
         }
     }
 
+    /// Places a run whose bytes are in a buffer of this process.
+    @inline(never)
+    func place(
+        _ run: PageRun,
+        from source: UnsafeRawPointer,
+        in alias: MemoryAlias,
+        origin: Origin
+    ) throws(PlacementFailure) {
+        let region = Int(run.region)
+        let pageSize = ranges[region].pageSize
+        let first = Int(run.first)
+        let end = first + Int(run.count)
+        var page = first
+        while page < end {
+            let pages = claim(page..<end, region: region)
+            defer { release(pages, region: region) }
+            guard !pages.isEmpty else {
+                duplicate.add(1, ordering: .relaxed)
+                page += 1
+                continue
+            }
+            do throws(SystemError) {
+                try alias.write(source + (page - first) * pageSize, to: page * pageSize..<pages.upperBound * pageSize)
+            } catch {
+                // The file was truncated, or its process has exited.
+                throw .takenAway
+            }
+            try map(pages, region: region, isZero: false, origin: origin)
+            page = pages.upperBound
+        }
+    }
+
     /// Places a run of zeros.
     @inline(never)
     func placeZeros(_ run: PageRun, in alias: MemoryAlias, origin: Origin) throws(PlacementFailure) {

@@ -161,7 +161,10 @@ final class ArrivingMemory: Sendable {
     func place(_ run: PageRun, from source: UnsafeRawPointer?, origin: Origin) throws(PlacementFailure) {
         let region = Int(run.region)
         let range = ranges[region]
-        if let alias = aliases[region] { return try placeZeros(run, in: alias, origin: origin) }
+        if let alias = aliases[region] {
+            guard let source else { return try placeZeros(run, in: alias, origin: origin) }
+            return try place(run, from: source, in: alias, origin: origin)
+        }
         if let events { return try place(run, from: source, origin: origin, besides: events) }
         if range.isHuge { return try placeHuge(run, from: source, origin: origin) }
         let first = Int(run.first)

@@ -1,3 +1,4 @@
+import CShims
 import Glibc
 package import SystemPackage
 
@@ -101,6 +102,29 @@ package final class MemoryAlias: Sendable {
     func bytes(_ range: Range<Int>) -> UnsafeMutableRawBufferPointer {
         precondition(range.lowerBound >= 0 && range.upperBound <= mapping.byteCount, "within the mapping")
         return UnsafeMutableRawBufferPointer(start: mapping.base + range.lowerBound, count: range.count)
+    }
+
+    /// Copies bytes of this process to a range.
+    ///
+    /// - Parameters:
+    ///   - source: as many bytes as the range has.
+    ///   - range: the part of the mapping to fill, in bytes from its beginning.
+    /// - Throws: a ``SystemError`` with errno EFAULT if the other process has taken the memory away.
+    package func write(_ source: UnsafeRawPointer, to range: Range<Int>) throws(SystemError) {
+        var rest = range
+        while !rest.isEmpty {
+            let bytes = bytes(rest)
+            let begin = UInt64(UInt(bitPattern: source + (rest.lowerBound - range.lowerBound)))
+            do throws(Errno) {
+                // A copy by this program would raise SIGBUS if the memory were gone.
+                let count = try kernel(.processVMReadv, isForeign: true) {
+                    shim_read_process(getpid(), begin, bytes.baseAddress, bytes.count)
+                }
+                rest = rest.lowerBound + count..<rest.upperBound
+            } catch {
+                throw SystemError("write to the memory of another process", error)
+            }
+        }
     }
 
     /// Writes zeros to a range.
