@@ -102,7 +102,7 @@ char **shim_environment(void) { return environ; }
 int shim_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
 int shim_map_allocations_from(int bytes) { return mallopt(M_MMAP_THRESHOLD, bytes); }
 
-int shim_set_slice(uint64_t nanoseconds) { return sched_getscheduler(0) != SCHED_OTHER ? 0 : OR_ERRNO((int)syscall(SYS_sched_setattr, 0, &(struct sched_attributes){.size = sizeof(struct sched_attributes), .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds}, 0)); }
+int shim_set_slice(uint64_t nanoseconds) { return sched_getscheduler(0) != SCHED_OTHER ? 0 : OR_ERRNO((int)syscall(SYS_sched_setattr, 0, &(struct sched_attributes){.size = sizeof(struct sched_attributes), .flags = 1 /* SCHED_FLAG_RESET_ON_FORK */, .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds}, 0)); }
 int shim_set_timer_slack(unsigned long nanoseconds) { return OR_ERRNO(prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0)); }
 int shim_ppoll(void *descriptors, unsigned long count, uint64_t nanoseconds) { return OR_ERRNO(ppoll(descriptors, count, &(struct timespec){.tv_sec = (time_t)(nanoseconds / 1000000000), .tv_nsec = (long)(nanoseconds % 1000000000)}, NULL)); }
 int shim_memfd_create(const char *name, unsigned log2_huge_page) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC | (log2_huge_page ? MFD_HUGETLB | log2_huge_page << MAP_HUGE_SHIFT : 0))); }

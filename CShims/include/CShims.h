@@ -136,6 +136,7 @@ char **shim_environment(void);
 /// pthread_setname_np of glibc is hidden behind _GNU_SOURCE.
 int shim_set_thread_name(const char *name);
 /// sched_setattr has no wrapper in older glibc. Sets the calling thread's slice if its policy is SCHED_OTHER.
+/// Threads that the calling thread creates have the kernel's slice again.
 int shim_set_slice(uint64_t nanoseconds);
 /// prctl has variadic arguments. Sets the calling thread's timer slack.
 int shim_set_timer_slack(unsigned long nanoseconds);

@@ -1,3 +1,4 @@
+import Compression
 import LinuxSystem
 import PageFetcher
 import PageProtocol
@@ -36,7 +37,8 @@ final class AgentRig: Rig {
         try fetcher.attach(
             urgent: [lanes.urgent],
             bulk: lanes.bulk,
-            answersAhead: true
+            answersAhead: true,
+            inflating: Set(Codec.allCases)
         ) { event in
             switch event {
             case .everyRunFetched: break

@@ -40,7 +40,7 @@ struct DescriptionTests {
         defer { ferrying.end() }
         let told = Mutex<[(String, [String: JSONValue])]>([])
         for host in [ferrying.source, ferrying.destination] {
-            host.agent.setEventSink { name, data in told.withLock { $0.append((name, data)) } }
+            host.agent.setEventSink { event in told.withLock { $0.append((event.name, event.data)) } }
         }
         try await ferrying.migrate()
         try await ferrying.source.wait(for: "completed")

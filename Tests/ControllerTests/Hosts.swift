@@ -105,7 +105,8 @@ final class Host: Sendable {
             configuration: configuration,
             logger: log.logger
         )
-        agent.setEventSink { [self] name, data in
+        agent.setEventSink { [self] event in
+            let (name, data) = (event.name, event.data)
             let event = name == "MIGRATION" ? data["status"]?.string ?? "" : name
             told.withLock { $0.append(event) }
         }

@@ -99,6 +99,22 @@ struct PushLanesTests {
         try await expectMoved(ferrying, over: 4)
     }
 
+    @Test func `a source with more lanes than its pages allow is refused and harms nobody`() async throws {
+        let ferrying = try await Ferrying()
+        defer { ferrying.end() }
+        let raw = try RawSource(to: ferrying.address)
+        try raw.sendHello(bulkLanes: 64)
+        _ = try #require(try await raw.nonce())
+        let shape = RegionShape(name: "ram", guestAddress: 0, pageSize: 4 << 20, pageCount: 1)
+        try raw.send(.regions(guest: GuestAnnouncement(kind: "test", configuration: [], regions: [shape])))
+        #expect(
+            try await raw.next()
+                == .refused(reason: "pages of 4194304 bytes take at most 32 connections of the push, not 64")
+        )
+        try await ferrying.migrate()
+        try await expectMoved(ferrying, over: 1)
+    }
+
     @Test func `a JOIN of a lane that was not agreed, or that has joined, is refused and harms nobody`() async throws {
         let ferrying = try await Ferrying()
         defer { ferrying.end() }

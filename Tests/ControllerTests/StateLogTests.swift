@@ -1,3 +1,4 @@
+import Foundation
 import Identity
 import QMP
 import Synchronization
@@ -10,13 +11,15 @@ struct StateLogTests {
     /// The events that clients have received, and the number of times that events began to be held back.
     private final class Received: Sendable {
         let events = Mutex<[String]>([])
+        let times = Mutex<[QMPEvent.Timestamp]>([])
         let holds = Atomic<Int>(0)
         let sink = EventSink()
 
         init() {
-            sink.set { [weak self] name, data in
-                let status = if case .string(let text)? = data["status"] { text } else { "" }
-                self?.events.withLock { $0.append(status.isEmpty ? name : status) }
+            sink.set { [weak self] event in
+                let status = if case .string(let text)? = event.data["status"] { text } else { "" }
+                self?.events.withLock { $0.append(status.isEmpty ? event.name : status) }
+                self?.times.withLock { $0.append(event.timestamp) }
             }
         }
 
@@ -44,7 +47,12 @@ struct StateLogTests {
         // RUN has been sent, and the start is not reported yet.
         log.settle(isStarting: true)
         #expect(received.all == ["setup", "active"])
+        let before = Date.now.timeIntervalSince1970
         log.settle()
+        // Each event has the time at which it happened.
+        for time in received.times.withLock(\.self) {
+            #expect(Double(time.seconds) + Double(time.microseconds) / 1e6 <= before)
+        }
         #expect(received.all == ["setup", "active", "STOP", "device", "postcopy-device", "postcopy-active"])
         #expect(received.holds.load(ordering: .relaxed) == 1)
     }
@@ -65,5 +73,17 @@ struct StateLogTests {
         log.note(.postcopyDevice)
         #expect(received.all == before + ["postcopy-device"])
         #expect(received.holds.load(ordering: .relaxed) == 1)
+    }
+
+    @Test("are not released by the timer of another migration")
+    func otherTimer() {
+        let received = Received()
+        var (earlier, later) = (received.log(), received.log())
+        earlier.note(.failed)
+        later.note(.device)
+        earlier.release()
+        #expect(received.all == ["failed"])
+        later.release()
+        #expect(received.all == ["failed", "device"])
     }
 }

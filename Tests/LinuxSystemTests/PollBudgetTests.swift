@@ -90,6 +90,22 @@ import Testing
         #expect(budget.plan(for: .event, now: 0) == PollBudget.Plan())
     }
 
+    @Test func `a nap that ends after the event shortens the next one, however late it ends`() throws {
+        var budget = budget()
+        for _ in 0..<20 { budget.slept(for: .event, waited: 390_000) }
+        let nap = budget.plan(for: .event, now: 0).nap
+        #expect(nap == 390_000 - PollBudget.lead)
+        let found = try budget.wait(for: .event) { (nanoseconds) throws(SystemError) -> Int? in
+            // The processor wakes up a millisecond late.
+            MonotonicClock.sleep(nanoseconds: nanoseconds + 1_000_000)
+            return 7
+        } orSleep: { _ in
+            nil
+        }
+        #expect(found == 7)
+        #expect(budget.plan(for: .event, now: 0).nap == nap - PollBudget.lead)
+    }
+
     @Test func `a wait that needs too long a nap is not polled`() {
         var budget = budget()
         for _ in 0..<40 { budget.slept(for: .event, waited: PollBudget.naps.upperBound + PollBudget.lead + 1) }

@@ -28,6 +28,23 @@ struct ThreadTests {
         #expect(number.value.load(ordering: .acquiring) > 0)
     }
 
+    @Test func `a thread does not inherit the slice or the timer slack of the thread that started it`() throws {
+        @Sendable func settings() -> String {
+            let slice = (ProcessFile.text("/proc/thread-self/sched") ?? "").split(separator: "\n")
+                .first { $0.hasPrefix("se.slice") }
+            return "\(slice ?? "no slice"), \(ProcessFile.text("/proc/self/timerslack_ns") ?? "no slack")"
+        }
+        let (usual, inherited, urgent) = (SharedName(), SharedName(), SharedName())
+        try JoinedThread(name: "usual") { usual.set(settings()) }.join()
+        try JoinedThread(name: "urgent", pace: .urgent) {
+            urgent.set(settings())
+            // The name stays empty if the kernel refuses the thread, which the comparison below shows.
+            try? JoinedThread(name: "inner") { inherited.set(settings()) }.join()
+        }.join()
+        #expect(inherited.value == usual.value)
+        #expect(urgent.value != usual.value)
+    }
+
     @Test func `joining waits for the end of the thread`() throws {
         let flag = try SharedFlag()
         let ended = Counts()

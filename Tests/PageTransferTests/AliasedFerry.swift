@@ -98,7 +98,9 @@ final class AliasedFerry: Sendable {
 
     private func attach(_ connection: borrowing Connection) throws {
         let (urgent, bulk) = (connection.destination.urgent, connection.destination.bulk)
-        try destination.attach(urgent: urgent, bulk: bulk) { [laneEvents] in laneEvents.add($0) }
+        try destination.attach(urgent: urgent, bulk: [bulk], inflating: Set(Codec.allCases)) { [laneEvents] in
+            laneEvents.add($0)
+        }
         destination.waitUntilTurned()
     }
 

@@ -89,12 +89,36 @@ struct CompressedPushTests {
             let connection = try Connection()
             try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulks, inflating: inflated)
             source.freeze()
-            try ferry.destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulk)
+            try ferry.destination.attach(
+                urgent: connection.destination.urgent,
+                bulk: connection.destination.bulks,
+                inflating: inflated
+            ) { _ in }
             try source.startPush()
             #expect(ferry.waitUntilResident())
             #expect(ferry.wrongPages() == [])
             #expect((source.progress.compressed.runsShrunk > 0) == isUsed)
         }
+    }
+
+    @Test func `a codec that the destination has not announced ends its lanes`() throws {
+        let ferry = try Ferry(pageCounts: [256], zeroEvery: 100_000)
+        defer { ferry.end() }
+        let (source, _) = try ferry.makeSource(compression: .zstd)
+        defer { source.detach() }
+        let connection = try Connection()
+        try source.attach(urgent: connection.source.urgent, bulk: connection.source.bulks, inflating: [.zstd])
+        source.freeze()
+        let told = try EventLog<PageFetcher.LaneEvent>()
+        try ferry.destination.attach(
+            urgent: connection.destination.urgent,
+            bulk: connection.destination.bulks,
+            inflating: [.lz4]
+        ) { told.add($0) }
+        try source.startPush()
+        let reason = told.first { if case .lost(.bulk, let reason) = $0 { reason } else { nil } }
+        #expect(reason?.contains("compressed by zstd, which this side has not announced") == true)
+        #expect(ferry.destination.progress.pushed == 0)
     }
 
     @Test(arguments: [PushCompression.lz4, .zstd, .auto])

@@ -143,7 +143,12 @@ final class Ferry: Sendable {
 
     private func attach(_ connection: borrowing Connection, answersAhead: Bool) throws {
         let (urgent, bulks) = (connection.destination.urgent, connection.destination.bulks)
-        try destination.attach(urgent: urgent, bulk: bulks, answersAhead: answersAhead) { [laneEvents] in
+        try destination.attach(
+            urgent: urgent,
+            bulk: bulks,
+            answersAhead: answersAhead,
+            inflating: Set(Codec.allCases)
+        ) { [laneEvents] in
             laneEvents.add($0)
         }
         destination.waitUntilTurned()

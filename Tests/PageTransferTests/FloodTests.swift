@@ -1,3 +1,4 @@
+import Compression
 import LinuxSystem
 import OwnThread
 import PageProtocol
@@ -30,6 +31,33 @@ struct FloodTests {
         ferry.destination.detach()
         #expect(MonotonicClock.now() - begin < 10_000_000_000)
         #expect(ferry.destination.isComplete)
+    }
+
+    @Test func `a lane is closed soon if it carries compressed pages that cost few bytes again and again`() throws {
+        let pages = 256
+        let ferry = try Ferry(pageCounts: [pages], zeroEvery: 1)
+        defer { ferry.end() }
+        let peer = try ferry.connectToTest()
+        let content = [UInt8](repeating: 7, count: pages * 4096)
+        let compressor = Compressor([.zstd])
+        var body = [UInt8](repeating: 0, count: content.count)
+        let length = try #require(
+            content.withUnsafeBytes { content in
+                body.withUnsafeMutableBytes { compressor.compress(content, by: .zstd, into: $0) }
+            }
+        )
+        let run = PageRun(region: 0, count: UInt32(pages), first: 0)
+        var frame = [UInt8](repeating: 0, count: LaneFrame.encodedByteCount)
+        frame.withUnsafeMutableBytes {
+            if let base = $0.baseAddress {
+                LaneFrame.compressed(run, by: .zstd, byteCount: length).encode(into: base)
+            }
+        }
+        frame += body.prefix(length)
+        // The destination may close the lane before it has read all frames.
+        try? peer.bulk.stream.send(Array(repeatElement(frame, count: 10_000).joined()))
+        let loss = try #require(ferry.lossAtDestination())
+        #expect(loss.lane == .bulk && loss.reason.contains("more often than"))
     }
 
     @Test func `a lane that is closed stops placing zeros at once`() throws {

@@ -116,12 +116,16 @@ package final class QMPServer: Sendable {
         }
     }
 
-    /// Sends an event to all clients that have negotiated, with the present time as its timestamp.
+    /// Sends an event to all clients that have negotiated.
     ///
     /// The method returns at once. Each client receives the events in the order of the calls. If a command returns
     /// after a call, the command's result reaches the client after the event.
-    package func broadcast(event name: String, data: [String: JSONValue] = [:]) {
-        let event = QMPEvent(name: name, data: data, timestamp: .now)
+    package func broadcast(
+        event name: String,
+        data: [String: JSONValue] = [:],
+        at timestamp: QMPEvent.Timestamp = .now
+    ) {
+        let event = QMPEvent(name: name, data: data, timestamp: timestamp)
         loop.execute {
             let recipients = self.state.value.sessions.values.filter(\.isNegotiated)
             guard !recipients.isEmpty else { return }

@@ -82,7 +82,7 @@ extension QMPEvent {
 
 extension QMPEvent.Timestamp {
     /// The present moment.
-    static var now: Self {
+    package static var now: Self {
         let microseconds = Int64((Date().timeIntervalSince1970 * 1_000_000).rounded(.down))
         return Self(seconds: microseconds / 1_000_000, microseconds: microseconds % 1_000_000)
     }

@@ -14,7 +14,7 @@ final class ControlConnection: ServedConnection {
     ///
     /// At the limit, the reading thread stops receiving.
     private static let inboxLimit = 16
-    /// Messages that are read in a row before the reading thread turns to other connections.
+    /// Messages that are read or sent in a row before the reading thread turns to other connections.
     private static let turn = 64
 
     private struct Outbox {
@@ -85,7 +85,7 @@ final class ControlConnection: ServedConnection {
         return socket.stream.unconfirmedBytes ?? 0 == 0
     }
 
-    /// Sends as many queued frames as the socket has room for.
+    /// Sends as many queued frames as the socket has room for, but few enough that others get their turn.
     private func sendQueued() {
         let isStuck = outbox.withLock { outbox in
             sendQueued(&outbox)
@@ -97,7 +97,7 @@ final class ControlConnection: ServedConnection {
     private func sendQueued(_ outbox: inout Outbox) {
         guard !outbox.isClosed else { return }
         do throws(SystemError) {
-            let count = try send(outbox.frames, &outbox.sent)
+            let count = try send(outbox.frames.prefix(Self.turn), &outbox.sent)
             outbox.frames.removeFirst(count)
         } catch {
             // The reading thread reports the reason.
@@ -114,7 +114,7 @@ final class ControlConnection: ServedConnection {
     ///   - frames: the frames.
     ///   - sent: bytes of the first frame that were sent before; then bytes of the first frame that is left.
     /// - Returns: the number of frames that were sent completely.
-    private func send(_ frames: [[UInt8]], _ sent: inout Int) throws(SystemError) -> Int {
+    private func send(_ frames: ArraySlice<[UInt8]>, _ sent: inout Int) throws(SystemError) -> Int {
         for (index, frame) in frames.enumerated() {
             while sent < frame.count {
                 let more = try frame.span.bytes.withUnsafeBytes { [sent] (bytes) throws(SystemError) in
@@ -147,7 +147,7 @@ final class ControlConnection: ServedConnection {
     func finish() {
         threads.remove(self)
         let (frames, sent) = outbox.withLock { outbox in
-            defer { (outbox.frames, outbox.isClosed) = ([], true) }
+            defer { (outbox.frames, outbox.isClosed, outbox.waitsForRoom) = ([], true, false) }
             return (outbox.frames, outbox.sent)
         }
         do throws(SystemError) {

@@ -3,8 +3,8 @@ import Synchronization
 
 /// The threads of control connections: one reads messages, and one sends PINGs and notices silent peers.
 ///
-/// A message is sent by the thread that has it to send, as far as the socket has room, and its rest by the thread that
-/// reads. Neither thread waits for a single connection, so that two threads serve any number of connections.
+/// The thread that has a message sends it. The reading thread sends what is left once the socket has room. Neither of
+/// the two threads waits for a single connection, so that two threads serve any number of connections.
 package final class ControlThreads: Sendable {
     /// The names of the two threads, as `top -H` shows them.
     package static let threadNames = [readingThread, pulseThread]

@@ -15,7 +15,7 @@ package final class EventQueue<Event: Sendable>: Sendable {
         var reader: CheckedContinuation<Void, Never>?
     }
 
-    /// What handles the events on a thread of its own.
+    /// The receiver of the events, with its thread.
     fileprivate struct Receiver {
         let thread: ActorThread
         let handle: @Sendable (Event?) -> Void

@@ -1,3 +1,4 @@
+package import Compression
 package import LinuxSystem
 package import PageProtocol
 import Synchronization
@@ -226,6 +227,7 @@ package final class PageFetcher: Sendable {
     ///   - bulk: the bulk lanes, each placed by a thread of its own; none if the source pushes nothing, and nothing is
     ///     requested there.
     ///   - answersAhead: whether the source has the capability AHEAD_REQUEST.
+    ///   - codecs: the codecs that this side has announced; pages that are compressed otherwise end the lanes.
     ///   - runs: pages to request on the first bulk lane, in this order; the peer answers them there.
     ///   - rate: how fast every other page is requested on that lane, after `runs`; nil to request none.
     ///   - tell: called from the agent's threads with the events of these lanes, even after other lanes have replaced
@@ -234,11 +236,18 @@ package final class PageFetcher: Sendable {
         urgent: [SharedSocket],
         bulk: [SharedSocket],
         answersAhead: Bool = false,
+        inflating codecs: Set<Codec> = [],
         fetching runs: [PageRun] = [],
         filling rate: FillRate? = nil,
         telling tell: @escaping @Sendable (LaneEvent) -> Void
     ) throws(SystemError) {
-        let sockets = SourceLanes(urgent: urgent, bulk: bulk, answersAhead: answersAhead, telling: tell)
+        let sockets = SourceLanes(
+            urgent: urgent,
+            bulk: bulk,
+            answersAhead: answersAhead,
+            inflating: codecs,
+            telling: tell
+        )
         let (earlier, isStopped) = lanes.withLock { lanes in
             defer { lanes.sockets = sockets }
             return (lanes.sockets, lanes.isStopped)

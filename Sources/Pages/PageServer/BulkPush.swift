@@ -79,13 +79,15 @@ struct BulkPush: ~Copyable {
         } catch {
             // Pages that were read before are sent all the same. If that fails, the reason remains the first one.
             if error is MemoryLost { try? flush() }
-            // Reported before the other lane ends because of this error: the first reason reported is the true one.
+            // Reported before other lanes end because of this error: the first reason reported is the true one.
             onEvent(.end(of: .bulk, error))
             sockets.shutdown()
         }
     }
 
-    /// Ends the push if this is the last of its lanes: only then has every page left that counts as sent.
+    /// Ends the push if this is the last of its lanes.
+    ///
+    /// Only after the last lane has every page that counts as sent really left.
     static func finish(
         _ lane: Int,
         _ cursor: PushCursor,

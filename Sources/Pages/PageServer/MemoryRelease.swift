@@ -3,9 +3,8 @@ import Synchronization
 
 /// Releases pushed memory to the kernel while the workload runs on the destination.
 ///
-/// Each pushing thread releases the pages of a send after it, and the rest is released once every lane of the push has
-/// ended: at that moment every page that counts as sent has left, whichever thread sent it. A released page is at the destination or
-/// on its way there. A late request for it is not answered, since its memory now reads as zeros.
+/// After each send, a pushing thread releases the pages of that send. When all lanes have ended, the rest is released:
+/// every page that counts as sent has then left. A released page is at the destination or on its way there. A late request for it is not answered, since its memory now reads as zeros.
 final class MemoryRelease: Sendable {
     private let regions: [SourceRegion]
     private let released: [PageBitmap]

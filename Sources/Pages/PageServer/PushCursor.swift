@@ -3,8 +3,8 @@ import Synchronization
 
 /// The place at which a push continues, shared by the threads of its lanes.
 ///
-/// Each lane takes one chunk of a region after the other, so that pages are sent and placed in runs. A chunk that one
-/// lane holds is taken by no other lane, so that no two lanes send the same page. The lock is taken once for each chunk.
+/// Each lane takes one chunk of a region after the other, so that pages are sent and placed in runs. No lane takes
+/// a chunk that another lane holds, so that no page is sent twice. The lock is taken once for each chunk.
 final class PushCursor: Sendable {
     /// Pages that one lane sends in order.
     struct Chunk: Hashable {
@@ -85,7 +85,7 @@ final class PushCursor: Sendable {
     private func take(_ lane: Int, in state: inout State) -> Chunk? {
         state.held[lane] = nil
         var from = state.place
-        // Each round but the last skips the chunk of another lane.
+        // Other lanes hold at most `lanes - 1` chunks, so that many rounds and one find a free chunk if there is one.
         for _ in 0..<lanes {
             guard let first = memory.firstUnsent(from: from) else { return nil }
             let end = end(ofChunkWith: first)

@@ -1,16 +1,17 @@
 import LinuxSystem
 import Synchronization
 
-/// The limit on the rate of pushed pages, counted as they are sent, which any thread may set and the threads of all lanes
-/// keep together.
+/// The limit on the bytes per second that all lanes push together.
+///
+/// Compressed pages count as they are sent. Any thread may set the limit.
 final class PushLimit: Sendable {
     private let bytesPerSecond = Atomic<Int>(0)
     private let isLifted = Atomic<Bool>(false)
     private let change: EventDescriptor
     /// The time at which the latest rest ended, in nanoseconds of ``MonotonicClock``; held by the lane that rests.
     ///
-    /// Lanes rest one after the other, so that the bytes of each are counted by themselves. Only the lane that rests
-    /// reads the event; the others see a change when their turn comes, which the change itself brings about.
+    /// Lanes rest one after the other, so that the bytes of each are counted by themselves. A change of the limit wakes
+    /// the lane that rests. That lane ends its turn, and the next lane reads the new limit.
     private let turn = Mutex<UInt64>(0)
 
     init() throws(SystemError) {
@@ -44,7 +45,8 @@ final class PushLimit: Sendable {
     ///   - begin: the time at which their sending began, in nanoseconds of ``MonotonicClock``.
     @inline(__always)
     func rest(after bytes: Int, since begin: UInt64) {
-        guard bytesPerSecond.load(ordering: .relaxed) > 0 else { return }
+        // A send without pages waits for no other lane.
+        guard bytes > 0, bytesPerSecond.load(ordering: .relaxed) > 0 else { return }
         rest(bytes, begin)
     }
 

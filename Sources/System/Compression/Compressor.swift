@@ -2,7 +2,7 @@ import CCompression
 
 /// Compresses pieces of memory, each of them on its own.
 ///
-/// The value owns the libraries' states, which are allocated once. Only one thread may use the value at a time.
+/// The value owns the libraries' states, which are made once; libzstd allocates its tables with the first run. Only one thread may use the value at a time.
 package struct Compressor: ~Copyable {
     /// The level of libzstd for pushed pages.
     ///

@@ -93,7 +93,7 @@ package enum StatePatch {
         state += repeatElement(0, count: count - state.count)
         var end = 0
         while place < patch.count {
-            // A patch may have a run for each few bytes, so the sum of two 32-bit numbers is compared without a wrapper.
+            // A patch may have a run for each few bytes, so these 32-bit numbers are compared without a wrapper.
             guard let offset = number(), let length = number(), offset >= end, length > 0,
                 length <= patch.count - place, offset <= count - length
             else { return nil }

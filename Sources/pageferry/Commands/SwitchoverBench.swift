@@ -2,7 +2,8 @@ import Bench
 import Telemetry
 import Workloads
 
-/// Measures the downtime of a large workload compared with a small one, with devices and without, and the memory that the agents themselves use.
+/// Measures the downtime of a large workload compared with a small one, and without devices, and the memory that the
+/// agents themselves use.
 ///
 /// Both agents run on this host.
 struct SwitchoverBench {

@@ -103,7 +103,7 @@ struct AgentOptions: ParsableArguments, Encodable {
     /// the line that reports the agent as ready.
     func run(_ agent: Agent, logger: Logger, _ begin: (_ control: String) async throws -> String) async throws {
         let server = QMPServer(version: Release.qmp, handler: agent, logger: logger)
-        agent.setEventSink { name, data in server.broadcast(event: name, data: data) }
+        agent.setEventSink { server.broadcast(event: $0.name, data: $0.data, at: $0.timestamp) }
         // Before the agent takes the lease: from here on, neither one signal nor the end of standard input kills the
         // process before the agent has released the lease.
         InputEnd.shared.tell(agent)

@@ -29,9 +29,9 @@ struct PushOptions: ParsableArguments, Encodable {
 
     @Option(
         help: ArgumentHelp(
-            "Compress pushed pages for a slow link, if they shrink and the destination inflates them. auto: measure the "
-                + "link, and use the codec that moves the most pages, or none. Pages that the destination requests are "
-                + "never compressed.",
+            "Compress pushed pages, which helps on slow links. Pages that hardly shrink are sent as they are, and so are "
+                + "all pages if the destination cannot inflate. auto: measure the link, and use the codec that moves the "
+                + "most pages, or none. Pages that the destination requests are never compressed.",
             valueName: "none|lz4|zstd|auto"
         )
     )

@@ -63,6 +63,8 @@ extension Agent {
         case .quit:
             guard !isQuitting else { break }
             isQuitting = true
+            // The agent may exit before the time is over for which events are held back.
+            sink.release()
             sink.send(.shutdown, ["guest": false, "reason": "host-qmp-quit"])
             isQuitUnderWay = true
             await successor?.leave("the agent is exiting", isPatient: false)

@@ -29,6 +29,7 @@ extension Agent {
     @discardableResult
     package func end() async -> Bool {
         isQuitting = true
+        sink.release()
         await waiting.end(within: .seconds(1))
         if let workload = await workload, workload.activity.isRunning, workload.endsWithAgent {
             logger.notice("\(workload.name) ends here, together with this agent")

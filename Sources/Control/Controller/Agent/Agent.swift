@@ -147,7 +147,7 @@ package actor Agent: QMPHandler {
     /// Sets the receiver of the agent's events, usually the clients of a QMP server.
     ///
     /// Events sent before this call are lost.
-    package nonisolated func setEventSink(_ sink: @escaping @Sendable (String, [String: JSONValue]) -> Void) {
+    package nonisolated func setEventSink(_ sink: @escaping @Sendable (QMPEvent) -> Void) {
         self.sink.set(sink)
     }
 

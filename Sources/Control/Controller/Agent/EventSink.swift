@@ -6,15 +6,15 @@ import Synchronization
 /// Passes an agent's events to a receiver; drops them until a receiver is set.
 final class EventSink: Sendable {
     private struct State {
-        var sink: (@Sendable (String, [String: JSONValue]) -> Void)?
+        var sink: (@Sendable (QMPEvent) -> Void)?
         var tellsStates = true
         /// The events that are held back; nil while events are passed on at once.
-        var held: [(name: String, data: [String: JSONValue])]?
+        var held: [QMPEvent]?
     }
 
     private let state = Mutex(State())
 
-    func set(_ sink: @escaping @Sendable (String, [String: JSONValue]) -> Void) {
+    func set(_ sink: @escaping @Sendable (QMPEvent) -> Void) {
         state.withLock { $0.sink = sink }
     }
 
@@ -27,7 +27,8 @@ final class EventSink: Sendable {
         // The receiver is called under the lock, so that events keep their order.
         state.withLock { state in
             guard state.tellsStates || !event.isOfProgress else { return }
-            if state.held?.append((event.rawValue, data)) == nil { state.sink?(event.rawValue, data) }
+            let event = QMPEvent(name: event.rawValue, data: data, timestamp: .now)
+            if state.held?.append(event) == nil { state.sink?(event) }
         }
     }
 
@@ -39,7 +40,7 @@ final class EventSink: Sendable {
     /// Passes on the events that were held back, in their order.
     func release() {
         state.withLock { state in
-            for event in state.held ?? [] { state.sink?(event.name, event.data) }
+            for event in state.held ?? [] { state.sink?(event) }
             state.held = nil
         }
     }

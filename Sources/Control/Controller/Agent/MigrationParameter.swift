@@ -60,8 +60,7 @@ enum MigrationParameter: String, CaseIterable {
         case .maxPostcopyBandwidth: .integer(0...Int.max, initially: 0, unit: "bytes/second")
         // The connections of the push, in migrations that begin later; 0, which QEMU lacks, chooses by the link.
         case .multifdChannels: .integer(0...Wire.maxBulkLanes, initially: 0)
-        // Compresses the pages that later migrations push. QEMU knows only none and zstd of these words. None of the
-        // following parameters has an effect.
+        // Compresses the pages that later migrations push. QEMU knows only none and zstd of these words.
         case .multifdCompression: .word(PushCompression.allCases.map(\.rawValue), initially: "none")
 
         // Precopy only: bounds the bytes that are sent before the switchover, of which there are none.

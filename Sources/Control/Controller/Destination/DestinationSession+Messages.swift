@@ -49,7 +49,7 @@ extension DestinationSession {
                 logger: logger,
                 events: events
             ) { [number = links.newest] in .link(number, .control($0)) }
-            // This side accepts as many bulk lanes as any source may use.
+            // This side announces the most bulk lanes that there can be, so the source's number is the smaller one.
             let lanes = Lanes.Arriving(urgentLanes: settings.faultThreads, bulkLanes: hello.bulkLanes)
             let made = Link(number: links.newest, control: control, lanes: lanes, regions: regions)
             link = made
@@ -60,12 +60,15 @@ extension DestinationSession {
         }
     }
 
+    /// What every destination announces.
+    private static let capabilities: Capabilities = [.startResult, .stateAhead, .paused, .inflateLZ4, .inflateZstd]
+
     private func answer(to hello: Hello, on link: Link) -> Hello {
         Hello(
             role: .destination,
             urgentLanes: settings.faultThreads,
             bulkLanes: Wire.maxBulkLanes,
-            capabilities: [.startResult, .stateAhead, .paused, .inflateLZ4, .inflateZstd],
+            capabilities: DestinationSession.capabilities,
             migration: hello.migration,
             instance: settings.instance,
             nonce: link.nonce,
@@ -252,6 +255,7 @@ extension DestinationSession {
             urgent: lanes.urgent,
             bulk: lanes.bulk,
             answersAhead: peer?.capabilities.contains(.aheadRequest) == true,
+            inflating: DestinationSession.capabilities.inflated,
             telling: lanesOf(link)
         )
     }
@@ -325,6 +329,13 @@ extension DestinationSession {
 
     /// Accepts a source's REGIONS, and begins to prepare memory for them.
     func accept(_ announcement: GuestAnnouncement, on link: Link) {
+        let largestPage = announcement.description.regions.map(\.pageSize).max() ?? 0
+        let (lanes, most) = (peer?.bulkLanes ?? 1, PushLanes.most(ofPagesWithBytes: largestPage))
+        guard lanes <= most else {
+            let reason = "pages of \(largestPage) bytes take at most \(most) connections of the push, not \(lanes)"
+            link.control.send(.refused(reason: reason))
+            return hangUp(reason: nil)
+        }
         do throws(ProtocolError) {
             arrival = try ArrivingWorkload(announcement)
         } catch {

@@ -182,7 +182,10 @@ actor DestinationSession {
 
     /// Handles an event; nil stands for the end.
     private func handle(_ event: Event?) {
-        guard let event else { return waiting.changes.resume() }
+        guard let event else {
+            states.release()
+            return waiting.changes.resume()
+        }
         take(event)
         states.settle()
         settleOpening()

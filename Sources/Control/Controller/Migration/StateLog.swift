@@ -19,7 +19,7 @@ struct StateLog: Sendable {
     ///
     /// - Parameters:
     ///   - sink: receives each state.
-    ///   - onHold: called when events begin to be held back; must see to it that ``release()`` is called after
+    ///   - onHold: called when events begin to be held back; must arrange a call of ``release()`` after
     ///     ``holdTime``.
     init(sink: EventSink, onHold: @escaping @Sendable () -> Void) {
         self.sink = sink
@@ -54,6 +54,7 @@ struct StateLog: Sendable {
 
     /// Passes on the events that were held back.
     mutating func release() {
+        guard isHolding else { return }
         isHolding = false
         sink.release()
     }

@@ -219,6 +219,8 @@ actor SourceSession {
             take(event)
             hurry()
             states.settle(isStarting: !machine.isStartedThere)
+        } else {
+            states.release()
         }
         // Every waiting caller checks its condition again.
         waiting.changes.resume()

@@ -21,8 +21,8 @@ struct LaneReceiver: ~Copyable {
     private var end = 0
     /// The length in bytes of the frame at `start`, as far as it is known.
     private var missing = LaneFrame.encodedByteCount
-    /// Pages that ZEROES have named on this lane, counted each time.
-    private var zeroesNamed = 0
+    /// Pages that ZEROES and compressed frames have named on this lane, counted each time.
+    private var cheapPages = 0
     /// The run whose bytes are being received directly into memory of another process; the buffer is empty meanwhile.
     private var arriving: ArrivingRun?
 
@@ -89,7 +89,7 @@ struct LaneReceiver: ~Copyable {
         case .pagesLZ4, .pagesZstd:
             try placeCompressed(frame, base + start + LaneFrame.encodedByteCount)
         case .zeroes:
-            try countZeroes(frame.run)
+            try countCheap(frame.run)
             try refuse(frame.run)
             try placeZeroes(frame.run)
         case .sent:
@@ -107,6 +107,8 @@ struct LaneReceiver: ~Copyable {
     @inline(never)
     private mutating func placeCompressed(_ frame: LaneFrame, _ body: UnsafeMutableRawPointer) throws {
         guard lane.lane == .bulk, let codec = frame.kind.codec else { throw CompressedOnUrgent(run: frame.run) }
+        guard lane.takes(codec) else { throw UnannouncedCodec(run: frame.run, codec: codec) }
+        try countCheap(frame.run)
         try refuse(frame.run)
         if inflater == nil { inflater = Inflater(byteCount: longestCompressed) }
         let byteCount = Int(frame.run.count) * memory.ranges[Int(frame.run.region)].pageSize
@@ -128,16 +130,19 @@ struct LaneReceiver: ~Copyable {
         }
     }
 
-    /// The limit on how often ZEROES may name each page of the memory on one lane, on average.
+    /// The limit on how often ZEROES and compressed frames may name each page of the memory on one lane, on average.
     ///
     /// A page normally arrives once on a lane, and once more if it was requested meanwhile.
-    private static let mostZeroes = 4
+    private static let mostRepeats = 4
 
-    /// Bounds the work of ZEROES, which cost the sender 24 bytes for any number of pages.
-    private mutating func countZeroes(_ run: PageRun) throws {
-        zeroesNamed += Int(run.count)
-        guard zeroesNamed <= LaneReceiver.mostZeroes * memory.pagesTotal else {
-            throw RepeatedZeroes(times: LaneReceiver.mostZeroes)
+    /// Bounds the work of frames that cost the sender few bytes for many pages.
+    ///
+    /// ZEROES have 24 bytes for any number of pages, and a frame of Zstandard may have 65 for a MiB.
+    private mutating func countCheap(_ run: PageRun) throws {
+        guard !lane.hasEnded else { throw LaneClosed(peer: "this side") }
+        cheapPages += Int(run.count)
+        guard cheapPages <= LaneReceiver.mostRepeats * memory.pagesTotal else {
+            throw RepeatedPages(times: LaneReceiver.mostRepeats)
         }
     }
 
@@ -232,6 +237,15 @@ struct CompressedOnUrgent: Error, CustomStringConvertible {
     var description: String { "the peer sent a \(run) compressed on an urgent lane, where pages come as they are" }
 }
 
+/// The error of pages that are compressed in a way that this side has not announced.
+struct UnannouncedCodec: Error, CustomStringConvertible {
+    let run: PageRun
+    let codec: Codec
+    var description: String {
+        "the peer sent a \(run) compressed by \(codec.rawValue), which this side has not announced"
+    }
+}
+
 /// The error of compressed bytes that are not those of their run.
 struct WrongCompressed: Error, CustomStringConvertible {
     let run: PageRun
@@ -245,8 +259,10 @@ struct UnaskedSent: Error, CustomStringConvertible {
     var description: String { "the peer answered SENT for a \(run), which was not prefetched" }
 }
 
-/// The error of a peer that sends zeros for the same pages repeatedly.
-struct RepeatedZeroes: Error, CustomStringConvertible {
+/// The error of a peer that sends zeros or compressed pages for the same pages repeatedly.
+struct RepeatedPages: Error, CustomStringConvertible {
     let times: Int
-    var description: String { "the peer sent ZEROES for the same pages more often than \(times) times on average" }
+    var description: String {
+        "the peer sent zeros or compressed pages for the same pages more often than \(times) times on average"
+    }
 }

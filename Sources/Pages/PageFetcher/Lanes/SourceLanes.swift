@@ -1,3 +1,4 @@
+import Compression
 import LinuxSystem
 import PageProtocol
 import Synchronization
@@ -9,6 +10,8 @@ final class SourceLanes: Sendable {
     fileprivate let tell: @Sendable (PageFetcher.LaneEvent) -> Void
     /// Whether the source answers AHEAD_REQUEST.
     fileprivate let answersAhead: Bool
+    /// The codecs of compressed pages that the source may use.
+    fileprivate let codecs: Set<Codec>
     /// Whether the sockets are shut down; set before they are.
     ///
     /// Relaxed: a thread that reads an old value only works a little longer.
@@ -20,9 +23,11 @@ final class SourceLanes: Sendable {
         urgent: [SharedSocket],
         bulk: [SharedSocket],
         answersAhead: Bool,
+        inflating codecs: Set<Codec> = [],
         telling tell: @escaping @Sendable (PageFetcher.LaneEvent) -> Void
     ) {
         self.answersAhead = answersAhead
+        self.codecs = codecs
         self.urgent = urgent
         self.bulk = bulk
         self.tell = tell
@@ -71,6 +76,9 @@ struct AttachedLane: Sendable {
 
     /// Whether the source answers AHEAD_REQUEST.
     var answersAhead: Bool { link.answersAhead }
+
+    /// Whether the source may compress pages with a codec.
+    func takes(_ codec: Codec) -> Bool { link.codecs.contains(codec) }
 
     /// Whether this side has shut down the connections to the source.
     var hasEnded: Bool { link.hasEnded }

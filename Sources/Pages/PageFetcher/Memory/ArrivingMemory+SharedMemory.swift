@@ -82,8 +82,7 @@ extension ArrivingMemory {
             do throws(SystemError) {
                 try alias.write(source + (page - first) * pageSize, to: page * pageSize..<pages.upperBound * pageSize)
             } catch {
-                // The file was truncated, or its process has exited.
-                throw .takenAway
+                throw error.errno.isMemoryGone ? .takenAway : .refused("\(error)")
             }
             try map(pages, region: region, isZero: false, origin: origin)
             page = pages.upperBound

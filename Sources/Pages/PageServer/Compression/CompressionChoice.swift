@@ -2,9 +2,9 @@ import Compression
 
 /// Chooses the codec of a push by what the link and the codecs were measured to do; a value without a clock.
 ///
-/// A push sends no page while it compresses, so a byte of a page takes the time to compress it and the time to send what
-/// is left of it. A codec is used if that makes the pages faster by ``margin``. The socket's buffer empties while a push
-/// compresses, which the choice leaves out of account: a codec moves the pages at least as fast as expected.
+/// A lane either compresses or sends. So a byte of a page takes the time to compress it and the time to send what is
+/// left of it. A codec is used if that makes the pages faster by ``margin``. The kernel goes on emptying the socket's
+/// buffer while the lane compresses. The choice ignores that, so a codec moves the pages at least as fast as expected.
 struct CompressionChoice: Hashable {
     /// The nanoseconds of a push between two decisions.
     static let period: UInt64 = 100_000_000

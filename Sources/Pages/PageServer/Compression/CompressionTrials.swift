@@ -2,7 +2,7 @@
 struct CompressionTrials: Hashable {
     /// The runs in a row that do not shrink before runs are left out.
     static let patience = 8
-    /// Of as many runs, one is tried while none shrinks.
+    /// While no run shrinks, one run of this many is tried.
     static let stride = 16
 
     private var failures = 0

@@ -4,9 +4,9 @@ import PageProtocol
 
 /// Compresses the runs of one pushing thread.
 ///
-/// Everything is allocated at the beginning. The compressed bytes of a batch stay in place until ``empty()``.
+/// All buffers are allocated at the beginning; libzstd allocates its tables with the first run. The compressed bytes of a batch stay in place until ``empty()``.
 struct RunCompressor: ~Copyable {
-    /// The least that a run must shrink: to less than 7/8 of its bytes.
+    /// A run goes compressed only if it shrinks to at most 7/8 of its bytes.
     private static let (worthOf, worthIn) = (7, 8)
 
     private let counts: CompressionCounts
@@ -21,7 +21,7 @@ struct RunCompressor: ~Copyable {
     /// Makes a compressor for at least one codec.
     ///
     /// - Parameters:
-    ///   - codecs: the codecs that may be used; only the first one is, unless the compressor chooses.
+    ///   - codecs: the codecs that may be used; without `chooses`, only the first.
     ///   - chooses: whether to measure which codec pays, if any.
     ///   - batch: bytes of pages that are gathered before a send, which the last run may exceed by its own length.
     ///   - counts: what all threads have compressed.

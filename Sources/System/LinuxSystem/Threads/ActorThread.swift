@@ -85,7 +85,7 @@ package final class ActorThread: Sendable {
     }
 
     deinit {
-        // The thread is joined afterwards, unless this is that thread.
+        // The thread is joined afterwards, unless the actor ends on it.
         work.end()
     }
 

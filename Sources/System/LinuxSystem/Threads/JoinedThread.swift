@@ -31,6 +31,9 @@ package struct JoinedThread: ~Copyable, Sendable {
         /// 300 µs: for threads that work for long beside urgent ones.
         case background
 
+        /// The kernel's default slack of timers, in nanoseconds (PR_SET_TIMERSLACK of prctl(2)).
+        fileprivate static let usualSlack: UInt = 50_000
+
         /// The slice in nanoseconds; nil keeps the kernel's default.
         fileprivate var slice: UInt64? {
             switch self {
@@ -61,7 +64,8 @@ package struct JoinedThread: ~Copyable, Sendable {
                 _ = shim_set_thread_name(start.name)
                 // A kernel without slices ignores the call. A thread whose policy the host has changed gets no slice.
                 if let slice = start.pace.slice { _ = shim_set_slice(slice) }
-                if start.pace == .urgent { _ = shim_set_timer_slack(1) }
+                // A thread inherits the slack of the thread that created it.
+                _ = shim_set_timer_slack(start.pace == .urgent ? 1 : Pace.usualSlack)
                 start.body()
                 return nil
             },

@@ -170,7 +170,9 @@ extension PollBudget {
             let found = try look(plan.nap)
             now = MonotonicClock.now()
             if let found {
-                polled(for: awaited, waited: now - began)
+                // A nap may end late, while the processor wakes up. The event then came before the end that was asked
+                // for, and the next nap is shorter.
+                polled(for: awaited, waited: min(plan.nap, now - began))
                 return found
             }
         }

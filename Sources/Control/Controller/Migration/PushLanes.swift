@@ -8,7 +8,7 @@ enum PushLanes {
     /// 4 MiB (`net.ipv4.tcp_wmem`), with which one connection carries 1 GiB/s at a round trip of 4 ms, and less beyond.
     private static let step = Duration.milliseconds(4)
     private static let most = 4
-    /// Bytes of the pages that all connections together hold on their way to their places, if pages are huge.
+    /// The limit on the buffers of all connections together, in bytes; each of them holds one page.
     private static let mostBytes = 128 << 20
 
     /// The most connections for memory whose largest page has this many bytes, of which each connection needs a buffer.
