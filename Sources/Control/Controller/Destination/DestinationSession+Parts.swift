@@ -1,5 +1,6 @@
 import Connections
 import Identity
+import LinuxSystem
 import Logging
 import PageProtocol
 import Switchover
@@ -56,8 +57,10 @@ extension DestinationSession {
         var isGivingSourceUp = false
     }
 
-    /// The threads of the session's blocking work, apart by who waits for them.
+    /// The thread of the session, and those of its blocking work, apart by who waits for them.
     struct Threads: Sendable {
+        /// The thread that runs the session, which does not wait behind the tasks of clients.
+        let session: ActorThread
         /// The work of the migration itself.
         let work: BlockingWork
         /// The closing of control connections.
@@ -65,7 +68,8 @@ extension DestinationSession {
         /// The stops of page fetchers; a guest can hold up such a stop.
         let stops: BlockingWork
 
-        init(logger: Logger) {
+        init(logger: Logger) throws(SystemError) {
+            session = try ActorThread(name: "session")
             work = BlockingWork(logger: logger)
             hangUps = BlockingWork(logger: logger)
             stops = BlockingWork(logger: logger)

@@ -97,8 +97,6 @@ actor DestinationSession {
     let sink: EventSink
     let observer: Observer
     let threads: Threads
-    /// The thread of the session itself, which does not wait behind the tasks of clients.
-    private let thread: ActorThread
 
     var machine: DestinationMachine
     var states: StateLog
@@ -124,7 +122,7 @@ actor DestinationSession {
     /// Also how long the end of a migration waits for the lease's store.
     static let startTime = Duration.seconds(60)
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { thread.executor }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { threads.session.executor }
 
     /// Makes a session that waits for a source.
     ///
@@ -152,8 +150,7 @@ actor DestinationSession {
         self.settings = settings
         machine = DestinationMachine(startsStopped: settings.startsStopped, usesLease: settings.lease != nil)
         self.sink = sink
-        threads = Threads(logger: logger)
-        thread = try ActorThread(name: "session")
+        threads = try Threads(logger: logger)
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
         states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
@@ -167,7 +164,7 @@ actor DestinationSession {
         case .refuse(let reason): throw CommandRefused(reason: reason)
         case .listen:
             note()
-            events.deliver(on: thread) { [self] event in assumeIsolated { $0.handle(event) } }
+            events.deliver(on: threads.session) { [self] event in assumeIsolated { $0.handle(event) } }
         }
     }
 

@@ -1,6 +1,7 @@
 import Connections
 import Guest
 import Identity
+import LinuxSystem
 import Logging
 import PageProtocol
 
@@ -63,8 +64,10 @@ extension SourceSession {
         }
     }
 
-    /// The threads of the session's blocking work, apart by who waits for them.
+    /// The thread of the session, and those of its blocking work, apart by who waits for them.
     struct Threads: Sendable {
+        /// The thread that runs the session, which does not wait behind the tasks of clients.
+        let session: ActorThread
         /// The work of the migration itself.
         let work: BlockingWork
         /// The closing of control connections.
@@ -72,7 +75,8 @@ extension SourceSession {
         /// What is left to do for a workload that has moved away.
         let partings: BlockingWork
 
-        init(logger: Logger) {
+        init(logger: Logger) throws(SystemError) {
+            session = try ActorThread(name: "session")
             work = BlockingWork(logger: logger)
             hangUps = BlockingWork(logger: logger)
             partings = BlockingWork(logger: logger)

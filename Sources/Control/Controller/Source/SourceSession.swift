@@ -106,8 +106,6 @@ actor SourceSession {
     let sink: EventSink
     nonisolated let events: EventQueue<Event>
     let threads: Threads
-    /// The thread of the session itself, which does not wait behind the tasks of clients.
-    private let thread: ActorThread
     let migration = MigrationID.random()
     let pageServer: PageServer
 
@@ -132,7 +130,7 @@ actor SourceSession {
     /// Whether the agent was asked to exit.
     var isLeaving: Bool { leaving != .no }
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { thread.executor }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { threads.session.executor }
 
     /// Makes a session for a workload that is in this process.
     ///
@@ -167,8 +165,7 @@ actor SourceSession {
         self.logger = logger
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
-        threads = Threads(logger: logger)
-        thread = try ActorThread(name: "session")
+        threads = try Threads(logger: logger)
         self.sink = sink
         states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
@@ -203,7 +200,7 @@ actor SourceSession {
         case .connect(let link):
             timeline.note(.begin)
             note()
-            events.deliver(on: thread) { [self] event in assumeIsolated { $0.handle(event) } }
+            events.deliver(on: threads.session) { [self] event in assumeIsolated { $0.handle(event) } }
             perform([.connect(link)])
         }
     }
