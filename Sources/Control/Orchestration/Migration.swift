@@ -15,7 +15,10 @@ package struct Migration: Sendable {
 
     /// Makes a migration, which ``begin(at:)`` begins.
     ///
-    /// - Parameter compression: how the source compresses the pages that it pushes; nil for the source's own setting.
+    /// - Parameters:
+    ///   - source: the agent that has the workload.
+    ///   - destination: the agent that receives the workload.
+    ///   - compression: how the source compresses the pages that it pushes; nil for the source's own setting.
     package init(source: AgentClient, destination: AgentClient, compression: PushCompression? = nil) {
         self.source = source
         self.destination = destination

@@ -7,7 +7,7 @@ package protocol QMPHandler: Sendable {
     /// `query-qmp-schema` tell clients exactly what is there.
     var commands: [QMPCommandDescription] { get }
 
-    /// The events that the server may be asked to ``QMPServer/broadcast(event:data:)``.
+    /// The events that the server may be asked to ``QMPServer/broadcast(event:data:at:)``.
     var events: [QMPEventDescription] { get }
 
     /// Carries out one command and returns when its result is known.

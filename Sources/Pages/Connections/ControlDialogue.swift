@@ -24,8 +24,10 @@ package final class ControlDialogue: Sendable {
 
     /// Takes over a connected socket.
     ///
-    /// - Parameter peerTimeout: the longest silence of the peer. A PING is sent each second, or four times within
-    ///   `peerTimeout` if that is shorter.
+    /// - Parameters:
+    ///   - socket: the connection.
+    ///   - peerTimeout: the longest silence of the peer. A PING is sent each second, or four times within `peerTimeout`
+    ///     if that is shorter.
     package init(_ socket: consuming StreamSocket, peerTimeout: Duration) throws(SystemError) {
         try socket.tolerateSilence(of: peerTimeout)
         self.socket = socket

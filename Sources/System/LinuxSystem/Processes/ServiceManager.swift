@@ -26,7 +26,9 @@ package struct ServiceManager: Sendable {
     ///
     /// The manager keeps only as many as the unit allows (FileDescriptorStoreMax=), and says nothing of others.
     ///
-    /// - Parameter name: printable ASCII without colons, at most 255 bytes.
+    /// - Parameters:
+    ///   - userfaultfd: the userfaultfd, of which the manager gets a duplicate.
+    ///   - name: printable ASCII without colons, at most 255 bytes.
     package func store(_ userfaultfd: borrowing Userfaultfd, as name: String) throws(SystemError) {
         // A userfaultfd that the manager polls looks like one that has failed.
         try send("FDSTORE=1\nFDPOLL=0\nFDNAME=\(name)", userfaultfd.descriptor.raw)
