@@ -289,7 +289,7 @@ extension Agent {
     func adopt(_ workload: any Workload, _ memory: [SourceRegion], of arrival: DestinationSession) async throws {
         await arrival.retire()
         // The memory must be unregistered from the userfaultfd before it is sent from here.
-        await arrival.threads.stops.threads.joined()
+        await arrival.threads.partings.threads.joined()
         guard incoming === arrival else {
             throw CommandRefused(reason: "another client has just begun a migration; look again with query-migrate")
         }

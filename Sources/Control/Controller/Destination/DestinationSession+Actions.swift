@@ -98,7 +98,7 @@ extension DestinationSession {
     func discardMemory() {
         guard let (fetcher, workload) = arrival?.free() else { return }
         // The workload is kept until the fetcher has stopped, since the fetcher may place pages in its memory.
-        threads.stops.run("stop") {
+        threads.partings.run("stop") {
             fetcher.stop()
             withExtendedLifetime(workload) {}
         }

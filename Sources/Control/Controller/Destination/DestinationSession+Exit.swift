@@ -37,7 +37,7 @@ extension DestinationSession {
         // The queued messages must be sent before the process exits, and a workload in another process must hear that its
         // memory is complete.
         await threads.hangUps.threads.joined()
-        if machine.state == .completed { await threads.stops.threads.joined() }
+        if machine.state == .completed { await threads.partings.threads.joined() }
     }
 
     /// Whether a workload is on its way that has not started here, so that its source must hear of the exit.

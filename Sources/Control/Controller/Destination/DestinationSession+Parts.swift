@@ -1,7 +1,5 @@
 import Connections
 import Identity
-import LinuxSystem
-import Logging
 import PageProtocol
 import Switchover
 
@@ -55,25 +53,6 @@ extension DestinationSession {
         var lastLoss: String?
         /// Whether the timer runs after which the source is given up.
         var isGivingSourceUp = false
-    }
-
-    /// The thread of the session, and those of its blocking work, apart by who waits for them.
-    struct Threads: Sendable {
-        /// The thread that runs the session, which does not wait behind the tasks of clients.
-        let session: ActorThread
-        /// The work of the migration itself.
-        let work: BlockingWork
-        /// The closing of control connections.
-        let hangUps: BlockingWork
-        /// The stops of page fetchers; a guest can hold up such a stop.
-        let stops: BlockingWork
-
-        init(logger: Logger) throws(SystemError) {
-            session = try ActorThread(name: "session")
-            work = BlockingWork(logger: logger)
-            hangUps = BlockingWork(logger: logger)
-            stops = BlockingWork(logger: logger)
-        }
     }
 
     /// The callers that wait for the session.

@@ -96,7 +96,7 @@ actor DestinationSession {
     let formers: FormerMigrations
     let sink: EventSink
     let observer: Observer
-    let threads: Threads
+    let threads: SessionThreads
 
     var machine: DestinationMachine
     var states: StateLog
@@ -150,7 +150,7 @@ actor DestinationSession {
         self.settings = settings
         machine = DestinationMachine(startsStopped: settings.startsStopped, usesLease: settings.lease != nil)
         self.sink = sink
-        threads = try Threads(logger: logger)
+        threads = try SessionThreads(logger: logger)
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
         states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
@@ -469,7 +469,7 @@ actor DestinationSession {
             return
         }
         arrival?.memory = .served(fetcher, isStopped: true)
-        threads.stops.run("stop") { [events] in
+        threads.partings.run("stop") { [events] in
             fetcher.stop()
             workload.memoryIsWhole()
             events.add(.memoryGivenBack)

@@ -1,8 +1,6 @@
 import Connections
 import Guest
 import Identity
-import LinuxSystem
-import Logging
 import PageProtocol
 
 /// The parts of a session's state.
@@ -61,25 +59,6 @@ extension SourceSession {
         mutating func reset() {
             attempt?.end()
             (attempt, search) = (nil, nil)
-        }
-    }
-
-    /// The thread of the session, and those of its blocking work, apart by who waits for them.
-    struct Threads: Sendable {
-        /// The thread that runs the session, which does not wait behind the tasks of clients.
-        let session: ActorThread
-        /// The work of the migration itself.
-        let work: BlockingWork
-        /// The closing of control connections.
-        let hangUps: BlockingWork
-        /// What is left to do for a workload that has moved away.
-        let partings: BlockingWork
-
-        init(logger: Logger) throws(SystemError) {
-            session = try ActorThread(name: "session")
-            work = BlockingWork(logger: logger)
-            hangUps = BlockingWork(logger: logger)
-            partings = BlockingWork(logger: logger)
         }
     }
 

@@ -105,7 +105,7 @@ actor SourceSession {
     let logger: Logger
     let sink: EventSink
     nonisolated let events: EventQueue<Event>
-    let threads: Threads
+    let threads: SessionThreads
     let migration = MigrationID.random()
     let pageServer: PageServer
 
@@ -165,7 +165,7 @@ actor SourceSession {
         self.logger = logger
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
-        threads = try Threads(logger: logger)
+        threads = try SessionThreads(logger: logger)
         self.sink = sink
         states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
         let table = try RegionTable(GuestAnnouncement(workload.description).regions)
