@@ -12,6 +12,8 @@ struct GuestSession: ~Copyable {
     private static let longLife = 1.0
     /// Seconds between two workers after a failed attempt.
     private static let pause = 0.1
+    /// Milliseconds between two looks at whether a worker still works.
+    private static let lookInterval: Int32 = 1000
 
     private let userfaultfd: Userfaultfd
     private let process: PeerProcess
@@ -189,7 +191,7 @@ struct GuestSession: ~Copyable {
         // Without a descriptor left, the session waits for the worker's end all the same.
         guard let watched = try? worker.process() else { return }
         var (isKilled, isLost) = (false, false)
-        while !watched.waitForEnd(milliseconds: 500) {
+        while !watched.waitForEnd(milliseconds: GuestSession.lookInterval) {
             let (now, beat) = (MonotonicClock.now(), memory.beat)
             let silence = Double(now - min(now, beat)) / 1e9
             guard beat > 0, silence >= stuckAfter else { continue }

@@ -1,4 +1,3 @@
-import Glibc
 import Outside
 
 /// The runs of bytes in which a device's state differs from the state that was sent ahead.
@@ -6,68 +5,6 @@ import Outside
 /// On the wire: u32 bytes of the new state, then for each run u32 offset, u32 length and the bytes, in order. Bytes
 /// outside the runs are unchanged. If a state has grown, runs hold all bytes beyond its earlier end.
 package enum StatePatch {
-    /// The most equal bytes between two runs that are sent to join them: another run would cost as many.
-    private static let gap = 8
-    /// Bytes that are compared at once.
-    private static let block = 4096
-
-    /// Returns the patch that turns `old` into `new`, at most 12 bytes longer than `new`.
-    ///
-    /// A state of more bytes than DEVICES can announce is returned whole, and encoding DEVICES then refuses it.
-    package static func make(from old: [UInt8], to new: [UInt8]) -> [UInt8] {
-        guard new.count <= Wire.maxDeviceBytes else { return new }
-        var patch: [UInt8] = []
-        patch.append(number: UInt32(new.count))
-        for run in runs(from: old, to: new) {
-            patch.append(number: UInt32(run.lowerBound))
-            patch.append(number: UInt32(run.count))
-            patch += new[run]
-        }
-        let whole = 12 + new.count
-        guard patch.count > whole else { return patch }
-        patch = []
-        patch.append(number: UInt32(new.count))
-        patch.append(number: 0)
-        patch.append(number: UInt32(new.count))
-        return patch + new
-    }
-
-    private static func runs(from old: [UInt8], to new: [UInt8]) -> [Range<Int>] {
-        var runs: [Range<Int>] = []
-        func add(_ run: Range<Int>) {
-            if let last = runs.last, run.lowerBound - last.upperBound <= gap {
-                runs[runs.count - 1] = last.lowerBound..<run.upperBound
-            } else {
-                runs.append(run)
-            }
-        }
-        let common = min(old.count, new.count)
-        old.withUnsafeBufferPointer { old in
-            new.withUnsafeBufferPointer { new in
-                for start in stride(from: 0, to: common, by: block) {
-                    let end = min(start + block, common)
-                    if let one = old.baseAddress, let other = new.baseAddress,
-                        memcmp(one + start, other + start, end - start) == 0
-                    {
-                        continue
-                    }
-                    var begin: Int?
-                    for index in start..<end {
-                        if old[index] == new[index] {
-                            if let first = begin { add(first..<index) }
-                            begin = nil
-                        } else if begin == nil {
-                            begin = index
-                        }
-                    }
-                    if let first = begin { add(first..<end) }
-                }
-            }
-        }
-        if new.count > common { add(common..<new.count) }
-        return runs
-    }
-
     /// Returns the state that results from applying a patch to the state that was sent ahead.
     ///
     /// - Parameters:
@@ -103,11 +40,5 @@ package enum StatePatch {
             end = last
         }
         return count > old.count && end < count ? nil : state
-    }
-}
-
-extension [UInt8] {
-    fileprivate mutating func append(number: UInt32) {
-        for shift in stride(from: 0, to: 32, by: 8) { append(UInt8(truncatingIfNeeded: number >> UInt32(shift))) }
     }
 }
