@@ -39,6 +39,34 @@ struct FillTests {
         #expect(try guest.perform(.pass) == 3)
     }
 
+    @Test("was filled when its operator ordered it, over a new link, and another worker went on")
+    func ordered() throws {
+        let site = try RestoreSite(.standIn, memoryMiB: 64)
+        defer { site.end() }
+        let guest = try site.restore()
+        guest.send(.dispersed)
+        _ = try guest.perform(.workingSet)
+        // Words of the guest's state, as `SessionMemory` describes them.
+        func order(_ bytesPerSecond: UInt64) throws {
+            let name = try #require(
+                try FileManager.default.contentsOfDirectory(atPath: site.state).first { $0.hasSuffix(".state") }
+            )
+            let file = try FileHandle(forWritingTo: URL(fileURLWithPath: site.state + "/" + name))
+            try file.seek(toOffset: 12 * 8)
+            try file.write(contentsOf: withUnsafeBytes(of: bytesPerSecond.littleEndian) { Data($0) })
+            try file.close()
+        }
+        try order(8 << 20)
+        _ = try site.handler.errorLine(holding: "at most 8388608 bytes in a second, as its operator has ordered")
+        kill(try site.worker(1), SIGKILL)
+        _ = try site.worker(2)
+        try order(.max)
+        _ = try site.handler.errorLine(holding: FillTests.letGo)
+        #expect(!site.handler.errorText.contains("has lost its link"))
+        site.endServer()
+        #expect(try guest.perform(.pass) == 1)
+    }
+
     @Test("was filled no faster than it may be")
     func rate() throws {
         let site = try RestoreSite(.standIn, "--fill=8MiB")

@@ -58,7 +58,8 @@ struct Adoption: Sendable {
                 )
             }
             let claim = PoolClaim(of: process, record.task.regions.map(\.range))
-            number = try roster.adopt(process, userfaultfd, as: record.task.name, claim)
+            let place = try roster.adopt(process, userfaultfd, as: record.task.name, claim)
+            number = place
             return try GuestSession(
                 adopting: record,
                 userfaultfd,
@@ -68,7 +69,8 @@ struct Adoption: Sendable {
                 in: store,
                 workers,
                 claiming: claim,
-                logger: logger
+                logger: logger,
+                showing: { [roster] in roster.show(place, $0) }
             )
         } catch {
             // The old worker may have had the last copy.

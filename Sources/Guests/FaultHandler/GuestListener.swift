@@ -110,7 +110,8 @@ package final class GuestListener: Sendable {
                                 in: store,
                                 workers,
                                 claiming: claim,
-                                logger: logger
+                                logger: logger,
+                                showing: { roster.show(number, $0) }
                             )
                             session.run()
                         }

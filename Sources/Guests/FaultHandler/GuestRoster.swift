@@ -1,5 +1,7 @@
 import LinuxSystem
+package import PageFetcher
 import Synchronization
+package import Telemetry
 
 /// How many guests are served at a time, and whose.
 package struct GuestLimits: Sendable, Hashable {
@@ -36,6 +38,8 @@ package final class GuestRoster: Sendable {
         let user: UInt32?
         let name: String
         let claim: PoolClaim?
+        /// What is known of the guest; nil until its session has begun.
+        let view = Mutex<GuestView?>(nil)
 
         init(
             _ userfaultfd: consuming Userfaultfd,
@@ -176,6 +180,33 @@ package final class GuestRoster: Sendable {
             members.all[members.last] = member
             return members.last
         }
+    }
+
+    /// Shows operators what is known of a guest.
+    func show(_ number: Int, _ view: GuestView) {
+        members.withLock { $0.all[number] }?.view.withLock { $0 = view }
+    }
+
+    private var views: [GuestView] {
+        let all = members.withLock { $0.all.sorted { $0.key < $1.key }.map(\.value) }
+        return all.compactMap { $0.view.withLock(\.self) }
+    }
+
+    /// The guests that are served, in the order in which they came.
+    package var guests: [LiveGuest] { views.map(\.live) }
+
+    /// Orders to fetch the pages that a guest does not touch, at most this fast, so that it needs its server no more.
+    ///
+    /// - Parameters:
+    ///   - process: the guest's process id.
+    ///   - rate: how fast the pages are fetched.
+    /// - Throws: ``FillRefused`` if no guest of that process is served, or if its touches are being recorded.
+    package func fill(_ process: Int32, at rate: FillRate) throws(FillRefused) {
+        // All processes of other PID namespaces have the number 0.
+        guard process > 0, let view = views.first(where: { $0.task.process == process }) else {
+            throw FillRefused(description: "no guest of process \(process) is served")
+        }
+        try view.order(rate)
     }
 
     /// Takes a guest off the roster, once the guest is no longer served.

@@ -17,6 +17,10 @@ extension GuestService {
                 try attach(link, snapshot)
                 guard let absence else { continue }
                 let time = Duration.nanoseconds(Int64(clamping: absence))
+                guard !course.isReordered else {
+                    course.isReordered = false
+                    continue
+                }
                 logger.notice("\(task.name) was reconnected to \(task.settings.source) after \(time.text)")
             case .remember(let snapshot):
                 memory.remember(snapshot)
@@ -46,6 +50,7 @@ extension GuestService {
                     try take(course.fate.killFailed(), &course)
                 }
             case .giveBack: course.isLetGo = fetcher.giveBack()
+            case .report(.linkLost) where course.isReordered: break
             case .report(.linkLost(let reason)):
                 logger.warning("\(task.name) has lost its link to \(task.settings.source): \(reason)")
             case .report(.unlinked(.unreachable(let reason))):
@@ -62,7 +67,7 @@ extension GuestService {
             urgent: link.urgent,
             bulk: link.bulk.map { [$0] } ?? [],
             fetching: workingSet(of: snapshot),
-            filling: task.settings.fill
+            filling: memory.fill ?? task.settings.fill
         ) { [events] in events.put(.lane(link, $0)) }
     }
 

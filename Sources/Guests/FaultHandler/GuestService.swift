@@ -115,6 +115,12 @@ package final class GuestService: Sendable {
         var shortage: PageFetcher.Shortage?
         /// Until when this host lacked memory; 0 if it never did.
         var shortUntil: UInt64 = 0
+        /// What earlier workers have counted.
+        let earlier: WorkerFigures
+        /// The order to fetch the rest that the present link was made for, or is being made for.
+        var fill: FillRate?
+        /// Whether the link was closed so that the next one follows an order to fetch the rest.
+        var isReordered = false
     }
 
     /// The time after the process that has handed over the memory has exited or hung up.
@@ -138,7 +144,12 @@ package final class GuestService: Sendable {
     }
 
     private func serve() throws -> End {
-        var course = Course(fate: GuestFate(task, from: memory.record), logged: (0, memory.attached))
+        var course = Course(
+            fate: GuestFate(task, from: memory.record),
+            logged: (0, memory.attached),
+            earlier: memory.figures,
+            fill: memory.fill
+        )
         try take(course.fate.workerStarted(isComplete: fetcher.isComplete, at: MonotonicClock.now()), &course)
         while true {
             let interval = interval(in: course.fate.state)
@@ -146,6 +157,7 @@ package final class GuestService: Sendable {
             let untilRecord = timeUntilRecord(course)
             let event = wait(milliseconds: [interval, untilRecord].compactMap(\.self).min(), &course)
             noteShortage(&course)
+            followOrder(&course)
             if fetcher.isComplete, course.fate.state != .complete {
                 try take(course.fate.completed(at: MonotonicClock.now()), &course)
                 logger.notice("\(task.name) has all of its pages: \(figures)")
@@ -164,6 +176,7 @@ package final class GuestService: Sendable {
             } else {
                 try take(course.fate.noPageWanted(at: now), &course)
             }
+            noteFigures(course)
             switch course.fate.state {
             case .killed: return .lost
             case .ended: return .done
@@ -225,7 +238,12 @@ package final class GuestService: Sendable {
             try take(course.fate.renewed(snapshot), &course)
         case .lost(let reason):
             try take(course.fate.linkLost(reason, at: MonotonicClock.now()), &course)
-        case .unlinked(let failure): try take(course.fate.linkFailed(failure), &course)
+        case .unlinked(let failure):
+            if course.isReordered {
+                course.isReordered = false
+                logger.warning("\(task.name) has lost its link to \(task.settings.source): \(failure.reason)")
+            }
+            try take(course.fate.linkFailed(failure), &course)
         case .refused(let reason): try take(course.fate.refused(reason), &course)
         case .fetcher(.everyPageResident):
             // `serve` reports this before it handles an event.
@@ -260,6 +278,24 @@ package final class GuestService: Sendable {
             logger.notice("\(task.name) waits for memory no longer")
         }
         course.shortage = shortage
+    }
+
+    /// Tells the handler what was counted so far.
+    private func noteFigures(_ course: Course) {
+        var figures = course.earlier.adding(fetcher.progress, fetcher.service)
+        figures.state = course.fate.state.code
+        memory.figures = figures
+    }
+
+    /// Makes a new link if the operator has ordered to fetch the rest, or to fetch it at another rate.
+    private func followOrder(_ course: inout Course) {
+        let order = memory.fill
+        guard order != course.fill, course.link != nil else { return }
+        course.fill = order
+        course.isReordered = true
+        let rate = order.flatMap { $0 == .unlimited ? nil : ", at most \($0.bytesPerSecond) bytes in a second" } ?? ""
+        logger.notice("\(task.name) gets the rest of its pages\(rate), as its operator has ordered")
+        course.link?.close()
     }
 
     /// Closes a link of which a lane broke, once the control connection has had time to bring a better reason.
@@ -298,7 +334,7 @@ package final class GuestService: Sendable {
                     slices: task.regions.map(\.slice),
                     expecting: memory.snapshot,
                     urgentLanes: settings.faultThreads,
-                    asksAhead: settings.prefetch != nil || settings.fill != nil,
+                    asksAhead: settings.prefetch != nil || settings.fill != nil || memory.fill != nil,
                     peerTimeout: .seconds(settings.peerTimeoutSeconds)
                 )
                 left.clear()

@@ -26,6 +26,8 @@ struct GuestSession: ~Copyable {
     private let record: GuestRecord?
     private let claim: PoolClaim?
     private let logger: Logger
+    /// Shows the guest to operators, once its state can be read.
+    private let show: @Sendable (GuestView) -> Void
     private var state: State?
     /// Whether the guest was held before ``state`` could be made.
     private var isHeld = false
@@ -53,7 +55,8 @@ struct GuestSession: ~Copyable {
         in store: GuestStore,
         _ workers: ForkServer,
         claiming claim: PoolClaim?,
-        logger: Logger
+        logger: Logger,
+        showing show: @escaping @Sendable (GuestView) -> Void
     ) -> GuestSession {
         let task = GuestTask(guest, at: "\(address)", settings)
         let socket = guest.socket
@@ -67,7 +70,7 @@ struct GuestSession: ~Copyable {
             }
         }
         return guest.split {
-            GuestSession($0, $1, socket, task, in: store, workers, claiming: claim, logger: logger)
+            GuestSession($0, $1, socket, task, in: store, workers, claiming: claim, logger: logger, showing: show)
         }
     }
 
@@ -79,7 +82,8 @@ struct GuestSession: ~Copyable {
         in store: GuestStore,
         _ workers: ForkServer,
         claiming claim: PoolClaim?,
-        logger: Logger
+        logger: Logger,
+        showing show: @escaping @Sendable (GuestView) -> Void
     ) {
         // A descriptor of this process can always be inspected.
         if let birth = PeerProcess.Birth(of: process.id), let inode = try? userfaultfd.inode {
@@ -91,7 +95,7 @@ struct GuestSession: ~Copyable {
         self.userfaultfd = userfaultfd
         self.process = process
         (self.socket, self.task, self.claim) = (socket, task, claim)
-        (self.store, self.workers, self.logger) = (store, workers, logger)
+        (self.store, self.workers, self.logger, self.show) = (store, workers, logger, show)
     }
 
     /// Makes the session of a guest whose handler has died.
@@ -104,7 +108,8 @@ struct GuestSession: ~Copyable {
         in store: GuestStore,
         _ workers: ForkServer,
         claiming claim: PoolClaim?,
-        logger: Logger
+        logger: Logger,
+        showing show: @escaping @Sendable (GuestView) -> Void
     ) throws {
         let task = record.task.adopted(by: settings)
         let state = try State(file, of: task)
@@ -112,13 +117,14 @@ struct GuestSession: ~Copyable {
         self.process = process
         socket = nil
         (self.task, self.record, self.claim) = (task, record, claim)
-        (self.store, self.workers, self.logger) = (store, workers, logger)
+        (self.store, self.workers, self.logger, self.show) = (store, workers, logger, show)
         let memory = state.memory
         claim?.subtract { memory.countResident(of: task) }
         resident = state.memory.countResident(of: task)
         let pages = task.regions.reduce(0) { $0 + $1.pageCount }
         logger.notice("\(task.name) was adopted with \(resident) of \(pages) pages; \(settings.source) serves the rest")
         self.state = state
+        show(GuestView(task: task, memory: memory))
     }
 
     /// Serves the guest, and returns when it has ended or is lost.
@@ -177,6 +183,7 @@ struct GuestSession: ~Copyable {
         if let socket { try gifts.add(socket.stream) }
         let worker = try workers.start(as: ["pageferry-guest-\(task.process)"], giving: gifts)
         lastWorker = worker.id
+        state.memory.workers += 1
         logger.info("worker \(worker.id) serves \(task.name)")
         state.memory.beat = MonotonicClock.now()
         endIfStuck(worker, state.memory)
@@ -219,6 +226,7 @@ struct GuestSession: ~Copyable {
         let state = try State(file, of: task)
         let (memory, task) = (state.memory, task)
         claim?.subtract { memory.countResident(of: task) }
+        show(GuestView(task: task, memory: memory))
         return state
     }
 

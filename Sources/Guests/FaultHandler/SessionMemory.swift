@@ -11,6 +11,7 @@ import PageProtocol
 /// |---|---|
 /// | 0 | the words of ``Word`` |
 /// | 512, 768 | two places for the snapshot's identity: its length as u16, and its bytes as SNAPSHOT has them |
+/// | 1024 | what the workers have counted, as ``WorkerFigures`` keeps it |
 /// | 4096 | the events, as ``MemoryEvents`` keeps them |
 /// | 8192 | one bit per page for each region, each bitmap at a multiple of 64 |
 /// | behind the bitmaps | the touches, as ``TouchLog`` keeps them, if they are recorded |
@@ -36,12 +37,17 @@ struct SessionMemory: Sendable {
         case workerStarted = 10
         /// When the latest worker last showed that it works; 0 if it need not.
         case beat = 11
+        /// How fast the operator has ordered to fetch the rest, in bytes per second; 0 if the settings decide.
+        case fill = 12
+        /// The workers that were started.
+        case workers = 13
 
-        static let count = 12
+        static let count = 14
     }
 
     /// Where the first of the two places for the snapshot's identity begins, and how far they are apart.
     private static let (identityOffset, identityRoom) = (512, 256)
+    private static let figuresOffset = 1024
     private static let eventsOffset = 4096
     private static let bitmapsOffset = 8192
 
@@ -199,6 +205,38 @@ struct SessionMemory: Sendable {
     var beat: UInt64 {
         get { UInt64(bitPattern: words[.beat]) }
         nonmutating set { words[.beat] = Int64(bitPattern: newValue) }
+    }
+
+    /// How fast the operator has ordered to fetch the pages that the guest does not touch; nil if the settings decide.
+    var fill: FillRate? {
+        get {
+            let rate = UInt64(bitPattern: words[.fill])
+            return rate == 0 ? nil : FillRate(bytesPerSecond: rate)
+        }
+        nonmutating set { words[.fill] = Int64(bitPattern: newValue?.bytesPerSecond ?? 0) }
+    }
+
+    /// The workers that were started for the guest so far.
+    var workers: Int {
+        get { Int(max(0, min(words[.workers], 1 << 48))) }
+        nonmutating set { words[.workers] = Int64(newValue) }
+    }
+
+    /// What the guest's workers have counted, written by the worker and read by the handler.
+    ///
+    /// Each number is a word of its own, so that a reader may see some numbers newer than others.
+    var figures: WorkerFigures {
+        get { WorkerFigures(words: UnsafeMutableBufferPointer(start: figureWords, count: WorkerFigures.wordCount)) }
+        nonmutating set {
+            for (index, word) in newValue.words.enumerated() where index < WorkerFigures.wordCount {
+                figureWords[index] = word
+            }
+        }
+    }
+
+    private var figureWords: UnsafeMutablePointer<UInt64> {
+        memory.piece(at: SessionMemory.figuresOffset, byteCount: WorkerFigures.wordCount * 8)
+            .bindMemory(to: UInt64.self, capacity: WorkerFigures.wordCount)
     }
 
     /// What a worker must know of the guest's fate.

@@ -1,0 +1,73 @@
+import Foundation
+import LinuxSystem
+import PageFetcher
+import Telemetry
+
+/// A guest as its operator sees it, and what the operator can order.
+struct GuestView: Sendable {
+    let task: GuestTask
+    let memory: SessionMemory
+
+    /// The guest's figures, at most about a second old.
+    var live: LiveGuest {
+        // Read before the time, so that neither lies in the future.
+        let (figures, attached) = (memory.figures, memory.attached)
+        let now = MonotonicClock.now()
+        let names = GuestFate.State.names
+        var live = LiveGuest(
+            pid: task.process,
+            name: task.name,
+            socket: task.socket,
+            state: names.indices.contains(figures.state) ? names[figures.state] : names[0],
+            server: task.settings.source,
+            policy: task.settings.onLost.rawValue
+        )
+        live.total = task.regions.reduce(0) { $0 + $1.pageCount }
+        live.resident = figures.resident
+        live.demand = figures.demand
+        live.ahead = figures.ahead
+        live.waiting = figures.waiting
+        live.oldest = figures.waitingSince == 0 ? 0 : Double(now - min(now, figures.waitingSince)) / 1e3
+        live.p50 = figures.percentile(0.5)
+        live.p99 = figures.percentile(0.99)
+        live.served = figures.served.reduce(0, +)
+        live.serviceTotal = Double(figures.nanoseconds) / 1e3
+        live.fill = fill.map { $0 == .unlimited ? 0 : $0.bytesPerSecond }
+        live.restarts = max(0, memory.workers - 1)
+        let sinceAttached = Double(now - attached) / 1e6
+        live.attached = UInt64(max(0, Date().timeIntervalSince1970 * 1e3 - sinceAttached))
+        live.policyCountdown = countdown(figures, now)
+        return live
+    }
+
+    private var fill: FillRate? { memory.fill ?? task.settings.fill }
+
+    /// Seconds until the policy is applied to a guest that has waited for its page for a second; nil if it does not.
+    private func countdown(_ figures: WorkerFigures, _ now: UInt64) -> Double? {
+        guard figures.waitingSince > 0, [0, 1, 2].contains(figures.state) else { return nil }
+        let since = min(figures.waitingSince, memory.lostSince ?? .max)
+        let waited = Double(now - min(now, since)) / 1e9
+        return waited >= 1 ? max(0, task.settings.giveUpSeconds - waited) : nil
+    }
+
+    /// Orders to fetch the pages that the guest does not touch, at most this fast.
+    ///
+    /// The guest's worker follows within a second, and so do later workers and handlers.
+    ///
+    /// - Throws: ``FillRefused`` if the guest's touches are being recorded.
+    func order(_ rate: FillRate) throws(FillRefused) {
+        guard task.settings.record == nil || memory.isRecorded else {
+            throw FillRefused(
+                description: "the touches of process \(task.process) are being recorded, and pages that are fetched "
+                    + "ahead raise no fault; wait until the record is written"
+            )
+        }
+        memory.fill = rate
+    }
+}
+
+/// Why a guest is not filled.
+package struct FillRefused: Error, CustomStringConvertible {
+    /// The reason and what to do, in one line.
+    package let description: String
+}
