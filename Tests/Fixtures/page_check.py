@@ -335,7 +335,8 @@ window.check = (() => {
       }
       for (const node of document.querySelectorAll("button, input, select, summary")) {
         const box = node.getBoundingClientRect();
-        if (node.checkVisibility() && !node.closest(".scroller") && box.height < 24) problems.push(`${name(node)} is ${box.height.toFixed(0)} px high`);
+        const target = node.type === "checkbox" ? node.closest("label").getBoundingClientRect() : box;
+        if (node.checkVisibility() && !node.closest(".scroller") && target.height < 24) problems.push(`${name(node)} is ${box.height.toFixed(0)} px high`);
       }
       return { problems, note: `${document.scrollingElement.scrollWidth} of ${innerWidth} px` };
     },
@@ -503,18 +504,24 @@ def long_tasks(check, browser, url, what, width=WIDE, seconds=12):
     try:
         tab.open(url)
         time.sleep(2)
-        tab.run("window.tasks = []; new PerformanceObserver((list) => tasks.push(...list.getEntries().map((e) => e.duration))).observe({ type: 'longtask' })")
-        tab.run("window.frames_ = 0; (function count() { frames_ += 1; requestAnimationFrame(count); })()")
-
-        def busy():
-            return {m["name"]: m["value"] for m in tab.call("Performance.getMetrics")["metrics"]}["TaskDuration"]
-
-        before = busy()
+        started = len(browser.events)
+        browser.call("Tracing.start", traceConfig={"includedCategories": ["toplevel", "disabled-by-default-devtools.timeline"]})
         time.sleep(seconds)
-        spent = (busy() - before) * 1000 / (seconds * 2)
-        tasks = tab.run("tasks")
-        problems = [f"a task of {task:.0f} ms" for task in tasks if task >= 50]
-        check(f"{what}: no task of 50 ms or more", problems, f"{spent:.1f} ms of the main thread for each tick, {tab.run('frames_') / seconds:.0f} frames/s")
+        browser.call("Tracing.end")
+        end = time.monotonic() + 20
+        while not any(event["method"] == "Tracing.tracingComplete" for event in browser.events[started:]):
+            if time.monotonic() > end:
+                raise TimeoutError("the trace never ends")
+            time.sleep(0.1)
+        trace = [e for event in browser.events[started:] if event["method"] == "Tracing.dataCollected" for e in event["params"]["value"]]
+        del browser.events[started:]
+        mains = {(e["pid"], e["tid"]) for e in trace if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"}
+        tasks = [e for e in trace if (e["pid"], e["tid"]) in mains and e["ph"] == "X" and e["name"].endswith("RunTask")]
+        # The thread's processor time does not count what other processes took meanwhile.
+        spent = [e.get("tdur", e["dur"]) / 1000 for e in tasks]
+        problems = [f"a task of {ms:.0f} ms" for ms in spent if ms >= 50] or ([] if tasks else ["no task was traced"])
+        note = f"longest {max(spent, default=0):.1f} ms, {sum(spent) / (seconds * 2):.1f} ms for each tick, of the thread's processor time"
+        check(f"{what}: no task of 50 ms or more", problems, note + f"; longest by the clock {max((e['dur'] / 1000 for e in tasks), default=0):.0f} ms")
     finally:
         tab.close()
 
@@ -574,9 +581,9 @@ def actions(check, browser, base):
         kept = tab.run("sessionStorage.length + localStorage.length + document.cookie.length")
         check("the token is not stored unless that is chosen", [f"{kept} entries"] if kept else [])
         tab.press("Escape")
-        tab.wait("!document.querySelector('#action-dialog').open")
+        tab.wait("!document.querySelector('#action-dialog').open && document.activeElement !== document.body")
         at = tab.run("document.activeElement.textContent")
-        check("the focus returns to the button", [] if at.startswith(("Recover", "Pause")) or at else [at], at[:24])
+        check("the focus returns to the button", [] if at.startswith(("Recover", "Pause", "Cancel")) else [at], at[:24])
         tab.wait("document.querySelector('#machines h3').textContent.includes('postcopy')")
         post(f"{base}/agent-paused/mock/restart")
         tab.open(f"{base}/server/")

@@ -3,7 +3,7 @@
 /** The live page: follows `api/events`, shows the state, and sends actions. */
 (() => {
   const {
-    KINDS, NONE, element, svg, say, known, count, duration, bytes, rate, percent, clock, after, plural, decode64,
+    KINDS, NONE, element, svg, say, known, count, duration, short, bytes, rate, percent, clock, after, plural, decode64,
     themeChanged, swatch, CellMap, describeCell, Chart, timeLines, histogram, figures, table, waterfall,
   } = Ferry;
   const byId = (id) => document.getElementById(id);
@@ -172,6 +172,9 @@
 
   function verdict({ words, reason = "", tone = "run" }) {
     byId("verdict").dataset.tone = tone;
+    const sides = state.migration?.sides ?? [];
+    byId("verdict-sides").hidden = sides.length === 0;
+    say(byId("verdict-sides"), sides.map((side) => `${side.side} ${sideState(state.migration, side.side)}`).join(" · "));
     say(byId("verdict-text"), words);
     byId("verdict-reason").hidden = !reason;
     say(byId("verdict-reason"), reason);
@@ -233,15 +236,21 @@
   };
   const ENDS = ["none", "completed", "failed", "cancelled"];
 
+  /** The states of the usual course, and those that this page does not know. */
+  const rowOf = (possible) => [
+    ...MAIN.filter((name) => possible.includes(name)),
+    ...possible.filter((name) => ![...MAIN, ...LOOP, ...RAILS, "cancelling"].includes(name)),
+  ];
+
   /**
    * Places the states: the usual course in a row, the loop of a broken link below, and the two other ends as rails
    * along the row. `u` runs along the row and `v` across, so that the same drawing also stands upright.
    */
-  function placeStates(possible, { pitch, hu, hv, mainAt, sideAt, railAt, start }) {
+  function placeStates(possible, row, { pitch, hu, hv, mainAt, sideAt, railAt, start }) {
     const places = new Map();
-    const others = possible.filter((name) => ![...MAIN, ...LOOP, ...RAILS, "cancelling"].includes(name));
-    const row = [...MAIN.filter((name) => possible.includes(name)), ...others];
-    row.forEach((name, i) => places.set(name, { u: start + i * pitch, v: mainAt, hu, hv, kind: "main", i }));
+    row.forEach((name, i) => {
+      if (possible.includes(name)) places.set(name, { u: start + i * pitch, v: mainAt, hu, hv, kind: "main", i });
+    });
     const loopAt = Math.max(row.indexOf("postcopy-active"), 2);
     LOOP.filter((name) => possible.includes(name)).forEach((name, i) => {
       places.set(name, { u: start + (loopAt + 0.5 - i) * pitch, v: sideAt, hu, hv, kind: "side", i: loopAt - i });
@@ -261,7 +270,7 @@
   }
 
   /** The way of an edge as commands in `u` and `v`. */
-  function edgeWay(a, b, back) {
+  function edgeWay(a, b, back, isBetween) {
     if (b.kind === "rail") {
       const side = b.v < a.v ? -1 : 1;
       return [["M", a.u, a.v + side * a.hv], ["L", a.u, b.v - side * b.hv]];
@@ -271,7 +280,7 @@
       return [["M", b.u + 12, a.v + side * a.hv], ["L", b.u + 12, b.v - side * b.hv]];
     }
     const way = Math.sign(b.u - a.u) || 1;
-    if (a.kind === b.kind && Math.abs(a.i - b.i) === 1 && (a.kind === "side" || way > 0)) {
+    if (a.kind === b.kind && !isBetween && (a.kind === "side" || way > 0)) {
       const v = a.v + (back ? way * 6 : 0);
       return [["M", a.u + way * a.hu, v], ["L", b.u - way * b.hu, v]];
     }
@@ -319,8 +328,9 @@
       }).observe(this.place);
     }
 
-    show(side, possible, edges) {
-      const data = { side, possible, edges };
+    /** `together` are the states of both sides: equal states of the two stand in one column. */
+    show(side, possible, edges, together) {
+      const data = { side, possible, edges, together };
       const key = JSON.stringify(data);
       if (key === this.key) return;
       this.key = key;
@@ -329,25 +339,27 @@
 
     draw(data) {
       this.data = data;
-      const { side, possible, edges } = data;
+      const { side, possible, edges, together } = data;
       const name = side.side === "source" ? "Source" : "Destination";
       const states = side.states ?? [];
       const now = states.at(-1)?.state ?? "none";
       say(this.title, `${name}: ${now}`);
       say(this.note, side.own ? "This agent" : "The other side, as far as this agent knows");
-      this.path.setAttribute("aria-label", `States that the ${name.toLowerCase()} has passed`);
+      this.path.setAttribute("aria-label", `States that the ${name.toLowerCase()} has passed, with the time in each`);
       this.path.replaceChildren(
-        ...states.map(({ state: passed, at_us: at }) =>
-          element("li", null, element("b", null, passed), known(at) ? ` ${after(at)}` : ""),
-        ),
+        ...states.map(({ state: passed, at_us: at }, i) => {
+          const end = states[i + 1]?.at_us;
+          const time = known(at) && known(end) ? ` ${duration(end - at)}` : "";
+          return element("li", null, element("b", null, passed), time);
+        }),
       );
       this.width = this.place.clientWidth;
       if (this.width < 200) return;
-      this.place.replaceChildren(this.#picture(name, states, now, possible, edges));
+      this.place.replaceChildren(this.#picture(name, states, now, possible, edges, together));
     }
 
-    #picture(name, states, now, possible, edges) {
-      const columns = possible.filter((s) => MAIN.includes(s)).length + (possible.includes("cancelling") ? 0.5 : 0);
+    #picture(name, states, now, possible, edges, together) {
+      const columns = rowOf(together).length + (together.includes("cancelling") ? 0.5 : 0);
       const isUpright = this.width / columns < 106;
       const pitch = isUpright ? 62 : Math.min(150, (this.width - 4) / columns);
       const box = isUpright
@@ -361,7 +373,7 @@
       } else {
         Object.assign(box, { railAt: { cancelled: 13, failed: 236 }, mainAt: 80, sideAt: 172 });
       }
-      const { places, end } = placeStates(possible, box);
+      const { places, end } = placeStates(possible, rowOf(isUpright ? possible : together), box);
       const at = (u, v) => (isUpright ? [v, u] : [u, v]).map((x) => x.toFixed(1)).join(" ");
       const width = isUpright ? Math.min(this.width, 400) : end + 2;
       const height = isUpright ? end + 2 : 250;
@@ -374,7 +386,10 @@
       const lines = drawn.map((key) => {
         const [from, to] = key.split(">").map((state) => places.get(state));
         if (!from || !to || from === to) return null;
-        const way = edgeWay(from, to, isBack(key));
+        const isBetween = [...places.values()].some(
+          (place) => place.kind === from.kind && (place.i - from.i) * (place.i - to.i) < 0,
+        );
+        const way = edgeWay(from, to, isBack(key), isBetween);
         const kind = taken.has(key) ? " taken" : "";
         const [last, before] = [way.at(-1), way.at(-2)];
         const tip = last.slice(-2);
@@ -562,11 +577,7 @@
       const perPage = pages?.total ? migration.memory_bytes / pages.total : 0;
       const missing = pages ? (pages.total - here) * perPage : 0;
       const isMoving = migration.role && migration.role !== "none";
-      const list = [
-        ["Source", sideState(migration, "source"), migration.role === "source" ? "this agent" : "the other side"],
-        ["Destination", sideState(migration, "destination"), migration.role === "destination" ? "this agent" : "the other side"],
-      ];
-      if (!isMoving) list.splice(0, 2, ["Memory", bytes(migration.memory_bytes), migration.workload ?? ""]);
+      const list = isMoving ? [] : [["Memory", bytes(migration.memory_bytes), migration.workload ?? ""]];
       if (isMoving) list.push(["Time", duration(migration.total_us), "since the migration began"]);
       if (isMoving) list.push(["Downtime", duration(migration.downtime_us), migration.downtime_us ? "the workload ran nowhere" : "not known yet"]);
       if (pages) {
@@ -582,13 +593,13 @@
 
     function showMachines() {
       const { sides, possible, edges } = state.migration ?? {};
-      const known = sides?.length ? sides : ["source", "destination"].map((side) => ({ side, own: false, states: [] }));
-      for (const side of known) {
+      const both = sides?.length ? sides : ["source", "destination"].map((side) => ({ side, own: false, states: [] }));
+      for (const side of both) {
         if (!possible?.[side.side]) continue;
         machines[side.side] ??= new Machine(byId("machines"), side.side);
-        machines[side.side].show(side, possible[side.side], edges?.[side.side] ?? []);
+        machines[side.side].show(side, possible[side.side], edges?.[side.side] ?? [], Object.values(possible).flat());
       }
-      const now = known.map((side) => `${side.side}: ${side.states.at(-1)?.state ?? "none"}`).join(", ");
+      const now = both.map((side) => `${side.side}: ${side.states.at(-1)?.state ?? "none"}`).join(", ");
       if (before !== null && before !== now) announce(`${now[0].toUpperCase()}${now.slice(1)}. ${byId("verdict-text").textContent}`);
       before = now;
     }
@@ -618,7 +629,7 @@
         series: series.map(([name, key]) => ({ name, values: stallHistory.column(key) })),
         log: true,
         floor: stall?.floor_us,
-        format: (us) => duration(us).replace(/\.0+ /, " "),
+        format: (us) => short(us),
         label: isEmpty ? "" : `Stalls over time. Now: median ${duration(stall.p50_us)}, p90 ${duration(stall.p90_us)}, p99 ${duration(stall.p99_us)}, p99.9 ${duration(stall.p999_us)}, floor ${duration(stall.floor_us)}.`,
       });
       const buckets = stall?.histogram ?? [];
@@ -752,7 +763,7 @@
       }
       const recent = history.rows.slice(-240);
       const top = Math.max(1, ...recent.flatMap((row) => Object.values(row)).filter(known));
-      say(byId("lanes-scale"), `Last ${duration(Math.max(0, (history.times.at(-1) - history.times.at(-recent.length)) * 1e3))}, 0 to ${rate(top)}`);
+      say(byId("lanes-scale"), `Last ${short(Math.max(0, (history.times.at(-1) - history.times.at(-recent.length)) * 1e3))}, 0 to ${rate(top)}`);
       lanes.forEach((lane, i) => {
         const step = 300 / Math.max(1, recent.length - 1);
         const points = recent.map((row, at) => `${(at * step).toFixed(1)} ${(29 - (27 * (row[lane.name] ?? 0)) / top).toFixed(1)}`);
@@ -772,16 +783,16 @@
   };
   const fillText = (fill) => (fill === null || fill === undefined ? "on demand" : fill === 0 ? "full rate" : rate(fill));
   const COLUMNS = [
-    { key: "guest", name: "Guest", width: "15rem", value: (g) => g.name || String(g.pid) },
-    { key: "state", name: "State", width: "7rem", value: (g) => g.state },
-    { key: "resident", name: "Resident", width: "15rem", value: (g) => g.resident / (g.total || 1) },
+    { key: "guest", name: "Guest", width: "12rem", value: (g) => g.name || String(g.pid) },
+    { key: "state", name: "State", width: "6.5rem", value: (g) => g.state },
+    { key: "resident", name: "Resident", width: "13rem", value: (g) => g.resident / (g.total || 1) },
     { key: "waiting", name: "Waiting", number: true, width: "6rem", value: (g) => g.waiting },
     { key: "oldest", name: "Oldest", number: true, width: "6.5rem", value: (g) => g.oldest_us ?? 0, text: (g) => (g.oldest_us ? duration(g.oldest_us) : NONE) },
     { key: "p50", name: "p50", number: true, width: "6rem", value: (g) => g.p50_us ?? 0, text: (g) => duration(g.p50_us) },
     { key: "p99", name: "p99", number: true, width: "6rem", value: (g) => g.p99_us ?? 0, text: (g) => duration(g.p99_us) },
     { key: "policy", name: "Policy", width: "5rem", value: (g) => g.policy },
-    { key: "fill", name: "Fill", number: true, width: "7rem", value: (g) => g.fill ?? -1, text: (g) => fillText(g.fill) },
-    { key: "server", name: "Server", width: "11rem", value: (g) => g.server ?? "", text: (g) => g.server || NONE },
+    { key: "fill", name: "Fill", number: true, width: "6.5rem", value: (g) => g.fill ?? -1, text: (g) => fillText(g.fill) },
+    { key: "server", name: "Server", width: "10rem", value: (g) => g.server ?? "", text: (g) => g.server || NONE },
   ];
 
   function handlerView() {
@@ -800,22 +811,39 @@
       openCell: (cell) => order[cell] && openGuest(order[cell].pid),
     });
     byId("fleet-legend").append(
-      ...[[2, "on demand"], [3, "ahead of demand"], [1, "has waiting faults"], [0, "missing"]].map(([kind, name]) => element("li", null, swatch(kind), name)),
+      ...[[2, "on demand"], [3, "ahead of demand"], [1, "a fault waits longer than 0.1 s"], [0, "missing"]].map(([kind, name]) => element("li", null, swatch(kind), name)),
     );
 
-    function showFleet() {
+    let fleetCounts = new Uint8Array(0);
+    let fleetPids = "";
+    let fleetAt = 0;
+
+    /** Draws the cells that differ, every 2 s: the grid is for the whole, and the table for what is new. */
+    function showFleet(isNew) {
+      if (!isNew && Date.now() - fleetAt < 1900) return;
+      fleetAt = Date.now();
       byId("fleet-panel").hidden = state.guests.size === 0;
       if (state.guests.size === 0) return;
       order = [...state.guests.values()].sort((a, b) => a.pid - b.pid);
       const counts = new Uint8Array(order.length * 6);
       order.forEach((guest, i) => {
         const share = (n) => Math.min(255, Math.round((255 * (n ?? 0)) / (guest.total || 1)));
-        counts[i * 6 + 1] = guest.waiting ? 64 : 0;
+        counts[i * 6 + 1] = guest.oldest_us > 100_000 ? 96 : 0;
         counts[i * 6 + 2] = share(guest.demand);
         counts[i * 6 + 3] = share(guest.ahead);
         counts[i * 6] = 255 - Math.min(255, share(guest.resident));
       });
-      fleet.set({ cells: order.length, counts });
+      const pids = order.map((guest) => guest.pid).join();
+      if (pids !== fleetPids) {
+        fleetPids = pids;
+        fleetCounts = counts;
+        fleet.set({ cells: order.length, counts });
+        return;
+      }
+      const differs = (i) => [0, 1, 2, 3].some((kind) => counts[i * 6 + kind] !== fleetCounts[i * 6 + kind]);
+      const changed = order.map((_, i) => i).filter(differs);
+      fleetCounts.set(counts);
+      fleet.update(changed);
     }
 
     function changed(keys, details) {
@@ -852,7 +880,8 @@
           ["Restarts", count(restarts), "of workers, since the guests attached"],
         ]);
         guests.changed();
-        showFleet();
+        // A task of its own, so that no task is long.
+        setTimeout(() => showFleet(keys.has("*")));
         if (byId("guest-dialog").open) showGuest();
       }
       if (keys.has("events")) {
@@ -875,7 +904,8 @@
     body.append(above, below);
     byId("guests").setAttribute("aria-colcount", COLUMNS.length);
     byId("guests").setAttribute("aria-description", "In the rows, the arrow keys move between guests, and Enter opens one.");
-    scroller.removeAttribute("tabindex");
+    // The rows themselves are reached by Tab.
+    scroller.tabIndex = -1;
 
     let sort = { key: "oldest", isUp: false };
     let shown = [];
@@ -885,7 +915,7 @@
 
     for (const column of COLUMNS) {
       const button = element("button", { type: "button" }, column.name);
-      const cell = element("th", { scope: "col", role: "columnheader", class: column.number ? "number" : null }, button);
+      const cell = element("th", { scope: "col", role: "columnheader", class: `c-${column.key}${column.number ? " number" : ""}` }, button);
       cell.style.inlineSize = column.width;
       head.append(cell);
       button.addEventListener("click", () => {
@@ -1033,7 +1063,9 @@
       const wanted = focused;
       draw();
       focused = wanted;
-      rows.get(shown[wanted])?.open.focus({ preventScroll: true });
+      const { row, open } = rows.get(shown[wanted]) ?? {};
+      open?.focus({ preventScroll: true });
+      row?.scrollIntoView({ block: "nearest" });
     });
     body.addEventListener("focusin", (event) => {
       const row = event.target.closest("tr.row");
@@ -1186,7 +1218,11 @@
   }
 
   byId("action-back").addEventListener("click", () => byId("action-dialog").close());
-  byId("action-dialog").addEventListener("close", () => asked?.opener?.isConnected && asked.opener.focus());
+  byId("action-dialog").addEventListener("close", () => {
+    // The action may not be possible any more, and then its button cannot have the focus.
+    const able = [asked?.opener, ...document.querySelectorAll("#action-buttons button"), byId("main")];
+    able.find((node) => node?.isConnected && !node.disabled)?.focus();
+  });
   byId("action-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const { path, action } = asked;

@@ -3,7 +3,7 @@
 /** The report of one migration: draws the JSON that the file carries. */
 (() => {
   const {
-    KINDS, NONE, element, svg, say, known, count, duration, bytes, rate, percent, plural, decode64, themeChanged,
+    KINDS, NONE, element, svg, say, known, count, duration, short, after, bytes, rate, percent, plural, decode64, themeChanged,
     swatch, rampStops, rampColour, CellMap, describeCell, Chart, histogram, figures, table, waterfall, bucketLow, picture,
     text, line, logTicks, linearTicks,
   } = Ferry;
@@ -36,7 +36,7 @@
     }
     let free = 0;
     for (const tick of logTicks(low, high)) {
-      const label = duration(tick).replace(/\.0+ /, " ");
+      const label = short(tick);
       const half = label.length * 3.3;
       nodes.push(line(x(tick), height - bottom, x(tick), height - bottom + 4, { class: "axis" }));
       if (x(tick) - half < free || x(tick) + half > width) continue;
@@ -168,7 +168,8 @@
     ticks.forEach((tick, i) => {
       nodes.push(line(x(tick), 0, x(tick), height - 24, { class: "grid" }));
       const anchor = i === 0 ? "start" : x(tick) > width - 30 ? "end" : "middle";
-      nodes.push(text(x(tick), height - 8, tick === 0 ? "0" : `+${duration(tick)}`, { "text-anchor": anchor }));
+      const name = tick !== 0 && to - from > 5e6 ? `+${short(tick)}` : after(tick);
+      nodes.push(text(x(tick), height - 8, name, { "text-anchor": anchor }));
     });
     rows.forEach(({ name, states }, row) => {
       const top = row * rowHeight;
@@ -181,10 +182,13 @@
         const kind = KIND_OF_STATE[state] ?? "ended";
         nodes.push(svg("rect", { class: `span ${kind}`, x: a, y: top + 21, width: Math.max(2, b - a), height: 14 }));
         const room = state.length * 6.4;
-        if (a < free || a + room > width) return;
-        if (b - a < room && i < states.length - 1 && b - a < 12) return;
-        nodes.push(text(a + 1, top + 49, state, { class: "name" }));
-        free = a + room + 10;
+        // A name may leave a short span to the right, unless it then stands under the next one.
+        const place = Math.max(a + 1, free);
+        const isOwn = place + room <= b || (place === a + 1 && b - a > 4);
+        const next = x(states[i + 2]?.at_us ?? Infinity);
+        if (!isOwn || place + room > width || (place + room > b && next - b > room && b - a < 40)) return;
+        nodes.push(text(place, top + 49, state, { class: "name" }));
+        free = place + room + 10;
       });
     });
     return picture(width, height, label, nodes);
@@ -234,7 +238,7 @@
           rows
             .flatMap(({ name, states }) => states.map(({ state, at_us: at }) => [at, name, state]))
             .sort((a, b) => a[0] - b[0])
-            .map(([at, name, state]) => [`+${duration(at)}`, name, state]),
+            .map(([at, name, state]) => [after(at), name, state]),
         ),
       ),
     );

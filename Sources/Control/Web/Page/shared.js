@@ -28,10 +28,11 @@ const Ferry = (() => {
 
   const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
-  function significant(x) {
-    const digits = Math.abs(x) >= 99.95 ? 0 : Math.abs(x) >= 9.995 ? 1 : 2;
-    return new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(x);
-  }
+  const fixed = [0, 1, 2].map(
+    (digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+  );
+
+  const significant = (x) => fixed[Math.abs(x) >= 99.95 ? 0 : Math.abs(x) >= 9.995 ? 1 : 2].format(x);
 
   const known = (x) => typeof x === "number" && Number.isFinite(x);
   const count = (x) => (known(x) ? whole.format(x) : NONE);
@@ -71,8 +72,16 @@ const Ferry = (() => {
   const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   const clock = (unixMilliseconds) => (known(unixMilliseconds) ? clockFormat.format(unixMilliseconds) : NONE);
 
-  /** A time after a beginning, with a sign. */
-  const after = (us) => (known(us) ? `+${duration(us)}` : "");
+  /** A duration without digits that are zero, for axes. */
+  const short = (us) => duration(us).replace(/\.0+ /, " ");
+
+  /** A time after a beginning, with a sign, to the millisecond. */
+  function after(us) {
+    if (!known(us)) return "";
+    if (us < 999_500) return us === 0 ? "0" : `+${duration(us)}`;
+    if (us < 60e6) return `+${(us / 1e6).toFixed(3)} s`;
+    return `+${Math.floor(us / 60e6)} min ${((us % 60e6) / 1e6).toFixed(1)} s`;
+  }
 
   const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;
 
@@ -455,7 +464,7 @@ const Ferry = (() => {
     for (let i = 0; i <= steps; i += 1) {
       const ago = (span * (steps - i)) / steps;
       const anchor = i === steps ? "end" : i === 0 ? "start" : "middle";
-      nodes.push(text(x(end - ago), height - 6, ago === 0 ? "now" : `−${duration(ago * 1e3)}`, { "text-anchor": anchor }));
+      nodes.push(text(x(end - ago), height - 6, ago === 0 ? "now" : `−${short(ago * 1e3)}`, { "text-anchor": anchor }));
     }
     if (data.floor > 0) {
       nodes.push(line(left, y(data.floor), width - right, y(data.floor), { class: "floor" }));
@@ -512,7 +521,7 @@ const Ferry = (() => {
     }
     let free = 0;
     for (const tick of logTicks(low, high)) {
-      const label = duration(tick).replace(/\.0+ /, " ");
+      const label = short(tick);
       const half = label.length * 3.3;
       nodes.push(line(x(tick), height - bottom, x(tick), height - bottom + 4, { class: "axis" }));
       if (x(tick) - half < free || x(tick) + half > width) continue;
@@ -652,7 +661,7 @@ const Ferry = (() => {
   }
 
   return {
-    NONE, KINDS, SWITCHOVER, waterfall, element, svg, say, known, count, duration, bytes, rate, percent, clock, after, plural, significant,
+    NONE, KINDS, SWITCHOVER, waterfall, element, svg, say, known, count, duration, short, bytes, rate, percent, clock, after, plural, significant,
     decode64, colour, themeChanged, kindFill, swatch, rampStops, rampColour, CellMap, describeCell, Chart, timeLines, histogram,
     picture, text, line, linearTicks, logTicks, bucketLow, spread, figure, figures, table,
   };
