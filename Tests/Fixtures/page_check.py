@@ -156,10 +156,11 @@ class Tab:
     def events(self, *methods):
         return [e["params"] for e in self.browser.events if e.get("sessionId") == self.session and e["method"] in methods]
 
-    def shoot(self, path):
+    def shoot(self, path, whole=True):
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 8000), "scale": 1}
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
+        part = {"captureBeyondViewport": True, "clip": clip} if whole else {}
+        data = self.call("Page.captureScreenshot", format="png", **part)["data"]
         pathlib.Path(path).write_bytes(base64.b64decode(data))
 
     def close(self):
@@ -530,7 +531,7 @@ def post(url):
     urllib.request.urlopen(urllib.request.Request(url, method="POST", data=b""), timeout=5).close()
 
 
-def connection(check, browser, base):
+def connection(check, browser, base, shots):
     tab = Tab(browser)
     try:
         tab.open(f"{base}/agent-source/")
@@ -538,6 +539,11 @@ def connection(check, browser, base):
         post(f"{base}/agent-source/mock/drop?seconds=3")
         tab.wait("!document.querySelector('#lost').hidden", 3)
         words = tab.run("document.querySelector('#announcer').textContent")
+        if shots:
+            for dark, width in ((False, WIDE), (True, NARROW)):
+                tab.media(dark)
+                tab.resize(width)
+                tab.shoot(f"{shots}/lost-{width}-{'dark' if dark else 'light'}.png")
         check("a lost connection is shown and announced", [] if "lost" in words else [words], words)
         tab.wait("document.querySelector('#lost').hidden && document.querySelector('#connection').dataset.state === 'live'", 15)
         words = tab.run("document.querySelector('#announcer').textContent")
@@ -555,7 +561,7 @@ def type_into(tab, selector, words):
     tab.call("Input.insertText", text=words)
 
 
-def actions(check, browser, base):
+def actions(check, browser, base, shots):
     tab = Tab(browser)
     try:
         post(f"{base}/agent-paused/mock/restart")
@@ -567,6 +573,12 @@ def actions(check, browser, base):
         tab.wait("document.querySelector('#action-dialog').open")
         tab.run("window.lastFocus = null")
         check.found("the dialog of an action: contrast", tab.run("check.texts()"))
+        check.found("the dialog of an action: names", names(tab))
+        if shots:
+            for dark, width in ((False, WIDE), (True, NARROW)):
+                tab.media(dark)
+                tab.resize(width)
+                tab.shoot(f"{shots}/action-dialog-{width}-{'dark' if dark else 'light'}.png", whole=False)
         type_into(tab, "#action-input", "tcp:10.0.0.2:7000")
         type_into(tab, "#action-token", "wrong")
         tab.press("Enter")
@@ -621,10 +633,10 @@ def guests(check, browser, base, shots):
         check.found("the dialog of a guest: contrast", tab.run("check.texts()"))
         check.found("the dialog of a guest: names", names(tab))
         if shots:
-            tab.shoot(f"{shots}/guest-dialog-{WIDE}-light.png")
+            tab.shoot(f"{shots}/guest-dialog-{WIDE}-light.png", whole=False)
             tab.resize(NARROW)
             tab.media(True)
-            tab.shoot(f"{shots}/guest-dialog-{NARROW}-dark.png")
+            tab.shoot(f"{shots}/guest-dialog-{NARROW}-dark.png", whole=False)
             tab.resize(WIDE)
             tab.media(False)
         tab.press("Escape")
@@ -677,8 +689,8 @@ def main():
                     audit(check, browser, f"{base}/{name}/", name, given.shots)
             if not given.only:
                 colours(check, browser, f"{base}/agent-migrating/")
-                connection(check, browser, base)
-                actions(check, browser, base)
+                connection(check, browser, base, given.shots)
+                actions(check, browser, base, given.shots)
                 guests(check, browser, base, given.shots)
                 memory_map(check, browser, base)
                 first_paint(check, browser, f"{base}/agent-source/")

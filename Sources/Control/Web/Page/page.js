@@ -477,7 +477,7 @@
     const waits = waiting
       ? `${plural(waiting, "fault waits", "faults wait")}, the oldest for ${duration(state.pages.oldest_us)}.`
       : "";
-    const reason = [migration.error, waits].filter(Boolean).join(" ");
+    const reason = [waits, migration.error].filter(Boolean).join("\n");
     if (migration.awaits_cont) {
       return { words: "Everything is ready. The workload starts when an operator says cont.", reason: migration.error, tone: "warn" };
     }
@@ -524,23 +524,23 @@
 
   const AGENT_ACTIONS = [
     {
-      key: "cancel", name: "Cancel the migration", confirm: "Cancel the migration",
+      key: "cancel", word: "Cancel", name: "Cancel the migration", confirm: "Cancel the migration",
       when: (now) => !["none", "completed", "failed", "cancelled", "cancelling"].includes(now),
       text: "The source takes the workload back, unless the destination has already committed to start it.",
     },
     {
-      key: "pause", name: "Pause the migration", confirm: "Pause the migration",
+      key: "pause", word: "Pause", name: "Pause the migration", confirm: "Pause the migration",
       when: (now) => now === "postcopy-active",
       text: "The agent closes the link. The workload stays where it is, and waits when it touches a missing page, until a recover makes a new link.",
     },
     {
-      key: "recover", name: "Recover the migration", confirm: "Recover the migration",
+      key: "recover", word: "Recover", name: "Recover the migration", confirm: "Recover the migration",
       when: (now) => now === "postcopy-paused",
       text: "The two sides make a new link at this address and continue with the missing pages.",
       input: { name: "Address", placeholder: "tcp:HOST:PORT", body: (text) => ({ uri: text }) },
     },
     {
-      key: "cont", name: "Start the workload", confirm: "Start the workload",
+      key: "cont", word: "Start", name: "Start the workload", confirm: "Start the workload",
       when: (now, migration) => migration.awaits_cont === true || (migration.role === "destination" && now === "postcopy-device"),
       text: "The destination starts the workload. The answer says that it runs, or why it does not.",
     },
@@ -696,7 +696,7 @@
       const buttons = byId("action-buttons");
       if (!buttons.children.length) {
         for (const action of AGENT_ACTIONS) {
-          const button = element("button", { type: "button" }, `${action.name} …`);
+          const button = element("button", { type: "button" }, `${action.word} …`);
           button.addEventListener("click", () => ask(`api/${action.key}`, action, button));
           buttons.append(button);
         }
@@ -704,7 +704,7 @@
       AGENT_ACTIONS.forEach((action, i) => {
         const cannot = !action.when(now, migration);
         if (buttons.children[i].disabled !== cannot) buttons.children[i].disabled = cannot;
-        buttons.children[i].title = cannot ? `Not possible in the state ${now}` : "";
+        buttons.children[i].title = cannot ? `Not possible in the state ${now}` : action.name;
       });
     }
 
@@ -763,7 +763,8 @@
       }
       const recent = history.rows.slice(-240);
       const top = Math.max(1, ...recent.flatMap((row) => Object.values(row)).filter(known));
-      say(byId("lanes-scale"), `Last ${short(Math.max(0, (history.times.at(-1) - history.times.at(-recent.length)) * 1e3))}, 0 to ${rate(top)}`);
+      const high = top > 1 ? `0 to ${rate(top)}` : "nothing was sent";
+      say(byId("lanes-scale"), `Last ${short(Math.max(0, (history.times.at(-1) - history.times.at(-recent.length)) * 1e3))}, ${high}`);
       lanes.forEach((lane, i) => {
         const step = 300 / Math.max(1, recent.length - 1);
         const points = recent.map((row, at) => `${(at * step).toFixed(1)} ${(29 - (27 * (row[lane.name] ?? 0)) / top).toFixed(1)}`);

@@ -117,7 +117,7 @@
     const tones = { completed: "good", failed: "bad", cancelled: "warn", paused: "bad" };
     byId("verdict").dataset.tone = wrong ? "bad" : (tones[result] ?? "run");
     say(byId("verdict-text"), words[result] ?? `The result is ${result}. ${where}`);
-    const reason = [wrong, report.error, waiting].filter(Boolean).join(" ");
+    const reason = [wrong, waiting, report.error].filter(Boolean).join("\n");
     byId("verdict-reason").hidden = !reason;
     say(byId("verdict-reason"), reason);
 
