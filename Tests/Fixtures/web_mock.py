@@ -8,6 +8,7 @@ Each scenario is a page of its own at /SCENARIO/, and / lists all of them. The t
     POST /SCENARIO/mock/drop?seconds=N   closes the streams of events, and refuses requests for N seconds
     POST /SCENARIO/mock/restart          begins the scenario again
 """
+
 import argparse
 import base64
 import http.server
@@ -28,34 +29,72 @@ POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
 KINDS[".svg"] = "image/svg+xml"
 TICK = 0.5
 
 STATES = [
-    "none", "setup", "active", "pre-switchover", "device", "postcopy-device", "postcopy-active", "postcopy-paused",
-    "postcopy-recover-setup", "postcopy-recover", "completed", "cancelling", "cancelled", "failed",
+    "none",
+    "setup",
+    "active",
+    "pre-switchover",
+    "device",
+    "postcopy-device",
+    "postcopy-active",
+    "postcopy-paused",
+    "postcopy-recover-setup",
+    "postcopy-recover",
+    "completed",
+    "cancelling",
+    "cancelled",
+    "failed",
 ]
 SOURCE_EDGES = [
-    ("none", "setup"), ("setup", "active"), ("active", "pre-switchover"), ("active", "device"),
-    ("pre-switchover", "device"), ("device", "postcopy-device"), ("postcopy-device", "postcopy-active"),
-    ("postcopy-active", "completed"), ("postcopy-active", "cancelling"), ("postcopy-active", "postcopy-paused"),
-    ("cancelling", "postcopy-active"), ("cancelling", "postcopy-paused"),
-    ("postcopy-paused", "postcopy-recover-setup"), ("postcopy-recover-setup", "postcopy-recover"),
-    ("postcopy-recover-setup", "postcopy-paused"), ("postcopy-recover", "postcopy-active"),
-    ("postcopy-recover", "postcopy-paused"), ("postcopy-recover", "cancelling"),
+    ("none", "setup"),
+    ("setup", "active"),
+    ("active", "pre-switchover"),
+    ("active", "device"),
+    ("pre-switchover", "device"),
+    ("device", "postcopy-device"),
+    ("postcopy-device", "postcopy-active"),
+    ("postcopy-active", "completed"),
+    ("postcopy-active", "cancelling"),
+    ("postcopy-active", "postcopy-paused"),
+    ("cancelling", "postcopy-active"),
+    ("cancelling", "postcopy-paused"),
+    ("postcopy-paused", "postcopy-recover-setup"),
+    ("postcopy-recover-setup", "postcopy-recover"),
+    ("postcopy-recover-setup", "postcopy-paused"),
+    ("postcopy-recover", "postcopy-active"),
+    ("postcopy-recover", "postcopy-paused"),
+    ("postcopy-recover", "cancelling"),
 ] + [
     (state, end)
     for end in ("cancelled", "failed")
     for state in STATES[1:10] + ["cancelling"]
     if state != "postcopy-recover-setup"
 ]
-DESTINATION = [state for state in STATES if state not in ("pre-switchover", "device", "postcopy-recover-setup", "cancelling")]
+DESTINATION = [
+    state for state in STATES if state not in ("pre-switchover", "device", "postcopy-recover-setup", "cancelling")
+]
 DESTINATION_EDGES = [
-    ("none", "setup"), ("setup", "active"), ("active", "postcopy-device"), ("postcopy-device", "postcopy-active"),
-    ("postcopy-active", "completed"), ("postcopy-active", "postcopy-paused"), ("postcopy-paused", "postcopy-recover"),
-    ("postcopy-recover", "postcopy-active"), ("postcopy-recover", "postcopy-paused"), ("active", "failed"),
-    ("active", "cancelled"), ("postcopy-device", "failed"), ("postcopy-device", "cancelled"),
+    ("none", "setup"),
+    ("setup", "active"),
+    ("active", "postcopy-device"),
+    ("postcopy-device", "postcopy-active"),
+    ("postcopy-active", "completed"),
+    ("postcopy-active", "postcopy-paused"),
+    ("postcopy-paused", "postcopy-recover"),
+    ("postcopy-recover", "postcopy-active"),
+    ("postcopy-recover", "postcopy-paused"),
+    ("active", "failed"),
+    ("active", "cancelled"),
+    ("postcopy-device", "failed"),
+    ("postcopy-device", "cancelled"),
     ("postcopy-paused", "failed"),
 ]
 PAGE_SIZE = 4096
@@ -98,9 +137,14 @@ class Stalls:
 
     def summary(self):
         return {
-            "count": self.count, "p50_us": self.percentile(0.5), "p90_us": self.percentile(0.9),
-            "p99_us": self.percentile(0.99), "p999_us": self.percentile(0.999), "max_us": round(self.longest, 1),
-            "floor_us": 62.0, "histogram": self.histogram(),
+            "count": self.count,
+            "p50_us": self.percentile(0.5),
+            "p90_us": self.percentile(0.9),
+            "p99_us": self.percentile(0.99),
+            "p999_us": self.percentile(0.999),
+            "max_us": round(self.longest, 1),
+            "floor_us": 62.0,
+            "histogram": self.histogram(),
         }
 
 
@@ -164,23 +208,45 @@ class Memory:
 
     def whole(self):
         return {
-            "cells": self.CELLS, "pages_per_cell": self.PER_CELL, "counts": self.encode(),
+            "cells": self.CELLS,
+            "pages_per_cell": self.PER_CELL,
+            "counts": self.encode(),
             "regions": [
-                {"first_cell": 0, "cells": 2016, "name": "ram"}, {"first_cell": 2016, "cells": 32, "name": "video"},
+                {"first_cell": 0, "cells": 2016, "name": "ram"},
+                {"first_cell": 2016, "cells": 32, "name": "video"},
             ],
         }
 
     def pages(self, waiting=0, oldest=0):
         sums = [sum(cell[kind] for cell in self.cells) for kind in range(6)]
         return {
-            "total": self.CELLS * self.PER_CELL, "demand": sums[2], "prefetched": sums[3], "pushed": sums[4],
-            "zero": sums[5], "asked": sums[1], "duplicate": 211, "waiting": waiting, "oldest_us": oldest,
+            "total": self.CELLS * self.PER_CELL,
+            "demand": sums[2],
+            "prefetched": sums[3],
+            "pushed": sums[4],
+            "zero": sums[5],
+            "asked": sums[1],
+            "duplicate": 211,
+            "waiting": waiting,
+            "oldest_us": oldest,
         }
 
 
-PATH = [("none", 0), ("setup", 0), ("active", 4210), ("device", 1_216_400), ("postcopy-device", 1_218_010),
-        ("postcopy-active", 1_219_880)]
-PATH_THERE = [("none", 0), ("setup", 0), ("active", 3800), ("postcopy-device", 1_217_100), ("postcopy-active", 1_219_340)]
+PATH = [
+    ("none", 0),
+    ("setup", 0),
+    ("active", 4210),
+    ("device", 1_216_400),
+    ("postcopy-device", 1_218_010),
+    ("postcopy-active", 1_219_880),
+]
+PATH_THERE = [
+    ("none", 0),
+    ("setup", 0),
+    ("active", 3800),
+    ("postcopy-device", 1_217_100),
+    ("postcopy-active", 1_219_340),
+]
 
 
 def steps(path, until=None, more=()):
@@ -201,47 +267,108 @@ class Agent:
         "agent-setup": ("source", True, steps(PATH, "setup"), steps(PATH_THERE, "setup"), None, 0),
         "agent-active": ("source", True, steps(PATH, "active"), steps(PATH_THERE, "active"), None, 0),
         "agent-pre-switchover": (
-            "source", False, steps(PATH, "active", [("pre-switchover", 1_216_000)]), steps(PATH_THERE, "active"), None, 0,
+            "source",
+            False,
+            steps(PATH, "active", [("pre-switchover", 1_216_000)]),
+            steps(PATH_THERE, "active"),
+            None,
+            0,
         ),
-        "agent-device": ("source", False, steps(PATH, "postcopy-device"), steps(PATH_THERE, "postcopy-device"), None, 0),
+        "agent-device": (
+            "source",
+            False,
+            steps(PATH, "postcopy-device"),
+            steps(PATH_THERE, "postcopy-device"),
+            None,
+            0,
+        ),
         "agent-migrating": ("destination", True, steps(PATH_THERE), steps(PATH), None, 0.3),
         "agent-source": ("source", False, steps(PATH), steps(PATH_THERE), None, 0.3),
         "agent-waiting": (
-            "destination", False, steps(PATH_THERE, "postcopy-device"), steps(PATH, "postcopy-active"), None, 0,
+            "destination",
+            False,
+            steps(PATH_THERE, "postcopy-device"),
+            steps(PATH, "postcopy-active"),
+            None,
+            0,
         ),
         "agent-paused": (
-            "destination", True, steps(PATH_THERE, more=[("postcopy-paused", 9_400_000)]),
+            "destination",
+            True,
+            steps(PATH_THERE, more=[("postcopy-paused", 9_400_000)]),
             steps(PATH, more=[("postcopy-paused", 9_430_000)]),
-            "the link to 10.0.0.1:7000 broke: Connection reset by peer; give the source the command recover", 0.46,
+            "the link to 10.0.0.1:7000 broke: Connection reset by peer; give the source the command recover",
+            0.46,
         ),
         "agent-recovering": (
-            "source", False,
-            steps(PATH, more=[("postcopy-paused", 9_430_000), ("postcopy-recover-setup", 14_000_000),
-                              ("postcopy-recover", 14_002_100)]),
-            steps(PATH_THERE, more=[("postcopy-paused", 9_400_000), ("postcopy-recover", 14_001_000)]), None, 0.46,
+            "source",
+            False,
+            steps(
+                PATH,
+                more=[
+                    ("postcopy-paused", 9_430_000),
+                    ("postcopy-recover-setup", 14_000_000),
+                    ("postcopy-recover", 14_002_100),
+                ],
+            ),
+            steps(PATH_THERE, more=[("postcopy-paused", 9_400_000), ("postcopy-recover", 14_001_000)]),
+            None,
+            0.46,
         ),
         "agent-recovered": (
-            "source", False,
-            steps(PATH, more=[("postcopy-paused", 9_430_000), ("postcopy-recover-setup", 14_000_000),
-                              ("postcopy-recover", 14_002_100), ("postcopy-active", 14_005_000)]),
-            steps(PATH_THERE, more=[("postcopy-paused", 9_400_000), ("postcopy-recover", 14_001_000),
-                                    ("postcopy-active", 14_004_000)]), None, 0.52,
+            "source",
+            False,
+            steps(
+                PATH,
+                more=[
+                    ("postcopy-paused", 9_430_000),
+                    ("postcopy-recover-setup", 14_000_000),
+                    ("postcopy-recover", 14_002_100),
+                    ("postcopy-active", 14_005_000),
+                ],
+            ),
+            steps(
+                PATH_THERE,
+                more=[
+                    ("postcopy-paused", 9_400_000),
+                    ("postcopy-recover", 14_001_000),
+                    ("postcopy-active", 14_004_000),
+                ],
+            ),
+            None,
+            0.52,
         ),
         "agent-cancelling": (
-            "source", False, steps(PATH, more=[("cancelling", 1_402_000)]), steps(PATH_THERE, "postcopy-device"), None, 0,
+            "source",
+            False,
+            steps(PATH, more=[("cancelling", 1_402_000)]),
+            steps(PATH_THERE, "postcopy-device"),
+            None,
+            0,
         ),
         "agent-cancelled": (
-            "source", True, steps(PATH, "active", [("cancelled", 803_000)]), steps(PATH_THERE, "active", [("cancelled", 803_500)]),
-            None, 0,
+            "source",
+            True,
+            steps(PATH, "active", [("cancelled", 803_000)]),
+            steps(PATH_THERE, "active", [("cancelled", 803_500)]),
+            None,
+            0,
         ),
         "agent-failed": (
-            "source", True, steps(PATH, "postcopy-device", [("failed", 1_221_300)]),
+            "source",
+            True,
+            steps(PATH, "postcopy-device", [("failed", 1_221_300)]),
             steps(PATH_THERE, "postcopy-device", [("failed", 1_220_900)]),
-            "the destination reports: the device 'nic' cannot load its state: 12 bytes are missing", 0,
+            "the destination reports: the device 'nic' cannot load its state: 12 bytes are missing",
+            0,
         ),
         "agent-completed": (
-            "destination", True, steps(PATH_THERE, more=[("completed", 61_200_000)]),
-            steps(PATH, more=[("completed", 61_203_000)]), None, 1,
+            "destination",
+            True,
+            steps(PATH_THERE, more=[("completed", 61_200_000)]),
+            steps(PATH, more=[("completed", 61_203_000)]),
+            None,
+            1,
         ),
     }
 
@@ -283,19 +410,29 @@ class Agent:
         other = "destination" if self.role == "source" else "source"
         if self.role != "none":
             sides = [
-                {"side": self.role, "own": True, "states": self.own}, {"side": other, "own": False, "states": self.other},
+                {"side": self.role, "own": True, "states": self.own},
+                {"side": other, "own": False, "states": self.other},
             ]
             sides.sort(key=lambda side: side["side"] != "source")
         return {
-            "role": self.role, "id": "5f0c" * 8 if self.role != "none" else None, "workload": "random",
-            "runs_here": self.runs_here, "memory_bytes": 8 << 30, "page_size": PAGE_SIZE, "sides": sides,
+            "role": self.role,
+            "id": "5f0c" * 8 if self.role != "none" else None,
+            "workload": "random",
+            "runs_here": self.runs_here,
+            "memory_bytes": 8 << 30,
+            "page_size": PAGE_SIZE,
+            "sides": sides,
             "possible": {"source": STATES, "destination": DESTINATION},
-            "edges": {"source": SOURCE_EDGES, "destination": DESTINATION_EDGES}, "error": self.error,
-            "awaits_cont": self.name == "agent-waiting", "total_us": (now_ms() - self.began) * 1000,
+            "edges": {"source": SOURCE_EDGES, "destination": DESTINATION_EDGES},
+            "error": self.error,
+            "awaits_cont": self.name == "agent-waiting",
+            "total_us": (now_ms() - self.began) * 1000,
             "downtime_us": 4820 if self.has_switched else None,
-            "switchover": dict(stop_us=410, save_us=1200, transfer_us=980, load_us=1310, grant_us=520, start_us=610)
-            if self.has_switched
-            else None,
+            "switchover": (
+                dict(stop_us=410, save_us=1200, transfer_us=980, load_us=1310, grant_us=520, start_us=610)
+                if self.has_switched
+                else None
+            ),
         }
 
     def lanes(self):
@@ -308,7 +445,9 @@ class Agent:
         out |= {"migration": self.migration(), "events": self.events, "lanes": self.lanes()}
         if self.role != "none":
             out |= {"pages": self.memory.pages(self.waiting, self.oldest), "map": self.memory.whole()}
-            out["stall"] = self.stalls.summary() if self.stalls.count else {"count": 0, "floor_us": 62.0, "histogram": []}
+            out["stall"] = (
+                self.stalls.summary() if self.stalls.count else {"count": 0, "floor_us": 62.0, "histogram": []}
+            )
         return out
 
     def tick(self):
@@ -334,7 +473,9 @@ class Agent:
                     cell[4] += cell[0] + cell[1]
                     cell[0] = cell[1] = 0
                 at = (now_ms() - self.began) * 1000
-                self.own, self.other = self.own + [{"state": "completed", "at_us": at}], self.other + [{"state": "completed", "at_us": at}]
+                self.own, self.other = self.own + [{"state": "completed", "at_us": at}], self.other + [
+                    {"state": "completed", "at_us": at}
+                ]
                 self.moves = False
                 out |= {"map": self.memory.whole(), "pages": self.memory.pages(), "migration": self.migration()}
                 out["events"] = [self.say("notice", "The migration is completed.")]
@@ -354,7 +495,10 @@ class Agent:
         elif path == "recover" and now == "postcopy-paused":
             if not str(body.get("uri", "")).startswith(("tcp:", "unix:")):
                 return f"'{body.get('uri')}' is no address: give tcp:HOST:PORT", None
-            self.own = self.own + [{"state": "postcopy-recover", "at_us": at}, {"state": "postcopy-active", "at_us": at + 3000}]
+            self.own = self.own + [
+                {"state": "postcopy-recover", "at_us": at},
+                {"state": "postcopy-active", "at_us": at + 3000},
+            ]
             self.is_paused, self.error, self.moves, self.waiting, self.oldest = False, None, True, 0, 0
         elif path == "cont" and self.name == "agent-waiting":
             self.name, self.runs_here, self.has_switched, self.moves = "agent-migrating", True, True, True
@@ -384,12 +528,22 @@ class Handler:
                 state, resident = "complete", total
             demand = resident // 9
             self.guests[pid] = {
-                "pid": pid, "name": f"vm-{i:04}", "socket": "/run/pageferry-uffd.sock", "state": state,
-                "server": f"10.0.{i % 4}.1:7200", "total": total, "resident": resident, "demand": demand,
-                "ahead": resident - demand, "waiting": 3 if state == "held" else 0,
-                "oldest_us": 41_000_000 + i * 1000 if state == "held" else 0, "p50_us": round(self.chance.uniform(80, 120), 1),
-                "p99_us": round(self.chance.uniform(300, 2500), 1), "policy": "kill" if i % 3 == 0 else "hold",
-                "fill": None if i % 4 else (50 << 20 if i % 8 else 0), "restarts": 1 if i % 50 == 9 else 0,
+                "pid": pid,
+                "name": f"vm-{i:04}",
+                "socket": "/run/pageferry-uffd.sock",
+                "state": state,
+                "server": f"10.0.{i % 4}.1:7200",
+                "total": total,
+                "resident": resident,
+                "demand": demand,
+                "ahead": resident - demand,
+                "waiting": 3 if state == "held" else 0,
+                "oldest_us": 41_000_000 + i * 1000 if state == "held" else 0,
+                "p50_us": round(self.chance.uniform(80, 120), 1),
+                "p99_us": round(self.chance.uniform(300, 2500), 1),
+                "policy": "kill" if i % 3 == 0 else "hold",
+                "fill": None if i % 4 else (50 << 20 if i % 8 else 0),
+                "restarts": 1 if i % 50 == 9 else 0,
                 "attached_unix_ms": now_ms() - self.chance.randrange(10_000, 9_000_000),
             }
         self.say("notice", f"{number} guests are attached.")
@@ -402,8 +556,13 @@ class Handler:
 
     def state(self):
         return {
-            "kind": "handler", "release": "0.1.0", "name": "node-7", "unix_ms": now_ms(), "control": True,
-            "guests": list(self.guests.values()), "events": self.events,
+            "kind": "handler",
+            "release": "0.1.0",
+            "name": "node-7",
+            "unix_ms": now_ms(),
+            "control": True,
+            "guests": list(self.guests.values()),
+            "events": self.events,
         }
 
     def tick(self):
@@ -444,14 +603,24 @@ class Server:
         rate = int(220e6 * self.chance.uniform(0.6, 1.2))
         self.sent += int(rate * TICK)
         return {
-            "snapshot_bytes": 2 << 30, "path": "/srv/vm.mem", "connections": 512 if self.is_full else 148,
-            "connections_limit": 512, "sessions": 170 if self.is_full else 49, "sent_bytes": self.sent, "rate_bytes_per_s": rate,
+            "snapshot_bytes": 2 << 30,
+            "path": "/srv/vm.mem",
+            "connections": 512 if self.is_full else 148,
+            "connections_limit": 512,
+            "sessions": 170 if self.is_full else 49,
+            "sent_bytes": self.sent,
+            "rate_bytes_per_s": rate,
         }
 
     def state(self):
         return {
-            "kind": "server", "release": "0.1.0", "name": "node-a", "unix_ms": now_ms(), "control": False,
-            "server": self.figures(), "events": self.events,
+            "kind": "server",
+            "release": "0.1.0",
+            "name": "node-a",
+            "unix_ms": now_ms(),
+            "control": False,
+            "server": self.figures(),
+            "events": self.events,
         }
 
     def tick(self):
@@ -480,37 +649,79 @@ def report(kind):
         summary = of.summary()
         names = {"p50": "p50_us", "p90": "p90_us", "p99": "p99_us", "p999": "p999_us", "max": "max_us"}
         out = {name: summary[key] for name, key in names.items()}
-        return out | {"count": of.count, "mean": round(out["p50"] * 1.1, 1), "total": round(of.count * out["p50"] * 1.1, 1)}
+        return out | {
+            "count": of.count,
+            "mean": round(out["p50"] * 1.1, 1),
+            "total": round(of.count * out["p50"] * 1.1, 1),
+        }
 
     pages = memory.pages()
     out = {
-        "schema": "pageferry.report/1", "result": "completed", "error": None, "page_size": PAGE_SIZE,
-        "memory_bytes": 8 << 30, "runs_on": "destination",
+        "schema": "pageferry.report/1",
+        "result": "completed",
+        "error": None,
+        "page_size": PAGE_SIZE,
+        "memory_bytes": 8 << 30,
+        "runs_on": "destination",
         "source": {"states": [state for state, _ in PATH] + ["completed"]},
         "destination": {"states": [state for state, _ in PATH_THERE] + ["completed"]},
-        "workload": {"name": "random", "ops_source": 18_220_110, "ops_destination": 771_204_551, "ops_after_take_back": 0},
+        "workload": {
+            "name": "random",
+            "ops_source": 18_220_110,
+            "ops_destination": 771_204_551,
+            "ops_after_take_back": 0,
+        },
         "downtime_us": 4820.5,
-        "switchover_us": {"stop": 410.2, "save": 1200.9, "transfer": 980.1, "load": 1310.4, "grant": 520.7, "start": 610.3},
-        "total_us": 86_412_000, "throughput_mib_s": 96.3, "push_lanes": 2,
+        "switchover_us": {
+            "stop": 410.2,
+            "save": 1200.9,
+            "transfer": 980.1,
+            "load": 1310.4,
+            "grant": 520.7,
+            "start": 610.3,
+        },
+        "total_us": 86_412_000,
+        "throughput_mib_s": 96.3,
+        "push_lanes": 2,
         "pages": {key: pages[key] for key in ("total", "demand", "prefetched", "pushed", "zero", "duplicate")}
         | {"prefetched_unused": 4210},
         "compression": {
-            "setting": "auto", "codec": "lz4", "bytes_before": 5 << 30, "bytes_after": 2 << 30, "cpu_us": 9_120_000,
-            "runs": 81_120, "runs_unshrunk": 204, "runs_skipped": 1200,
+            "setting": "auto",
+            "codec": "lz4",
+            "bytes_before": 5 << 30,
+            "bytes_after": 2 << 30,
+            "cpu_us": 9_120_000,
+            "runs": 81_120,
+            "runs_unshrunk": 204,
+            "runs_skipped": 1200,
         },
-        "stall_us": distribution(stalls), "service_us": distribution(service), "stall_origin": "accesses", "threads": None,
-        "waiting": {"faults": 0, "oldest_us": 0}, "floor_us": {"round_trip_p50": 48.2, "local_fault_p50": 13.9},
+        "stall_us": distribution(stalls),
+        "service_us": distribution(service),
+        "stall_origin": "accesses",
+        "threads": None,
+        "waiting": {"faults": 0, "oldest_us": 0},
+        "floor_us": {"round_trip_p50": 48.2, "local_fault_p50": 13.9},
         "verify": {"pages_checked": pages["total"], "corrupt": 0, "lines_found": None, "lines_total": None},
     }
     if kind == "failed":
         zero = dict.fromkeys(out["stall_us"], 0)
         return out | {
-            "result": "failed", "error": "the destination reports: the device 'nic' cannot load its state: 12 bytes are missing",
-            "runs_on": "source", "downtime_us": 0, "switchover_us": dict.fromkeys(out["switchover_us"], 0), "throughput_mib_s": 0,
-            "source": {"states": ["none", "setup", "active", "device", "postcopy-device", "failed"]}, "total_us": 1_221_300,
-            "destination": {"states": ["none", "setup", "active", "postcopy-device", "failed"]}, "compression": None,
-            "pages": dict.fromkeys(out["pages"], 0) | {"total": pages["total"]}, "stall_us": zero, "service_us": zero,
-            "stall_origin": None, "verify": {"pages_checked": 0, "corrupt": 0}, "push_lanes": None,
+            "result": "failed",
+            "error": "the destination reports: the device 'nic' cannot load its state: 12 bytes are missing",
+            "runs_on": "source",
+            "downtime_us": 0,
+            "switchover_us": dict.fromkeys(out["switchover_us"], 0),
+            "throughput_mib_s": 0,
+            "source": {"states": ["none", "setup", "active", "device", "postcopy-device", "failed"]},
+            "total_us": 1_221_300,
+            "destination": {"states": ["none", "setup", "active", "postcopy-device", "failed"]},
+            "compression": None,
+            "pages": dict.fromkeys(out["pages"], 0) | {"total": pages["total"]},
+            "stall_us": zero,
+            "service_us": zero,
+            "stall_origin": None,
+            "verify": {"pages_checked": 0, "corrupt": 0},
+            "push_lanes": None,
         }
     if kind == "plain":
         return out
@@ -518,20 +729,29 @@ def report(kind):
     return out | {
         "started_unix_ms": 1_764_500_000_000,
         "timeline": {
-            "error_us": 21.5, "source": steps(PATH, more=[("completed", 86_412_000)]),
+            "error_us": 21.5,
+            "source": steps(PATH, more=[("completed", 86_412_000)]),
             "destination": steps(PATH_THERE, more=[("completed", 86_410_800)]),
         },
         "histogram": {"per_octave": 8, "stall": stalls.histogram(8), "service": service.histogram(8)},
         "arrivals": {
-            "cells": Memory.CELLS, "pages_per_cell": Memory.PER_CELL, "regions": memory.whole()["regions"],
-            "at_us": base64.b64encode(arrived).decode(), "counts": memory.encode(),
+            "cells": Memory.CELLS,
+            "pages_per_cell": Memory.PER_CELL,
+            "regions": memory.whole()["regions"],
+            "at_us": base64.b64encode(arrived).decode(),
+            "counts": memory.encode(),
         },
         "lanes": [
             {"name": "urgent 0", "bytes": 212 << 20, "rate_bytes_per_s": 2_580_000},
             {"name": "push 0", "bytes": 2 << 30, "rate_bytes_per_s": 49_100_000},
             {"name": "push 1", "bytes": 2 << 30, "rate_bytes_per_s": 48_700_000},
         ],
-        "settings": {"compress": "auto", "max-bandwidth": "none", "prefetch": "streams", "workload": "random </script><b>"},
+        "settings": {
+            "compress": "auto",
+            "max-bandwidth": "none",
+            "prefetch": "streams",
+            "workload": "random </script><b>",
+        },
     }
 
 
@@ -608,7 +828,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
         name, _, rest = path.lstrip("/").partition("/")
         if not name:
             links = "".join(f"<li><a href='{each}/'>{each}</a></li>" for each in [*SCENARIOS, *REPORTS])
-            return self.answer(200, f"<!doctype html><title>mock</title><ul>{links}</ul>".encode(), KINDS[".html"], None)
+            return self.answer(
+                200, f"<!doctype html><title>mock</title><ul>{links}</ul>".encode(), KINDS[".html"], None
+            )
         if name in REPORTS:
             return self.answer(200, report_page(REPORTS[name]).encode(), KINDS[".html"], None)
         if name not in SCENARIOS:

@@ -69,8 +69,9 @@
   function lost() {
     if (!connection.lostAt) {
       connection.lostAt = Date.now();
-      const words = "The connection to the process is lost.";
-      say(byId("lost-text"), `${words} The page shows the state of ${clock(connection.heardAt || Date.now())}, and retries.`);
+      const words = connection.heardAt ? "The connection to the process is lost." : "The process does not answer.";
+      const shown = connection.heardAt ? `The page shows the state of ${clock(connection.heardAt)}, and` : "The page";
+      say(byId("lost-text"), `${words} ${shown} retries.`);
       byId("lost").hidden = false;
       announce(words);
     }
@@ -174,7 +175,10 @@
     byId("verdict").dataset.tone = tone;
     const sides = state.migration?.sides ?? [];
     byId("verdict-sides").hidden = sides.length === 0;
-    say(byId("verdict-sides"), sides.map((side) => `${side.side} ${sideState(state.migration, side.side)}`).join(" · "));
+    say(
+      byId("verdict-sides"),
+      sides.map((side) => `${side.side} ${sideState(state.migration, side.side)}`).join(" · "),
+    );
     say(byId("verdict-text"), words);
     byId("verdict-reason").hidden = !reason;
     say(byId("verdict-reason"), reason);
@@ -227,7 +231,16 @@
 
   // The machine of a side
 
-  const MAIN = ["none", "setup", "active", "pre-switchover", "device", "postcopy-device", "postcopy-active", "completed"];
+  const MAIN = [
+    "none",
+    "setup",
+    "active",
+    "pre-switchover",
+    "device",
+    "postcopy-device",
+    "postcopy-active",
+    "completed",
+  ];
   const LOOP = ["postcopy-paused", "postcopy-recover-setup", "postcopy-recover"];
   const RAILS = ["cancelled", "failed"];
   const TONES = {
@@ -344,7 +357,10 @@
       const states = side.states ?? [];
       const now = states.at(-1)?.state ?? "none";
       say(this.title, `${name}: ${now}`);
-      say(this.note, side.own ? "This agent" : "The other side, as far as this agent knows");
+      say(
+        this.note,
+        !states.length ? "No migration" : side.own ? "This agent" : "The other side, as far as this agent knows",
+      );
       this.path.setAttribute("aria-label", `States that the ${name.toLowerCase()} has passed, with the time in each`);
       this.path.replaceChildren(
         ...states.map(({ state: passed, at_us: at }, i) => {
@@ -382,7 +398,10 @@
       for (let i = 1; i < states.length; i += 1) taken.add(`${states[i - 1].state}>${states[i].state}`);
       const all = edges.map(([from, to]) => `${from}>${to}`);
       const isBack = (key) => all.includes(key.split(">").reverse().join(">"));
-      const drawn = [...all.filter((key) => !taken.has(key)), ...[...taken].filter((key) => !key.startsWith("none>none"))];
+      const drawn = [
+        ...all.filter((key) => !taken.has(key)),
+        ...[...taken].filter((key) => !key.startsWith("none>none")),
+      ];
       const lines = drawn.map((key) => {
         const [from, to] = key.split(">").map((state) => places.get(state));
         if (!from || !to || from === to) return null;
@@ -394,7 +413,12 @@
         const [last, before] = [way.at(-1), way.at(-2)];
         const tip = last.slice(-2);
         const tail = last[0] === "C" ? last.slice(-4, -2) : before.slice(-2);
-        return svg("g", null, svg("path", { class: `edge${kind}`, d: wayPath(way, at) }), arrowHead(tail, tip, at, kind));
+        return svg(
+          "g",
+          null,
+          svg("path", { class: `edge${kind}`, d: wayPath(way, at) }),
+          arrowHead(tail, tip, at, kind),
+        );
       });
 
       const lastVisit = new Map();
@@ -411,13 +435,20 @@
         const [x, y] = isUpright ? [place.v, place.u] : [place.u, place.v];
         const rect = (grow, kind) =>
           svg("rect", {
-            class: kind, rx: 5 + grow, x: x - hx - grow, y: y - hy - grow, width: 2 * (hx + grow), height: 2 * (hy + grow),
+            class: kind,
+            rx: 5 + grow,
+            x: x - hx - grow,
+            y: y - hy - grow,
+            width: 2 * (hx + grow),
+            height: 2 * (hy + grow),
           });
         if (isNow) group.append(rect(4, "halo"));
         group.append(rect(0));
         const isTurned = place.kind === "rail" && isUpright;
         const words = place.kind === "rail" ? [state] : breakName(state, 2 * hx - 8);
-        const time = visits.has(state) && known(lastVisit.get(state)) ? timeOf(lastVisit.get(state), visits.get(state)) : null;
+        const time = visits.has(state) && known(lastVisit.get(state))
+          ? timeOf(lastVisit.get(state), visits.get(state))
+          : null;
         if (place.kind === "rail" && time) words[0] += `  ${time}`;
         const rows = words.map((word) => [word, null]);
         if (time && place.kind !== "rail") rows.push([time, "time"]);
@@ -432,7 +463,13 @@
       const path = states.map(({ state: passed }) => passed).join(", ");
       return svg(
         "svg",
-        { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name}: now ${now}. Passed: ${path}.` },
+        {
+          width,
+          height,
+          viewBox: `0 0 ${width} ${height}`,
+          role: "img",
+          "aria-label": `${name}: now ${now}. Passed: ${path}.`,
+        },
         ...lines,
         ...nodes,
       );
@@ -479,12 +516,20 @@
       : "";
     const reason = [waits, migration.error].filter(Boolean).join("\n");
     if (migration.awaits_cont) {
-      return { words: "Everything is ready. The workload starts when an operator says cont.", reason: migration.error, tone: "warn" };
+      return {
+        words: "Everything is ready. The workload starts when an operator says cont.",
+        reason: migration.error,
+        tone: "warn",
+      };
     }
     switch (now) {
       case "none":
         if (role === "destination") return { words: "The agent waits for a source.", tone: "run" };
-        return { words: `${where} There is no migration.`, reason: migration.error, tone: migration.runs_here ? "good" : "run" };
+        return {
+          words: `${where} There is no migration.`,
+          reason: migration.error,
+          tone: migration.runs_here ? "good" : "run",
+        };
       case "setup":
         return role === "source"
           ? { words: `${where} The two sides connect.`, reason, tone: "run" }
@@ -531,7 +576,7 @@
     {
       key: "pause", word: "Pause", name: "Pause the migration", confirm: "Pause the migration",
       when: (now) => now === "postcopy-active",
-      text: "The agent closes the link. The workload stays where it is, and waits when it touches a missing page, until a recover makes a new link.",
+      text: "The agent closes the link. The workload stays where it is, and waits at missing pages until a recover.",
     },
     {
       key: "recover", word: "Recover", name: "Recover the migration", confirm: "Recover the migration",
@@ -541,7 +586,9 @@
     },
     {
       key: "cont", word: "Start", name: "Start the workload", confirm: "Start the workload",
-      when: (now, migration) => migration.awaits_cont === true || (migration.role === "destination" && now === "postcopy-device"),
+      when: (now, migration) => migration.awaits_cont === true || (
+        migration.role === "destination" && now === "postcopy-device"
+      ),
       text: "The destination starts the workload. The answer says that it runs, or why it does not.",
     },
   ];
@@ -579,15 +626,37 @@
       const isMoving = migration.role && migration.role !== "none";
       const list = isMoving ? [] : [["Memory", bytes(migration.memory_bytes), migration.workload ?? ""]];
       if (isMoving) list.push(["Time", duration(migration.total_us), "since the migration began"]);
-      if (isMoving) list.push(["Downtime", duration(migration.downtime_us), migration.downtime_us ? "the workload ran nowhere" : "not known yet"]);
+      if (isMoving) list.push(
+        [
+          "Downtime",
+          duration(migration.downtime_us),
+          migration.downtime_us ? "the workload ran nowhere" : "not known yet",
+        ],
+      );
       if (pages) {
-        list.push(["Arrived", percent(here, pages.total), `${bytes(here * perPage)} of ${bytes(migration.memory_bytes)}`]);
-        const left = speed > 0 && missing > 0 ? `about ${duration((missing / speed) * 1e6)} at this rate` : `${count(pages.total - here)} pages`;
+        list.push(
+          ["Arrived", percent(here, pages.total), `${bytes(here * perPage)} of ${bytes(migration.memory_bytes)}`],
+        );
+        const left = speed > 0 && missing > 0
+          ? `about ${duration((missing / speed) * 1e6)} at this rate`
+          : `${count(pages.total - here)} pages`;
         list.push(["Missing", bytes(missing), missing > 0 ? left : "every page is here"]);
         list.push(["Rate", rate(speed), "all lanes"]);
-        list.push(["Waiting faults", count(pages.waiting), pages.waiting ? `oldest ${duration(pages.oldest_us)}` : "no thread waits"]);
+        list.push(
+          [
+            "Waiting faults",
+            count(pages.waiting),
+            pages.waiting ? `oldest ${duration(pages.oldest_us)}` : "no thread waits",
+          ],
+        );
       }
-      if (stall?.count) list.push(["Stall p99", duration(stall.p99_us), stall.floor_us ? `floor ${duration(stall.floor_us)}` : `${count(stall.count)} stalls`]);
+      if (stall?.count) list.push(
+        [
+          "Stall p99",
+          duration(stall.p99_us),
+          stall.floor_us ? `floor ${duration(stall.floor_us)}` : `${count(stall.count)} stalls`,
+        ],
+      );
       figures(byId("figures"), list);
     }
 
@@ -600,21 +669,38 @@
         machines[side.side].show(side, possible[side.side], edges?.[side.side] ?? [], Object.values(possible).flat());
       }
       const now = both.map((side) => `${side.side}: ${side.states.at(-1)?.state ?? "none"}`).join(", ");
-      if (before !== null && before !== now) announce(`${now[0].toUpperCase()}${now.slice(1)}. ${byId("verdict-text").textContent}`);
+      if (before !== null && before !== now) announce(
+        `${now[0].toUpperCase()}${now.slice(1)}. ${byId("verdict-text").textContent}`,
+      );
       before = now;
     }
 
     function tables() {
       const { stall } = state;
       if (byId("stall-table").open && stall) {
-        const rows = [["p50", stall.p50_us], ["p90", stall.p90_us], ["p99", stall.p99_us], ["p99.9", stall.p999_us], ["longest", stall.max_us], ["floor", stall.floor_us]];
+        const rows = [
+          ["p50", stall.p50_us],
+          ["p90", stall.p90_us],
+          ["p99", stall.p99_us],
+          ["p99.9", stall.p999_us],
+          ["longest", stall.max_us],
+          ["floor", stall.floor_us],
+        ];
         byId("stall-table").lastElementChild.replaceChildren(
-          table(`${count(stall.count)} stalls`, [["Percentile"], ["Time", true]], rows.map(([name, us]) => [name, duration(us)])),
+          table(
+            `${count(stall.count)} stalls`,
+            [["Percentile"], ["Time", true]],
+            rows.map(([name, us]) => [name, duration(us)]),
+          ),
         );
       }
       if (byId("histogram-table").open && stall?.histogram) {
         byId("histogram-table").lastElementChild.replaceChildren(
-          table("Stalls by length", [["From", true], ["To", true], ["Stalls", true]], stall.histogram.map(([upper, n]) => [duration(upper / 2), duration(upper), count(n)])),
+          table(
+            "Stalls by length",
+            [["From", true], ["To", true], ["Stalls", true]],
+            stall.histogram.map(([upper, n]) => [duration(upper / 2), duration(upper), count(n)]),
+          ),
         );
       }
     }
@@ -623,6 +709,7 @@
       const { stall } = state;
       const isEmpty = !stall?.count;
       const series = [["p50", "p50_us"], ["p90", "p90_us"], ["p99", "p99_us"], ["p99.9", "p999_us"]];
+      const now = [...series, ["floor", "floor_us"]].map(([name, key]) => `${name} ${duration(stall?.[key])}`);
       stallChart.draw({
         empty: isEmpty,
         times: stallHistory.times,
@@ -630,14 +717,17 @@
         log: true,
         floor: stall?.floor_us,
         format: (us) => short(us),
-        label: isEmpty ? "" : `Stalls over time. Now: median ${duration(stall.p50_us)}, p90 ${duration(stall.p90_us)}, p99 ${duration(stall.p99_us)}, p99.9 ${duration(stall.p999_us)}, floor ${duration(stall.floor_us)}.`,
+        label: `Stalls over time. Now: ${now.join(", ")}.`,
       });
       const buckets = stall?.histogram ?? [];
       const most = buckets.reduce((best, bucket) => (bucket[1] > (best?.[1] ?? 0) ? bucket : best), null);
       lengthChart.draw({
         buckets,
         floor: stall?.floor_us,
-        label: most ? `Histogram of ${count(stall.count)} stalls. Most took between ${duration(most[0] / 2)} and ${duration(most[0])}. The floor is ${duration(stall.floor_us)}.` : "",
+        label: !most
+          ? ""
+          : `Histogram of ${count(stall.count)} stalls. Most took between ${duration(most[0] / 2)} and ` +
+            `${duration(most[0])}. The floor is ${duration(stall.floor_us)}.`,
       });
       tables();
     }
@@ -672,7 +762,8 @@
           const { cells, bytes: counts, regions, pages_per_cell: perCell } = state.map;
           map.set({ cells, counts, bounds: (regions ?? []).slice(1).map((region) => region.first_cell) });
           const size = state.migration?.page_size;
-          say(byId("map-scale"), `${count(cells)} cells of ${size ? bytes(perCell * size) : `${count(perCell)} pages`}, in the order of addresses`);
+          const each = size ? bytes(perCell * size) : `${count(perCell)} pages`;
+          say(byId("map-scale"), `${count(cells)} cells of ${each}, in the order of addresses`);
         } else {
           map.update(details.cells);
         }
@@ -704,6 +795,8 @@
       AGENT_ACTIONS.forEach((action, i) => {
         const cannot = !action.when(now, migration);
         if (buttons.children[i].disabled !== cannot) buttons.children[i].disabled = cannot;
+        const isWanted = (action.key === "cont" && migration.awaits_cont) || (action.key === "recover" && !cannot);
+        buttons.children[i].classList.toggle("primary", Boolean(isWanted));
         buttons.children[i].title = cannot ? `Not possible in the state ${now}` : action.name;
       });
     }
@@ -714,7 +807,12 @@
   function legendPart(map) {
     const body = byId("legend").tBodies[0];
     const cells = KINDS.map((kind, i) => {
-      const button = element("button", { type: "button", "aria-pressed": "false", title: kind.says }, swatch(i), kind.name);
+      const button = element(
+        "button",
+        { type: "button", "aria-pressed": "false", title: kind.says },
+        swatch(i),
+        kind.name,
+      );
       const numbers = [element("td", { class: "number" }), element("td", { class: "number" })];
       body.append(element("tr", null, element("th", { scope: "row" }, button), ...numbers));
       button.addEventListener("click", () => {
@@ -752,11 +850,28 @@
       }
       if (names !== lanes.map((lane) => lane.name).join()) {
         names = lanes.map((lane) => lane.name).join();
-        const whole = table(null, [["Lane"], ["Rate over time"], ["Rate", true], ["Sent", true]], lanes.map((lane) => [lane.name, "", "", ""]));
+        const whole = table(
+          null,
+          [["Lane"], ["Rate over time"], ["Rate", true], ["Sent", true]],
+          lanes.map((lane) => [lane.name, "", "", ""]),
+        );
         rows = [...whole.tBodies[0].rows].map((row) => {
           const area = svg("path", { class: "area" });
           const edge = svg("path", { "vector-effect": "non-scaling-stroke" });
-          row.cells[1].append(svg("svg", { class: "lane-line", viewBox: "0 0 300 30", preserveAspectRatio: "none", height: 30, "aria-hidden": "true" }, area, edge));
+          row.cells[1].append(
+            svg(
+              "svg",
+              {
+                class: "lane-line",
+                viewBox: "0 0 300 30",
+                preserveAspectRatio: "none",
+                height: 30,
+                "aria-hidden": "true",
+              },
+              area,
+              edge,
+            ),
+          );
           return { area, edge, cells: row.cells };
         });
         place.replaceChildren(whole);
@@ -764,10 +879,15 @@
       const recent = history.rows.slice(-240);
       const top = Math.max(1, ...recent.flatMap((row) => Object.values(row)).filter(known));
       const high = top > 1 ? `0 to ${rate(top)}` : "nothing was sent";
-      say(byId("lanes-scale"), `Last ${short(Math.max(0, (history.times.at(-1) - history.times.at(-recent.length)) * 1e3))}, ${high}`);
+      say(
+        byId("lanes-scale"),
+        `Last ${short(Math.max(0, (history.times.at(-1) - history.times.at(-recent.length)) * 1e3))}, ${high}`,
+      );
       lanes.forEach((lane, i) => {
         const step = 300 / Math.max(1, recent.length - 1);
-        const points = recent.map((row, at) => `${(at * step).toFixed(1)} ${(29 - (27 * (row[lane.name] ?? 0)) / top).toFixed(1)}`);
+        const points = recent.map(
+          (row, at) => `${(at * step).toFixed(1)} ${(29 - (27 * (row[lane.name] ?? 0)) / top).toFixed(1)}`,
+        );
         rows[i].edge.setAttribute("d", `M${points.join("L")}`);
         rows[i].area.setAttribute("d", `M0 30L${points.join("L")}L300 30Z`);
         say(rows[i].cells[2], rate(lane.rate_bytes_per_s));
@@ -782,17 +902,47 @@
     linked: "good", complete: "good", unlinked: "warn", returning: "warn", unserved: "warn", "hanging-up": "warn",
     held: "bad", killed: "bad", ended: "",
   };
-  const fillText = (fill) => (fill === null || fill === undefined ? "on demand" : fill === 0 ? "full rate" : rate(fill));
+  const fillText = (fill) => (
+    fill === null || fill === undefined ? "on demand" : fill === 0 ? "full rate" : rate(fill)
+  );
   const COLUMNS = [
     { key: "guest", name: "Guest", width: "12rem", value: (g) => g.name || String(g.pid) },
     { key: "state", name: "State", width: "6.5rem", value: (g) => g.state },
     { key: "resident", name: "Resident", width: "13rem", value: (g) => g.resident / (g.total || 1) },
     { key: "waiting", name: "Waiting", number: true, width: "6rem", value: (g) => g.waiting },
-    { key: "oldest", name: "Oldest", number: true, width: "6.5rem", value: (g) => g.oldest_us ?? 0, text: (g) => (g.oldest_us ? duration(g.oldest_us) : NONE) },
-    { key: "p50", name: "p50", number: true, width: "6rem", value: (g) => g.p50_us ?? 0, text: (g) => duration(g.p50_us) },
-    { key: "p99", name: "p99", number: true, width: "6rem", value: (g) => g.p99_us ?? 0, text: (g) => duration(g.p99_us) },
+    {
+      key: "oldest",
+      name: "Oldest",
+      number: true,
+      width: "6.5rem",
+      value: (g) => g.oldest_us ?? 0,
+      text: (g) => (g.oldest_us ? duration(g.oldest_us) : NONE),
+    },
+    {
+      key: "p50",
+      name: "p50",
+      number: true,
+      width: "6rem",
+      value: (g) => g.p50_us ?? 0,
+      text: (g) => duration(g.p50_us),
+    },
+    {
+      key: "p99",
+      name: "p99",
+      number: true,
+      width: "6rem",
+      value: (g) => g.p99_us ?? 0,
+      text: (g) => duration(g.p99_us),
+    },
     { key: "policy", name: "Policy", width: "5rem", value: (g) => g.policy },
-    { key: "fill", name: "Fill", number: true, width: "6.5rem", value: (g) => g.fill ?? -1, text: (g) => fillText(g.fill) },
+    {
+      key: "fill",
+      name: "Fill",
+      number: true,
+      width: "6.5rem",
+      value: (g) => g.fill ?? -1,
+      text: (g) => fillText(g.fill),
+    },
     { key: "server", name: "Server", width: "10rem", value: (g) => g.server ?? "", text: (g) => g.server || NONE },
   ];
 
@@ -806,13 +956,18 @@
       describe: (cell) => {
         const guest = order[cell];
         if (!guest) return "";
-        const waits = guest.waiting ? `, ${plural(guest.waiting, "fault waits", "faults wait")}, the oldest for ${duration(guest.oldest_us)}` : "";
-        return `${guest.name || "Guest"}, process ${guest.pid}: ${guest.state}, ${percent(guest.resident, guest.total)} resident${waits}.`;
+        const waits = guest.waiting
+          ? `, ${plural(guest.waiting, "fault waits", "faults wait")}, the oldest for ${duration(guest.oldest_us)}`
+          : "";
+        const share = percent(guest.resident, guest.total);
+        return `${guest.name || "Guest"}, process ${guest.pid}: ${guest.state}, ${share} resident${waits}.`;
       },
       openCell: (cell) => order[cell] && openGuest(order[cell].pid),
     });
     byId("fleet-legend").append(
-      ...[[2, "on demand"], [3, "ahead of demand"], [1, "a fault waits longer than 0.1 s"], [0, "missing"]].map(([kind, name]) => element("li", null, swatch(kind), name)),
+      ...[[2, "on demand"], [3, "ahead of demand"], [1, "a fault waits longer than 0.1 s"], [0, "missing"]].map(
+        ([kind, name]) => element("li", null, swatch(kind), name),
+      ),
     );
 
     let fleetCounts = new Uint8Array(0);
@@ -862,7 +1017,9 @@
         }
         const bad = all.filter((guest) => GUEST_TONES[guest.state] === "bad").length;
         const weak = all.filter((guest) => GUEST_TONES[guest.state] === "warn").length;
-        const stuck = oldest > 1e6 ? `The oldest fault has waited ${duration(oldest)}, in ${oldestGuest.name || `process ${oldestGuest.pid}`}.` : "";
+        const stuck = oldest > 1e6
+          ? `The oldest fault has waited ${duration(oldest)}, in ${oldestGuest.name || `process ${oldestGuest.pid}`}.`
+          : "";
         const each = [...by].sort((a, b) => b[1] - a[1]).map(([name, n]) => `${count(n)} ${name}`).join(", ");
         verdict(
           all.length === 0
@@ -876,7 +1033,11 @@
         figures(byId("figures"), [
           ["Guests", count(all.length), `${count(bad + weak)} without a working link`],
           ["Waiting faults", count(waiting), waiting ? "in all guests" : "no thread waits"],
-          ["Oldest fault", oldest ? duration(oldest) : NONE, oldestGuest ? oldestGuest.name || `process ${oldestGuest.pid}` : ""],
+          [
+            "Oldest fault",
+            oldest ? duration(oldest) : NONE,
+            oldestGuest ? oldestGuest.name || `process ${oldestGuest.pid}` : "",
+          ],
           ["Resident", percent(resident, total), `${count(resident)} of ${count(total)} pages`],
           ["Restarts", count(restarts), "of workers, since the guests attached"],
         ]);
@@ -904,7 +1065,10 @@
     const [above, below] = [space(), space()];
     body.append(above, below);
     byId("guests").setAttribute("aria-colcount", COLUMNS.length);
-    byId("guests").setAttribute("aria-description", "In the rows, the arrow keys move between guests, and Enter opens one.");
+    byId("guests").setAttribute(
+      "aria-description",
+      "In the rows, the arrow keys move between guests, and Enter opens one.",
+    );
     // The rows themselves are reached by Tab.
     scroller.tabIndex = -1;
 
@@ -916,7 +1080,11 @@
 
     for (const column of COLUMNS) {
       const button = element("button", { type: "button" }, column.name);
-      const cell = element("th", { scope: "col", role: "columnheader", class: `c-${column.key}${column.number ? " number" : ""}` }, button);
+      const cell = element(
+        "th",
+        { scope: "col", role: "columnheader", class: `c-${column.key}${column.number ? " number" : ""}` },
+        button,
+      );
       cell.style.inlineSize = column.width;
       head.append(cell);
       button.addEventListener("click", () => {
@@ -960,7 +1128,10 @@
         head.cells[i].setAttribute("aria-sort", key !== sort.key ? "none" : sort.isUp ? "ascending" : "descending");
       });
       const all = state.guests.size;
-      say(byId("guests-shown"), shown.length === all ? `${count(all)}, sorted anew every 2 s` : `${count(shown.length)} of ${count(all)}`);
+      say(
+        byId("guests-shown"),
+        shown.length === all ? `${count(all)}, sorted anew every 2 s` : `${count(shown.length)} of ${count(all)}`,
+      );
       byId("guests").setAttribute("aria-rowcount", shown.length + 1);
     }
 
@@ -978,7 +1149,9 @@
           cell.append(open);
         } else if (column.key === "resident") {
           const fill = element("span");
-          cell.append(element("div", { class: "bar" }, element("div", { class: "track", "aria-hidden": "true" }, fill), value));
+          cell.append(
+            element("div", { class: "bar" }, element("div", { class: "track", "aria-hidden": "true" }, fill), value),
+          );
           row.append(cell);
           return { value, fill };
         } else {
@@ -1004,7 +1177,9 @@
           }
           return;
         }
-        const words = column.text ? column.text(guest) : column.number ? count(column.value(guest)) : String(column.value(guest) ?? NONE);
+        const words = column.text ? column.text(guest) : column.number ? count(column.value(guest)) : String(
+          column.value(guest) ?? NONE,
+        );
         say(parts[i].value, words);
         if (column.key === "state") parts[i].value.className = `tone-${GUEST_TONES[guest.state] ?? ""}`;
       });
@@ -1026,7 +1201,10 @@
       }
       if (focused >= shown.length) focused = Math.max(0, shown.length - 1);
       // The one row that Tab reaches is always among the rows that exist.
-      if (focused < first || focused >= last) focused = Math.min(Math.max(0, shown.length - 1), first + (first > 0 ? 4 : 0));
+      if (focused < first || focused >= last) focused = Math.min(
+        Math.max(0, shown.length - 1),
+        first + (first > 0 ? 4 : 0),
+      );
       let before = above;
       wanted.forEach((pid, i) => {
         if (!rows.has(pid)) rows.set(pid, makeRow(pid));
@@ -1060,7 +1238,8 @@
       const [from, to] = [focused * height, (focused + 1) * height];
       const covered = phone.matches ? headHeight : 0;
       if (from + covered < scroller.scrollTop) scroller.scrollTop = from + covered;
-      if (to + headHeight > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = to + headHeight - scroller.clientHeight;
+      const least = to + headHeight - scroller.clientHeight;
+      if (least > scroller.scrollTop) scroller.scrollTop = least;
       const wanted = focused;
       draw();
       focused = wanted;
@@ -1078,10 +1257,15 @@
       if (stateFilter.dataset.states !== states.join()) {
         stateFilter.dataset.states = states.join();
         const chosen = stateFilter.value;
-        stateFilter.replaceChildren(element("option", { value: "" }, "all states"), ...states.map((name) => element("option", { value: name }, name)));
+        stateFilter.replaceChildren(
+          element("option", { value: "" }, "all states"),
+          ...states.map((name) => element("option", { value: name }, name)),
+        );
         stateFilter.value = states.includes(chosen) ? chosen : "";
       }
-      order(shown.length === 0 && state.guests.size > 0 && !filter.value && !stateFilter.value && !waitingFilter.checked);
+      order(
+        shown.length === 0 && state.guests.size > 0 && !filter.value && !stateFilter.value && !waitingFilter.checked,
+      );
       draw();
     }
 
@@ -1118,7 +1302,7 @@
     },
     {
       key: "release", name: "Release", confirm: "Release the guest",
-      text: "The handler fetches all missing pages of this guest without a limit. Afterwards the guest does not need the handler any more.",
+      text: "The handler fetches all missing pages without a limit. Then the guest needs no handler any more.",
     },
   ];
 
@@ -1132,7 +1316,10 @@
       ["Resident", `${count(guest.resident)} of ${count(guest.total)} pages, ${percent(guest.resident, guest.total)}`],
       ["On demand", `${count(guest.demand)} pages`],
       ["Ahead of demand", `${count(guest.ahead)} pages`],
-      ["Waiting faults", guest.waiting ? `${count(guest.waiting)}, the oldest for ${duration(guest.oldest_us)}` : "none"],
+      [
+        "Waiting faults",
+        guest.waiting ? `${count(guest.waiting)}, the oldest for ${duration(guest.oldest_us)}` : "none",
+      ],
       ["Fault p50, p99", `${duration(guest.p50_us)}, ${duration(guest.p99_us)}`],
       ["Policy", guest.policy ?? NONE],
       ["Fill", fillText(guest.fill)],
@@ -1165,10 +1352,11 @@
         const server = state.server ?? {};
         past.push({ rate: server.rate_bytes_per_s });
         const isFull = server.connections_limit > 0 && server.connections >= server.connections_limit;
+        const path = server.path ?? "the snapshot";
         verdict({
           words: server.sessions
-            ? `${plural(server.sessions, "session fetches", "sessions fetch")} pages of ${server.path ?? "the snapshot"}.`
-            : `Nobody fetches pages of ${server.path ?? "the snapshot"} now.`,
+            ? `${plural(server.sessions, "session fetches", "sessions fetch")} pages of ${path}.`
+            : `Nobody fetches pages of ${path} now.`,
           reason: isFull ? "The limit of connections is reached: further ones are refused." : "",
           tone: isFull ? "warn" : server.sessions ? "good" : "run",
         });

@@ -3,9 +3,9 @@
 /** The report of one migration: draws the JSON that the file carries. */
 (() => {
   const {
-    KINDS, NONE, element, svg, say, known, count, duration, short, after, bytes, rate, percent, plural, decode64, themeChanged,
-    swatch, rampStops, rampColour, CellMap, describeCell, Chart, histogram, figures, table, waterfall, bucketLow, picture,
-    text, line, logTicks, linearTicks,
+    KINDS, NONE, element, svg, say, known, count, duration, short, after, bytes, rate, percent, plural, decode64,
+    themeChanged, swatch, rampStops, rampColour, CellMap, describeCell, Chart, histogram, figures, table, waterfall,
+    bucketLow, picture, text, line, logTicks, linearTicks,
   } = Ferry;
   const log10 = Math.log10;
   const byId = (id) => document.getElementById(id);
@@ -71,7 +71,12 @@
     return element(
       "section",
       { class: "panel", "aria-labelledby": `part-${parts}` },
-      element("header", null, element("h2", { id: `part-${parts}` }, title), note ? element("p", { class: "note" }, note) : null),
+      element(
+        "header",
+        null,
+        element("h2", { id: `part-${parts}` }, title),
+        note ? element("p", { class: "note" }, note) : null,
+      ),
       ...children,
     );
   }
@@ -99,14 +104,19 @@
 
   // The outcome
 
-  const RUNS_ON = { source: "The workload runs on the source.", destination: "The workload runs on the destination.", nobody: "The workload runs nowhere." };
+  const RUNS_ON = {
+    source: "The workload runs on the source.",
+    destination: "The workload runs on the destination.",
+    nobody: "The workload runs nowhere.",
+  };
 
   function outcome() {
     const { result, total_us: total, downtime_us: downtime, verify, runs_on: runsOn } = report;
     const where = RUNS_ON[runsOn] ?? "Whether and where the workload runs is not known.";
     const wrong = verify?.corrupt ? `${plural(verify.corrupt, "page is", "pages are")} wrong.` : "";
-    const waiting = report.waiting?.faults
-      ? `${plural(report.waiting.faults, "fault waits", "faults wait")}, the oldest for ${duration(report.waiting.oldest_us)}.`
+    const { faults, oldest_us: oldest } = report.waiting ?? {};
+    const waiting = faults
+      ? `${plural(faults, "fault waits", "faults wait")}, the oldest for ${duration(oldest)}.`
       : "";
     const words = {
       completed: `The workload has moved in ${duration(total)}, and ran nowhere for ${duration(downtime)}.`,
@@ -123,15 +133,19 @@
 
     const name = report.workload?.name;
     const begun = report.started_unix_ms;
-    const when = known(begun) ? new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" }).format(begun) : "";
-    say(byId("subtitle"), [name ? `workload ${name}` : "", bytes(report.memory_bytes), when].filter(Boolean).join(", "));
+    const when = known(begun)
+      ? new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" }).format(begun)
+      : "";
+    say(
+      byId("subtitle"),
+      [name ? `workload ${name}` : "", bytes(report.memory_bytes), when].filter(Boolean).join(", "),
+    );
     document.title = `Migration report${name ? ` of ${name}` : ""} – Pageferry`;
     say(byId("schema"), `Format ${report.schema}. Durations are measured by the clock of the side that they concern.`);
 
     const { pages, stall_us: stall, floor_us: floor, throughput_mib_s: throughput } = report;
     const arrived = pages.demand + pages.prefetched + pages.pushed + pages.zero;
     const list = [
-      ["Result", result, where],
       ["Total", duration(total), "from the beginning to the end"],
       ["Downtime", downtime ? duration(downtime) : NONE, downtime ? "the workload ran nowhere" : "no switchover"],
       ["Memory", bytes(report.memory_bytes), `${count(pages.total)} pages`],
@@ -149,12 +163,23 @@
   // Both sides on one clock
 
   const KIND_OF_STATE = {
-    none: "ended", setup: "before", active: "before", "pre-switchover": "stopped", device: "stopped",
-    "postcopy-device": "stopped", "postcopy-active": "after", "postcopy-paused": "broken", "postcopy-recover-setup": "broken",
-    "postcopy-recover": "broken", cancelling: "broken",
+    none: "ended",
+    setup: "before",
+    active: "before",
+    "pre-switchover": "stopped",
+    device: "stopped",
+    "postcopy-device": "stopped",
+    "postcopy-active": "after",
+    "postcopy-paused": "broken",
+    "postcopy-recover-setup": "broken",
+    "postcopy-recover": "broken",
+    cancelling: "broken",
   };
   const KEYS = [
-    ["before", "before the switchover"], ["stopped", "the workload is stopped"], ["after", "the workload was handed over"],
+    ["before", "before the switchover"], ["stopped", "the workload is stopped"], [
+      "after",
+      "the workload was handed over",
+    ],
     ["broken", "the link is broken, or a cancel waits"], ["ended", "ended"],
   ];
 
@@ -164,7 +189,7 @@
     const height = rows.length * rowHeight + 30;
     const x = (us) => left + Math.min(1, Math.max(0, (us - from) / (to - from || 1))) * (width - left - right);
     const nodes = [];
-    const ticks = linearTicks(to - from, width < 480 ? 2 : 6).map((tick) => from + tick).filter((tick) => tick <= to);
+    const ticks = linearTicks(to - from, width < 480 ? 4 : 6).map((tick) => from + tick).filter((tick) => tick <= to);
     ticks.forEach((tick, i) => {
       nodes.push(line(x(tick), 0, x(tick), height - 24, { class: "grid" }));
       const anchor = i === 0 ? "start" : x(tick) > width - 30 ? "end" : "middle";
@@ -202,7 +227,11 @@
           "div",
           null,
           element("h3", null, name),
-          element("ol", { class: "path" }, ...(states?.length ? states : ["none"]).map((state) => element("li", null, state))),
+          element(
+            "ol",
+            { class: "path" },
+            ...(states?.length ? states : ["none"]).map((state) => element("li", null, state)),
+          ),
         );
       return panel(
         "States of both sides",
@@ -211,25 +240,52 @@
         path("Destination", destination?.states),
       );
     }
-    const rows = [{ name: "Source", states: times.source ?? [] }, { name: "Destination", states: times.destination ?? [] }];
+    const rows = [
+      { name: "Source", states: times.source ?? [] },
+      { name: "Destination", states: times.destination ?? [] },
+    ];
     const all = rows.flatMap(({ states }) => states.map(({ at_us: at }) => at));
     const to = Math.max(report.total_us ?? 0, ...all) * 1.02 || 1;
     const stopped = rows[0].states.find(({ state }) => ["pre-switchover", "device"].includes(state))?.at_us;
     const started = rows[1].states.find(({ state }) => state === "postcopy-active")?.at_us;
     const children = [
-      drawing({ rows, from: Math.min(0, ...all), to, label: "States of both sides over the whole migration. The table below has every time." }, clock),
+      drawing(
+        {
+          rows,
+          from: Math.min(0, ...all),
+          to,
+          label: "States of both sides over the whole migration. The table below has every time.",
+        },
+        clock,
+      ),
     ];
     if (known(stopped) && known(started) && started > stopped && started - stopped < to * 0.4) {
       const pad = (started - stopped) * 0.35;
       children.push(
         element("h3", null, `The switchover alone, ${duration(started - stopped + 2 * pad)} of the above`),
-        drawing({ rows, from: stopped - pad, to: started + pad, label: "States of both sides around the switchover. The table below has every time." }, clock),
+        drawing(
+          {
+            rows,
+            from: stopped - pad,
+            to: started + pad,
+            label: "States of both sides around the switchover. The table below has every time.",
+          },
+          clock,
+        ),
       );
     }
     const used = new Set(rows.flatMap(({ states }) => states.map(({ state }) => KIND_OF_STATE[state] ?? "ended")));
-    const box = (kind) => svg("svg", { width: 18, height: 14, class: "chart", "aria-hidden": "true" }, svg("rect", { width: 18, height: 14, class: `span ${kind}` }));
+    const box = (kind) => svg(
+      "svg",
+      { width: 18, height: 14, class: "chart", "aria-hidden": "true" },
+      svg("rect", { width: 18, height: 14, class: `span ${kind}` }),
+    );
     children.push(
-      element("ul", { class: "key" }, ...KEYS.filter(([kind]) => used.has(kind)).map(([kind, name]) => element("li", null, box(kind), name))),
+      element(
+        "ul",
+        { class: "key" },
+        ...KEYS.filter(([kind]) => used.has(kind)).map(([kind, name]) => element("li", null, box(kind), name)),
+      ),
       disclosure(
         "Every state as a table",
         table(
@@ -242,7 +298,9 @@
         ),
       ),
     );
-    const error = times.error_us ? `The destination's times may be wrong by ${duration(times.error_us)}` : "On the clock of the source";
+    const error = times.error_us
+      ? `The destination's times may be wrong by ${duration(times.error_us)}`
+      : "On the clock of the source";
     return panel("States of both sides", error, ...children);
   }
 
@@ -256,7 +314,10 @@
       "Downtime",
       `${duration(time)} from the source's last operation to the end of the destination's first`,
       waterfall(switchover, null),
-      note(`The parts add up to ${duration(sum)}. The sum may exceed the downtime: stop begins while the last operation still runs, and half of grant is the way back of the answer.`),
+      note(
+        `The parts add up to ${duration(sum)}. The sum may exceed the downtime: stop begins while the last operation ` +
+          "still runs, and half of grant is the way back of the answer.",
+      ),
     );
   }
 
@@ -291,30 +352,63 @@
       accesses: "Each thread of the workload measured its accesses to absent pages.",
       faults: "The agent measured the fault of each thread, and added the median of a local fault.",
     };
-    const origin_ = isStall ? (origins[origin] ?? "") : "The waits of the threads could not be measured: the times are those from reading a fault to placing its page.";
+    const origin_ = isStall
+      ? (origins[origin] ?? "")
+      : "The waits of the threads could not be measured: the times are those from reading a fault to placing its page.";
     const buckets = (isStall ? given?.stall : given?.service)?.filter(([upper, n]) => upper > 0 && n > 0);
     const floor = floorSum();
-    const percentiles = [["mean", "mean"], ["p50", "p50"], ["p90", "p90"], ["p99", "p99"], ["p99.9", "p999"], ["longest", "max"], ["sum of all", "total"]];
-    const line_ = { points: points(distribution, buckets, perOctave), floor, label: `Share of ${what} that took at most a time: half within ${duration(distribution.p50)}, 99 % within ${duration(distribution.p99)}, all within ${duration(distribution.max)}. The floor is ${duration(floor)}.` };
+    const percentiles = [
+      ["mean", "mean"],
+      ["p50", "p50"],
+      ["p90", "p90"],
+      ["p99", "p99"],
+      ["p99.9", "p999"],
+      ["longest", "max"],
+      ["sum of all", "total"],
+    ];
+    const line_ = { points: points(distribution, buckets, perOctave), floor, label:
+        `Share of ${what} that took at most a time: half within ${duration(distribution.p50)}, ` +
+        `99 % within ${duration(distribution.p99)}, all within ${duration(distribution.max)}. ` +
+        `The floor is ${duration(floor)}.`,
+    };
     const both = table(
       origin_,
       [[""], ["Stall", true], ["Service", true]],
-      [["count", count(stall?.count), count(service?.count)], ...percentiles.map(([name, key]) => [name, duration(stall?.[key]), duration(service?.[key])])],
+      [
+        ["count", count(stall?.count), count(service?.count)],
+        ...percentiles.map(([name, key]) => [name, duration(stall?.[key]), duration(service?.[key])]),
+      ],
     );
     both.tHead.rows[0].cells[0].textContent = "Value";
     const floors = table(
       "What this machine and network cost by themselves",
       [["Floor"], ["Median", true]],
-      [["round trip of 4 KiB", duration(report.floor_us?.round_trip_p50)], ["local fault", duration(report.floor_us?.local_fault_p50)], ["both", duration(floor)]],
+      [
+        ["round trip of 4 KiB", duration(report.floor_us?.round_trip_p50)],
+        ["local fault", duration(report.floor_us?.local_fault_p50)],
+        ["both", duration(floor)],
+      ],
     );
     const bars = buckets?.length
       ? panel(
           isStall ? "Stalls by length" : "Faults by length",
           `${count(distribution.count)} ${what}, on logarithmic axes`,
-          drawing({ buckets, perOctave, floor, label: `Histogram of ${count(distribution.count)} ${what}; the table below has the counts. The floor is ${duration(floor)}.` }, histogram),
+          drawing(
+            {
+              buckets,
+              perOctave,
+              floor,
+              label: `Histogram of ${count(distribution.count)} ${what}. The floor is ${duration(floor)}.`,
+            },
+            histogram,
+          ),
           disclosure(
             "Lengths as a table",
-            table(null, [["From", true], ["To", true], ["Count", true]], buckets.map(([upper, n]) => [duration(bucketLow(upper, perOctave)), duration(upper), count(n)])),
+            table(
+              null,
+              [["From", true], ["To", true], ["Count", true]],
+              buckets.map(([upper, n]) => [duration(bucketLow(upper, perOctave)), duration(upper), count(n)]),
+            ),
           ),
         )
       : null;
@@ -362,7 +456,7 @@
       list,
       note(
         `${plural(pages.prefetched_unused, "prefetched page was", "prefetched pages were")} not seen to be used. ` +
-          `${plural(pages.duplicate, "page", "pages")} arrived a second time, and ${pages.duplicate === 1 ? "is" : "are"} not counted above.`,
+          `${plural(pages.duplicate, "page", "pages")} arrived a second time, beside those above.`,
       ),
     );
   }
@@ -371,7 +465,10 @@
     const { arrivals: map } = report;
     if (!map?.cells) return null;
     const view = new DataView(decode64(map.at_us).buffer);
-    const times = Array.from({ length: map.cells }, (_, i) => (view.byteLength >= i * 4 + 4 ? view.getUint32(i * 4, true) : 0xffffffff));
+    const times = Array.from(
+      { length: map.cells },
+      (_, i) => (view.byteLength >= i * 4 + 4 ? view.getUint32(i * 4, true) : 0xffffffff),
+    );
     const counts = map.counts ? decode64(map.counts) : new Uint8Array(map.cells * 6);
     const isThere = (us) => us !== 0xffffffff;
     const last = Math.max(1, ...times.filter(isThere));
@@ -381,7 +478,9 @@
       label: "Cell of the map of memory",
       tall: 330,
       describe: (cell) => {
-        const when = isThere(times[cell]) ? ` The last page of the cell arrived at +${duration(times[cell])}.` : " Pages of the cell are missing.";
+        const when = isThere(times[cell])
+          ? ` The last page of the cell arrived at +${duration(times[cell])}.`
+          : " Pages of the cell are missing.";
         if (map.counts) return describeCell(map, counts, cell) + when;
         return `Cell ${count(cell + 1)} of ${count(map.cells)}.${when}`;
       },
@@ -398,8 +497,19 @@
     };
     draw();
     themeChanged.push(draw);
-    const rampRow = element("p", { class: "ramp-row" }, element("span", null, "0 s"), ramp, element("span", null, duration(last)), element("span", null, "after the destination received the permission to start"));
-    const kinds = element("ul", { class: "key", hidden: true }, ...[2, 3, 4, 5, 0].map((kind) => element("li", null, swatch(kind), KINDS[kind].name)));
+    const rampRow = element(
+      "p",
+      { class: "ramp-row" },
+      element("span", null, "0 s"),
+      ramp,
+      element("span", null, duration(last)),
+      element("span", null, "after the destination received the permission to start"),
+    );
+    const kinds = element(
+      "ul",
+      { class: "key", hidden: true },
+      ...[2, 3, 4, 5, 0].map((kind) => element("li", null, swatch(kind), KINDS[kind].name)),
+    );
     const show = (byKind) => {
       grid.set({ cells: map.cells, counts, times: byKind ? null : shares, bounds });
       rampRow.hidden = byKind;
@@ -415,10 +525,15 @@
         });
         return button;
       });
-      children.unshift(element("div", { class: "buttons", role: "group", "aria-label": "What the map shows" }, ...buttons));
+      children.unshift(
+        element("div", { class: "buttons", role: "group", "aria-label": "What the map shows" }, ...buttons),
+      );
     }
     show(false);
-    const tenths = Array.from({ length: 10 }, (_, i) => [i, times.filter((us) => isThere(us) && Math.min(9, Math.floor((us / last) * 10)) === i).length]);
+    const tenths = Array.from(
+      { length: 10 },
+      (_, i) => [i, times.filter((us) => isThere(us) && Math.min(9, Math.floor((us / last) * 10)) === i).length],
+    );
     children.push(
       disclosure(
         "Arrivals as a table",
@@ -432,7 +547,11 @@
         ),
       ),
     );
-    return panel("Memory by time of arrival", `${count(map.cells)} cells of ${bytes(map.pages_per_cell * report.page_size)}, in the order of addresses`, ...children);
+    return panel(
+      "Memory by time of arrival",
+      `${count(map.cells)} cells of ${bytes(map.pages_per_cell * report.page_size)}, in the order of addresses`,
+      ...children,
+    );
   }
 
   // The rest
@@ -443,13 +562,25 @@
       const rows = list.map((lane) => [lane.name, bytes(lane.bytes), rate(lane.rate_bytes_per_s)]);
       return panel("Lanes", null, table(null, [["Lane"], ["Sent", true], ["Mean rate", true]], rows));
     }
-    return panel("Lanes", null, note(known(pushed) ? `The source pushed over ${plural(pushed, "connection", "connections")}.` : "The source does not say over how many connections it pushed."));
+    return panel(
+      "Lanes",
+      null,
+      note(
+        known(pushed)
+          ? `The source pushed over ${plural(pushed, "connection", "connections")}.`
+          : "The source does not say over how many connections it pushed.",
+      ),
+    );
   }
 
   function compression() {
     const of = report.compression;
     if (!of) return panel("Compression", null, note("The source does not say what it compressed."));
-    if (!of.runs && !of.runs_unshrunk) return panel("Compression", null, note(`Setting ${of.setting}: every page went as it is.`));
+    if (!of.runs && !of.runs_unshrunk) return panel(
+      "Compression",
+      null,
+      note(`Setting ${of.setting}: every page went as it is.`),
+    );
     return panel(
       "Compression",
       of.bytes_after ? `${(of.bytes_before / of.bytes_after).toFixed(2)} to 1` : null,
@@ -457,8 +588,14 @@
         null,
         [["Value"], ["Amount", true]],
         [
-          ["setting", of.setting], ["codec of the latest run", of.codec], ["before", bytes(of.bytes_before)], ["after", bytes(of.bytes_after)],
-          ["processor time", duration(of.cpu_us)], ["runs compressed", count(of.runs)], ["runs that did not shrink", count(of.runs_unshrunk)],
+          ["setting", of.setting], ["codec of the latest run", of.codec], ["before", bytes(of.bytes_before)], [
+            "after",
+            bytes(of.bytes_after),
+          ],
+          ["processor time", duration(of.cpu_us)], ["runs compressed", count(of.runs)], [
+            "runs that did not shrink",
+            count(of.runs_unshrunk),
+          ],
           ["runs that were not tried", count(of.runs_skipped)],
         ],
       ),
@@ -472,13 +609,22 @@
       ? element("p", { class: "bad" }, `${plural(of.corrupt, "page does", "pages do")} not hold what was written.`)
       : element("p", { class: "good" }, "Every checked page holds what was written.");
     const rows = [["pages checked", count(of.pages_checked)], ["wrong pages", count(of.corrupt)]];
-    if (known(of.lines_total)) rows.push(["lines of the file found", `${count(of.lines_found)} of ${count(of.lines_total)}`]);
+    if (known(of.lines_total)) rows.push(
+      ["lines of the file found", `${count(of.lines_found)} of ${count(of.lines_total)}`],
+    );
     return panel("Verification", null, words, table(null, [["Value"], ["Amount", true]], rows));
   }
 
+  const place = (waiting) =>
+    waiting ? `page ${count(waiting.page)} of region ${waiting.region}, for ${duration(waiting.us)}` : NONE;
+
   function workload() {
     const { workload: of, threads } = report;
-    const rows = [["name", of?.name || NONE], ["operations on the source", count(of?.ops_source)], ["operations on the destination", count(of?.ops_destination)]];
+    const rows = [
+      ["name", of?.name || NONE],
+      ["operations on the source", count(of?.ops_source)],
+      ["operations on the destination", count(of?.ops_destination)],
+    ];
     if (of?.ops_after_take_back) rows.push(["operations after it was taken back", count(of.ops_after_take_back)]);
     const children = [table(null, [["Value"], ["Amount", true]], rows)];
     if (threads?.length) {
@@ -490,7 +636,7 @@
             [["Thread"], ["Stalls", true], ["Sum", true], ["Waits for"]],
             threads.map((thread) => [
               String(thread.id), count(thread.count), duration(thread.total_us),
-              thread.waiting ? `page ${count(thread.waiting.page)} of region ${thread.waiting.region}, for ${duration(thread.waiting.us)}` : NONE,
+              place(thread.waiting),
             ]),
           ),
         ),
@@ -500,13 +646,14 @@
   }
 
   function settings() {
-    const rows = Object.entries(report.settings ?? {}).map(([name, value]) => [name, value === null ? NONE : String(value)]);
+    const rows = Object.entries(report.settings ?? {}).map(
+      ([name, value]) => [name, value === null ? NONE : String(value)],
+    );
     rows.push(["page size", bytes(report.page_size)]);
     return panel("Settings", null, table(null, [["Setting"], ["Value"]], rows));
   }
 
   outcome();
-  sections.append(
-    ...[timeline(), arrivals(), downtime(), ...stalls(), pagesPart(), columns(workload(), lanes(), compression(), verification(), settings())].filter(Boolean),
-  );
+  const small = columns(workload(), lanes(), compression(), verification(), settings());
+  sections.append(...[timeline(), arrivals(), downtime(), ...stalls(), pagesPart(), small].filter(Boolean));
 })();

@@ -363,7 +363,8 @@ const Ferry = (() => {
     const shares = KINDS.map((kind, i) => [kind.name.toLowerCase(), counts[cell * 6 + i]])
       .filter(([, share]) => share > 0)
       .map(([name, share]) => `${name} ${percent(share, 255)}`);
-    const where = `${region ? `${region.name}, ` : ""}pages ${count(first)} to ${count(first + map.pages_per_cell - 1)}`;
+    const last = first + map.pages_per_cell - 1;
+    const where = `${region ? `${region.name}, ` : ""}pages ${count(first)} to ${count(last)}`;
     return `Cell ${count(cell + 1)} of ${count(map.cells)}: ${where}: ${shares.join(", ") || "unknown"}.`;
   }
 
@@ -443,7 +444,6 @@ const Ferry = (() => {
   /** Lines over time. `data`: `{times, series: [{name, values}], log, format, floor, label}` with times in ms. */
   function timeLines(data, width) {
     const height = width < 480 ? 220 : 250;
-    const [left, right, top, bottom] = [58, data.names === false ? 12 : 58, 10, 26];
     const end = data.times.at(-1) ?? 0;
     const span = Math.max(20_000, end - (data.times[0] ?? end));
     const values = data.series.flatMap((s) => s.values).filter((v) => known(v) && (!data.log || v > 0));
@@ -453,6 +453,8 @@ const Ferry = (() => {
     if (!Number.isFinite(high) || high <= 0) [low, high] = data.log ? [10, 1000] : [0, 1];
     const ticks = data.log ? logTicks(low, high) : linearTicks(high, 4, data.base);
     if (!data.log) high = Math.max(high, ticks.at(-1));
+    const widest = Math.max(...ticks.map((tick) => data.format(tick).length));
+    const [left, right, top, bottom] = [Math.max(52, widest * 7 + 10), data.names === false ? 12 : 58, 10, 26];
     const x = (time) => left + (1 - (end - time) / span) * (width - left - right);
     const share = (v) => (data.log ? log10(v / low) / log10(high / low) : v / high);
     const y = (v) => height - bottom - share(v) * (height - top - bottom);
@@ -661,8 +663,8 @@ const Ferry = (() => {
   }
 
   return {
-    NONE, KINDS, SWITCHOVER, waterfall, element, svg, say, known, count, duration, short, bytes, rate, percent, clock, after, plural, significant,
-    decode64, colour, themeChanged, kindFill, swatch, rampStops, rampColour, CellMap, describeCell, Chart, timeLines, histogram,
-    picture, text, line, linearTicks, logTicks, bucketLow, spread, figure, figures, table,
+    NONE, KINDS, waterfall, element, svg, say, known, count, duration, short, bytes, rate, percent, clock, after,
+    plural, decode64, themeChanged, kindFill, swatch, rampStops, rampColour, CellMap, describeCell, Chart, timeLines,
+    histogram, picture, text, line, linearTicks, logTicks, bucketLow, figures, table,
   };
 })();
