@@ -264,7 +264,7 @@ class Agent:
     SITUATIONS = {
         # name: role, runs here, own states, the states of the other side, error, share of memory that is here
         "agent-idle": ("none", True, [], [], None, 0),
-        "agent-setup": ("source", True, steps(PATH, "setup"), steps(PATH_THERE, "setup"), None, 0),
+        "agent-setup": ("source", True, steps(PATH, "setup"), [], None, 0),
         "agent-active": ("source", True, steps(PATH, "active"), steps(PATH_THERE, "active"), None, 0),
         "agent-pre-switchover": (
             "source",

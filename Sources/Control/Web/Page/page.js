@@ -177,7 +177,10 @@
     byId("verdict-sides").hidden = sides.length === 0;
     say(
       byId("verdict-sides"),
-      sides.map((side) => `${side.side} ${sideState(state.migration, side.side)}`).join(" · "),
+      sides
+        .filter((side) => side.states.length)
+        .map((side) => `${side.side} ${side.states.at(-1).state}`)
+        .join(" · "),
     );
     say(byId("verdict-text"), words);
     byId("verdict-reason").hidden = !reason;
@@ -355,12 +358,12 @@
       const { side, possible, edges, together } = data;
       const name = side.side === "source" ? "Source" : "Destination";
       const states = side.states ?? [];
-      const now = states.at(-1)?.state ?? "none";
-      say(this.title, `${name}: ${now}`);
-      say(
-        this.note,
-        !states.length ? "No migration" : side.own ? "This agent" : "The other side, as far as this agent knows",
-      );
+      // Without a migration, both sides are in the state none; else an agent may not know the other side.
+      const isUnknown = !states.length && !side.own && state.migration?.role !== "none";
+      const now = isUnknown ? null : (states.at(-1)?.state ?? "none");
+      say(this.title, `${name}: ${now ?? "not known"}`);
+      const whose = side.own ? "This agent" : "The other side, as far as this agent knows";
+      say(this.note, state.migration?.role === "none" ? "No migration" : whose);
       this.path.setAttribute("aria-label", `States that the ${name.toLowerCase()} has passed, with the time in each`);
       this.path.replaceChildren(
         ...states.map(({ state: passed, at_us: at }, i) => {
@@ -468,7 +471,7 @@
           height,
           viewBox: `0 0 ${width} ${height}`,
           role: "img",
-          "aria-label": `${name}: now ${now}. Passed: ${path}.`,
+          "aria-label": `${name}: now ${now ?? "not known"}. Passed: ${path || "none"}.`,
         },
         ...lines,
         ...nodes,
@@ -498,10 +501,6 @@
 
   const arrived = (pages) => (pages ? pages.demand + pages.prefetched + pages.pushed + pages.zero : 0);
 
-  function sideState(migration, side) {
-    return migration?.sides?.find((s) => s.side === side)?.states?.at(-1)?.state ?? "none";
-  }
-
   function agentVerdict() {
     const migration = state.migration ?? { role: "none" };
     const { role, workload } = migration;
@@ -511,7 +510,8 @@
     const where = migration.runs_here ? `${name} runs here.` : `${name} does not run here.`;
     const share = percent(arrived(state.pages), state.pages?.total);
     const waiting = state.pages?.waiting ?? 0;
-    const waits = waiting
+    // A short wait is usual, and a line that comes and goes would move the page.
+    const waits = waiting && state.pages.oldest_us > 100_000
       ? `${plural(waiting, "fault waits", "faults wait")}, the oldest for ${duration(state.pages.oldest_us)}.`
       : "";
     const reason = [waits, migration.error].filter(Boolean).join("\n");

@@ -466,7 +466,8 @@ const Ferry = (() => {
     for (let i = 0; i <= steps; i += 1) {
       const ago = (span * (steps - i)) / steps;
       const anchor = i === steps ? "end" : i === 0 ? "start" : "middle";
-      nodes.push(text(x(end - ago), height - 6, ago === 0 ? "now" : `−${short(ago * 1e3)}`, { "text-anchor": anchor }));
+      const when = ago === 0 ? "now" : `−${short(ago * 1e3)}`;
+      nodes.push(text(x(end - ago), height - 6, when, { "text-anchor": anchor }));
     }
     if (data.floor > 0) {
       nodes.push(line(left, y(data.floor), width - right, y(data.floor), { class: "floor" }));
