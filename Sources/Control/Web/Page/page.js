@@ -1041,7 +1041,9 @@
           ["Resident", percent(resident, total), `${count(resident)} of ${count(total)} pages`],
           ["Restarts", count(restarts), "of workers, since the guests attached"],
         ]);
-        guests.changed();
+        byId("filters").hidden = byId("guest-scroller").hidden = all.length === 0;
+        if (all.length) guests.changed();
+        else say(byId("guests-shown"), "none");
         // A task of its own, so that no task is long.
         setTimeout(() => showFleet(keys.has("*")));
         if (byId("guest-dialog").open) showGuest();
