@@ -402,7 +402,7 @@ def long_tasks(check, browser, url, what, width=WIDE, seconds=12):
         mains = {
             (e["pid"], e["tid"]) for e in trace if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"
         }
-        tasks = [e for e in trace if (e["pid"], e["tid"]) in mains and e["ph"] == "X" and e["name"].endswith("RunTask")]
+        tasks = [e for e in trace if (e["pid"], e["tid"]) in mains and e["ph"] == "X" and e["name"] == "RunTask"]
         # The thread's processor time does not count what other processes took meanwhile.
         spent = [e.get("tdur", e["dur"]) / 1000 for e in tasks]
         problems = [f"a task of {ms:.0f} ms" for ms in spent if ms >= 50] or ([] if tasks else ["no task was traced"])

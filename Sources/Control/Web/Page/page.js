@@ -1137,9 +1137,9 @@
       byId("guests").setAttribute("aria-rowcount", shown.length + 1);
     }
 
-    function makeRow(pid) {
+    function makeRow() {
       const open = element("button", { type: "button", class: "open", tabindex: -1 });
-      open.addEventListener("click", () => openGuest(pid, open));
+      open.addEventListener("click", () => openGuest(shown[Number(row.getAttribute("aria-rowindex")) - 2], open));
       const row = element("tr", { class: "row", role: "row" });
       const parts = COLUMNS.map((column, i) => {
         const cell = element(i === 0 ? "th" : "td", {
@@ -1195,11 +1195,13 @@
       const last = Math.min(shown.length, first + Math.ceil(scroller.clientHeight / height) + 9);
       const wanted = shown.slice(first, last);
       const keep = new Set(wanted);
+      // A row that leaves is used for one that comes: new elements cost more than new texts.
+      const spare = [];
       for (const [pid, parts] of rows) {
         if (keep.has(pid)) continue;
         if (parts.row.contains(document.activeElement)) scroller.focus({ preventScroll: true });
-        parts.row.remove();
         rows.delete(pid);
+        spare.push(parts);
       }
       if (focused >= shown.length) focused = Math.max(0, shown.length - 1);
       // The one row that Tab reaches is always among the rows that exist.
@@ -1209,12 +1211,13 @@
       );
       let before = above;
       wanted.forEach((pid, i) => {
-        if (!rows.has(pid)) rows.set(pid, makeRow(pid));
+        if (!rows.has(pid)) rows.set(pid, spare.pop() ?? makeRow());
         const parts = rows.get(pid);
         fillRow(parts, state.guests.get(pid), first + i);
         if (before.nextElementSibling !== parts.row) before.after(parts.row);
         before = parts.row;
       });
+      for (const { row } of spare) row.remove();
       above.style.blockSize = `${first * height}px`;
       below.style.blockSize = `${(shown.length - last) * height}px`;
     }
