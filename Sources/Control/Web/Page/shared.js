@@ -1,0 +1,671 @@
+"use strict";
+
+/** Formats, drawings and the map of memory, for the live page and the report. */
+const Ferry = (() => {
+  const NONE = "–";
+
+  // Elements
+
+  function fill(node, attributes, children) {
+    for (const [name, value] of Object.entries(attributes ?? {})) {
+      if (value === null || value === undefined || value === false) continue;
+      node.setAttribute(name, value === true ? "" : String(value));
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined));
+    return node;
+  }
+
+  const element = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+  const svg = (tag, attributes, ...children) =>
+    fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+  /** Sets the text of a node only if it differs, so that nothing is laid out again in vain. */
+  function say(node, text) {
+    if (node && node.textContent !== text) node.textContent = text;
+  }
+
+  // Formats
+
+  const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+  const fixed = [0, 1, 2].map(
+    (digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+  );
+
+  const significant = (x) => fixed[Math.abs(x) >= 99.95 ? 0 : Math.abs(x) >= 9.995 ? 1 : 2].format(x);
+
+  const known = (x) => typeof x === "number" && Number.isFinite(x);
+  const count = (x) => (known(x) ? whole.format(x) : NONE);
+
+  function duration(us) {
+    if (!known(us)) return NONE;
+    if (us === 0) return "0 s";
+    if (us < 999.5) return `${us < 9.95 ? significant(us) : whole.format(us)} µs`;
+    if (us < 999_500) return `${significant(us / 1e3)} ms`;
+    if (us < 59_995_000) return `${significant(us / 1e6)} s`;
+    const seconds = Math.round(us / 1e6);
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+    const minutes = Math.round(seconds / 60);
+    if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    const hours = Math.round(minutes / 60);
+    return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  }
+
+  function bytes(n) {
+    if (!known(n)) return NONE;
+    let unit = 0;
+    while (n >= 1023.5 && unit < 5) [n, unit] = [n / 1024, unit + 1];
+    return `${unit === 0 ? whole.format(n) : significant(n)} ${["B", "KiB", "MiB", "GiB", "TiB", "PiB"][unit]}`;
+  }
+
+  const rate = (n) => (known(n) ? `${bytes(n)}/s` : NONE);
+
+  /** A share in percent that is 100 only if all of it is there, and 0 only if none is. */
+  function percent(part, total) {
+    if (!known(part) || !known(total) || total <= 0) return NONE;
+    const share = (100 * part) / total;
+    if (part > 0 && share < 0.1) return "< 0.1 %";
+    if (part < total && share > 99.9) return "> 99.9 %";
+    return `${share.toFixed(part === 0 || part >= total ? 0 : 1)} %`;
+  }
+
+  const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const clock = (unixMilliseconds) => (known(unixMilliseconds) ? clockFormat.format(unixMilliseconds) : NONE);
+
+  /** A duration without digits that are zero, for axes. */
+  const short = (us) => duration(us).replace(/\.0+ /, " ");
+
+  /** A time after a beginning, with a sign, to the millisecond. */
+  function after(us) {
+    if (!known(us)) return "";
+    if (us < 999_500) return us === 0 ? "0" : `+${duration(us)}`;
+    if (us < 60e6) return `+${(us / 1e6).toFixed(3)} s`;
+    return `+${Math.floor(us / 60e6)} min ${((us % 60e6) / 1e6).toFixed(1)} s`;
+  }
+
+  const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;
+
+  function decode64(text) {
+    const binary = atob(text ?? "");
+    const out = new Uint8Array(binary.length);
+    for (let i = 0; i < binary.length; i += 1) out[i] = binary.charCodeAt(i);
+    return out;
+  }
+
+  // Colours
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const themeChanged = [];
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    patterns.clear();
+    for (const redraw of themeChanged) redraw();
+  });
+
+  /** The kinds of a page, in the order of the bytes of a cell. */
+  const KINDS = [
+    { key: "missing", name: "Missing", says: "not here yet" },
+    { key: "asked", name: "Asked for", says: "requested, on the way" },
+    { key: "demand", name: "Demand", says: "a thread waited for it" },
+    { key: "prefetched", name: "Prefetched", says: "requested before it was touched" },
+    { key: "pushed", name: "Pushed", says: "sent by the source in the background" },
+    { key: "zero", name: "Zero", says: "a page of zeros, sent without bytes" },
+  ];
+
+  const patterns = new Map();
+
+  /** The fill of a kind: a colour, or a pattern that also differs for people who do not see the colour. */
+  function kindFill(context, kind) {
+    const key = KINDS[kind].key;
+    if (key === "missing" || key === "pushed" || key === "demand") return colour(`map-${key}`);
+    if (!patterns.has(key)) {
+      const tile = document.createElement("canvas");
+      tile.width = tile.height = 4;
+      const draw = tile.getContext("2d");
+      if (key === "prefetched") {
+        draw.fillStyle = colour("map-prefetched");
+        draw.fillRect(0, 0, 4, 4);
+        draw.fillStyle = colour("map-prefetched-line");
+        draw.fillRect(0, 3, 4, 1);
+      } else if (key === "zero") {
+        draw.fillStyle = colour("map-zero-ground");
+        draw.fillRect(0, 0, 4, 4);
+        draw.fillStyle = colour("map-zero");
+        draw.fillRect(0, 0, 2, 2);
+        draw.fillRect(2, 2, 2, 2);
+      } else {
+        draw.fillStyle = colour("map-asked-ground");
+        draw.fillRect(0, 0, 4, 4);
+        draw.fillStyle = colour("map-asked");
+        for (let i = 0; i < 4; i += 1) draw.fillRect(i, 3 - i, 1, 1), draw.fillRect((i + 1) % 4, 3 - i, 1, 1);
+      }
+      patterns.set(key, tile);
+    }
+    return context.createPattern(patterns.get(key), "repeat");
+  }
+
+  /** A square that shows the fill of a kind. */
+  function swatch(kind) {
+    const canvas = element("canvas", { class: "swatch", width: 36, height: 36, "aria-hidden": "true" });
+    const draw = () => {
+      const context = canvas.getContext("2d");
+      context.imageSmoothingEnabled = false;
+      context.setTransform(2, 0, 0, 2, 0, 0);
+      context.fillStyle = kindFill(context, kind);
+      context.fillRect(0, 0, 18, 18);
+    };
+    draw();
+    themeChanged.push(draw);
+    return canvas;
+  }
+
+  /** A colour of the ramp of times, from 0, early, to 1, late. */
+  function rampColour(stops, share) {
+    const at = Math.min(0.9999, Math.max(0, share)) * (stops.length - 1);
+    const [low, high, part] = [stops[Math.floor(at)], stops[Math.floor(at) + 1], at % 1];
+    return `rgb(${low.map((value, i) => Math.round(value + (high[i] - value) * part)).join(" ")})`;
+  }
+
+  const rampStops = () =>
+    [0, 1, 2, 3, 4].map((i) => {
+      const hex = colour(`ramp-${i}`).slice(1);
+      return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    });
+
+  /**
+   * A grid of cells on a canvas, each filled from below by the shares of its kinds.
+   *
+   * The grid is a slider for the keyboard and for screen readers: the arrow keys move along the addresses, and the
+   * value's text describes the cell.
+   */
+  class CellMap {
+    /** `describe(cell)` gives the text of a cell; `tall` is the height that the grid should have. */
+    constructor(host, { label, describe, tall = 300, openCell = null }) {
+      Object.assign(this, { host, describe, tall, openCell });
+      this.cells = 0;
+      this.counts = new Uint8Array(0);
+      this.times = null;
+      this.only = null;
+      this.bounds = [];
+      this.canvas = element("canvas", { "aria-hidden": "true" });
+      this.cursor = element("div", { class: "cursor", hidden: true });
+      this.box = element(
+        "div",
+        { class: "map", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 1 },
+        this.canvas,
+        this.cursor,
+      );
+      this.readout = element("p", { class: "readout", "aria-hidden": "true" });
+      host.replaceChildren(this.box, this.readout);
+      this.at = 0;
+      this.box.addEventListener("keydown", (event) => this.#key(event));
+      this.box.addEventListener("focus", () => this.#point(this.at));
+      this.box.addEventListener("blur", () => this.#leave());
+      this.box.addEventListener("pointermove", (event) => this.#point(this.#cellAt(event)));
+      this.box.addEventListener("pointerdown", (event) => this.#point(this.#cellAt(event)));
+      this.box.addEventListener("pointerleave", () => this.#leave());
+      this.box.addEventListener("click", (event) => {
+        if (this.openCell && event.detail > 0) this.openCell(this.#cellAt(event));
+      });
+      new ResizeObserver(() => this.#layout()).observe(host);
+      themeChanged.push(() => this.redraw());
+      this.#leave();
+    }
+
+    /** Shows other cells: 6 bytes for each, or a time for each, or both. */
+    set({ cells, counts, times = null, bounds = [] }) {
+      const sameCells = cells === this.cells;
+      Object.assign(this, { cells, counts, times, bounds });
+      if (this.at >= cells) this.at = 0;
+      this.box.setAttribute("aria-valuemax", Math.max(1, cells));
+      this.#value();
+      if (sameCells && this.columns) this.redraw();
+      else this.#layout(true);
+    }
+
+    /** Draws the cells that have changed. */
+    update(changed) {
+      this.#draw(changed);
+      this.#refresh();
+    }
+
+    /** Shows only one kind in its colour; null shows all. */
+    show(kind) {
+      this.only = kind;
+      this.redraw();
+    }
+
+    redraw() {
+      if (!this.columns) return;
+      const all = new Array(this.cells);
+      for (let i = 0; i < this.cells; i += 1) all[i] = i;
+      const context = this.canvas.getContext("2d");
+      context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+      this.#draw(all);
+      this.#refresh();
+    }
+
+    #layout(force = false) {
+      const width = this.host.clientWidth - 8;
+      if (width <= 0 || this.cells === 0) return;
+      const ratio = Math.max(1, Math.round(window.devicePixelRatio * 2) / 2);
+      if (!force && width === this.width && ratio === this.ratio) return;
+      const tall = Math.min(this.tall, Math.max(140, width));
+      const ideal = Math.sqrt((width * tall) / this.cells);
+      this.size = Math.max(3, Math.min(28, Math.floor(ideal)));
+      this.columns = Math.max(1, Math.min(this.cells, Math.floor(width / this.size)));
+      this.rows = Math.ceil(this.cells / this.columns);
+      Object.assign(this, { width, ratio });
+      this.canvas.width = this.columns * this.size * ratio;
+      this.canvas.height = this.rows * this.size * ratio;
+      this.canvas.style.inlineSize = `${this.columns * this.size}px`;
+      this.canvas.style.blockSize = `${this.rows * this.size}px`;
+      this.redraw();
+    }
+
+    #draw(cells) {
+      if (!this.columns) return;
+      const context = this.canvas.getContext("2d");
+      const side = this.size * this.ratio;
+      const inner = side - (this.size >= 6 ? Math.max(1, Math.round(this.ratio)) : 0);
+      const x = (cell) => (cell % this.columns) * side;
+      const y = (cell) => Math.floor(cell / this.columns) * side;
+      context.fillStyle = colour("map-missing");
+      for (const cell of cells) context.fillRect(x(cell), y(cell), inner, inner);
+      if (this.times) {
+        const stops = rampStops();
+        const fills = Array.from({ length: 33 }, (_, i) => rampColour(stops, i / 32));
+        for (const cell of cells) {
+          if (this.times[cell] < 0) continue;
+          context.fillStyle = fills[Math.round(this.times[cell] * 32)];
+          context.fillRect(x(cell), y(cell), inner, inner);
+        }
+      } else {
+        // From below: what is there for long, then what came on demand, then what is on the way.
+        const below = new Int32Array(cells.length);
+        const dim = colour("map-dim");
+        for (const kind of [4, 5, 3, 2, 1]) {
+          context.fillStyle = this.only === null || this.only === kind ? kindFill(context, kind) : dim;
+          const least = kind === 1 || kind === 2 ? 1 : 0;
+          for (let i = 0; i < cells.length; i += 1) {
+            const share = this.counts[cells[i] * 6 + kind];
+            if (share === 0) continue;
+            const height = Math.min(inner - below[i], Math.max(least, Math.round((share * inner) / 255)));
+            if (height <= 0) continue;
+            context.fillRect(x(cells[i]), y(cells[i]) + inner - below[i] - height, inner, height);
+            below[i] += height;
+          }
+        }
+      }
+      context.fillStyle = colour("ink");
+      for (const bound of this.bounds) {
+        const thick = Math.max(1, Math.round(this.ratio));
+        context.fillRect(x(bound) - (x(bound) > 0 ? thick : 0), y(bound), thick, side);
+      }
+    }
+
+    #cellAt(event) {
+      const box = this.canvas.getBoundingClientRect();
+      const column = Math.min(this.columns - 1, Math.max(0, Math.floor((event.clientX - box.left) / this.size)));
+      const row = Math.min(this.rows - 1, Math.max(0, Math.floor((event.clientY - box.top) / this.size)));
+      return Math.min(this.cells - 1, row * this.columns + column);
+    }
+
+    #key(event) {
+      const steps = {
+        ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns,
+        PageUp: -this.columns * 4, PageDown: this.columns * 4, Home: -Infinity, End: Infinity,
+      };
+      if (event.key === "Enter" && this.openCell) {
+        this.openCell(this.at);
+      } else if (event.key in steps) {
+        this.#point(Math.min(this.cells - 1, Math.max(0, this.at + steps[event.key])));
+      } else {
+        return;
+      }
+      event.preventDefault();
+    }
+
+    #point(cell) {
+      if (!this.columns || this.cells === 0) return;
+      this.at = cell;
+      this.shown = true;
+      this.cursor.hidden = false;
+      this.cursor.style.insetInlineStart = `${3 + (cell % this.columns) * this.size - 2}px`;
+      this.cursor.style.insetBlockStart = `${3 + Math.floor(cell / this.columns) * this.size - 2}px`;
+      this.cursor.style.inlineSize = this.cursor.style.blockSize = `${this.size + 3}px`;
+      this.#value();
+      say(this.readout, this.describe(cell));
+    }
+
+    /** Describes the pointed cell anew after a change; screen readers hear it when the cursor moves. */
+    #refresh() {
+      if (this.shown) say(this.readout, this.describe(this.at));
+    }
+
+    #value() {
+      if (this.cells === 0) return;
+      this.box.setAttribute("aria-valuenow", this.at + 1);
+      this.box.setAttribute("aria-valuetext", this.describe(this.at));
+    }
+
+    #leave() {
+      if (document.activeElement === this.box) return this.#point(this.at);
+      this.shown = false;
+      this.cursor.hidden = true;
+      say(this.readout, "Point at a cell, or focus the map and use the arrow keys, to read what a cell holds.");
+    }
+  }
+
+  /** The text of a cell of a map of memory. */
+  function describeCell(map, counts, cell) {
+    const region = (map.regions ?? []).find((r) => cell >= r.first_cell && cell < r.first_cell + r.cells);
+    const first = (cell - (region?.first_cell ?? 0)) * map.pages_per_cell;
+    const shares = KINDS.map((kind, i) => [kind.name.toLowerCase(), counts[cell * 6 + i]])
+      .filter(([, share]) => share > 0)
+      .map(([name, share]) => `${name} ${percent(share, 255)}`);
+    const last = first + map.pages_per_cell - 1;
+    const where = `${region ? `${region.name}, ` : ""}pages ${count(first)} to ${count(last)}`;
+    return `Cell ${count(cell + 1)} of ${count(map.cells)}: ${where}: ${shares.join(", ") || "unknown"}.`;
+  }
+
+  // Charts
+
+  /** A drawing that is made anew when its place has another width. */
+  class Chart {
+    constructor(host, draw) {
+      this.host = host;
+      this.drawIn = draw;
+      this.data = null;
+      host.classList.add("chart");
+      new ResizeObserver(() => {
+        if (this.data && host.clientWidth !== this.width) this.draw(this.data);
+      }).observe(host);
+    }
+
+    draw(data) {
+      this.data = data;
+      this.width = this.host.clientWidth;
+      if (this.width < 40) return;
+      this.host.replaceChildren(this.drawIn(data, this.width));
+    }
+  }
+
+  const log10 = Math.log10;
+
+  /** Round values between two bounds of a logarithmic axis. */
+  function logTicks(low, high) {
+    const ticks = [];
+    const decades = log10(high / low);
+    const steps = decades > 3.2 ? [1] : decades > 1.6 ? [1, 3] : [1, 2, 5];
+    for (let power = Math.floor(log10(low)); power <= Math.ceil(log10(high)); power += 1) {
+      for (const step of steps) {
+        const tick = step * 10 ** power;
+        if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
+      }
+    }
+    return ticks;
+  }
+
+  /** Round values from 0 to at least a bound. */
+  function linearTicks(high, wanted = 4, base = 10) {
+    const rough = high / wanted || 1;
+    const power = base ** Math.floor(Math.log(rough) / Math.log(base));
+    const step = (base === 10 ? [1, 2, 5, 10] : [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024])
+      .map((factor) => factor * power)
+      .find((candidate) => candidate >= rough);
+    const ticks = [];
+    for (let tick = 0; tick < high + step * 0.999; tick += step) ticks.push(tick);
+    return ticks;
+  }
+
+  const picture = (width, height, label, ...children) =>
+    svg(
+      "svg",
+      { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
+      ...children.flat(3),
+    );
+
+  const text = (x, y, words, attributes) => svg("text", { x: x.toFixed(1), y: y.toFixed(1), ...attributes }, words);
+  const line = (x1, y1, x2, y2, attributes) =>
+    svg("path", { d: `M${x1.toFixed(1)} ${y1.toFixed(1)}L${x2.toFixed(1)} ${y2.toFixed(1)}`, ...attributes });
+
+  /** Moves labels apart that would overlap. */
+  function spread(places, gap, low, high) {
+    const sorted = places.map((place, i) => ({ place, i })).sort((a, b) => a.place - b.place);
+    let last = low - gap;
+    for (const entry of sorted) last = entry.place = Math.max(entry.place, last + gap);
+    last = high + gap;
+    for (const entry of sorted.reverse()) last = entry.place = Math.min(entry.place, last - gap);
+    const out = [];
+    for (const { place, i } of sorted) out[i] = place;
+    return out;
+  }
+
+  /** Lines over time. `data`: `{times, series: [{name, values}], log, format, floor, label}` with times in ms. */
+  function timeLines(data, width) {
+    const height = width < 480 ? 220 : 250;
+    const end = data.times.at(-1) ?? 0;
+    const span = Math.max(20_000, end - (data.times[0] ?? end));
+    const values = data.series.flatMap((s) => s.values).filter((v) => known(v) && (!data.log || v > 0));
+    if (data.floor > 0) values.push(data.floor);
+    let low = data.log ? Math.min(...values) / 1.3 : 0;
+    let high = Math.max(...values) * (data.log ? 1.3 : 1.05);
+    if (!Number.isFinite(high) || high <= 0) [low, high] = data.log ? [10, 1000] : [0, 1];
+    const ticks = data.log ? logTicks(low, high) : linearTicks(high, 4, data.base);
+    if (!data.log) high = Math.max(high, ticks.at(-1));
+    const widest = Math.max(...ticks.map((tick) => data.format(tick).length));
+    const [left, right, top, bottom] = [Math.max(52, widest * 7 + 10), data.names === false ? 12 : 58, 10, 26];
+    const x = (time) => left + (1 - (end - time) / span) * (width - left - right);
+    const share = (v) => (data.log ? log10(v / low) / log10(high / low) : v / high);
+    const y = (v) => height - bottom - share(v) * (height - top - bottom);
+    const nodes = ticks.map((tick) => [
+      line(left, y(tick), width - right, y(tick), { class: "grid" }),
+      text(left - 8, y(tick) + 4, data.format(tick), { "text-anchor": "end" }),
+    ]);
+    const steps = width < 480 ? 2 : 4;
+    for (let i = 0; i <= steps; i += 1) {
+      const ago = (span * (steps - i)) / steps;
+      const anchor = i === steps ? "end" : i === 0 ? "start" : "middle";
+      const when = ago === 0 ? "now" : `−${short(ago * 1e3)}`;
+      nodes.push(text(x(end - ago), height - 6, when, { "text-anchor": anchor }));
+    }
+    if (data.floor > 0) {
+      nodes.push(line(left, y(data.floor), width - right, y(data.floor), { class: "floor" }));
+      nodes.push(text(left + 6, y(data.floor) - 6, `floor ${duration(data.floor)}`, { class: "floor-name" }));
+    }
+    const lasts = [];
+    data.series.forEach((series, index) => {
+      let path = "";
+      let pen = "M";
+      let before = -1;
+      series.values.forEach((value, i) => {
+        if (!known(value) || (data.log && value <= 0)) {
+          pen = "M";
+          return;
+        }
+        const px = x(data.times[i]);
+        // Points closer than a pixel add nothing but work.
+        if (pen === "L" && px - before < 1 && i < series.values.length - 1) return;
+        path += `${pen}${px.toFixed(1)} ${y(value).toFixed(1)}`;
+        [pen, before] = ["L", px];
+      });
+      const last = series.values.findLast((value) => known(value) && (!data.log || value > 0));
+      if (path) nodes.push(svg("path", { d: path, class: `line s${series.style ?? index}` }));
+      if (last !== undefined) lasts.push({ name: series.name, y: y(last) });
+    });
+    if (data.names !== false) {
+      spread(lasts.map((entry) => entry.y), 14, top + 6, height - bottom - 2).forEach((place, i) =>
+        nodes.push(text(width - right + 6, place + 4, lasts[i].name, { class: "name" })),
+      );
+    }
+    nodes.push(line(left, height - bottom, width - right, height - bottom, { class: "axis" }));
+    return picture(width, height, data.label, nodes);
+  }
+
+  /** The lower bound of each bucket. A bucket without stalls is absent, so the width comes from the scale. */
+  const bucketLow = (upper, perOctave) => upper / 2 ** (1 / perOctave);
+
+  /** Counts of durations, on logarithmic axes. `data`: `{buckets: [[upper_us, count]], perOctave, floor, label}`. */
+  function histogram(data, width) {
+    const height = width < 480 ? 220 : 250;
+    const [left, right, top, bottom] = [58, 14, 20, 26];
+    const perOctave = data.perOctave ?? 1;
+    const buckets = data.buckets.filter(([upper, n]) => upper > 0 && n > 0);
+    const uppers = buckets.map(([upper]) => upper);
+    const low = Math.min(bucketLow(Math.min(...uppers), perOctave), data.floor > 0 ? data.floor / 1.5 : Infinity);
+    const high = Math.max(...uppers, data.floor > 0 ? data.floor * 1.5 : 0);
+    const most = Math.max(...buckets.map(([, n]) => n));
+    const x = (us) => left + (log10(us / low) / log10(high / low)) * (width - left - right);
+    const y = (n) => height - bottom - (log10(n / 0.5) / log10((most * 1.4) / 0.5)) * (height - top - bottom);
+    const nodes = [];
+    for (let tick = 1; tick <= most * 1.4; tick *= 10) {
+      nodes.push(line(left, y(tick), width - right, y(tick), { class: "grid" }));
+      nodes.push(text(left - 8, y(tick) + 4, count(tick), { "text-anchor": "end" }));
+    }
+    let free = 0;
+    for (const tick of logTicks(low, high)) {
+      const label = short(tick);
+      const half = label.length * 3.3;
+      nodes.push(line(x(tick), height - bottom, x(tick), height - bottom + 4, { class: "axis" }));
+      if (x(tick) - half < free || x(tick) + half > width) continue;
+      nodes.push(text(x(tick), height - 6, label, { "text-anchor": "middle" }));
+      free = x(tick) + half + 8;
+    }
+    for (const [upper, n] of buckets) {
+      const from = x(bucketLow(upper, perOctave));
+      const wide = Math.max(1, x(upper) - from - (perOctave > 4 ? 0.5 : 1.5));
+      nodes.push(
+        svg("rect", {
+          x: from.toFixed(1), y: y(n).toFixed(1), width: wide.toFixed(1),
+          height: (height - bottom - y(n)).toFixed(1), class: "bar",
+        }),
+      );
+    }
+    if (data.floor > 0) {
+      nodes.push(line(x(data.floor), top - 4, x(data.floor), height - bottom, { class: "floor" }));
+      const anchor = x(data.floor) > width * 0.6 ? "end" : "start";
+      nodes.push(
+        text(x(data.floor) + (anchor === "end" ? -6 : 6), top, `floor ${duration(data.floor)}`, {
+          class: "floor-name", "text-anchor": anchor,
+        }),
+      );
+    }
+    nodes.push(line(left, height - bottom, width - right, height - bottom, { class: "axis" }));
+    return picture(width, height, data.label, nodes);
+  }
+
+  // Parts of pages
+
+  /** A figure for a list of figures: `[name, value, text beside it]`. */
+  function figure(name, value, beside = "") {
+    return element(
+      "div",
+      null,
+      element("dt", null, name),
+      element("dd", null, value, beside ? element("div", { class: "beside" }, beside) : null),
+    );
+  }
+
+  /** Shows figures, and changes only the texts that differ. */
+  function figures(list, entries) {
+    if (list.children.length !== entries.length) list.replaceChildren(...entries.map(() => figure("", "", " ")));
+    entries.forEach(([name, value, beside], i) => {
+      const [term, data] = list.children[i].children;
+      say(term, name);
+      if (data.firstChild.nodeType !== Node.TEXT_NODE) data.prepend("");
+      if (data.firstChild.data !== value) data.firstChild.data = value;
+      say(data.lastElementChild, beside ?? "");
+    });
+  }
+
+  /** A table. `columns`: `[name, isNumber]`; the first cell of a row is its header. */
+  function table(caption, columns, rows) {
+    const kind = (i) => (columns[i][1] ? "number" : null);
+    return element(
+      "table",
+      null,
+      caption ? element("caption", null, caption) : null,
+      element(
+        "thead",
+        null,
+        element("tr", null, ...columns.map(([name], i) => element("th", { scope: "col", class: kind(i) }, name))),
+      ),
+      element(
+        "tbody",
+        null,
+        ...rows.map((row) =>
+          element(
+            "tr",
+            null,
+            ...row.map((cell, i) =>
+              i === 0
+                ? element("th", { scope: "row", class: kind(i) }, cell)
+                : element("td", { class: kind(i) }, cell),
+            ),
+          ),
+        ),
+      ),
+    );
+  }
+
+  /** The parts of the downtime, in their order: key, name, where the part happens, and what happens. */
+  const SWITCHOVER = [
+    ["stop", "Stop", "source", "The source stops the workload."],
+    ["save", "Save", "source", "The source saves the devices."],
+    ["transfer", "Transfer", "link", "The device states travel, and the answer comes back."],
+    ["load", "Load", "destination", "The destination loads the devices."],
+    ["grant", "Grant", "link", "The round trip of the permission to start."],
+    ["start", "Start", "destination", "The destination starts the workload."],
+  ];
+
+  /** A table whose bars begin where the bar before ended. `times`: the microseconds of each part by its key. */
+  function waterfall(times, caption) {
+    const of = (key) => times[key] ?? times[`${key}_us`] ?? 0;
+    const sum = SWITCHOVER.reduce((total, [key]) => total + of(key), 0) || 1;
+    let begun = 0;
+    const rows = SWITCHOVER.map(([key, name, where, says]) => {
+      const time = of(key);
+      const bar = svg(
+        "svg",
+        { class: "fall", viewBox: "0 0 1000 16", preserveAspectRatio: "none", "aria-hidden": "true" },
+        svg("path", { class: "track", d: "M0 15.5H1000" }),
+        svg("rect", {
+          class: where, x: (1000 * begun) / sum, y: 1, width: Math.max(3, (1000 * time) / sum), height: 13,
+        }),
+      );
+      begun += time;
+      return element(
+        "tr",
+        null,
+        element("th", { scope: "row" }, name, element("div", { class: "note" }, says)),
+        element("td", null, where),
+        element("td", { class: "fall-place" }, bar),
+        element("td", { class: "number" }, duration(time)),
+      );
+    });
+    return element(
+      "table",
+      { class: "waterfall" },
+      caption ? element("caption", null, caption) : null,
+      element(
+        "thead",
+        null,
+        element(
+          "tr",
+          null,
+          element("th", { scope: "col" }, "Part"),
+          element("th", { scope: "col" }, "Where"),
+          element("th", { scope: "col" }, "One after the other"),
+          element("th", { scope: "col", class: "number" }, "Time"),
+        ),
+      ),
+      element("tbody", null, ...rows),
+    );
+  }
+
+  return {
+    NONE, KINDS, waterfall, element, svg, say, known, count, duration, short, bytes, rate, percent, clock, after,
+    plural, decode64, themeChanged, kindFill, swatch, rampStops, rampColour, CellMap, describeCell, Chart, timeLines,
+    histogram, picture, text, line, linearTicks, logTicks, bucketLow, figures, table,
+  };
+})();
