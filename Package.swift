@@ -97,7 +97,7 @@ let package = Package(
 
         // Pages: memory moves.
         module("Connections", in: .pages, ["Identity", "LinuxSystem", "PageProtocol", logging]),
-        module("PageServer", in: .pages, ["Compression", "LinuxSystem", "PageProtocol"]),
+        module("PageServer", in: .pages, ["Compression", "LinuxSystem", "PageProtocol", "Telemetry"]),
         module("PageFetcher", in: .pages, ["Compression", "LinuxSystem", "PageProtocol", "Telemetry"]),
         module(
             "Snapshots",
