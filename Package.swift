@@ -93,6 +93,7 @@ let package = Package(
         module("PageProtocol", in: .values, ["Compression", "Identity", "Outside"]),
         module("Switchover", in: .values, ["Identity"], settings: optimized),
         module("Telemetry", in: .values, ["Identity", "Outside", histogram]),
+        module("Exposition", in: .values, ["Telemetry"], settings: optimized),
         module("WorkingSet", in: .values, ["LinuxSystem"], settings: optimized),
 
         // Pages: memory moves.
@@ -175,6 +176,7 @@ let package = Package(
         tests(of: "Switchover", ["Identity"], settings: optimized),
         tests(of: "Telemetry", ["Identity"]),
         tests(of: "WorkingSet", ["LinuxSystem"]),
+        tests(of: "Exposition", ["Telemetry"]),
         .testTarget(
             name: "PageTransferTests",
             dependencies: [
