@@ -153,8 +153,8 @@ let package = Package(
             "Controller",
             in: .control,
             [
-                "Compression", "Connections", "Guest", "Identity", "LinuxSystem", "Outside", "PageFetcher",
-                "PageProtocol", "PageServer", "QMP", "RunLease", "Switchover", "Telemetry", logging,
+                "Compression", "Connections", "Exposition", "Guest", "Identity", "LinuxSystem", "Outside",
+                "PageFetcher", "PageProtocol", "PageServer", "QMP", "RunLease", "Switchover", "Telemetry", logging,
             ]
         ),
         module("Orchestration", in: .control, ["Compression", "Identity", "LinuxSystem", "QMP", "Telemetry"]),
@@ -171,10 +171,10 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Compression", "Controller", "FaultHandler", "Guest", "Identity", "KVMGuest",
-                "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol", "QMP",
-                "RunLease",
-                "Snapshots", "Switchover", "Telemetry", "WorkingSet", "Workloads", argumentParser, histogram, logging,
+                "Attachments", "Bench", "Compression", "Controller", "Exposition", "FaultHandler", "Guest", "Identity",
+                "KVMGuest", "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol",
+                "PageServer", "QMP", "RunLease", "Snapshots", "Switchover", "Telemetry", "Web", "WorkingSet",
+                "Workloads", argumentParser, histogram, logging,
             ],
             swiftSettings: settings
         ),
@@ -247,7 +247,7 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "Connections", "Firecracker", "FirecrackerRig", "HugePages", "Identity", "LinuxSystem",
+                "Connections", "Firecracker", "FirecrackerRig", "HTTPClient", "HugePages", "Identity", "LinuxSystem",
                 "Orchestration", "OwnThread", "PageProtocol", "SnapshotClient", "Telemetry", "TestProcess",
                 "WorkingSet", "pageferry", argumentParser, logging,
             ],

@@ -19,6 +19,8 @@ struct ClocksTests {
         "Control/Controller/Agent/Agent.swift": "the timers go by the same clock, or by that of a test",
         "Control/QMP/WireFormat.swift": "QMP's events carry the time of day",
         "pageferry/Output/LineLog.swift": "log lines carry the time of day",
+        "pageferry/Output/LogRing.swift": "log lines carry the time of day",
+        "Control/Web/Sampler.swift": "states and metrics carry the time of day",
     ]
 
     @Test("is read through MonotonicClock, unless people read the time of day")
