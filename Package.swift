@@ -25,12 +25,14 @@ func module(
     _ name: String,
     in layer: Layer,
     _ dependencies: [Target.Dependency] = [],
-    settings: [SwiftSetting] = settings
+    settings: [SwiftSetting] = settings,
+    resources: [Resource] = []
 ) -> Target {
     .target(
         name: name,
         dependencies: dependencies,
         path: "Sources/\(layer.rawValue)/\(name)",
+        resources: resources,
         swiftSettings: settings
     )
 }
@@ -58,6 +60,9 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
+let nioHTTPTypes = Target.Dependency.product(name: "NIOHTTPTypes", package: "swift-nio-extras")
 let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
 let package = Package(
@@ -67,10 +72,14 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0", traits: []),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-extras.git", from: "1.35.2"),
         .package(url: "https://github.com/apple/swift-system.git", from: "1.8.1"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
+        // Only the core is used, without the traits that read configuration files and the whole of Foundation.
+        .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.1", traits: []),
     ],
     targets: [
         // System: the kernel, libraries of the host, and checks of input. Only LinuxSystem imports CShims, only OpenSSL
@@ -93,11 +102,12 @@ let package = Package(
         module("PageProtocol", in: .values, ["Compression", "Identity", "Outside"]),
         module("Switchover", in: .values, ["Identity"], settings: optimized),
         module("Telemetry", in: .values, ["Identity", "Outside", histogram]),
+        module("Exposition", in: .values, ["Telemetry"], settings: optimized),
         module("WorkingSet", in: .values, ["LinuxSystem"], settings: optimized),
 
         // Pages: memory moves.
         module("Connections", in: .pages, ["Identity", "LinuxSystem", "PageProtocol", logging]),
-        module("PageServer", in: .pages, ["Compression", "LinuxSystem", "PageProtocol"]),
+        module("PageServer", in: .pages, ["Compression", "LinuxSystem", "PageProtocol", "Telemetry"]),
         module("PageFetcher", in: .pages, ["Compression", "LinuxSystem", "PageProtocol", "Telemetry"]),
         module(
             "Snapshots",
@@ -128,13 +138,23 @@ let package = Package(
 
         // Control: who runs.
         module("QMP", in: .control, ["LinuxSystem", logging, nioCore, nioPosix, systemPackage]),
+        module(
+            "Web",
+            in: .control,
+            [
+                "Exposition", "LinuxSystem", "Outside", "Telemetry", httpTypes, hummingbirdCore, logging, nioCore,
+                nioHTTPTypes, nioPosix,
+            ],
+            settings: settings,
+            resources: [.embedInCode("Page")]
+        ),
         module("RunLease", in: .control, ["Identity", "LinuxSystem", "PageProtocol"]),
         module(
             "Controller",
             in: .control,
             [
-                "Compression", "Connections", "Guest", "Identity", "LinuxSystem", "Outside", "PageFetcher",
-                "PageProtocol", "PageServer", "QMP", "RunLease", "Switchover", "Telemetry", logging,
+                "Compression", "Connections", "Exposition", "Guest", "Identity", "LinuxSystem", "Outside",
+                "PageFetcher", "PageProtocol", "PageServer", "QMP", "RunLease", "Switchover", "Telemetry", logging,
             ]
         ),
         module("Orchestration", in: .control, ["Compression", "Identity", "LinuxSystem", "QMP", "Telemetry"]),
@@ -151,10 +171,10 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Compression", "Controller", "FaultHandler", "Guest", "Identity", "KVMGuest",
-                "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol", "QMP",
-                "RunLease",
-                "Snapshots", "Switchover", "Telemetry", "WorkingSet", "Workloads", argumentParser, histogram, logging,
+                "Attachments", "Bench", "Compression", "Controller", "Exposition", "FaultHandler", "Guest", "Identity",
+                "KVMGuest", "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol",
+                "PageServer", "QMP", "RunLease", "Snapshots", "Switchover", "Telemetry", "Web", "WorkingSet",
+                "Workloads", argumentParser, histogram, logging,
             ],
             swiftSettings: settings
         ),
@@ -162,6 +182,7 @@ let package = Package(
         // Tests.
         .target(name: "PrivateMount", path: "Tests/Support/PrivateMount", cSettings: [.define("_GNU_SOURCE")]),
         support("FirecrackerRig", ["Firecracker", "LinuxSystem", "TestProcess"]),
+        support("HTTPClient", ["LinuxSystem", systemPackage]),
         support("HugePages", ["LinuxSystem"]),
         support("LandedGuest", ["Guest", "LinuxSystem"]),
         support("LogLines", [logging]),
@@ -175,6 +196,7 @@ let package = Package(
         tests(of: "Switchover", ["Identity"], settings: optimized),
         tests(of: "Telemetry", ["Identity"]),
         tests(of: "WorkingSet", ["LinuxSystem"]),
+        tests(of: "Exposition", ["Telemetry"]),
         .testTarget(
             name: "PageTransferTests",
             dependencies: [
@@ -204,6 +226,7 @@ let package = Package(
         tests(of: "MicroVMGuest", ["Firecracker", "Guest", "LinuxSystem", "TestProcess", logging]),
         tests(of: "FaultHandler", ["LinuxSystem", "PageProtocol"]),
         tests(of: "QMP", ["LinuxSystem"]),
+        tests(of: "Web", ["Exposition", "HTTPClient", "LinuxSystem", "OwnThread", "Telemetry", logging]),
         tests(of: "RunLease", ["Identity", "LinuxSystem", "OwnThread", "PrivateMount", systemPackage]),
         tests(
             of: "Controller",
@@ -224,7 +247,7 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "Connections", "Firecracker", "FirecrackerRig", "HugePages", "Identity", "LinuxSystem",
+                "Connections", "Firecracker", "FirecrackerRig", "HTTPClient", "HugePages", "Identity", "LinuxSystem",
                 "Orchestration", "OwnThread", "PageProtocol", "SnapshotClient", "Telemetry", "TestProcess",
                 "WorkingSet", "pageferry", argumentParser, logging,
             ],

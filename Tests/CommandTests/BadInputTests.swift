@@ -65,6 +65,11 @@ struct BadInputTests {
             ["serve", "--listen", "127.0.0.1:0"], ["serve", "--snapshot", "/tmp/vm.mem"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "0.0.0.0:0"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "unix:"],
+            ["source", "--qmp", "/tmp/a.sock", "--http", "0.0.0.0:9100"],
+            ["source", "--qmp", "/tmp/a.sock", "--http", "9100"],
+            ["source", "--qmp", "/tmp/a.sock", "--http-control", "/tmp/token"],
+            ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "127.0.0.1:0", "--http", "0.0.0.0:9100"],
+            ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--http", "0.0.0.0:9100"],
             ["demo", "--vcpus", "2"], ["demo", "--serial", "/dev/null"],
             ["destination", "--qmp", "/tmp/b.sock", "--allow-hook", "/srv/hook", "--allow-hook", "/srv/"],
         ]
@@ -131,6 +136,13 @@ struct BadInputTests {
             (["demo", "--regions", "0"], "--regions must be 1 to 64"),
             (["demo", "--write", "2"], "--write must be 0 to 1"),
             (["demo", "--timeout", "0"], "--timeout must be more than 0, such as 60s"),
+            (["source", "--qmp", "/tmp/a.sock", "--http", "9100"], "write 127.0.0.1:9100"),
+            (["source", "--qmp", "/tmp/a.sock", "--http", "0.0.0.0:1"], "can see what happens here; use 127.0.0.1"),
+            (["source", "--qmp", "/tmp/a.sock", "--http-host", "x"], "are for the live page: add --http"),
+            (
+                ["source", "--qmp", "/tmp/a.sock", "--http", "127.0.0.1:1", "--http-host", "a:1"],
+                "'a:1' is not the name of a host; write it without a port"
+            ),
             (["demo", "--memory", "1MiB", "--memory=2MiB"], "--memory is given twice, and takes one value"),
             (
                 ["destination", "--qmp", "/tmp/b", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:1"],

@@ -8,7 +8,8 @@ struct PassedOptionsTests {
     private static let agent = [
         "--qmp", "unix:/run/a.sock", "--qmp", "tcp:[::1]:7000", "--insecure", "--lease", "/leases/web",
         "--recover-for", "7s", "--peer-timeout", "123456789ns", "--poll", "99us", "--log-level", "debug",
-        "--no-log-times", "--end-with-input", "--leave-with-input", "--witness", "/run/witness",
+        "--no-log-times", "--http", "127.0.0.1:9100", "--http-control", "/run/token", "--http-host", "node1",
+        "--end-with-input", "--leave-with-input", "--witness", "/run/witness",
     ]
     private static let arrival = ["--allow-hook", "/srv/hook", "--allow-disk", "/srv", "--allow-disk", "/var"]
     private static let serial = ["--serial", "/dev/stderr"]

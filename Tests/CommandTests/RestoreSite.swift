@@ -67,7 +67,9 @@ final class RestoreSite {
         )
         self.server = server
         do {
-            address = String(try server.line(holding: "ready").dropFirst("ready tcp:".count))
+            // With --http, the line goes on after a comma.
+            let line = try server.line(holding: "ready").prefix { $0 != "," }
+            address = String(line.dropFirst("ready tcp:".count))
         } catch {
             server.end()
             throw error

@@ -2,6 +2,7 @@ import Foundation
 import Identity
 import QMP
 import Synchronization
+import Telemetry
 import Testing
 
 @testable import Controller
@@ -24,7 +25,7 @@ struct StateLogTests {
         }
 
         func log() -> StateLog {
-            StateLog(sink: sink) { [weak self] in _ = self?.holds.add(1, ordering: .relaxed) }
+            StateLog(role: .source, sink: sink) { [weak self] in _ = self?.holds.add(1, ordering: .relaxed) }
         }
 
         var all: [String] { events.withLock(\.self) }

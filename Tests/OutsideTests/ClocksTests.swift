@@ -20,6 +20,8 @@ struct ClocksTests {
         "Guests/FaultHandler/GuestView.swift": "operators read when a guest attached as the time of day",
         "Control/QMP/WireFormat.swift": "QMP's events carry the time of day",
         "pageferry/Output/LineLog.swift": "log lines carry the time of day",
+        "pageferry/Output/LogRing.swift": "log lines carry the time of day",
+        "Control/Web/Sampler.swift": "states and metrics carry the time of day",
     ]
 
     @Test("is read through MonotonicClock, unless people read the time of day")

@@ -34,6 +34,7 @@ struct DangerousFormsTests {
         "Guests/Attachments/HandOff.swift": (
             17, "fields of 16 and 32 bits, and addresses behind the check of their sum"
         ),
+        "Control/Web/ActionPath.swift": (1, "a conversion of text, which gives nil"),
         "Control/Controller/Agent/Agent+QueryMigrate.swift": (5, "counts of this process"),
         "Guests/FaultHandler/GuestRecord.swift": (2, "conversions of text, which give nil; constants"),
         "Guests/FaultHandler/GuestTask.swift": (

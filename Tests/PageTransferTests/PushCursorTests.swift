@@ -3,6 +3,7 @@ import LinuxSystem
 import OwnThread
 import PageProtocol
 import Synchronization
+import Telemetry
 import Testing
 
 @testable import PageServer
@@ -34,11 +35,11 @@ struct PushCursorTests {
 
     private func send(_ chunk: PushCursor.Chunk?, of memory: SentMemory) throws {
         let chunk = try #require(chunk)
-        memory.claim(chunk.pages, region: chunk.region, isZero: false)
+        memory.claim(chunk.pages, region: chunk.region, as: .pushed)
     }
 
     private func request(_ page: Int, of memory: SentMemory) -> PagePlace {
-        memory.claim(page..<page + 1, region: 0, isZero: false)
+        memory.claim(page..<page + 1, region: 0, as: .pushed)
         memory.noteNewest(PageRun(region: 0, count: 1, first: UInt64(page)))
         return memory.behindNewestRequest
     }
@@ -63,7 +64,7 @@ struct PushCursorTests {
         try send(taken[2], of: memory)
         #expect(cursor.take(2) == nil)
         // Lane 0 has sent a part of its chunk, and continues with the rest of it.
-        memory.claim(0..<40, region: 0, isZero: false)
+        memory.claim(0..<40, region: 0, as: .pushed)
         #expect(cursor.take(0) == chunk(0, 40..<256))
     }
 
@@ -124,7 +125,7 @@ struct PushCursorTests {
                     let pages = held.pages.prefix(held.pages.count > 100 && lane % 2 == 0 ? 90 : 256)
                     let before = pages.count { !memory.isUnsent(PagePlace(region: held.region, page: $0)) }
                     claimed.add(pages.count - before, ordering: .relaxed)
-                    memory.claim(pages, region: held.region, isZero: false)
+                    memory.claim(pages, region: held.region, as: .pushed)
                     if held.region == 0, lane == 0 { memory.noteNewest(PageRun(region: 0, count: 1, first: 17)) }
                     let newest = memory.behindNewestRequest
                     chunk = newest == seen ? cursor.take(lane) : cursor.follow(newest, lane) ?? cursor.take(lane)

@@ -9,9 +9,19 @@ struct ArticleTests {
     /// The states that a walk takes each state to, by the names of their cases.
     private typealias Transitions = [String: Set<String>]
 
+    /// The transitions of a walk.
+    private struct Walked {
+        var source: Transitions = [:]
+        var destination: Transitions = [:]
+        /// The transitions that clients see.
+        var visible: (source: Set<[MigrationState]>, destination: Set<[MigrationState]>) = ([], [])
+    }
+
+    private static let walked = walk()
+
     @Test("lists the states of both machines, and the transitions that a walk takes")
     func states() throws {
-        var (source, destination) = ArticleTests.walkedTransitions()
+        var (source, destination) = (ArticleTests.walked.source, ArticleTests.walked.destination)
         // A walk begins with a destination that waits for a source.
         var idle = DestinationMachine()
         #expect(idle.current == .none && idle.migrateIncoming() == .listen && idle.current == .awaiting)
@@ -39,6 +49,15 @@ struct ArticleTests {
         )
     }
 
+    @Test("sees only the transitions that clients are told of, and every one of them")
+    func visibleTransitions() {
+        var visible = ArticleTests.walked.visible
+        // A walk begins with a destination that waits for a source.
+        visible.destination.insert([.none, .setup])
+        #expect(Set(VisibleStates.sourceEdges) == visible.source)
+        #expect(Set(VisibleStates.destinationEdges) == visible.destination)
+    }
+
     @Test("shows each state by the name that clients see", arguments: MigrationState.allCases)
     func names(state: MigrationState) throws {
         let article = try String(contentsOf: ArticleTests.article, encoding: .utf8)
@@ -58,15 +77,23 @@ struct ArticleTests {
     private static let article = sources.appending(path: "Switchover.docc/Switchover.md")
 
     /// Walks settings that together take every transition.
-    private static func walkedTransitions() -> (source: Transitions, destination: Transitions) {
-        var (source, destination): (Transitions, Transitions) = ([:], [:])
+    private static func walk() -> Walked {
+        var walked = Walked()
         var questions = Walk.Questions()
         questions.onStep = { before, after in
             if before.source.current != after.source.current {
-                add("\(before.source.current)", "\(after.source.current)", to: &source)
+                add("\(before.source.current)", "\(after.source.current)", to: &walked.source)
+            }
+            let (source, destination) = (after.source.state, after.destination.state)
+            // A side that dies begins anew.
+            if before.source.state != source, source != .none {
+                walked.visible.source.insert([before.source.state, source])
+            }
+            if before.destination.state != destination, destination != .none {
+                walked.visible.destination.insert([before.destination.state, destination])
             }
             if before.destination.current != after.destination.current {
-                add("\(before.destination.current)", "\(after.destination.current)", to: &destination)
+                add("\(before.destination.current)", "\(after.destination.current)", to: &walked.destination)
             }
         }
         let settings: [(World.Setting, Behaviour)] = [
@@ -85,7 +112,7 @@ struct ArticleTests {
             let walk = Walk(from: World(setting), by: behaviour, checking: [.neverBothRun], asking: questions)
             #expect(walk.finding == nil && !walk.isTooLarge)
         }
-        return (source, destination)
+        return walked
     }
 
     private static func add(_ before: String, _ after: String, to transitions: inout Transitions) {

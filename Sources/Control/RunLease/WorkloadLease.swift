@@ -38,7 +38,29 @@ package struct WorkloadLease: Sendable {
         ///
         /// The value is whether the lease was released for good.
         let turn = Mutex<Bool>(false)
+        /// The newest epoch that this agent has written; 0 for none.
+        let epoch = Atomic<UInt64>(0)
+        /// The number of times that another agent's record refused the lease.
+        let refusals = Atomic<Int>(0)
+
+        /// The taking of a record that this agent has written.
+        func taken(_ epoch: UInt64) -> Taking {
+            self.epoch.store(epoch, ordering: .relaxed)
+            return .taken(epoch: epoch)
+        }
+
+        /// The refusal of the lease by another agent's record.
+        func refused(_ reason: String) -> Taking {
+            refusals.add(1, ordering: .relaxed)
+            return .refused(reason: reason)
+        }
     }
+
+    /// The newest epoch of which this agent knows that it has written it; 0 for none.
+    package var newestEpoch: UInt64 { knowledge.epoch.load(ordering: .relaxed) }
+
+    /// The number of times that another agent's record has refused the lease.
+    package var refusals: Int { knowledge.refusals.load(ordering: .relaxed) }
 
     private struct Promise: Hashable {
         let token: RunToken
@@ -133,8 +155,12 @@ package struct WorkloadLease: Sendable {
 
     private func take(before deadline: UInt64) throws -> UInt64 {
         let newest = try store.newest(workload)
-        if let newest, newest.owner == instance, newest.standing != .released { return newest.epoch }
+        if let newest, newest.owner == instance, newest.standing != .released {
+            knowledge.epoch.store(newest.epoch, ordering: .relaxed)
+            return newest.epoch
+        }
         if let newest, newest.standing != .released, !isPromised(newest) {
+            knowledge.refusals.add(1, ordering: .relaxed)
             throw LeaseRefused(reason: "\(describe(newest)); \(try remedy(for: newest))")
         }
         let record = try record(started: true, following: newest)
@@ -171,8 +197,8 @@ package struct WorkloadLease: Sendable {
                 return .refused(reason: "RUN names epoch \(epoch) of the run lease '\(workload)', which has no record")
             }
             guard predecessor.owner == source else {
-                return .refused(
-                    reason: "RUN names epoch \(epoch) of the run lease '\(workload)' as the record of \(source), but "
+                return knowledge.refused(
+                    "RUN names epoch \(epoch) of the run lease '\(workload)' as the record of \(source), but "
                         + predecessor.sentence
                 )
             }
@@ -193,7 +219,7 @@ package struct WorkloadLease: Sendable {
             do throws(RunLeaseError) {
                 let newest: LeaseRecord
                 switch try store.propose(record, following: predecessor, for: workload) {
-                case .won where !mayBeWritten: return .taken(epoch: record.epoch)
+                case .won where !mayBeWritten: return knowledge.taken(record.epoch)
                 // An earlier call wrote the record, so another record may have followed since.
                 case .won: newest = try store.newest(workload) ?? record
                 case .lost(let other): newest = other
@@ -201,9 +227,9 @@ package struct WorkloadLease: Sendable {
                 // An earlier call wrote the record without getting an answer, or a destination that executed nothing
                 // gave it back.
                 if newest == record || isGivenBack(newest, after: predecessor, token: record.token) {
-                    return .taken(epoch: newest.epoch)
+                    return knowledge.taken(newest.epoch)
                 }
-                return .refused(reason: describe(newest))
+                return knowledge.refused(describe(newest))
             } catch {
                 mayBeWritten = mayBeWritten || error.mayHaveBeenWritten
                 let isLate = deadline.map { MonotonicClock.now() > $0 } ?? false
@@ -341,15 +367,23 @@ package struct WorkloadLease: Sendable {
         let newest = try store.newest(workload)
         if let newest {
             let isOwn = newest.owner == instance
-            if isOwn, newest.standing != .released { return .regained(epoch: newest.epoch) }
-            guard isOwn || isPromised(newest) else { return .superseded(by: newest) }
+            if isOwn, newest.standing != .released {
+                knowledge.epoch.store(newest.epoch, ordering: .relaxed)
+                return .regained(epoch: newest.epoch)
+            }
+            guard isOwn || isPromised(newest) else {
+                knowledge.refusals.add(1, ordering: .relaxed)
+                return .superseded(by: newest)
+            }
         }
         // No record can follow the last epoch, so retrying is useless.
         guard let record = try? record(started: true, following: newest) else {
             return newest.map { .superseded(by: $0) }
         }
         let proposal = try store.propose(record, following: newest, for: workload)
-        return proposal == .won ? .regained(epoch: record.epoch) : nil
+        guard proposal == .won else { return nil }
+        knowledge.epoch.store(record.epoch, ordering: .relaxed)
+        return .regained(epoch: record.epoch)
     }
 
     /// Gives the lease that was taken for a token back to its owner, since the start executed nothing.

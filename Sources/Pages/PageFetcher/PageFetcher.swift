@@ -134,6 +134,7 @@ package final class PageFetcher: Sendable {
     ///     ``LaneEvent/placementFailed(reason:)`` ends the lanes.
     ///   - polling: the longest time that a thread which serves faults polls for an event before it sleeps; zero to
     ///     never poll.
+    ///   - grid: counts the pages by their place, for regions in the order of the announcement; nil to count none.
     ///   - keep: keeps an object that incomplete memory needs after ``stop()``; nil to keep that object until this
     ///     process exits.
     ///   - onEvent: called from the agent's threads; must not block.
@@ -151,6 +152,7 @@ package final class PageFetcher: Sendable {
         touches: TouchLog? = nil,
         waitsForMemory: Bool = false,
         polling: Duration = PollBudget.usualLimit,
+        grid: PageGrid? = nil,
         keep: Keep? = nil,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
@@ -170,6 +172,7 @@ package final class PageFetcher: Sendable {
             pageTable: pageTable,
             touches: touches,
             waitsForMemory: waitsForMemory,
+            grid: grid,
             onEvent: onEvent
         )
         if let pushed {
@@ -373,6 +376,22 @@ package final class PageFetcher: Sendable {
 
     /// The pages that have arrived so far.
     package var progress: Progress { memory.progress }
+
+    /// The pages that were requested and have not arrived.
+    package var askedCount: Int {
+        memory.ranges.indices.reduce(0) { $0 + memory.faults.wantedCount(0..<memory.ranges[$1].pageCount, region: $1) }
+    }
+
+    /// Where the pages of each kind lie; nil if they are not counted by their place.
+    package var map: LiveMap? {
+        memory.grid?.map(
+            present: { memory.resident[$1].count(in: $0) },
+            asked: { memory.faults.wantedCount($0, region: $1) }
+        )
+    }
+
+    /// The bytes that each lane has brought.
+    package var laneBytes: [LaneBytes.Lane] { memory.laneBytes.lanes }
 
     /// The times from reading a fault's event to placing its page, recorded for urgent lanes and for the bulk lane.
     package var service: [LatencyRecorder] { [memory.urgentService, memory.bulkService] }

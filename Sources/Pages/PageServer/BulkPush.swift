@@ -2,6 +2,7 @@ import Compression
 import LinuxSystem
 import PageProtocol
 import Synchronization
+import Telemetry
 
 /// The thread of one bulk lane, which pushes pages that have not been sent yet, in address order, wrapping around at the
 /// end of memory.
@@ -129,7 +130,7 @@ struct BulkPush: ~Copyable {
         var end = first.page + 1
         while end < limit, !sent.contains(end), shown.isZero(end) == isZero { end += 1 }
         // The run is claimed before it is sent; a request that arrives meanwhile is answered all the same.
-        memory.claim(first.page..<end, region: first.region, isZero: isZero)
+        memory.claim(first.page..<end, region: first.region, as: isZero ? .zero : .pushed)
         let run = PageRun(
             region: UInt32(first.region),
             count: UInt32(end - first.page),
@@ -176,6 +177,7 @@ struct BulkPush: ~Copyable {
         compressor?.empty()
         gathered = 0
         memory.bytesSent.add(bytes, ordering: .relaxed)
+        memory.laneBytes.add(bytes, kind: .push, index: lane)
         memory.push.note()
         memory.pushLimit.rest(after: bytes, since: lastSend)
         let end = MonotonicClock.now()

@@ -2,6 +2,7 @@ package import Compression
 package import LinuxSystem
 package import PageProtocol
 import Synchronization
+package import Telemetry
 
 /// Answers requests for a stopped workload's pages on the urgent lanes, and pushes the other pages on the bulk lanes.
 ///
@@ -45,6 +46,10 @@ package final class PageServer: Sendable {
         package var pagesSent = 0
         /// The pages among ``pagesSent`` that were sent as zeros, without bytes.
         package var zeroPages = 0
+        /// The pages among ``pagesSent`` that were sent on request, with their bytes or as zeros.
+        package var requestedPages = 0
+        /// The pages among ``requestedPages`` that were sent as zeros.
+        package var requestedZeroPages = 0
         /// Requests answered on the urgent lanes.
         package var requests = 0
         /// Bytes of pages sent, on all lanes; compressed pages count as they were sent.
@@ -88,6 +93,7 @@ package final class PageServer: Sendable {
     ///   - polling: the longest time that the thread of an urgent lane polls for the next request before the thread
     ///     sleeps; zero to never poll.
     ///   - compression: how pushed pages are compressed, by codecs that the destination inflates.
+    ///   - grid: counts the pages by their place, for the regions in their order; nil to count none.
     ///   - onEvent: called from the agent's threads; must not block.
     package init(
         regions: [SourceRegion],
@@ -95,10 +101,11 @@ package final class PageServer: Sendable {
         releasesMemory: Bool = false,
         polling: Duration = PollBudget.usualLimit,
         compression: PushCompression = .none,
+        grid: PageGrid? = nil,
         onEvent: @escaping @Sendable (Event) -> Void
     ) throws(SystemError) {
         let release = releasesMemory ? try MemoryRelease(regions) { onEvent(.notReleased(reason: $0)) } : nil
-        memory = try SentMemory(regions: regions, table: table, release: release)
+        memory = try SentMemory(regions: regions, table: table, release: release, grid: grid)
         self.polling = polling
         self.compression = compression
         self.onEvent = onEvent
@@ -131,10 +138,10 @@ package final class PageServer: Sendable {
         earlier?.sockets.shutdown()
         memory.pushLimit.lift(false)
         do throws(SystemError) {
-            for socket in urgent {
+            for (lane, socket) in urgent.enumerated() {
                 try threads.run(PageServer.urgentThread, pace: .urgent) { [memory, polling] in
                     do {
-                        var service = RequestService(socket, memory: memory, polling: polling)
+                        var service = RequestService(socket, lane: lane, memory: memory, polling: polling)
                         // The lane has no receive timeout, so the call returns by an error only.
                         _ = try service.run { onEvent(.everyPageSent) }
                     } catch {
@@ -260,12 +267,22 @@ package final class PageServer: Sendable {
         for region in memory.regions { try region.discard(0..<region.pageCount) }
     }
 
+    /// Where the pages of each kind lie; nil if they are not counted by their place.
+    package var map: LiveMap? {
+        memory.grid?.map(present: { memory.sent[$1].count(in: $0) }, asked: { _, _ in 0 })
+    }
+
+    /// The bytes of pages that each lane has carried.
+    package var laneBytes: [LaneBytes.Lane] { memory.laneBytes.lanes }
+
     /// The amounts sent so far.
     package var progress: Progress {
         Progress(
             pagesTotal: memory.pagesTotal,
             pagesSent: memory.pagesSent,
             zeroPages: memory.zeroPages.load(ordering: .relaxed),
+            requestedPages: memory.requestedPages.load(ordering: .relaxed),
+            requestedZeroPages: memory.requestedZeroPages.load(ordering: .relaxed),
             requests: memory.requests.load(ordering: .relaxed),
             bytesSent: memory.bytesSent.load(ordering: .relaxed),
             bytesTotal: memory.regions.reduce(0) { $0 + $1.byteCount },

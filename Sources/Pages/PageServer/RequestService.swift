@@ -8,6 +8,8 @@ import Synchronization
 struct RequestService<Memory: RequestedMemory>: ~Copyable {
     private let memory: Memory
     private let socket: SharedSocket
+    /// The index of the lane among the urgent lanes.
+    private let lane: Int
     private var gather = FrameGather(copies: Memory.isCopied)
     private var window: PageWindow
     /// How long to poll for the next request.
@@ -22,10 +24,12 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
 
     /// - Parameters:
     ///   - socket: the lane.
+    ///   - lane: the index of the lane among the urgent lanes.
     ///   - memory: the memory to answer from.
     ///   - polling: the longest time to poll for the next request before the thread sleeps; zero to never poll.
-    init(_ socket: SharedSocket, memory: Memory, polling: Duration) {
+    init(_ socket: SharedSocket, lane: Int = 0, memory: Memory, polling: Duration) {
         budget = PollBudget(limit: polling)
+        self.lane = lane
         self.socket = socket
         self.memory = memory
         window = memory.makeWindow()
@@ -193,7 +197,7 @@ struct RequestService<Memory: RequestedMemory>: ~Copyable {
     @inline(__always)
     private mutating func flush() throws {
         try memory.requireUnchanged()
-        memory.noteSent(bytes: try gather.flush(to: socket.stream))
+        memory.noteSent(bytes: try gather.flush(to: socket.stream), lane: lane)
         window.empty()
     }
 }

@@ -38,8 +38,8 @@ protocol RequestedMemory: AnyObject, Sendable {
     func noteAnswer()
     /// Whether pages are being pushed, so that no processor becomes idle and a thread gains nothing by polling.
     var isPushing: Bool { get }
-    /// Notes that bytes of pages were sent.
-    func noteSent(bytes: Int)
+    /// Notes that bytes of pages were sent on the urgent lane with this index.
+    func noteSent(bytes: Int, lane: Int)
     /// Notes the newest request for a single page, after the answers of its round.
     func noteNewest(_ run: PageRun)
     /// Whether every page was sent; true for one caller only, the first that asks after the last page.

@@ -1,6 +1,7 @@
 import LinuxSystem
 import PageProtocol
 import Synchronization
+import Telemetry
 
 /// A workload's memory as the source sends it, with the set of pages already sent.
 final class SentMemory: Sendable {
@@ -14,6 +15,14 @@ final class SentMemory: Sendable {
     let requests = Atomic<Int>(0)
     let zeroPages = Atomic<Int>(0)
     let bytesSent = Atomic<Int>(0)
+    /// Pages sent first because they were requested.
+    let requestedPages = Atomic<Int>(0)
+    /// The pages among ``requestedPages`` that were sent as zeros.
+    let requestedZeroPages = Atomic<Int>(0)
+    /// The bytes of pages that each lane has carried.
+    let laneBytes = LaneBytes()
+    /// The counts of pages by their place; nil if nobody looks at them.
+    let grid: PageGrid?
     let pushLimit: PushLimit
     /// What the push has compressed.
     let compression = CompressionCounts()
@@ -31,8 +40,14 @@ final class SentMemory: Sendable {
     private let pagesLeft: Atomic<Int>
     private let completed = Atomic<Bool>(false)
 
-    init(regions: [SourceRegion], table: RegionTable, release: MemoryRelease?) throws(SystemError) {
+    init(
+        regions: [SourceRegion],
+        table: RegionTable,
+        release: MemoryRelease?,
+        grid: PageGrid? = nil
+    ) throws(SystemError) {
         self.regions = regions
+        self.grid = grid
         mapped = regions.map(\.mapped)
         self.release = release
         largestCopy = regions.reduce(0) { $1.mapped == nil ? max($0, $1.pageSize) : $0 }
@@ -85,11 +100,24 @@ final class SentMemory: Sendable {
         return nil
     }
 
+    /// Marks pages as sent.
+    ///
+    /// - Parameters:
+    ///   - pages: the pages.
+    ///   - region: the region of the pages.
+    ///   - origin: why the pages are sent, or ``PageGrid/Origin/zero`` if the push sends them without their bytes.
+    ///   - isZero: whether pages that were requested are sent without their bytes.
     @inline(__always)
-    func claim(_ pages: Range<Int>, region: Int, isZero: Bool) {
+    func claim(_ pages: Range<Int>, region: Int, as origin: PageGrid.Origin, isZero: Bool = false) {
         let added = sent[region].insert(run: pages)
-        if added > 0 { pagesLeft.subtract(added, ordering: .acquiringAndReleasing) }
-        if isZero { zeroPages.add(added, ordering: .relaxed) }
+        guard added > 0 else { return }
+        pagesLeft.subtract(added, ordering: .acquiringAndReleasing)
+        if origin == .zero || isZero { zeroPages.add(added, ordering: .relaxed) }
+        if origin == .demand {
+            requestedPages.add(added, ordering: .relaxed)
+            if isZero { requestedZeroPages.add(added, ordering: .relaxed) }
+        }
+        grid?.note(pages, region: region, as: origin)
     }
 
     /// Makes the set of sent pages equal to what the destination has received; no lane may be attached.
@@ -113,6 +141,11 @@ extension SentMemory: RequestedMemory {
 
     @inline(__always)
     func requireUnchanged() {}
+
+    @inline(__always)
+    func claim(_ pages: Range<Int>, region: Int, isZero: Bool) {
+        claim(pages, region: region, as: .demand, isZero: isZero)
+    }
 
     @inline(__always)
     func answering<Failure>(_ body: () throws(Failure) -> Void) throws(Failure) {
@@ -153,7 +186,10 @@ extension SentMemory: RequestedMemory {
     var isPushing: Bool { push.isUnderWay }
 
     @inline(__always)
-    func noteSent(bytes: Int) { bytesSent.add(bytes, ordering: .relaxed) }
+    func noteSent(bytes: Int, lane: Int) {
+        bytesSent.add(bytes, ordering: .relaxed)
+        laneBytes.add(bytes, kind: .urgent, index: lane)
+    }
 }
 
 /// Reading pages, in place or through a window.

@@ -93,7 +93,7 @@ extension SnapshotMemory: RequestedMemory {
     var isPushing: Bool { false }
 
     @inline(__always)
-    func noteSent(bytes: Int) { bytesSent.add(bytes, ordering: .relaxed) }
+    func noteSent(bytes: Int, lane: Int) { bytesSent.add(bytes, ordering: .relaxed) }
 
     /// A snapshot has no push that could follow a request.
     @inline(__always)

@@ -22,6 +22,9 @@ package final class SnapshotPageServer: Sendable {
         package var zeroPages = 0
         /// Bytes of pages sent.
         package var bytes = 0
+
+        /// Makes amounts of zero.
+        package init() {}
     }
 
     private struct Lanes {
@@ -86,11 +89,11 @@ package final class SnapshotPageServer: Sendable {
 
     /// The amounts sent so far.
     package var progress: Progress {
-        Progress(
-            requests: memory.requests.load(ordering: .relaxed),
-            pages: memory.pagesSent.load(ordering: .relaxed),
-            zeroPages: memory.zeroPages.load(ordering: .relaxed),
-            bytes: memory.bytesSent.load(ordering: .relaxed)
-        )
+        var progress = Progress()
+        progress.requests = memory.requests.load(ordering: .relaxed)
+        progress.pages = memory.pagesSent.load(ordering: .relaxed)
+        progress.zeroPages = memory.zeroPages.load(ordering: .relaxed)
+        progress.bytes = memory.bytesSent.load(ordering: .relaxed)
+        return progress
     }
 }

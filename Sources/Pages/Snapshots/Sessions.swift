@@ -17,6 +17,7 @@ struct Sessions {
     private let logger: Logger
     private let instance = InstanceID.random()
     private let blocking: BlockingWork
+    private let tally: SnapshotTally
     private var sessions: [Int: SnapshotSession] = [:]
     private var lastNumber = 0
     /// The identity of the file that destinations were told last.
@@ -35,8 +36,10 @@ struct Sessions {
         threads: SnapshotServer.Threads,
         acceptor: LaneAcceptor,
         events: EventQueue<SnapshotServer.Event>,
+        tally: SnapshotTally,
         logger: Logger
     ) {
+        self.tally = tally
         self.file = file
         self.peerTimeout = peerTimeout
         self.connectionLimit = connectionLimit
@@ -56,7 +59,10 @@ struct Sessions {
         guard let socket = handover.take() else { return }
         let origin = socket.origin
         makeRoom(for: hello)
-        if let reason = objection(to: hello) { return acceptor.refuse(socket, reason: reason) }
+        if let reason = objection(to: hello) {
+            tally.noteRefusal()
+            return acceptor.refuse(socket, reason: reason)
+        }
         lastNumber += 1
         do throws(SystemError) {
             let link = try ControlLink(
@@ -101,14 +107,23 @@ struct Sessions {
         }
     }
 
+    /// The connections of the sessions that are not ending.
+    private var taken: Int {
+        sessions.values.reduce(0) { $0 + ($1.isEnding ? 0 : SnapshotSession.connectionCount(of: $1.hello)) }
+    }
+
+    /// Tells the numbers of sessions and connections to those who look at the server.
+    func tell() {
+        tally.note(sessions: sessions.values.count { !$0.isEnding }, connections: taken)
+    }
+
     /// Whether a new destination's connections fit into the limit.
     ///
     /// - Parameters:
     ///   - hello: the HELLO of the new destination.
     ///   - free: connections that could be freed.
     private func fits(_ hello: Hello, after free: Int = 0) -> Bool {
-        let taken = sessions.values.reduce(0) { $0 + ($1.isEnding ? 0 : SnapshotSession.connectionCount(of: $1.hello)) }
-        return taken - free + SnapshotSession.connectionCount(of: hello) <= connectionLimit
+        taken - free + SnapshotSession.connectionCount(of: hello) <= connectionLimit
     }
 
     /// The reason to refuse a destination; nil to accept it.
@@ -149,6 +164,7 @@ struct Sessions {
                 && session.awaited.contains(name)
         }
         guard let (number, session) = found, let pageServer = session.pageServer else {
+            tally.noteRefusal()
             return acceptor.refuse(socket, reason: "no session with that id and nonce waits for a \(join.lane) lane")
         }
         do throws(SystemError) {
@@ -206,6 +222,7 @@ struct Sessions {
                 onEvent: { [events] in events.add(.pageServer(number, $0)) }
             )
             sessions[number]?.pageServer = pageServer
+            tally.add(pageServer, as: number)
             session.link.send(.snapshot(announced))
         } catch {
             self.end(number, because: "\(error)", isFinal: true)
@@ -287,5 +304,6 @@ struct Sessions {
     /// Removes a session whose connections and threads are gone.
     mutating func remove(_ number: Int) {
         sessions[number] = nil
+        tally.remove(number)
     }
 }

@@ -40,7 +40,7 @@ package final class SnapshotFile: Sendable {
     }
 
     /// Whether the content is known to be the one that was opened, without a new proof; does not wait for one.
-    var isProved: Bool {
+    package var isProved: Bool {
         do throws(FileChanged) {
             try mapped.requireUnchanged()
             return true

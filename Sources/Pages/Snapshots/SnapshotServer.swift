@@ -56,7 +56,9 @@ package final class SnapshotServer: Sendable {
 
     private let file: SnapshotFile
     private let peerTimeout: Duration
-    private let connectionLimit: Int
+    /// The most connections of all destinations together.
+    package let connectionLimit: Int
+    private let tally = SnapshotTally()
     private let threads: Threads
     private let logger: Logger
     private let acceptor: LaneAcceptor
@@ -108,6 +110,7 @@ package final class SnapshotServer: Sendable {
             threads: threads,
             acceptor: acceptor,
             events: events,
+            tally: tally,
             logger: logger
         )
         var change: FileChanged?
@@ -129,11 +132,15 @@ package final class SnapshotServer: Sendable {
             case .renewed: sessions.announceRenewal()
             case .endAsked: sessions.endAll(because: "the server of \(file.path) is shutting down")
             }
+            sessions.tell()
             if sessions.haveEnded { break }
         }
         threads.stop()
         if let change { throw change }
     }
+
+    /// What the server has done so far.
+    package var figures: Figures { tally.figures }
 
     /// Makes ``run()`` return after every destination was notified.
     package func end() {

@@ -73,9 +73,13 @@ package final class LatencyRecorder: Sendable {
     /// The number of durations from 2^n up to 2^(n+1) microseconds, for each n from 0 to 31.
     ///
     /// Durations below 1 µs are counted at n = 0.
-    package static func powersOfTwo(of recorders: [LatencyRecorder]) -> [UInt64] {
+    ///
+    /// - Parameters:
+    ///   - recorders: the recorders.
+    ///   - more: nanoseconds to add to each duration, at most 2^40.
+    package static func powersOfTwo(of recorders: [LatencyRecorder], adding more: UInt64 = 0) -> [UInt64] {
         var counts = [UInt64](repeating: 0, count: 32)
-        forEachDuration(of: recorders) { counts[63 - ($0 / 1000 | 1).leadingZeroBitCount] += $1 }
+        forEachDuration(of: recorders) { counts[63 - (($0 + more) / 1000 | 1).leadingZeroBitCount] += $1 }
         return counts
     }
 

@@ -121,6 +121,11 @@ struct AttachCommand: AsyncParsableCommand {
     // Read by `fillRate`: with `defaultAsFlag`, the parser takes a value that it cannot read for none.
     var fill: String?
 
+    @Flag(help: "Allow an address of --http that other hosts can reach, although it is not encrypted.")
+    var insecure = false
+
+    @OptionGroup var httpOptions: HTTPOptions
+
     @OptionGroup var service: ServiceOptions
 
     private var recordMilliseconds: UInt64 { (window?.nanoseconds ?? 10_000_000_000) / 1_000_000 }
@@ -133,6 +138,7 @@ struct AttachCommand: AsyncParsableCommand {
     }
 
     func validate() throws {
+        try httpOptions.requireLocal(unless: insecure)
         _ = try fillRate
         guard window == nil || record != nil else {
             throw ValidationError("--window is how long pages are recorded: add --record, or drop --window")
@@ -231,7 +237,12 @@ struct AttachCommand: AsyncParsableCommand {
             listener.close()
         }
         warnIfUnserved(logger)
-        Terminal.ready(listener.addresses.map(\.description).joined(separator: " "))
-        try listener.run()
+        let web = try await httpOptions.serve(ObservedHandler(), logger)
+        let places = listener.addresses.map(\.description).joined(separator: " ")
+        Terminal.ready(places + (web.map { ", watched at \($0.address)" } ?? ""))
+        // The wait must take none of the few threads that serve the live page.
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            Thread.detachNewThread { continuation.resume(with: Result { try listener.run() }) }
+        }
     }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import LinuxSystem
 import Logging
 import Snapshots
+import Web
 
 /// Serves the memory of a snapshot.
 struct ServeCommand: AsyncParsableCommand {
@@ -57,9 +58,12 @@ struct ServeCommand: AsyncParsableCommand {
     @Flag(help: "Allow addresses that other hosts can reach, although connections are not authenticated or encrypted.")
     var insecure = false
 
+    @OptionGroup var httpOptions: HTTPOptions
+
     @OptionGroup var service: ServiceOptions
 
     func validate() throws {
+        try httpOptions.requireLocal(unless: insecure)
         try requireLocal(listen, unless: insecure, ", and everyone who can connect can read the snapshot")
         if let maxConnections, maxConnections < SnapshotServer.leastConnections {
             throw ValidationError(
@@ -97,7 +101,14 @@ struct ServeCommand: AsyncParsableCommand {
                 "every user of this host can read \(snapshot), a private file, at \(server.address); \(remedy)"
             )
         }
-        Terminal.ready("\(server.address)")
-        try await server.run()
+        let web = try await httpOptions.serve(ObservedServer(server, file), logger)
+        Terminal.ready("\(server.address)" + (web.map { ", watched at \($0.address)" } ?? ""))
+        do {
+            try await server.run()
+        } catch {
+            await web?.server.end()
+            throw error
+        }
+        await web?.server.end()
     }
 }

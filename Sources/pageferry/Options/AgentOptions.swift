@@ -6,6 +6,7 @@ import Logging
 import QMP
 import RunLease
 import Synchronization
+import Web
 import Workloads
 
 /// The options of every agent: control sockets, run lease, redialing, and logging.
@@ -43,6 +44,8 @@ struct AgentOptions: ParsableArguments, Encodable {
     )
     var recoverFor = TimeSpan(nanoseconds: 300_000_000_000)
 
+    @OptionGroup var httpOptions: HTTPOptions
+
     @OptionGroup var service: ServiceOptions
 
     @Flag(help: .hidden)
@@ -66,6 +69,7 @@ struct AgentOptions: ParsableArguments, Encodable {
         for address in qmp {
             try requireLocal(address, unless: insecure, ", and everyone who can connect controls the agent")
         }
+        try httpOptions.requireLocal(unless: insecure)
     }
 
     /// Makes the agent's configuration from these options.
@@ -77,6 +81,7 @@ struct AgentOptions: ParsableArguments, Encodable {
         configuration.peerTimeout = service.peerTimeout.duration
         configuration.recoveryTime = recoverFor.duration
         configuration.polling = service.pollOption.poll.duration
+        configuration.countsPlaces = httpOptions.http != nil
         if case .files(let directory, let workload) = lease {
             configuration.lease = (try FileRunLeaseStore(directory: directory), workload)
         }
@@ -120,6 +125,7 @@ struct AgentOptions: ParsableArguments, Encodable {
                 await agent.quitWhenUnneeded()
             }
         }
+        var web: (server: WebServer, address: String)?
         do {
             var control: [String] = []
             for address in qmp {
@@ -132,17 +138,20 @@ struct AgentOptions: ParsableArguments, Encodable {
                     logger.warning("every user of this host can control this agent at \(bound); \(remedy)")
                 }
             }
+            web = try await httpOptions.serve(agent, logger)
             let ready = try await begin("controlled at " + control.joined(separator: " and "))
             logger.notice("\(Release.description)")
-            Terminal.ready(ready)
+            Terminal.ready(ready + (web.map { ", watched at \($0.address)" } ?? ""))
         } catch {
             // The agent may have started its workload before the error.
             await agent.end()
+            await web?.server.end()
             await server.shutdown()
             throw error
         }
         let outcome = await agent.outcome()
         let isLeaseReleased = await agent.end()
+        await web?.server.end()
         await server.shutdown()
         if case .failed(let reason) = outcome { throw Failure(reason) }
         // The agent has logged why the lease is not released.

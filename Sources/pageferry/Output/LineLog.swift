@@ -27,7 +27,8 @@ struct LineLog: LogHandler {
                 at: place,
                 like: { "\(beginning)\($0) more like this: \(event.message)" }
             )
-        else { return }
+        else { return LogRing.shared.noteDrop() }
+        LogRing.shared.add(event.level, "\(event.message)")
         LineLog.say(line)
     }
 

@@ -27,11 +27,13 @@ enum Terminal {
                 let told = "pageferry: \(dropped) log lines were dropped: standard error was not read"
                 guard StandardError.writeNow(Array("\(told)\n".utf8)) else {
                     dropped += 1
-                    return
+                    return LogRing.shared.noteDrop()
                 }
                 dropped = 0
             }
-            if !StandardError.writeNow(Array("\(PrintableText.line(line))\n".utf8)) { dropped += 1 }
+            guard !StandardError.writeNow(Array("\(PrintableText.line(line))\n".utf8)) else { return }
+            dropped += 1
+            LogRing.shared.noteDrop()
         }
     }
 

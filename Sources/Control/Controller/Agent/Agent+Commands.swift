@@ -143,6 +143,7 @@ extension Agent {
                 releasesMemory: isOn(.releaseRAM),
                 polling: configuration.polling,
                 compression: compression,
+                countsPlaces: configuration.countsPlaces,
                 refusalPolicy: configuration.afterStartRefusal,
                 pausesBeforeSwitchover: isOn(.pauseBeforeSwitchover),
                 lease: lease,

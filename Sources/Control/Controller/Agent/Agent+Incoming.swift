@@ -163,6 +163,7 @@ extension Agent {
                 prefetch: configuration.prefetch,
                 faultThreads: configuration.faultThreads,
                 polling: configuration.polling,
+                countsPlaces: configuration.countsPlaces,
                 lease: lease,
                 peerTimeout: configuration.peerTimeout,
                 recoveryTime: configuration.recoveryTime,

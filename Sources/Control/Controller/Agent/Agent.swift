@@ -1,4 +1,5 @@
 package import Compression
+import Exposition
 package import Guest
 import Identity
 package import LinuxSystem
@@ -8,6 +9,7 @@ import PageProtocol
 package import QMP
 package import RunLease
 package import Switchover
+import Telemetry
 
 /// An agent: holds a workload or waits for one, moves the workload, and obeys QMP commands.
 package actor Agent: QMPHandler {
@@ -46,6 +48,8 @@ package actor Agent: QMPHandler {
         package var faultThreads = 1
         /// The longest time that a thread which requests or answers pages polls before it sleeps; zero to never poll.
         package var polling = PollBudget.usualLimit
+        /// Whether pages are counted by their place, as the map of a live page shows them.
+        package var countsPlaces = false
         /// Whether an arriving workload waits for `cont`.
         package var startsStopped = false
         /// Whether the agent may listen at an address that other hosts can reach.
@@ -91,6 +95,8 @@ package actor Agent: QMPHandler {
     /// Former values of `outgoing` that may still have to tell their destinations that the workload was taken back.
     var earlierSources: [SourceSession] = []
     let formers = FormerMigrations()
+    /// The rates of the connections for pages.
+    var rates = RateMeter<LaneBytes.Lane.Name>()
     let waiting = WaitingCommands()
     /// The session that accepts sources after the migration of `incoming` has failed.
     ///

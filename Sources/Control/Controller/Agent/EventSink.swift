@@ -13,6 +13,8 @@ final class EventSink: Sendable {
     }
 
     private let state = Mutex(State())
+    /// The counts of what has happened, which metrics show.
+    let tally = AgentTally()
 
     func set(_ sink: @escaping @Sendable (QMPEvent) -> Void) {
         state.withLock { $0.sink = sink }

@@ -30,6 +30,8 @@ extension DestinationSession {
         // The times of an earlier source, which brought no workload, do not count.
         timeline = Timeline()
         timeline.note(.begin)
+        sourcePath = StatePath()
+        sourcePath.note(.setup)
         guard let link = take(socket, hello, regions: .awaited) else { return }
         link.control.send(.hello(answer(to: hello, on: link)))
         limit(.haste, to: DestinationSession.undecidedTime)
@@ -89,6 +91,7 @@ extension DestinationSession {
             perform(actions)
             listener.acceptor.refuse(socket, reason: reason)
         case .welcome(let actions):
+            sourcePath.note(.postcopyRecover)
             hangUp(reason: link == nil ? nil : "the source came over a new connection")
             perform(actions)
             if take(socket, hello, regions: .accepted) != nil {
@@ -115,7 +118,7 @@ extension DestinationSession {
         link.control.send(.hello(answer(to: peer, on: link)))
         // A session that has freed its memory needs no page any more.
         guard let fetcher = arrival.fetcher else {
-            logger.notice("the source has reconnected")
+            noteReconnect()
             let pageCounts = arrival.announcement.description.regions.map(\.pageCount)
             for part in ReceivedMap.parts(of: ReceivedMap.everything(of: pageCounts)) {
                 link.control.send(.received(part))
@@ -244,6 +247,7 @@ extension DestinationSession {
             events: events,
             pageTable: pageTable,
             polling: settings.polling,
+            grid: settings.countsPlaces ? arrival?.announcement.grid : nil,
             keep: keep
         ) { [events = self.events] in events.add(.fetcher($0)) }
         try attach(lanes, of: link.number, to: fetcher)
@@ -290,6 +294,7 @@ extension DestinationSession {
             try arrival?.states.announceAhead(entries)
         case .listen:
             try arrival?.states.requireAhead(before: "LISTEN")
+            sourcePath.note(.device)
             limitDevices(bytes: 0)
             perform(machine.listen())
         case .devices(let entries):
@@ -299,18 +304,24 @@ extension DestinationSession {
         case .deviceData(let bytes): try arrival?.states.add(bytes)
         case .ping(let number):
             guard arrival?.states.complete != nil else { throw .unfinished(before: "PING") }
+            sourcePath.note(.postcopyDevice)
             // No further device state is awaited.
             self.link?.deviceLimits += 1
             perform(machine.ping(number))
         case .run(let token, let epoch):
             timeline.note(.runReceived, of: token, until: .started)
+            sourcePath.note(.postcopyActive)
             perform(machine.run(RunGrant(token: token, epoch: epoch)))
         case .cancel(let token):
             logger.notice("the source asks to have the workload back")
+            sourcePath.note(.cancelling)
             perform(machine.cancel(token))
         case .complete: perform(machine.complete())
-        case .bye: perform(machine.bye())
-        case .failure(let reason), .refused(let reason): endLink("the source reports: \(reason)")
+        case .bye:
+            sourcePath.note(machine.state == .completed ? .completed : .cancelled)
+            perform(machine.bye())
+        case .failure(let reason), .refused(let reason):
+            endLink("the source reports: \(reason)")
         case .hello, .ready, .pong, .devicesFailed, .running, .startFailed, .startRequest, .cancelled,
             .received, .completeAck, .slices, .snapshot:
             endLink("the source sent \(message.kind), which it never sends here")
@@ -344,6 +355,7 @@ extension DestinationSession {
         }
         self.link?.regions = .accepted
         tellAccepted()
+        sourcePath.note(.active)
         perform(machine.hello())
     }
 }

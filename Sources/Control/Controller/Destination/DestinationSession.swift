@@ -81,6 +81,8 @@ actor DestinationSession {
         var prefetch: Prefetch
         var faultThreads: Int
         var polling: Duration
+        /// Whether pages are counted by their place, for a live page.
+        var countsPlaces = false
         var lease: WorkloadLease?
         var peerTimeout: Duration
         var recoveryTime: Duration
@@ -100,6 +102,8 @@ actor DestinationSession {
 
     var machine: DestinationMachine
     var states: StateLog
+    /// The states that the source has told, or that its messages imply.
+    var sourcePath = StatePath()
     var timeline = Timeline<Moment>()
     var listener: Listener
     var link: Link?
@@ -153,7 +157,7 @@ actor DestinationSession {
         threads = try SessionThreads(logger: logger)
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events
-        states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
+        states = StateLog(role: .destination, sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
         self.formers = formers
         listener = Listener(acceptor: try makeAcceptor { formers.route($0, otherwise: events) })
     }
@@ -298,7 +302,7 @@ actor DestinationSession {
             link.control.allowSilence()
             self.link?.isWelcomed = true
             // If the source made several connections at once, the newest one counts.
-            logger.notice("the source has reconnected")
+            noteReconnect()
             attachAgain()
         case .stepOverdue(let step): loseIfOverdue(step, of: link)
         case .laneLost(let lane, let reason):
@@ -379,8 +383,16 @@ actor DestinationSession {
         drop(reason) { machine.linkEnded(reason: reason) }
     }
 
+    /// Records that the source has reconnected.
+    func noteReconnect() {
+        logger.notice("the source has reconnected")
+        sink.tally.noteReconnect()
+        sourcePath.note(.postcopyActive)
+    }
+
     private func drop(_ reason: String, telling tell: () -> [DestinationAction]) {
         let peer = link?.control.peer
+        if peer != nil, sourcePath.passed.last?.state == .postcopyActive { sourcePath.note(.postcopyPaused) }
         if peer != nil { links.lastLoss = reason }
         hangUp(reason: reason)
         perform(tell())

@@ -1,5 +1,6 @@
 import Guest
 import PageProtocol
+import Telemetry
 
 extension GuestAnnouncement {
     /// Announces a guest whose regions follow each other without gaps in the guest's address space.
@@ -19,6 +20,9 @@ extension GuestAnnouncement {
         }
         self.init(kind: description.kind, configuration: description.configuration, regions: shapes)
     }
+
+    /// Counts for the pages of the regions by their place, which are zero.
+    var grid: PageGrid { PageGrid(regions.map { ($0.name, Int($0.pageCount)) }) }
 
     /// The description from which a landing prepares memory.
     var description: GuestDescription {

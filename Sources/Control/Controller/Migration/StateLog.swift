@@ -1,5 +1,6 @@
 import Identity
 import Switchover
+import Telemetry
 
 /// The states that a migration has passed, each reported once.
 ///
@@ -10,6 +11,10 @@ struct StateLog: Sendable {
     static let holdTime = Duration.milliseconds(20)
 
     private(set) var states: [MigrationState] = [.none]
+    /// The same states with their times.
+    private(set) var path = StatePath()
+    /// The side that passes the states.
+    let role: LiveState.Migration.Role
     private let sink: EventSink
     private let onHold: @Sendable () -> Void
     private var hasHeld = false
@@ -18,10 +23,12 @@ struct StateLog: Sendable {
     /// Makes a log of no states.
     ///
     /// - Parameters:
+    ///   - role: the side that passes the states.
     ///   - sink: receives each state.
     ///   - onHold: called when events begin to be held back; must arrange a call of ``release()`` after
     ///     ``holdTime``.
-    init(sink: EventSink, onHold: @escaping @Sendable () -> Void) {
+    init(role: LiveState.Migration.Role, sink: EventSink, onHold: @escaping @Sendable () -> Void) {
+        self.role = role
         self.sink = sink
         self.onHold = onHold
     }
@@ -38,7 +45,9 @@ struct StateLog: Sendable {
     mutating func note(_ state: MigrationState) {
         guard state != states.last else { return }
         if state.isSwitchover { hold() }
+        sink.tally.note(state, after: states.last, as: role)
         states.append(state)
+        path.note(state)
         sink.send(state)
     }
 

@@ -55,10 +55,15 @@ final class Redial: Sendable {
     }
 
     /// Blocks until a program answers at the address, or ``end()`` is called.
-    func run(_ address: SocketAddress) -> End {
+    ///
+    /// - Parameters:
+    ///   - address: the address to dial.
+    ///   - onTry: called before each attempt.
+    func run(_ address: SocketAddress, onTry: () -> Void) -> End {
         var search = search
         var reason = noAnswer
         while !flag.wait(seconds: search.pause) {
+            onTry()
             do throws(SystemError) {
                 let socket = try StreamSocket(connectingTo: address, timeout: StreamSocket.shortTimeout)
                 return .reached(Handover(socket))

@@ -64,6 +64,7 @@ extension SourceSession {
             // The destination refuses to resume this migration, so the source redials only when an operator asks for
             // that.
             if !machine.isTakeBackPossible { redialing.holdsStill = true }
+            destinationPath.note(.failed)
             return perform(machine.refused(reason: reason))
         }
         if case .failure(let reason) = message { return endLink("the destination reports: \(reason)") }
@@ -73,6 +74,7 @@ extension SourceSession {
         case .ready:
             control.allowSilence()
             timeline.note(.ready)
+            destinationPath.note(.active)
             perform(machine.ready(from: instance, tellsStart: peer.capabilities.contains(.startResult)))
         case .received(let part):
             guard self.link?.rejoining?.received.add(part) == true else {
@@ -81,20 +83,28 @@ extension SourceSession {
             settleRejoin()
         case .pong(let number):
             timeline.note(.loaded)
+            destinationPath.note(.postcopyDevice)
             perform(machine.pong(number, from: instance))
         case .devicesFailed(let device, let reason):
+            destinationPath.note(.failed)
             perform(machine.devicesFailed(device: device, reason: reason))
         case .running(let token):
             perform(machine.running(token, from: instance))
-            if machine.isStartedThere { noteStart() }
+            if machine.isStartedThere {
+                destinationPath.note(.postcopyActive)
+                noteStart()
+            }
         case .startFailed(let token, let reason):
             notePromise(token, from: peer)
             perform(machine.startFailed(token, reason: reason, from: instance))
         case .cancelled(let token):
             notePromise(token, from: peer)
+            destinationPath.note(.cancelled)
             perform(machine.cancelled(token, from: instance))
         case .startRequest: perform(machine.startRequested(fresh: freshGrant()))
-        case .completeAck: perform(machine.completeAcknowledged())
+        case .completeAck:
+            destinationPath.note(.completed)
+            perform(machine.completeAcknowledged())
         case .hello, .failure, .refused, .regions, .listen, .devices, .devicesAhead, .deviceData, .ping, .run, .cancel,
             .complete,
             .bye, .slices,
@@ -141,6 +151,7 @@ extension SourceSession {
             logger.notice("the destination does not take \(what); pages are pushed as they are")
         }
         peer = hello
+        destinationPath.note(rejoins ? .postcopyRecover : .setup)
         let wanted = self.link?.pushLanes ?? 1
         let lanes = min(wanted, hello.bulkLanes)
         if lanes < wanted {

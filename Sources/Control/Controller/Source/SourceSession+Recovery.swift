@@ -27,8 +27,8 @@ extension SourceSession {
             search.slowDown()
             redialing.search = search
             redialing.attempt = attempt
-            threads.work.run("redial") { [destination, events] in
-                switch attempt.run(destination) {
+            threads.work.run("redial") { [destination, events, tally = sink.tally] in
+                switch attempt.run(destination, onTry: tally.noteRetry) {
                 case .reached(let socket): events.add(.redialed(attempt, socket))
                 case .givenUp(let reason): events.add(.redialGivenUp(attempt, reason: reason))
                 }
@@ -115,6 +115,8 @@ extension SourceSession {
         // A link that breaks at once does not restart the recovery time.
         events.add(.link(link, .held), after: settings.peerTimeout)
         logger.notice("reconnected to \(destination)")
+        sink.tally.noteReconnect()
+        if machine.isStartedThere { destinationPath.note(.postcopyActive) }
         perform(machine.resynced())
     }
 

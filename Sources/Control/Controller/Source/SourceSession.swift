@@ -85,6 +85,8 @@ actor SourceSession {
         var releasesMemory: Bool
         var polling: Duration
         var compression: PushCompression
+        /// Whether pages are counted by their place, for a live page.
+        var countsPlaces = false
         var refusalPolicy: StartRefusalPolicy
         var pausesBeforeSwitchover = false
         var lease: WorkloadLease?
@@ -112,6 +114,8 @@ actor SourceSession {
     var machine: SourceMachine
     var lease: LeaseShare
     var states: StateLog
+    /// The states that the destination has told, or that its messages imply.
+    var destinationPath = StatePath()
     var timeline = Timeline<Moment>()
     var link: Link?
     var peer: Hello?
@@ -167,14 +171,16 @@ actor SourceSession {
         self.events = events
         threads = try SessionThreads(logger: logger)
         self.sink = sink
-        states = StateLog(sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
-        let table = try RegionTable(GuestAnnouncement(workload.description).regions)
+        states = StateLog(role: .source, sink: sink) { events.add(.eventsDue, after: StateLog.holdTime) }
+        let announcement = GuestAnnouncement(workload.description)
+        let table = try RegionTable(announcement.regions)
         pageServer = try PageServer(
             regions: regions,
             table: table,
             releasesMemory: settings.releasesMemory,
             polling: settings.polling,
-            compression: settings.compression
+            compression: settings.compression,
+            grid: settings.countsPlaces ? announcement.grid : nil
         ) {
             // Events of lanes go to the closure that `attach` receives.
             if case .notReleased(let reason) = $0 { events.add(.notReleased(reason: reason)) }
@@ -398,6 +404,7 @@ actor SourceSession {
     func hangUp(reason: String?) {
         // The reason is sent first, since the end of the lanes would not tell it.
         let control = link?.control
+        if link != nil, destinationPath.passed.last?.state == .postcopyActive { destinationPath.note(.postcopyPaused) }
         link = nil
         if let reason { control?.send(.failure(reason: reason)) }
         pageServer.hangUp()

@@ -201,6 +201,15 @@ struct FaultTable: ~Copyable, Sendable {
         expected[region].count == 0 ? 0 : min(added, pages.count { expected[region].contains($0) })
     }
 
+    /// Whether a page was requested before any fault on it, and no fault has waited for it since.
+    @inline(__always)
+    func isExpected(_ page: Int, region: Int) -> Bool { expected[region].contains(page) }
+
+    /// Of a run, the number of pages that are wanted and not resident.
+    func wantedCount(_ pages: Range<Int>, region: Int) -> Int {
+        wanted[region].count == 0 ? 0 : wanted[region].count(in: pages, without: resident[region])
+    }
+
     /// The next run of pages that are wanted and not resident; nil if the region has none from `page` on.
     ///
     /// - Parameters:

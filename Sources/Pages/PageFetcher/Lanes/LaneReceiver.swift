@@ -2,6 +2,7 @@ import Compression
 import LinuxSystem
 import PageProtocol
 import Synchronization
+import Telemetry
 
 /// Receives the frames of one lane into a buffer that stays in the cache, and places their pages from there.
 struct LaneReceiver: ~Copyable {
@@ -77,6 +78,11 @@ struct LaneReceiver: ~Copyable {
     @inline(__always)
     private mutating func place(_ frame: LaneFrame, _ onLeft: (_ page: Int, _ region: Int) -> Void) throws {
         guard let base = buffer.baseAddress else { return }
+        memory.laneBytes.add(
+            LaneFrame.encodedByteCount + Int(frame.bodyByteCount),
+            kind: lane.lane == .urgent ? .urgent : .push,
+            index: lane.index
+        )
         switch frame.kind {
         case .pages where isAliased(frame):
             try refuse(frame.run)

@@ -50,20 +50,27 @@ final class SourceLanes: Sendable {
     }
 
     /// The bulk lanes.
-    var bulkLanes: [AttachedLane] { bulk.map { AttachedLane(lane: .bulk, socket: $0, link: self) } }
+    var bulkLanes: [AttachedLane] {
+        bulk.enumerated().map { AttachedLane(lane: .bulk, index: $0, socket: $1, link: self) }
+    }
 
     /// The urgent lane of the fault thread with this index.
-    func urgentLane(_ index: Int) -> AttachedLane { AttachedLane(lane: .urgent, socket: urgent[index], link: self) }
+    func urgentLane(_ index: Int) -> AttachedLane {
+        AttachedLane(lane: .urgent, index: index, socket: urgent[index], link: self)
+    }
 }
 
 /// One of the connections to a source.
 struct AttachedLane: Sendable {
     let lane: Lane
+    /// The index among the lanes of its kind.
+    let index: Int
     let socket: SharedSocket
     private let link: SourceLanes
 
-    fileprivate init(lane: Lane, socket: SharedSocket, link: SourceLanes) {
+    fileprivate init(lane: Lane, index: Int, socket: SharedSocket, link: SourceLanes) {
         self.lane = lane
+        self.index = index
         self.socket = socket
         self.link = link
     }

@@ -60,6 +60,10 @@ final class ArrivingMemory: Sendable {
     let touches: TouchLog?
     /// The page table that shows which pages are present; nil if it cannot be read.
     let pageTable: PageTable?
+    /// The counts of pages by their place; nil if nobody looks at them.
+    let grid: PageGrid?
+    /// The bytes that each lane has brought.
+    let laneBytes = LaneBytes()
 
     init(
         userfaultfd: consuming Userfaultfd,
@@ -72,9 +76,11 @@ final class ArrivingMemory: Sendable {
         pageTable: PageTable? = nil,
         touches: TouchLog? = nil,
         waitsForMemory: Bool = false,
+        grid: PageGrid? = nil,
         onEvent: @escaping @Sendable (PageFetcher.Event) -> Void
     ) throws(SystemError) {
         self.waitsForMemory = waitsForMemory
+        self.grid = grid
         self.pushedWanted = pushedWanted
         self.events = events
         self.pageTable = pageTable
@@ -285,10 +291,35 @@ final class ArrivingMemory: Sendable {
             prefetched.add(ahead, ordering: .relaxed)
             demand.add(added - ahead, ordering: .relaxed)
             if isZero { requestedZero.add(added, ordering: .relaxed) }
-        case (.push, true): zero.add(added, ordering: .relaxed)
-        case (.push, false): pushed.add(added, ordering: .relaxed)
+            if let grid { noteRequested(pages, region: region, ahead: ahead, in: grid) }
+        case (.push, true):
+            zero.add(added, ordering: .relaxed)
+            grid?.note(pages, region: region, as: .zero)
+        case (.push, false):
+            pushed.add(added, ordering: .relaxed)
+            grid?.note(pages, region: region, as: .pushed)
         }
         noteResident(added)
+    }
+
+    /// Counts pages that came on request by their place.
+    ///
+    /// - Parameters:
+    ///   - pages: the pages.
+    ///   - region: the region of the pages.
+    ///   - ahead: how many of them no fault has waited for.
+    ///   - grid: the counts.
+    @inline(never)
+    private func noteRequested(_ pages: Range<Int>, region: Int, ahead: Int, in grid: PageGrid) {
+        guard ahead > 0 else { return grid.note(pages, region: region, as: .demand) }
+        var first = pages.lowerBound
+        while first < pages.upperBound {
+            let isAhead = faults.isExpected(first, region: region)
+            var end = first + 1
+            while end < pages.upperBound, faults.isExpected(end, region: region) == isAhead { end += 1 }
+            grid.note(first..<end, region: region, as: isAhead ? .prefetched : .demand)
+            first = end
+        }
     }
 
     /// Marks an unmapped page as never to be placed, and wakes its readers, which find no memory.

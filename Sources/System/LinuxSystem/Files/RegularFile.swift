@@ -9,6 +9,8 @@ import SystemPackage
 struct RegularFile: ~Copyable {
     let descriptor: OwnedDescriptor
     let byteCount: Int
+    /// Whether users outside of the file's group may read or change the file.
+    let isOpenToOthers: Bool
 
     /// Opens an existing file.
     ///
@@ -64,6 +66,7 @@ struct RegularFile: ~Copyable {
         _ = try attempt("inspect \(path)") { () throws(Errno) in try kernel(.fstat) { orErrno(fstat(raw, &status)) } }
         self.descriptor = descriptor
         byteCount = status.st_size
+        isOpenToOthers = status.st_mode & (S_IROTH | S_IWOTH) != 0
     }
 
     private static func isRegular(_ place: borrowing OwnedDescriptor) -> Bool {

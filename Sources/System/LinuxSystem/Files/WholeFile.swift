@@ -6,8 +6,24 @@ package enum WholeFile {
     /// Reads all bytes of a regular file.
     ///
     /// A file of more than `limit` bytes is refused before memory is allocated for its contents.
-    package static func read(_ path: String, atMost limit: Int) throws(SystemError) -> [UInt8] {
+    ///
+    /// - Parameters:
+    ///   - path: the path of the file.
+    ///   - limit: the most bytes that the file may have.
+    ///   - isSecret: whether to refuse a file that users outside of its group may read or change.
+    package static func read(
+        _ path: String,
+        atMost limit: Int,
+        isSecret: Bool = false
+    ) throws(SystemError) -> [UInt8] {
         let file = try RegularFile(path, to: "read", access: O_RDONLY)
+        guard !isSecret || !file.isOpenToOthers else {
+            throw SystemError(
+                "use \(path) as a secret",
+                .permissionDenied,
+                advice: "every user can read it: chmod o= \(path)"
+            )
+        }
         guard file.byteCount <= limit else {
             throw SystemError("read \(path)", .fileTooLarge, advice: "give a file of at most \(limit) bytes")
         }

@@ -114,6 +114,20 @@ package final class PageBitmap: @unchecked Sendable {
         return true
     }
 
+    /// The number of bits of a run that are set here and, if another bitmap is given, clear there.
+    package func count(in run: Range<Int>, without other: PageBitmap? = nil) -> Int {
+        var count = 0
+        var page = run.lowerBound
+        while page < run.upperBound {
+            let bits = min(64 - page & 63, run.upperBound - page)
+            let mask: UInt64 = (bits == 64 ? .max : (1 << UInt64(bits)) - 1) << UInt64(page & 63)
+            let others = other?.words[page >> 6].load(ordering: .relaxed) ?? 0
+            count += (words[page >> 6].load(ordering: .relaxed) & mask & ~others).nonzeroBitCount
+            page += bits
+        }
+        return count
+    }
+
     /// The first page at or after `page` whose bit is clear, or nil.
     package func firstClear(from page: Int) -> Int? {
         page < pageCount ? firstClear(in: page..<pageCount) : nil

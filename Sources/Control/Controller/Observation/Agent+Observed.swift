@@ -1,0 +1,246 @@
+package import Exposition
+import Guest
+import Identity
+import LinuxSystem
+import PageFetcher
+import PageServer
+import QMP
+import RunLease
+import Switchover
+package import Telemetry
+
+extension Agent: Observed {
+    /// An agent.
+    package nonisolated var kind: LiveState.Kind { .agent }
+
+    /// The migration that clients of QMP see: the outgoing one if there is one, else the incoming one.
+    private enum Latest: Sendable {
+        case none
+        case source(SourceSession.View, PageServer)
+        case destination(DestinationSession.View)
+    }
+
+    private func latest() async -> Latest {
+        await promoteSuccessor()
+        if let outgoing { return .source(await outgoing.view(), outgoing.pageServer) }
+        if let incoming { return .destination(await incoming.view()) }
+        return .none
+    }
+
+    /// The migration, the pages, the lanes and the map of the memory.
+    package func liveState() async -> LiveState {
+        var state = LiveState(.agent)
+        var migration = LiveState.Migration()
+        migration.possible = Agent.possible
+        migration.edges = Agent.edges
+        if let workload = await workload {
+            let description = workload.description
+            migration.workload = workload.name
+            migration.runsHere = workload.activity.isRunning
+            migration.pageSize = description.regions.map(\.pageSize).max() ?? 0
+            migration.memoryBytes = description.regions.reduce(0) { $0 + UInt64($1.pageSize) * UInt64($1.pageCount) }
+        }
+        switch await latest() {
+        case .none: break
+        case .source(let view, let pageServer):
+            migration.role = .source
+            migration.id = view.migration
+            migration.sides = view.sides
+            migration.error = view.error
+            migration.total = view.status.totalMicroseconds
+            migration.downtime = view.status.downtimeMicroseconds
+            migration.switchover = view.switchover
+            state.pages = LiveState.Pages(view.status.progress)
+            state.lanes = lanes(pageServer.laneBytes)
+            state.map = pageServer.map
+        case .destination(let view):
+            migration.role = .destination
+            migration.id = view.migration
+            migration.sides = view.sides
+            migration.error = view.error
+            migration.total = view.status.totalMicroseconds
+            migration.switchover = view.switchover
+            migration.awaitsCont = view.awaitsCont
+            if migration.memoryBytes == 0 {
+                migration.memoryBytes = view.memoryBytes
+                migration.pageSize = view.status.pageSize
+            }
+            guard view.memoryBytes > 0 else { break }
+            state.pages = LiveState.Pages(view.status.progress)
+            state.pages?.asked = view.fetcher?.askedCount
+            state.stall = LiveState.Stall(
+                view.recorders.stalls,
+                adding: view.recorders.delivery,
+                floor: view.floor
+            )
+            state.lanes = lanes(view.fetcher?.laneBytes ?? [])
+            state.map = view.fetcher?.map
+        }
+        state.migration = migration
+        return state
+    }
+
+    private static let possible = [
+        "source": VisibleStates.states(of: VisibleStates.sourceEdges),
+        "destination": VisibleStates.states(of: VisibleStates.destinationEdges),
+    ]
+    private static let edges = [
+        "source": VisibleStates.sourceEdges, "destination": VisibleStates.destinationEdges,
+    ]
+
+    private func lanes(_ lanes: [LaneBytes.Lane]) -> [LiveState.Lane] {
+        measured(lanes).map { lane, rate in
+            LiveState.Lane(name: "\(lane.name.kind) \(lane.name.index)", bytes: lane.bytes, rate: UInt64(rate))
+        }
+    }
+
+    private func measured(_ lanes: [LaneBytes.Lane]) -> [(lane: LaneBytes.Lane, rate: Double)] {
+        let now = MonotonicClock.now()
+        return lanes.map { ($0, rates.rate(of: $0.name, count: $0.bytes, at: now)) }
+    }
+
+    /// The metrics of an agent.
+    package func metrics() async -> MetricSet {
+        var set = MetricSet()
+        if let workload = await workload {
+            set.add(.workloadRunning, workload.activity.isRunning ? 1 : 0)
+        } else {
+            set.add(.workloadRunning, 0)
+        }
+        let role: LiveState.Migration.Role
+        switch await latest() {
+        case .none:
+            role = .none
+            if let workload = await workload { set.add(.memoryBytes, Agent.memoryBytes(of: workload)) }
+        case .source(let view, let pageServer):
+            role = .source
+            let progress = view.status.progress
+            set.add(.memoryBytes, Double(progress.bytesTotal))
+            set.add(.memoryPages, Double(progress.pagesTotal))
+            set.add(.residentRatio, Agent.ratio(progress.pagesSent, progress.pagesTotal), role.rawValue)
+            add(LiveState.Pages(progress), of: role, to: &set)
+            add(pageServer.laneBytes, of: role, to: &set)
+            set.add(.requests, Double(progress.requests))
+        case .destination(let view):
+            role = .destination
+            let progress = view.status.progress
+            if view.memoryBytes > 0 {
+                set.add(.memoryBytes, Double(view.memoryBytes))
+                set.add(.memoryPages, Double(progress.pagesTotal))
+                set.add(.residentRatio, Agent.ratio(progress.pagesResident, progress.pagesTotal), role.rawValue)
+                add(LiveState.Pages(progress), of: role, to: &set)
+                add(view.fetcher?.laneBytes ?? [], of: role, to: &set)
+            }
+            let pages = LiveState.Pages(progress)
+            set.add(.waitingFaults, Double(pages.waiting))
+            set.add(.oldestFault, pages.oldest / 1e6)
+            set.add(.stall, DurationCounts(view.recorders.stalls, adding: view.recorders.delivery))
+            set.add(.service, DurationCounts(view.recorders.service))
+        }
+        await addState(of: role, to: &set)
+        addTally(to: &set)
+        return set
+    }
+
+    private static func memoryBytes(of workload: any Workload) -> Double {
+        workload.description.regions.reduce(0) { $0 + Double($1.pageSize) * Double($1.pageCount) }
+    }
+
+    private static func ratio(_ part: Int, _ whole: Int) -> Double {
+        whole > 0 ? min(1, Double(part) / Double(whole)) : 0
+    }
+
+    private func add(_ pages: LiveState.Pages, of role: LiveState.Migration.Role, to set: inout MetricSet) {
+        let origins = [
+            ("demand", pages.demand), ("prefetched", pages.prefetched), ("pushed", pages.pushed), ("zero", pages.zero),
+            ("duplicate", pages.duplicate),
+        ]
+        for (origin, count) in origins { set.add(.pages, Double(count), role.rawValue, origin) }
+    }
+
+    private func add(_ lanes: [LaneBytes.Lane], of role: LiveState.Migration.Role, to set: inout MetricSet) {
+        for (lane, rate) in measured(lanes) {
+            let labels = [role.rawValue, lane.name.kind.rawValue, "\(lane.name.index)"]
+            set.add(.laneBytes, Double(lane.bytes), labels)
+            set.add(.laneRate, rate, labels)
+        }
+    }
+
+    private func addState(of role: LiveState.Migration.Role, to set: inout MetricSet) async {
+        var state = MigrationState.none
+        if let outgoing {
+            state = await outgoing.snapshot().state
+        } else if let incoming {
+            state = await incoming.snapshot().state
+        }
+        for other in MigrationState.allCases {
+            set.add(.migrationState, other == state ? 1 : 0, role.rawValue, other.rawValue)
+        }
+    }
+
+    private func addTally(to set: inout MetricSet) {
+        let counts = sink.tally.counts
+        for role in [LiveState.Migration.Role.source, .destination] {
+            for result in [MigrationState.completed, .failed, .cancelled] {
+                let count = counts.ends[AgentTally.End(role: role, result: result)] ?? 0
+                set.add(.migrations, Double(count), role.rawValue, result.rawValue)
+            }
+        }
+        set.add(.retries, Double(counts.retries))
+        set.add(.reconnects, Double(counts.reconnects))
+        set.add(.pauses, Double(counts.pauses))
+        set.add(.recoveries, Double(counts.recoveries))
+        guard let lease else { return }
+        set.add(.leaseEpoch, Double(lease.newestEpoch))
+        set.add(.leaseConflicts, Double(lease.refusals))
+    }
+
+    /// Why the agent has neither a workload nor an address at which one can arrive.
+    package func unreadiness() async -> String? {
+        if await workload != nil { return nil }
+        if let waiting = successor ?? incoming, await waiting.snapshot().isListening { return nil }
+        return "this agent has no workload and listens for none; run pageferry migrate, or start it with --listen"
+    }
+
+    /// Carries out an action as a QMP command.
+    package func act(_ action: LiveAction) async throws(ActionRefused) {
+        let command =
+            switch action {
+            case .cancel: QMPCommand(name: AgentCommand.migrateCancel.rawValue)
+            case .cont: QMPCommand(name: AgentCommand.cont.rawValue)
+            case .pause: QMPCommand(name: AgentCommand.migratePause.rawValue)
+            case .recover(let uri) where outgoing != nil:
+                QMPCommand(name: AgentCommand.migrate.rawValue, arguments: ["uri": .string(uri), "resume": true])
+            case .recover(let uri):
+                QMPCommand(name: AgentCommand.migrateRecover.rawValue, arguments: ["uri": .string(uri)])
+            case .fill, .release: throw ActionRefused(reason: "an agent has no restored guests", isUnknown: true)
+            }
+        do throws(QMPError) {
+            _ = try await answer(command)
+        } catch {
+            throw ActionRefused(reason: error.description)
+        }
+    }
+}
+
+extension LiveState.Pages {
+    /// The pages that a source has sent, by why it has sent them.
+    fileprivate init(_ progress: PageServer.Progress) {
+        self.init()
+        total = progress.pagesTotal
+        demand = min(progress.requestedPages, progress.pagesSent)
+        zero = max(0, progress.zeroPages - progress.requestedZeroPages)
+        pushed = max(0, progress.pagesSent - demand - zero)
+    }
+
+    /// The pages that have arrived at a destination.
+    fileprivate init(_ progress: PageFetcher.Progress) {
+        self.init()
+        total = progress.pagesTotal
+        (demand, prefetched, pushed) = (progress.demand, progress.prefetched, progress.pushed)
+        (zero, duplicate, waiting) = (progress.zero, progress.duplicate, progress.waiting)
+        if let since = progress.waitingSince {
+            oldest = Timeline<DestinationSession.Moment>.microseconds(from: since, to: MonotonicClock.now())
+        }
+    }
+}
