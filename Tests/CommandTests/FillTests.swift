@@ -1,5 +1,6 @@
 import FirecrackerRig
 import Foundation
+import HTTPClient
 import HugePages
 import LinuxSystem
 import OwnThread
@@ -41,28 +42,48 @@ struct FillTests {
 
     @Test("was filled when its operator ordered it, over a new link, and another worker went on")
     func ordered() throws {
-        let site = try RestoreSite(.standIn, memoryMiB: 64)
+        let workspace = try Workspace()
+        let token = workspace.file("token")
+        try Data("a-token-of-the-tests\n".utf8).write(to: URL(filePath: token))
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: token)
+        let site = try RestoreSite(.standIn, memoryMiB: 64, "--http", "127.0.0.1:0", "--http-control", token)
         defer { site.end() }
+        let page = try WatchTests.page(of: site.handler)
+        func order(_ process: Int32, _ action: String, _ body: String) throws -> HTTPClient.Reply {
+            let fields = ["Authorization": "Bearer a-token-of-the-tests", "Content-Type": "application/json"]
+            let path = "/api/guests/\(process)/\(action)"
+            return try #require(try HTTPClient.request("POST", path, at: page, fields: fields, body: body))
+        }
+        func shown() throws -> [String: Any]? {
+            (try WatchTests.json("/api/state", at: page)["guests"] as? [[String: Any]])?.first
+        }
         let guest = try site.restore()
         guest.send(.dispersed)
         _ = try guest.perform(.workingSet)
-        // Words of the guest's state, as `SessionMemory` describes them.
-        func order(_ bytesPerSecond: UInt64) throws {
-            let name = try #require(
-                try FileManager.default.contentsOfDirectory(atPath: site.state).first { $0.hasSuffix(".state") }
-            )
-            let file = try FileHandle(forWritingTo: URL(fileURLWithPath: site.state + "/" + name))
-            try file.seek(toOffset: 12 * 8)
-            try file.write(contentsOf: withUnsafeBytes(of: bytesPerSecond.littleEndian) { Data($0) })
-            try file.close()
+        try WatchTests.wait("the guest's figures") {
+            let shown = try shown()
+            return shown?["state"] as? String == "linked" && shown?["demand"] as? Int ?? 0 > 10
         }
-        try order(8 << 20)
+        #expect(try order(guest.pid + 1, "fill", "{}").status == 404)
+        #expect(try order(guest.pid, "cancel", "{}").status == 404)
+        #expect(try order(guest.pid, "fill", #"{"rate_bytes_per_s": -1}"#).status == 400)
+        #expect(try shown()?["fill"] is NSNull)
+        #expect(try order(guest.pid, "fill", #"{"rate_bytes_per_s": 8388608}"#).status == 204)
         _ = try site.handler.errorLine(holding: "at most 8388608 bytes in a second, as its operator has ordered")
         kill(try site.worker(1), SIGKILL)
         _ = try site.worker(2)
-        try order(.max)
+        try WatchTests.wait("the new worker's figures") {
+            let shown = try shown()
+            return shown?["restarts"] as? Int == 1 && shown?["fill"] as? Int == 8_388_608
+        }
+        let metrics = try #require(try HTTPClient.request("GET", "/metrics", at: page)).body
+        for line in ["pageferry_guest_resident_ratio{", "pageferry_worker_restarts", "pid=\"\(guest.pid)\""] {
+            #expect(metrics.contains(line), "\(metrics)")
+        }
+        #expect(try order(guest.pid, "release", "{}").status == 204)
         _ = try site.handler.errorLine(holding: FillTests.letGo)
         #expect(!site.handler.errorText.contains("has lost its link"))
+        try WatchTests.wait("the guest to leave") { try shown() == nil }
         site.endServer()
         #expect(try guest.perform(.pass) == 1)
     }

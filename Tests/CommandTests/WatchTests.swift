@@ -13,7 +13,7 @@ struct WatchTests {
         return try SocketAddress(url.replacing("/", with: ""))
     }
 
-    private static func json(_ path: String, at address: SocketAddress) throws -> [String: Any] {
+    static func json(_ path: String, at address: SocketAddress) throws -> [String: Any] {
         let reply = try #require(try HTTPClient.request("GET", path, at: address))
         return try #require(try JSONSerialization.jsonObject(with: Data(reply.body.utf8)) as? [String: Any])
     }

@@ -60,6 +60,8 @@ package final class GuestRoster: Sendable {
         var last = 0
         /// The processes whose guests are about to be adopted.
         var orphans: Set<Int32> = []
+        /// The guests that were adopted so far.
+        var adopted = 0
     }
 
     private let limits: GuestLimits
@@ -177,6 +179,7 @@ package final class GuestRoster: Sendable {
         let member = Member(try userfaultfd.duplicate(), of: process, name: name, claim)
         return members.withLock { members in
             members.last += 1
+            members.adopted += 1
             members.all[members.last] = member
             return members.last
         }
@@ -195,6 +198,9 @@ package final class GuestRoster: Sendable {
     /// The guests that are served, in the order in which they came.
     package var guests: [LiveGuest] { views.map(\.live) }
 
+    /// The guests of earlier handlers that were taken over so far.
+    package var adopted: Int { members.withLock(\.adopted) }
+
     /// Orders to fetch the pages that a guest does not touch, at most this fast, so that it needs its server no more.
     ///
     /// - Parameters:
@@ -204,7 +210,7 @@ package final class GuestRoster: Sendable {
     package func fill(_ process: Int32, at rate: FillRate) throws(FillRefused) {
         // All processes of other PID namespaces have the number 0.
         guard process > 0, let view = views.first(where: { $0.task.process == process }) else {
-            throw FillRefused(description: "no guest of process \(process) is served")
+            throw FillRefused(description: "no guest of process \(process) is served", isUnknown: true)
         }
         try view.order(rate)
     }

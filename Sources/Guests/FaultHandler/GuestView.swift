@@ -70,4 +70,6 @@ struct GuestView: Sendable {
 package struct FillRefused: Error, CustomStringConvertible {
     /// The reason and what to do, in one line.
     package let description: String
+    /// Whether no such guest is served.
+    package var isUnknown = false
 }

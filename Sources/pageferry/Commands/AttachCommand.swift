@@ -217,12 +217,13 @@ struct AttachCommand: AsyncParsableCommand {
             prefetch: prefetch.map(absolute),
             fill: try fillRate
         )
+        let roster = GuestRoster(limits.limits)
         let listener = try GuestListener(
             at: sockets.listeners(given, logger),
             keeping: stateFolder(for: sockets.addresses().first ?? given.addresses.first),
             ServiceStore(manager, given: given.unclaimed, logger: logger),
             onRefused: onRefused,
-            roster: GuestRoster(limits.limits),
+            roster: roster,
             settings: settings,
             logger: logger
         )
@@ -237,7 +238,7 @@ struct AttachCommand: AsyncParsableCommand {
             listener.close()
         }
         warnIfUnserved(logger)
-        let web = try await httpOptions.serve(ObservedHandler(), logger)
+        let web = try await httpOptions.serve(ObservedHandler(roster), logger)
         let places = listener.addresses.map(\.description).joined(separator: " ")
         Terminal.ready(places + (web.map { ", watched at \($0.address)" } ?? ""))
         // The wait must take none of the few threads that serve the live page.
