@@ -36,6 +36,42 @@ struct DemoTests {
         "none", "setup", "active", "postcopy-device", "postcopy-active", "completed",
     ]
 
+    @Test("writes a report for later into a folder")
+    func folder() throws {
+        let workspace = try Workspace()
+        let folder = workspace.file("deep/report")
+        let finished = try Executable.pageferry("demo", "--memory", "16MiB", "--json", "--report", folder)
+        #expect(finished.status == 0, "\(finished)")
+        let json = try String(contentsOfFile: folder + "/report.json", encoding: .utf8)
+        #expect(json == finished.output)
+        let report = try Printed(json)
+        func path(_ side: String) throws -> [(state: String, at: Double)] {
+            let passed: [[String: Any]] = try report.value("timeline", side)
+            return passed.compactMap { one in
+                guard let state = one["state"] as? String, let at = one["at_us"] as? Double else { return nil }
+                return (state, at)
+            }
+        }
+        let (source, destination) = (try path("source"), try path("destination"))
+        #expect(try report.value("source", "states") == source.map { $0.state })
+        #expect(try report.value("destination", "states") == destination.map { $0.state })
+        let left = try #require(source.first { $0.state == "postcopy-active" }).at
+        let arrived = try #require(destination.first { $0.state == "postcopy-active" }).at
+        let error: Double = try report.value("timeline", "error_us")
+        #expect(arrived <= left && left - arrived <= error + 1)
+        let stalls: [[Double]] = try report.value("histogram", "stall")
+        let counted: Double = try report.value("stall_us", "count")
+        #expect(stalls.reduce(0) { $0 + $1[1] } == counted)
+        let page = try String(contentsOfFile: folder + "/report.html", encoding: .utf8)
+        #expect(page.contains(#""schema":"pageferry.report/1""#))
+        let text = try String(contentsOfFile: folder + "/stalls.hgrm", encoding: .utf8)
+        #expect(text.contains("#[Mean"))
+        let file = workspace.file("file")
+        try Data().write(to: URL(filePath: file))
+        let refused = try Executable.pageferry("demo", "--memory", "16MiB", "--report", file)
+        #expect(refused.status == 1 && refused.errors.contains("--report"), "\(refused)")
+    }
+
     @Test("starts its agents although the file of the program was removed")
     func removedProgram() throws {
         let copy = FileManager.default.temporaryDirectory.appending(

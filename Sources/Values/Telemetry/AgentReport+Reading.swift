@@ -21,6 +21,9 @@ extension AgentReport {
             }
         }
         guard !states.isEmpty else { throw Contradiction(description: "the report says no state of the migration") }
+        guard path?.count ?? 0 <= 1000, path?.allSatisfy({ (0...1e15).contains($0.at) }) != false else {
+            throw Contradiction(description: "the report's times of the states are out of bounds")
+        }
         try check("the bytes of a page", pageSize, 0...(1 << 30))
         if let source {
             try check("the requests", source.requests)
@@ -35,6 +38,14 @@ extension AgentReport {
             }
         }
         guard let destination else { return }
+        if let distribution = destination.distribution {
+            let isSound = (distribution.stall + distribution.service).allSatisfy { part in
+                part.count == 2 && part.allSatisfy { (0...1e15).contains($0) }
+            }
+            guard isSound, distribution.stall.count <= 1000, distribution.service.count <= 1000,
+                (1...128).contains(distribution.perOctave)
+            else { throw Contradiction(description: "the report's histogram is out of bounds") }
+        }
         let pages = destination.pages
         try check("the waiting faults", destination.waitingFaults)
         try check("the pages in all", pages.total)

@@ -92,6 +92,8 @@ package struct AgentReport: Codable, Hashable, Sendable {
         package var service = LatencySummary()
         /// The costs of this machine and network alone.
         package var floor = Report.Floor()
+        /// ``stall`` and ``service`` by eighths of an octave; nil from an agent that does not say.
+        package var distribution: Report.Distribution?
 
         /// Makes measurements that are all zero.
         package init() {}
@@ -105,6 +107,8 @@ package struct AgentReport: Codable, Hashable, Sendable {
     package var migration: String?
     /// Every state that the migration has passed here, oldest first; never empty in a sound report.
     package var states: [MigrationState] = [.none]
+    /// The same states with their times since the migration began here; nil from an agent that does not say.
+    package var path: [Report.Passed]?
     /// Whether a migration is under way here, so that there is something to cancel; nil from an agent that does not say.
     package var isUnderWay: Bool?
     /// Why the migration failed here; nil if it did not.

@@ -1,3 +1,4 @@
+import Foundation
 package import Histogram
 import Synchronization
 
@@ -81,6 +82,22 @@ package final class LatencyRecorder: Sendable {
         var counts = [UInt64](repeating: 0, count: 32)
         forEachDuration(of: recorders) { counts[63 - (($0 + more) / 1000 | 1).leadingZeroBitCount] += $1 }
         return counts
+    }
+
+    /// The number of durations in each eighth of an octave, as the end of the eighth in microseconds and the number.
+    ///
+    /// An eighth begins at its end divided by 2^(1/8). Those without a duration are left out.
+    ///
+    /// - Parameters:
+    ///   - recorders: the recorders.
+    ///   - more: nanoseconds to add to each duration, at most 2^40.
+    package static func eighths(of recorders: [LatencyRecorder], adding more: UInt64 = 0) -> [[Double]] {
+        var counts: [Int: UInt64] = [:]
+        forEachDuration(of: recorders) { duration, count in
+            let octaves = log2(max(0.125, Double(duration + more) / 1000))
+            counts[Int((octaves * 8).rounded(.down)) + 1, default: 0] += count
+        }
+        return counts.sorted { $0.key < $1.key }.map { [exp2(Double($0.key) / 8), Double($0.value)] }
     }
 
     private static func forEachDuration(

@@ -36,6 +36,7 @@ extension Report {
             waiting.faults = arrived.waitingFaults
             waiting.oldest = Report.finite(arrived.oldestFault)
             floor = arrived.floor
+            distribution = arrived.distribution
             if arrived.untilResident > 0 {
                 throughput = Report.finite(Double(memoryBytes) / 1_048_576 / (arrived.untilResident / 1_000_000))
             }
@@ -45,6 +46,7 @@ extension Report {
             compression.processorTime = Report.finite(compression.processorTime)
             self.compression = compression
         }
+        if let source, let destination { course = Report.course(source, destination) }
         if let left = source?.source { measureSwitchover(left, destination?.destination) }
         conclude(source: source, destination: destination, gone)
     }
@@ -66,6 +68,22 @@ extension Report {
         case (true, false): started.contains(last(destination)) ? .nobody : nil
         case (true, true): nil
         }
+    }
+
+    /// The states of both sides on the source's clock; nil if an agent does not say its times.
+    ///
+    /// Both sides enter postcopy-active when the workload has started: the destination at the start, the source when
+    /// RUNNING arrives, a way of the link later. Of a migration that never came so far, both begin at the same time.
+    private static func course(_ source: AgentReport, _ destination: AgentReport) -> Course? {
+        guard let here = source.path, let there = destination.path else { return nil }
+        let way = finite(destination.destination?.floor.roundTripP50 ?? 0) / 2
+        func start(_ path: [Passed]) -> Double? { path.first { $0.state == .postcopyActive }?.at }
+        var course = Course(error: way, source: here, destination: there)
+        if let left = start(here), let arrived = start(there) {
+            let shift = left - way - arrived
+            for index in there.indices { course.destination[index].at = max(0, there[index].at + shift) }
+        }
+        return course
     }
 
     /// The error text if it is unknown where the workload runs: why, and what to do.

@@ -26,6 +26,8 @@ extension Report {
         try container.encode(waiting, forKey: .waiting)
         try container.encode(service, forKey: .service)
         try container.encode(floor, forKey: .floor)
+        try container.encode(course, forKey: .course)
+        try container.encode(distribution, forKey: .distribution)
         try container.encode(pushLanes, forKey: .pushLanes)
         try container.encode(throughput, forKey: .throughput)
         try container.encode(verify, forKey: .verify)

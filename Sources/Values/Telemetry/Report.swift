@@ -234,6 +234,49 @@ package struct Report: Codable, Hashable, Sendable {
         package init() {}
     }
 
+    /// A state, and when a side has entered it.
+    package struct Passed: Codable, Hashable, Sendable {
+        package var state: MigrationState
+        /// Microseconds since the migration began.
+        package var at: Double
+
+        enum CodingKeys: String, CodingKey {
+            case state
+            case at = "at_us"
+        }
+
+        package init(state: MigrationState, at: Double) { (self.state, self.at) = (state, at) }
+    }
+
+    /// The states of both sides on one clock, that of the source.
+    package struct Course: Codable, Hashable, Sendable {
+        /// By how much the destination's times may be wrong, in microseconds.
+        package var error: Double
+        package var source: [Passed]
+        package var destination: [Passed]
+
+        enum CodingKeys: String, CodingKey {
+            case source, destination
+            case error = "error_us"
+        }
+    }
+
+    /// The numbers of waits by their lengths.
+    package struct Distribution: Codable, Hashable, Sendable {
+        /// The equal parts of an octave by which waits are counted.
+        package var perOctave = 8
+        /// For each part with a wait its end in microseconds, and the number of waits.
+        package var stall: [[Double]]
+        package var service: [[Double]]
+
+        enum CodingKeys: String, CodingKey {
+            case stall, service
+            case perOctave = "per_octave"
+        }
+
+        package init(stall: [[Double]], service: [[Double]]) { (self.stall, self.service) = (stall, service) }
+    }
+
     /// The outcome of the check of every page.
     package struct Verify: Codable, Hashable, Sendable {
         /// Pages that were checked.
@@ -296,6 +339,10 @@ package struct Report: Codable, Hashable, Sendable {
     package var service = LatencySummary()
     /// The costs of this machine and network alone.
     package var floor = Floor()
+    /// The states of both sides with their times; nil if an agent does not say them.
+    package var course: Course?
+    /// ``stall`` and ``service`` by length; nil if the destination does not say.
+    package var distribution: Distribution?
     /// The number of connections of the push; nil if the source does not say.
     package var pushLanes: Int?
     /// The rate at which memory arrived, from RUN to the last page, in MiB per second.
@@ -315,6 +362,8 @@ package struct Report: Codable, Hashable, Sendable {
         case stallOrigin = "stall_origin"
         case service = "service_us"
         case floor = "floor_us"
+        case course = "timeline"
+        case distribution = "histogram"
         case pushLanes = "push_lanes"
         case throughput = "throughput_mib_s"
     }

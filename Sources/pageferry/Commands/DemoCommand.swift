@@ -22,6 +22,8 @@ struct DemoCommand: AsyncParsableCommand {
     @Flag(help: "Print the report as one JSON object.")
     var json = false
 
+    @OptionGroup var folder: ReportFolder
+
     @Option(
         help: ArgumentHelp(
             "Fail if the migration has not ended within this time, such as 60s (default: 600s).",
@@ -56,8 +58,10 @@ struct DemoCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        try folder.prepare()
         let migration = try migration()
         let report = try await withTimeout { try await migration.run() }
+        try folder.write(report)
         if json { Terminal.show(json: try report.json()) } else { Terminal.show(ReportTable(report).lines) }
         if report.result != .completed { throw ExitCode(1) }
     }

@@ -71,14 +71,15 @@ struct MigrateCommand: AsyncParsableCommand {
     @Flag(help: "Print the report as one JSON object.")
     var json = false
 
+    @OptionGroup var folder: ReportFolder
+
     func validate() throws {
         guard source != destination else {
             throw ValidationError("\(destination) is named as source and as destination; name two agents")
         }
-        guard !detach || !(verify || json) else {
-            throw ValidationError(
-                "--detach returns before there is anything to report or to check: drop \(verify ? "--verify" : "--json")"
-            )
+        let early = [verify ? "--verify" : nil, json ? "--json" : nil, folder.report.map { _ in "--report" }]
+        if detach, let option = early.compactMap(\.self).first {
+            throw ValidationError("--detach returns before there is anything to report or to check: drop \(option)")
         }
         guard (source == nil) != (guest == nil) else {
             throw ValidationError("give an agent with a workload as --source, or a microVM as --guest, and not both")
@@ -94,6 +95,7 @@ struct MigrateCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        try folder.prepare()
         if let source { return try await move(AgentClient(source)) }
         guard let guest else { return }
         let agent = try await GuestAgent(of: guest)
@@ -182,6 +184,7 @@ struct MigrateCommand: AsyncParsableCommand {
             }
         }
         let report = Report(of: sides, verify: checked)
+        try folder.write(report)
         try show(report)
         if let line = await MigrationEnd(report, sides, migration).line(dialing: uri) {
             Terminal.say("pageferry: \(line)")

@@ -39,6 +39,10 @@ extension DestinationSession {
         func summarize(into report: inout AgentReport) {
             report.destination?.service = LatencySummary(service)
             report.destination?.stall = LatencySummary(stalls, adding: delivery)
+            report.destination?.distribution = Report.Distribution(
+                stall: LatencyRecorder.eighths(of: stalls, adding: delivery),
+                service: LatencyRecorder.eighths(of: service)
+            )
         }
     }
 
@@ -79,6 +83,7 @@ extension DestinationSession {
         // The migration of a refused source must not appear as that of the next source.
         if machine.state != .setup { report.migration = peer?.migration.description }
         report.states = states.states
+        report.path = states.path.times(since: timeline[.begin])
         report.error = snapshot.failureReason ?? (machine.state == .postcopyPaused ? links.lastLoss : nil)
         report.total = snapshot.totalMicroseconds
         var destination = AgentReport.Destination()

@@ -17,6 +17,15 @@ struct StatePath: Sendable {
         passed.append((state, MonotonicClock.now()))
     }
 
+    /// The states with their times, as a report has them.
+    ///
+    /// - Parameter begin: when the migration began; nil if it has not.
+    func times(since begin: UInt64?) -> [Report.Passed] {
+        passed.map { state, time in
+            Report.Passed(state: state, at: begin.map { time > $0 ? Double(time - $0) / 1000 : 0 } ?? 0)
+        }
+    }
+
     /// The path as the live page shows it.
     ///
     /// - Parameters:

@@ -56,6 +56,7 @@ extension SourceSession {
         let snapshot = snapshot()
         report.migration = migration.description
         report.states = states.states
+        report.path = states.path.times(since: timeline[.begin])
         report.error = snapshot.failureReason
         report.total = snapshot.totalMicroseconds
         var source = AgentReport.Source()
