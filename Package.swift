@@ -55,6 +55,7 @@ func tests(
 }
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
 let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
@@ -64,6 +65,7 @@ let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-htt
 let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
 let nioHTTPTypes = Target.Dependency.product(name: "NIOHTTPTypes", package: "swift-nio-extras")
 let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
 let package = Package(
     name: "pageferry",
@@ -72,6 +74,8 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        // Without the trait JSON, whose parser tells no lines: Yams reads the file.
+        .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: []),
         .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0", traits: []),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
@@ -80,6 +84,7 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
         // Only the core is used, without the traits that read configuration files and the whole of Foundation.
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/jpsim/Yams.git", from: "6.2.2"),
     ],
     targets: [
         // System: the kernel, libraries of the host, and checks of input. Only LinuxSystem imports CShims, only OpenSSL
@@ -174,7 +179,7 @@ let package = Package(
                 "Attachments", "Bench", "Compression", "Controller", "Exposition", "FaultHandler", "Guest", "Identity",
                 "KVMGuest", "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol",
                 "PageServer", "QMP", "RunLease", "Snapshots", "Switchover", "Telemetry", "Web", "WorkingSet",
-                "Workloads", argumentParser, histogram, logging,
+                "Workloads", argumentParser, configuration, histogram, logging, yams,
             ],
             swiftSettings: settings
         ),

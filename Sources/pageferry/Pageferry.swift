@@ -2,10 +2,12 @@ import ArgumentParser
 import Dispatch
 import Foundation
 import LinuxSystem
+import Logging
+import Synchronization
 
 /// The command `pageferry`.
 ///
-/// The exit status is 0 if the work is done, 1 if the work failed, and 2 if the command was used wrongly.
+/// ``ExitStatus`` has the exit statuses.
 @main
 struct Pageferry: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -17,6 +19,7 @@ struct Pageferry: ParsableCommand {
             RecoverCommand.self, ContCommand.self, StatusCommand.self, LeaseCommand.self, ServeCommand.self,
             AttachCommand.self, ForkServerCommand.self, AttachKeeperCommand.self, MicroVMKeeperCommand.self,
             ChildAgentCommand.self, WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
+            ConfigCommand.self,
         ]
     )
 
@@ -24,10 +27,13 @@ struct Pageferry: ParsableCommand {
         // With SIGPIPE ignored, a send to a peer that has left returns EPIPE instead of ending the process.
         signal(SIGPIPE, SIG_IGN)
         StandardOutput.open()
+        let given = Array(CommandLine.arguments.dropFirst())
+        Invocation.current = Invocation(only: given)
         do {
-            try UsageError.checkHelp(Array(CommandLine.arguments.dropFirst()))
-            try UsageError.checkTwice(Array(CommandLine.arguments.dropFirst()))
-            var command = try parseAsRoot()
+            try UsageError.checkHelp(given)
+            try UsageError.checkTwice(given)
+            Invocation.current = try Invocation(given, ProcessInfo.processInfo.environment)
+            var command = try parseAsRoot(Invocation.current.words)
             guard let command = command as? any AsyncParsableCommand else {
                 // Such a command has no thread that it has not started itself.
                 try command.run()
@@ -54,7 +60,7 @@ struct Pageferry: ParsableCommand {
 
     /// Ends the process; a result that could not be printed turns status 0 into 1.
     static func exit(_ status: Int32) -> Never {
-        Foundation.exit(status == 0 && Terminal.hasLostOutput ? 1 : status)
+        Foundation.exit(status == 0 && Terminal.hasLostOutput ? ExitStatus.failed.rawValue : status)
     }
 
     private static func end(with error: any Error) -> Never {
@@ -66,11 +72,15 @@ struct Pageferry: ParsableCommand {
             exit(0)
         }
         if exitCode(for: error) != .failure || isUsage(error) {
-            Terminal.say("\(UsageError(error, of: Array(CommandLine.arguments.dropFirst())))")
-            exit(2)
+            Terminal.say("\(UsageError(error, of: Invocation.current))")
+            exit(ExitStatus.usedWrongly.rawValue)
         }
-        Terminal.say("pageferry: \(error)")
-        exit(1)
+        if LineLog.isInUse.load(ordering: .relaxed), LineLog.format == .json {
+            LineLog.write(LineLog.line(.critical, of: Invocation.current.words.first ?? "", "\(error)"))
+        } else {
+            Terminal.say("pageferry: \(error)")
+        }
+        exit((error is FileChanged ? ExitStatus.snapshotChanged : .failed).rawValue)
     }
 
     private static func isUsage(_ error: any Error) -> Bool {

@@ -5,7 +5,10 @@ struct UsageError: CustomStringConvertible {
     let description: String
 
     /// Makes the line from an error of the parser or of a command's own check.
-    init(_ error: any Error, of arguments: [String]) {
+    ///
+    /// The line names the places of the values that the error is about, if they are not on the command line.
+    init(_ error: any Error, of invocation: Invocation) {
+        let arguments = invocation.words
         let command = UsageError.command(of: arguments)
         let name = command.map { "pageferry \($0._commandName)" } ?? "pageferry"
         let known = UsageError.options(of: command ?? Pageferry.self)
@@ -13,7 +16,7 @@ struct UsageError: CustomStringConvertible {
             UsageError.unknownCommand(command == nil ? arguments.first : nil)
             ?? UsageError.unknownOption(in: arguments, known)
             ?? UsageError.oneLine(Pageferry.message(for: error), of: arguments)
-        description = "error: \(reason); see \(name) --help"
+        description = "error: \(reason)\(invocation.origins(of: reason)); see \(name) --help"
     }
 
     /// Refuses `help` for an unknown command, for which the parser would print the list of commands.
@@ -30,13 +33,13 @@ struct UsageError: CustomStringConvertible {
         var given: Set<Substring> = []
         let twice = words.map { $0.prefix { $0 != "=" } }.filter { !given.insert($0).inserted }
         guard !twice.isEmpty, let command = command(of: arguments) else { return }
-        let single = try SingleOptions.names(of: command)
+        let single = try CommandOption.all(of: command).filter(\.takesOneValue).map { "--\($0.name)" }
         guard let name = twice.first(where: { single.contains(String($0)) }) else { return }
         throw ValidationError("\(name) is given twice, and takes one value: drop one of the two")
     }
 
     /// Returns the subcommand whose name is the first argument, or nil.
-    private static func command(of arguments: [String]) -> (any ParsableCommand.Type)? {
+    static func command(of arguments: [String]) -> (any ParsableCommand.Type)? {
         Pageferry.configuration.subcommands.first { $0._commandName == arguments.first }
     }
 
@@ -47,34 +50,13 @@ struct UsageError: CustomStringConvertible {
         let words = arguments.prefix { $0 != "--" }.filter { $0.hasPrefix("--") }
         let names = words.map { String($0.prefix { $0 != "=" }) }
         guard let unknown = names.first(where: { !known.contains($0) }) else { return nil }
-        return "unknown option '\(unknown)'" + suggestion(for: unknown, among: known)
+        return "unknown option '\(unknown)'" + Suggestion.of(unknown, among: known)
     }
 
-    private static func unknownCommand(_ word: String?) -> String? {
+    static func unknownCommand(_ word: String?) -> String? {
         guard let word, !word.hasPrefix("-"), word != "help" else { return nil }
         let shown = Pageferry.configuration.subcommands.filter { $0.configuration.shouldDisplay }
-        return "unknown command '\(word)'" + suggestion(for: word, among: shown.map { $0._commandName })
-    }
-
-    private static func suggestion(for word: String, among known: [String]) -> String {
-        // An abbreviation, such as --src, has some of the letters of the whole word.
-        let whole = known.filter { $0.hasPrefix(word.prefix(3)) && isAbbreviation(word, of: $0) }.min {
-            $0.count < $1.count
-        }
-        if let whole, word.count > 4 { return " (did you mean '\(whole)'?)" }
-        let near = known.map { (name: $0, distance: distance(word, $0)) }.min { $0.distance < $1.distance }
-        guard let near, near.distance <= max(2, word.count / 3) else { return "" }
-        return " (did you mean '\(near.name)'?)"
-    }
-
-    /// Whether a word has only letters of another one, in their order.
-    private static func isAbbreviation(_ word: String, of whole: String) -> Bool {
-        var rest = whole[...]
-        for letter in word {
-            guard let place = rest.firstIndex(of: letter) else { return false }
-            rest = rest[rest.index(after: place)...]
-        }
-        return true
+        return "unknown command '\(word)'" + Suggestion.of(word, among: shown.map { $0._commandName })
     }
 
     /// Returns the long options in the help of a command, including the hidden ones.
@@ -86,24 +68,6 @@ struct UsageError: CustomStringConvertible {
         }
         let everywhere = ["--help", "--help-hidden", "--version", "--generate-completion-script"]
         return names.filter { $0.hasPrefix("--") } + everywhere
-    }
-
-    /// Returns the edit distance of two words; exchanging two adjacent letters counts as one edit.
-    private static func distance(_ one: String, _ other: String) -> Int {
-        let (one, other) = (Array(one), Array(other))
-        var rows = [Array(0...other.count)]
-        for (i, letter) in one.enumerated() {
-            var row = [i + 1]
-            for (j, wanted) in other.enumerated() {
-                var least = min(rows[i][j] + (letter == wanted ? 0 : 1), rows[i][j + 1] + 1, row[j] + 1)
-                if i > 0, j > 0, letter == other[j - 1], one[i - 1] == wanted {
-                    least = min(least, rows[i - 1][j - 1] + 1)
-                }
-                row.append(least)
-            }
-            rows.append(row)
-        }
-        return rows[one.count][other.count]
     }
 
     /// Turns the parser's message into one line that continues a sentence.

@@ -80,7 +80,7 @@ struct AdoptionTests {
         defer { site.end() }
         let guest = try site.restore()
         kill(site.handler.pid, SIGHUP)
-        _ = try site.handler.errorLine(holding: "SIGHUP: attach has no setting")
+        _ = try site.handler.errorLine(holding: "SIGHUP: there is no configuration file, and the log level is info")
         #expect(try guest.perform(.pass) == 1)
         #expect(try site.restore().perform(.pass) == 1)
     }

@@ -36,6 +36,7 @@ struct BadInputTests {
             ["attach", "--socket", "/tmp/s", "--from", "127.0.0.1:1", "--record", "/tmp/r", "--fill"],
             ["attach", "--socket", "/tmp/s", "--from", "127.0.0.1:1", "--fill=-1"],
             ["attach", "--socket", "/tmp/s", "--from", "127.0.0.1:1", "--fill=fast"],
+            ["attach", "--fill=fast", "--socket", "/tmp/s", "--from", "127.0.0.1:1"],
             ["demo", "--prefetch-window", "1025"], ["demo", "--prefetch", "fault-around", "--prefetch-window", "-1"],
             ["demo", "--prefetch", "none", "--prefetch-window", "16"], ["demo", "--fault-threads", "0"],
             ["demo", "--fault-threads", "17"], ["demo", "--fault-threads", "2", "--in-thread"],

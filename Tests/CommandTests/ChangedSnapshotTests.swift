@@ -48,7 +48,7 @@ struct ChangedSnapshotTests {
         #expect(line.contains("cannot get the page at byte "), "\(line)")
         #expect(line.contains("the server refuses: \(site.snapshot.memory) was modified"), "\(line)")
         let server = try #require(site.server).finish()
-        #expect(server.status == 1 && server.errors.contains("was modified; serve a file that nobody changes"))
+        #expect(server.status == 3 && server.errors.contains("was modified; serve a file that nobody changes"))
         if policy == "kill" { #expect(try guest.waitForEnd() == SIGKILL) }
     }
 
@@ -63,7 +63,7 @@ struct ChangedSnapshotTests {
         let line = try site.handler.errorLine(holding: "it is killed")
         #expect(line.contains("has changed its size from 16777216 to 1048576 bytes"), "\(line)")
         #expect(try guest.waitForEnd() == SIGKILL)
-        #expect(try #require(site.server).finish().status == 1)
+        #expect(try #require(site.server).finish().status == 3)
     }
 
     @Test("whose file is replaced gets the pages of its own, and none of the new file after a restart of the server")

@@ -8,8 +8,9 @@ struct PassedOptionsTests {
     private static let agent = [
         "--qmp", "unix:/run/a.sock", "--qmp", "tcp:[::1]:7000", "--insecure", "--lease", "/leases/web",
         "--recover-for", "7s", "--peer-timeout", "123456789ns", "--poll", "99us", "--log-level", "debug",
-        "--no-log-times", "--http", "127.0.0.1:9100", "--http-control", "/run/token", "--http-host", "node1",
-        "--end-with-input", "--leave-with-input", "--witness", "/run/witness",
+        "--no-log-times", "--log-format", "json", "--config", "/srv/config.yaml", "--http", "127.0.0.1:9100",
+        "--http-control", "/run/token", "--http-host", "node1", "--end-with-input", "--leave-with-input", "--witness",
+        "/run/witness",
     ]
     private static let arrival = ["--allow-hook", "/srv/hook", "--allow-disk", "/srv", "--allow-disk", "/var"]
     private static let serial = ["--serial", "/dev/stderr"]
@@ -95,7 +96,8 @@ struct PassedOptionsTests {
         func has(_ values: [String: String], _ name: String, _ value: String) -> Bool {
             values.contains { $0.value == value && ".\($0.key)".hasSuffix(".\(name)") }
         }
-        for (name, value) in values(of: demo) where name != "json" && name != "timeout" {
+        let own = ["json", "timeout", "configurationOptions.config", "quietOption.quiet"]
+        for (name, value) in values(of: demo) where !own.contains(name) {
             #expect(has(source, name, value) || has(destination, name, value), "\(name) is lost")
             guard !PassedOptionsTests.excluded.contains(name) else { continue }
             #expect(defaults[name] != value, "\(name) needs another value than its default in this test")

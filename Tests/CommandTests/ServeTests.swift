@@ -93,7 +93,7 @@ struct ServeTests {
                 #expect(try lane.stream.receiveFrame() == nil)
             }
             #expect(client.untilHangUp()?.contains(words) == true)
-            expectLastLine(try server.running.finish(), status: 1, "pageferry: \(file.path) \(words); serve a file")
+            expectLastLine(try server.running.finish(), status: 3, "pageferry: \(file.path) \(words); serve a file")
         }
     }
 

@@ -19,7 +19,7 @@ struct ClocksTests {
         "Control/Controller/Agent/Agent.swift": "the timers go by the same clock, or by that of a test",
         "Guests/FaultHandler/GuestView.swift": "operators read when a guest attached as the time of day",
         "Control/QMP/WireFormat.swift": "QMP's events carry the time of day",
-        "pageferry/Output/LineLog.swift": "log lines carry the time of day",
+        "pageferry/Output/LogFormat.swift": "log lines carry the time of day",
         "pageferry/Output/LogRing.swift": "log lines carry the time of day",
         "Control/Web/Sampler.swift": "states and metrics carry the time of day",
     ]

@@ -22,6 +22,8 @@ struct Adoption: Sendable {
     /// A guest that cannot be served gets what `onLost` says. The files of such a guest stay where they are.
     func serve(_ names: GuestStore.Names) {
         var number: Int?
+        var logger = logger
+        logger[metadataKey: "process"] = "\(names.process)"
         defer { if let number { roster.remove(number) } }
         do {
             guard var session = try session(of: names, &number) else {

@@ -12,6 +12,10 @@ package final class GuestListener: Sendable {
     private let openings: [Openings<First>]
     private let guests: ThreadGroup
     private let failure: Failure
+    /// The log level of the workers, those that run and those that follow.
+    package let logLevel: SharedLogLevel
+    private let roster: GuestRoster
+    private let workers: ForkServer
 
     /// The first part of a hand-off.
     private struct First: Sendable {
@@ -53,7 +57,11 @@ package final class GuestListener: Sendable {
         logger: Logger
     ) throws {
         let store = try GuestStore(at: state, service)
-        let workers = try ForkServer(["fork-server", "--log-level", "\(logger.logLevel)"])
+        let file = try SharedLogLevel.makeFile()
+        logLevel = try SharedLogLevel(file)
+        logLevel.level = logger.logLevel
+        let workers = try ForkServer(["fork-server"], sharing: file)
+        (self.roster, self.workers) = (roster, workers)
         let keeper = MemoryKeeper()
         let adoption = Adoption(
             store: store,
@@ -142,6 +150,12 @@ package final class GuestListener: Sendable {
     private static func outside(_ address: SocketAddress) -> String {
         "a guest at \(address) is in a PID namespace that is not visible here: such guests are served, but never killed, "
             + "whatever --on-lost and --on-refused say; run attach on the host"
+    }
+
+    /// Returns once the listener has shown that a guest could attach now: its threads do not hold what a guest needs.
+    package func check() {
+        roster.check()
+        workers.check()
     }
 
     /// Stops accepting guests; those that have attached are still served.

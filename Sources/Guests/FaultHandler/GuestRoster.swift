@@ -72,6 +72,9 @@ package final class GuestRoster: Sendable {
         self.limits = limits
     }
 
+    /// Returns once no thread holds the roster.
+    func check() { members.withLock { _ in } }
+
     /// Puts a guest on the roster.
     ///
     /// - Parameters:

@@ -53,7 +53,7 @@ package final class GuestService: Sendable {
     ///   kernel refuses memory or a descriptor.
     package init(_ task: GuestTask, _ inherited: consuming Inherited, logger: Logger) throws {
         self.task = task
-        self.logger = logger
+        self.logger = task.logger(of: logger)
         let userfaultfd = try inherited.userfaultfd()
         let file = try inherited.memoryFile()
         process = try inherited.process(task.process)

@@ -59,6 +59,7 @@ struct GuestSession: ~Copyable {
         showing show: @escaping @Sendable (GuestView) -> Void
     ) -> GuestSession {
         let task = GuestTask(guest, at: "\(address)", settings)
+        let logger = task.logger(of: logger)
         let socket = guest.socket
         let bytes = task.regions.reduce(0) { $0 + $1.range.byteCount }
         logger.notice("\(task.name) has attached with \(bytes) bytes, which \(settings.source) serves")
@@ -112,6 +113,7 @@ struct GuestSession: ~Copyable {
         showing show: @escaping @Sendable (GuestView) -> Void
     ) throws {
         let task = record.task.adopted(by: settings)
+        let logger = task.logger(of: logger)
         let state = try State(file, of: task)
         self.userfaultfd = userfaultfd
         self.process = process

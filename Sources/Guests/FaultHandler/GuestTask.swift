@@ -1,6 +1,7 @@
 import Attachments
 import Foundation
 package import LinuxSystem
+import Logging
 import Outside
 package import PageFetcher
 import PageProtocol
@@ -114,6 +115,14 @@ package struct GuestTask: Codable, Sendable {
     /// The guest's process and socket, for messages.
     package var name: String {
         process > 0 ? "process \(process) at \(socket)" : "a process of another PID namespace at \(socket)"
+    }
+
+    /// A log whose lines are about the guest.
+    func logger(of logger: Logger) -> Logger {
+        var logger = logger
+        logger[metadataKey: "guest"] = "\(name)"
+        logger[metadataKey: "process"] = "\(process)"
+        return logger
     }
 
     init(_ guest: borrowing FirecrackerGuest, at socket: String, _ settings: HandlerSettings) {

@@ -76,10 +76,13 @@ struct Refusal: Sendable {
                 return nil
             }
             guard (error as? AdmissionRefusal)?.isServed != true else {
-                logger.error("refused \(name) at \(address): \(error)")
+                logger.error("refused \(name) at \(address): \(error)", metadata: ["guest": "\(name)"])
                 return nil
             }
-            logger.error("refused \(name) at \(address): \(error); \(end(process, copies))")
+            logger.error(
+                "refused \(name) at \(address): \(error); \(end(process, copies))",
+                metadata: ["guest": "\(name)"]
+            )
             return nil
         }
     }
@@ -88,7 +91,7 @@ struct Refusal: Sendable {
 
     /// Refuses a connection on which no memory was handed over.
     func drop(_ name: String, _ error: any Error) {
-        logger.warning("refused \(name) at \(address): \(error)")
+        logger.warning("refused \(name) at \(address): \(error)", metadata: ["guest": "\(name)"])
     }
 
     /// Applies the policy to a process, and says what became of it.

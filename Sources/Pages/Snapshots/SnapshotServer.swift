@@ -21,6 +21,8 @@ package final class SnapshotServer: Sendable {
         /// The session's connections and threads are gone.
         case ended(Int)
         case endAsked
+        /// The server is asked whether it handles events.
+        case checked(UnsafeContinuation<Void, Never>)
     }
 
     /// The threads of all sessions.
@@ -131,6 +133,7 @@ package final class SnapshotServer: Sendable {
             case .proved(nil): sessions.continueProved()
             case .renewed: sessions.announceRenewal()
             case .endAsked: sessions.endAll(because: "the server of \(file.path) is shutting down")
+            case .checked(let continuation): continuation.resume()
             }
             sessions.tell()
             if sessions.haveEnded { break }
@@ -141,6 +144,12 @@ package final class SnapshotServer: Sendable {
 
     /// What the server has done so far.
     package var figures: Figures { tally.figures }
+
+    /// Returns once ``run()`` has handled every event so far; never, if it has returned.
+    package func check() async {
+        // A checked continuation would report that it is dropped when the server ends.
+        await withUnsafeContinuation { events.add(.checked($0)) }
+    }
 
     /// Makes ``run()`` return after every destination was notified.
     package func end() {

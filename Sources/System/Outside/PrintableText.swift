@@ -25,6 +25,22 @@ package enum PrintableText {
         return dropped == 0 ? String(line) : "\(String(line))… (\(dropped) more bytes)"
     }
 
+    /// Cuts a text off after a number of bytes of UTF-8.
+    ///
+    /// The text ends with the number of the bytes that are left out.
+    package static func cut(_ text: String, to most: Int) -> String {
+        guard text.utf8.count > most else { return text }
+        var kept = String.UnicodeScalarView()
+        var byteCount = 0
+        for scalar in text.unicodeScalars {
+            byteCount += UTF8.width(scalar)
+            if byteCount > most { break }
+            kept.append(scalar)
+        }
+        let cut = String(kept)
+        return "\(cut)… (\(text.utf8.count - cut.utf8.count) more bytes)"
+    }
+
     /// Writes the same characters of a JSON text as JSON escapes, so that its meaning stays the same.
     ///
     /// The text must be one line, since such characters then occur only inside of strings.

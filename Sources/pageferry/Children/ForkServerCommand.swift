@@ -8,12 +8,10 @@ import Logging
 struct ForkServerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "fork-server", shouldDisplay: false)
 
-    @Option
-    var logLevel = Logger.Level.notice
-
     func run() throws {
         var given = Inherited()
         var template = try TemplateProcess(&given)
+        LineLog.follow(try SharedLogLevel(given.memoryFile()))
         name("pageferry-forks")
         do throws(SystemError) {
             // A worker is replaced when it is killed, and a handler is not.
@@ -26,7 +24,7 @@ struct ForkServerCommand: ParsableCommand {
         try work(inherited)
     }
 
-    private var logger: Logger { LineLog.logger("attach", logLevel) }
+    private var logger: Logger { LineLog.logger("attach") }
 
     private func name(_ name: String) {
         do throws(SystemError) {

@@ -26,7 +26,8 @@ struct MicroVMKeeperCommand: ParsableCommand {
     var file: String?
 
     func run() throws {
-        let logger = LineLog.logger(deed == .kill ? "destination" : "source", logLevel)
+        LineLog.setLevel(logLevel)
+        let logger = LineLog.logger(deed == .kill ? "destination" : "source")
         try MicroVMKeeper.run(deed, process: process, at: socketPath, removing: file, Inherited(), logger: logger)
     }
 }

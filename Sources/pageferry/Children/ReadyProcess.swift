@@ -8,7 +8,7 @@ final class ReadyProcess {
     private let leftover: Int
 
     init(_ arguments: [String]) throws {
-        let process = try CompanionProcess(arguments)
+        let process = try CompanionProcess(arguments + [ConfigurationOptions.onlyArguments])
         guard let line = process.readLine(), line.hasPrefix("ready ") else {
             process.terminate()
             throw Failure("pageferry \(arguments[0]) did not start; the line above says why")

@@ -81,7 +81,8 @@ struct AttachCommand: AsyncParsableCommand {
             "The folder, best on tmpfs, that keeps what the next handler needs to serve on if this one dies (default: "
                 + "/run/pageferry/attach-NAME, where NAME is the socket's path).",
             valueName: "folder"
-        )
+        ),
+        completion: .directory
     )
     var state: String?
 
@@ -89,7 +90,8 @@ struct AttachCommand: AsyncParsableCommand {
         help: ArgumentHelp(
             "Record in this file which pages a guest touches, in their order. The record of a later guest replaces it.",
             valueName: "file"
-        )
+        ),
+        completion: .file()
     )
     var record: String?
 
@@ -106,12 +108,15 @@ struct AttachCommand: AsyncParsableCommand {
         help: ArgumentHelp(
             "When a guest attaches, fetch the pages of this record ahead, in their order.",
             valueName: "file"
-        )
+        ),
+        completion: .file()
     )
     var prefetch: String?
 
     @Option(
         defaultAsFlag: "0",
+        // With the usual strategy, the parser drops the value of `--fill=RATE` if another option follows.
+        parsing: .next,
         help: ArgumentHelp(
             "Fetch the pages that a guest does not touch too, after those of --prefetch, at most this fast. A guest that "
                 + "has all of its pages needs its server no more (default without a rate: as fast as the server sends).",
@@ -198,7 +203,7 @@ struct AttachCommand: AsyncParsableCommand {
     func run() async throws {
         // Before any other descriptor is opened.
         let given = ServiceSockets(leaving: ServiceStore.prefix)
-        let manager = ServiceManager.take()
+        let manager = Service.manager
         DescriptorLimit.raise()
         let logger = service.logger("attach")
         EndSignals.watch()
@@ -228,19 +233,22 @@ struct AttachCommand: AsyncParsableCommand {
             logger: logger
         )
         let isEnding = Atomic<Bool>(false)
-        let hungUp = "SIGHUP: attach has no setting that can be reloaded; it serves on"
-        EndSignals.take(onHangUp: { logger.notice("\(hungUp)") }) {
+        let logLevel = listener.logLevel
+        EndSignals.take(onHangUp: Reload.handler(logger) { logLevel.level = $0 }) {
             if isEnding.exchange(true, ordering: .relaxed) {
                 logger.warning("exiting; workers keep serving their guests, but a worker that dies is not replaced")
                 Pageferry.exit(0)
             }
-            logger.notice("accepting no more guests; exiting when all guests have ended")
+            let what = "accepting no more guests; exiting when all guests have ended"
+            logger.notice("\(what)")
+            Service.stopping(what, logger)
             listener.close()
         }
         warnIfUnserved(logger)
         let web = try await httpOptions.serve(ObservedHandler(roster), logger)
         let places = listener.addresses.map(\.description).joined(separator: " ")
-        Terminal.ready(places + (web.map { ", watched at \($0.address)" } ?? ""))
+        Service.watch(logger) { listener.check() }
+        Service.ready(places + (web.map { ", watched at \($0.address)" } ?? ""), logger)
         // The wait must take none of the few threads that serve the live page.
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
             Thread.detachNewThread { continuation.resume(with: Result { try listener.run() }) }

@@ -84,6 +84,10 @@ struct BenchCommand: AsyncParsableCommand {
 
     private var largeBytes: Int { large?.bytes ?? memory.bytes * 4 }
 
+    @OptionGroup var quietOption: QuietOption
+
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func validate() throws {
         guard listen == nil || connect == nil else { throw ValidationError("give --listen or --connect, not both") }
         guard (1...1000).contains(rounds) else { throw ValidationError("--rounds must be 1 to 1000") }
@@ -105,6 +109,7 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        quietOption.apply()
         if let listen { return try serve(at: listen) }
         // Checked now: a missing folder would otherwise be noticed after minutes of measuring.
         if let hgrm { try WholeFile.requireReplaceable(distributionPath(hgrm, of: "fault")) }
@@ -140,7 +145,7 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     private func tell(_ text: String) {
-        Terminal.say("pageferry bench: \(text)")
+        Terminal.tell("pageferry bench: \(text)")
     }
 
     private func serve(at address: SocketAddress) throws {
@@ -148,7 +153,7 @@ struct BenchCommand: AsyncParsableCommand {
         let far = try FarEnd(at: address)
         Terminal.ready("\(far.address)")
         // The logger limits how many lines are written, since every connection can cause one.
-        let logger = LineLog.logger("bench", .notice)
+        let logger = LineLog.logger("bench")
         far.run { logger.notice("\($0)") }
     }
 

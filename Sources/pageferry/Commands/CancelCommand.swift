@@ -51,6 +51,10 @@ struct CancelCommand: AsyncParsableCommand {
     )
     var workloadIsLost = false
 
+    @OptionGroup var quietOption: QuietOption
+
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func validate() throws {
         guard !(destinationIsGone && workloadIsLost) else {
             throw ValidationError("the workload has executed on the destination or it has not: give one of the two")
@@ -58,6 +62,7 @@ struct CancelCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        quietOption.apply()
         let agent = try await AgentClient(agent)
         if destinationIsGone || workloadIsLost {
             let report = try await agent.report()

@@ -24,7 +24,12 @@ struct ContCommand: AsyncParsableCommand {
     @Argument(help: ArgumentHelp("The control socket of the agent.", valueName: "address"), transform: readControl)
     var agent: SocketAddress
 
+    @OptionGroup var quietOption: QuietOption
+
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func run() async throws {
+        quietOption.apply()
         let agent = try await AgentClient(agent)
         let follow = "pageferry status \(agent.address)"
         EndSignals.leave(saying: "pageferry: the agent at \(agent.address) continues: follow it with \(follow)")
@@ -51,7 +56,7 @@ struct ContCommand: AsyncParsableCommand {
                 let report = try await agent.report()
                 try Task.checkCancellation()
                 let reason = reason(of: report)
-                if reason != told { Terminal.say("pageferry: cont waits: \(reason)") }
+                if reason != told { Terminal.tell("pageferry: cont waits: \(reason)") }
                 told = reason
             }
         } catch {

@@ -33,6 +33,10 @@ struct DemoCommand: AsyncParsableCommand {
     )
     var timeout = TimeSpan(nanoseconds: 600_000_000_000)
 
+    @OptionGroup var quietOption: QuietOption
+
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func validate() throws {
         guard timeout.nanoseconds > 0 else {
             throw ValidationError("--timeout must be more than 0, such as 60s; leave it out for 600s")
@@ -59,6 +63,7 @@ struct DemoCommand: AsyncParsableCommand {
 
     func run() async throws {
         try folder.prepare()
+        quietOption.apply()
         let migration = try migration()
         let report = try await withTimeout { try await migration.run() }
         try folder.write(report)

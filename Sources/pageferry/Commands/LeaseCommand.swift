@@ -40,6 +40,8 @@ struct LeaseCommand: ParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func validate() throws {
         if case .none = lease { throw ValidationError("write DIR/NAME: the directory and the name of --lease") }
         for owner in take where owner != LeaseTable.damaged {

@@ -73,6 +73,10 @@ struct MigrateCommand: AsyncParsableCommand {
 
     @OptionGroup var folder: ReportFolder
 
+    @OptionGroup var quietOption: QuietOption
+
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func validate() throws {
         guard source != destination else {
             throw ValidationError("\(destination) is named as source and as destination; name two agents")
@@ -96,6 +100,7 @@ struct MigrateCommand: AsyncParsableCommand {
 
     func run() async throws {
         try folder.prepare()
+        quietOption.apply()
         if let source { return try await move(AgentClient(source)) }
         guard let guest else { return }
         let agent = try await GuestAgent(of: guest)
@@ -104,16 +109,18 @@ struct MigrateCommand: AsyncParsableCommand {
     }
 
     private func tell(_ notice: Migration.Notice, of source: SocketAddress) {
-        let what =
-            switch notice {
-            case .paused(let reason): "the migration is paused, and the agents try to resume it: \(reason)"
-            case .resumed: "pages move again"
-            case .awaitsCont: "everything is ready: the workload starts on pageferry cont \(destination)"
-            case .silent(let agent):
-                "the agent at \(agent) has not answered for 5 s; check if its process is stopped or busy"
-            case .startRefused(let reason):
+        let what: String
+        switch notice {
+        case .paused(let reason):
+            return Terminal.tell("pageferry: the migration is paused, and the agents try to resume it: \(reason)")
+        case .resumed: return Terminal.tell("pageferry: pages move again")
+        case .awaitsCont: what = "everything is ready: the workload starts on pageferry cont \(destination)"
+        case .silent(let agent):
+            what = "the agent at \(agent) has not answered for 5 s; check if its process is stopped or busy"
+        case .startRefused(let reason):
+            what =
                 "\(reason); the workload runs nowhere until pageferry cont \(destination), or pageferry cancel \(source)"
-            }
+        }
         Terminal.say("pageferry: \(what)")
     }
 

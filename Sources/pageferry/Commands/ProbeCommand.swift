@@ -20,6 +20,8 @@ struct ProbeCommand: ParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     /// One feature or permission, and what was found.
     struct Finding: Encodable {
         let name: String
@@ -56,15 +58,17 @@ struct ProbeCommand: ParsableCommand {
         if findings.contains(where: { $0.isRequired && $0.isThere != true }) { throw ExitCode(1) }
     }
 
-    private func lines(_ finding: Finding) -> [String] {
-        let mark =
+    private func lines(_ finding: Finding) -> [Terminal.PaintedLine] {
+        let (mark, paint): (String, Terminal.Paint?) =
             switch finding.isThere {
-            case true?: "yes"
-            case false?: finding.isRequired ? "NO " : "no "
-            case nil: "?  "
+            case true?: ("yes", .green)
+            case false?: finding.isRequired ? ("NO ", .red) : ("no ", .yellow)
+            case nil: ("?  ", nil)
             }
         let name = finding.name.padding(toLength: 30, withPad: " ", startingAt: 0)
-        return ["\(mark)  \(name)  \(finding.found)"] + (finding.mend.map { ["       → \($0)"] } ?? [])
+        let line = Terminal.PaintedLine(word: mark, paint: paint, rest: "  \(name)  \(finding.found)")
+        let mend = finding.mend.map { Terminal.PaintedLine(word: "", paint: nil, rest: "       → \($0)") }
+        return [line] + (mend.map { [$0] } ?? [])
     }
 
     /// Makes a finding from a file in /proc; if the file cannot be read, the result is unknown.

@@ -40,6 +40,10 @@ struct RecoverCommand: AsyncParsableCommand {
     )
     var uri: SocketAddress
 
+    @OptionGroup var quietOption: QuietOption
+
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func validate() throws {
         guard source != destination else {
             throw ValidationError("\(source) is named as source and as destination; name two agents")
@@ -49,6 +53,7 @@ struct RecoverCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        quietOption.apply()
         let agent = try await AgentClient(source)
         var uri = uri.description
         if let destination {

@@ -11,7 +11,7 @@ struct ServeCommand: AsyncParsableCommand {
         abstract: "Serve the memory file of a snapshot, page by page, to hosts that restore it.",
         discussion: """
             The content of the file must not change while it is served. If it has changed when a guest connects or asks \
-            for a page, the command tells all guests that they can no longer be served, and exits with status 1, before \
+            for a page, the command tells all guests that they can no longer be served, and exits with status 3, before \
             it sends a page that was read after the change. If only the times of the file have changed, it serves on.
 
             A guest takes pages only from the file that it was restored from. After a restart of this command, that is \
@@ -24,7 +24,7 @@ struct ServeCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("The memory file of the snapshot.", valueName: "file"))
+    @Option(help: ArgumentHelp("The memory file of the snapshot.", valueName: "file"), completion: .file())
     var snapshot: String
 
     @Option(
@@ -73,6 +73,8 @@ struct ServeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        // Before children and threads, which must not hear of the manager.
+        _ = Service.manager
         DescriptorLimit.raise()
         let logger = service.logger("serve")
         EndSignals.watch()
@@ -92,7 +94,10 @@ struct ServeCommand: AsyncParsableCommand {
             polling: service.pollOption.poll.duration,
             logger: logger
         )
-        EndSignals.take { server.end() }
+        EndSignals.take(onHangUp: Reload.handler(logger)) {
+            Service.stopping("telling the guests", logger)
+            server.end()
+        }
         if !server.address.isLocal {
             logger.warning("\(server.address) is not authenticated: everyone who can connect can read \(snapshot)")
         } else if case .tcp = server.address, !file.mapped.isReadableByAll {
@@ -102,7 +107,8 @@ struct ServeCommand: AsyncParsableCommand {
             )
         }
         let web = try await httpOptions.serve(ObservedServer(server, file), logger)
-        Terminal.ready("\(server.address)" + (web.map { ", watched at \($0.address)" } ?? ""))
+        Service.watchTasks(logger) { await server.check() }
+        Service.ready("\(server.address)" + (web.map { ", watched at \($0.address)" } ?? ""), logger)
         do {
             try await server.run()
         } catch {

@@ -27,6 +27,8 @@ struct StatusCommand: AsyncParsableCommand {
     @Flag(help: "Print one JSON object for each agent, each on its own line.")
     var json = false
 
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func run() async throws {
         var answers: [Answer] = []
         for address in agents {

@@ -30,6 +30,8 @@ struct WorkingSetCommand: ParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    @OptionGroup var configurationOptions: ConfigurationOptions
+
     func validate() throws {
         guard merge != "" else { throw ValidationError("--merge takes the name of a file") }
     }

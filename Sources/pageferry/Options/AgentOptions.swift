@@ -93,6 +93,8 @@ struct AgentOptions: ParsableArguments, Encodable {
     ///
     /// Call this before memory is filled, so that the process can be told to exit meanwhile.
     func watchEnd() {
+        // Before children and threads, which must not hear of the manager.
+        _ = Service.manager
         DescriptorLimit.raise()
         EndSignals.watch()
         if endWithInput || leaveWithInput { InputEnd.shared.watch(seesMigrationThrough: leaveWithInput) }
@@ -113,13 +115,15 @@ struct AgentOptions: ParsableArguments, Encodable {
         // process before the agent has released the lease.
         InputEnd.shared.tell(agent)
         let isEnding = Atomic<Bool>(false)
-        EndSignals.take {
+        EndSignals.take(onHangUp: Reload.handler(logger)) {
             if isEnding.exchange(true, ordering: .relaxed) {
                 logger.warning("signalled twice, so this agent exits at once; see pageferry status of the other agent")
                 Foundation.exit(1)
             }
             Task {
-                if let need = await agent.need {
+                let need = await agent.need
+                Service.stopping(need ?? "exiting", logger)
+                if let need {
                     logger.warning("\(need); signal it again to exit at once")
                 }
                 await agent.quitWhenUnneeded()
@@ -141,7 +145,8 @@ struct AgentOptions: ParsableArguments, Encodable {
             web = try await httpOptions.serve(agent, logger)
             let ready = try await begin("controlled at " + control.joined(separator: " and "))
             logger.notice("\(Release.description)")
-            Terminal.ready(ready + (web.map { ", watched at \($0.address)" } ?? ""))
+            Service.watchTasks(logger) { _ = await agent.need }
+            Service.ready(ready + (web.map { ", watched at \($0.address)" } ?? ""), logger)
         } catch {
             // The agent may have started its workload before the error.
             await agent.end()

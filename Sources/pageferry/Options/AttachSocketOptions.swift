@@ -9,7 +9,8 @@ struct AttachSocketOptions: ParsableArguments {
             "The Unix socket to create, at which Firecracker hands over guests. May be repeated. Without this option, "
                 + "the sockets of the service manager are used (LISTEN_FDS).",
             valueName: "path"
-        )
+        ),
+        completion: .file()
     )
     var socket: [String] = []
 

@@ -9,7 +9,8 @@ struct SerialOption: ParsableArguments, Encodable {
             "Append the serial output of a guest of --workload kvm to this file, such as /dev/stderr. A vCPU writes its "
                 + "letter after every 256 correct pages, ! on a wrong page, and a line for each pass over its memory.",
             valueName: "file"
-        )
+        ),
+        completion: .file()
     )
     var serial: String?
 

@@ -14,14 +14,30 @@ struct ServiceOptions: ParsableArguments, Encodable {
 
     @OptionGroup var pollOption: PollOption
 
-    @Option(help: ArgumentHelp("The lowest level that is logged.", valueName: "level"))
+    @Option(
+        help: ArgumentHelp(
+            "The lowest level that is logged. On SIGHUP, it is read again from the configuration file.",
+            valueName: "level"
+        )
+    )
     var logLevel = Logger.Level.notice
+
+    @Option(
+        help: ArgumentHelp(
+            "text: lines for people. json: one JSON object on each line, with the time, the level, the command, the "
+                + "message, and what the line is about, such as the guest or the migration.",
+            valueName: "text|json"
+        )
+    )
+    var logFormat = LogFormat.text
 
     @Flag(
         inversion: .prefixedNo,
         help: "Begin each log line with its time in UTC (default: only if standard error is not a terminal)."
     )
     var logTimes: Bool?
+
+    @OptionGroup var configurationOptions: ConfigurationOptions
 
     /// The shortest timeout.
     ///
@@ -39,6 +55,10 @@ struct ServiceOptions: ParsableArguments, Encodable {
 
     func logger(_ command: String) -> Logger {
         if let logTimes { LineLog.setTimes(logTimes) }
-        return LineLog.logger(command, logLevel)
+        LineLog.setFormat(logFormat)
+        LineLog.setLevel(logLevel)
+        return LineLog.logger(command)
     }
 }
+
+extension LogFormat: ExpressibleByArgument {}

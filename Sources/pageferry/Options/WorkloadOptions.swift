@@ -51,7 +51,8 @@ struct WorkloadOptions: ParsableArguments, Encodable {
         help: ArgumentHelp(
             "For kv: a text file whose lines fill the hash table (default: made-up keys).",
             valueName: "file"
-        )
+        ),
+        completion: .file()
     )
     var load: String?
 

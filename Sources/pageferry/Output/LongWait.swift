@@ -15,7 +15,7 @@ enum LongWait {
         EndSignals.leave(saying: "pageferry: \(interrupted)")
         let words = Task {
             try await Task.sleep(for: patience)
-            Terminal.say("pageferry: \(what)")
+            Terminal.tell("pageferry: \(what)")
         }
         defer { words.cancel() }
         return try await body()

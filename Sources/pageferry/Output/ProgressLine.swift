@@ -9,7 +9,7 @@ struct ProgressLine: Sendable {
     private let isShown: Bool
 
     init() {
-        isShown = isatty(STDERR_FILENO) == 1
+        isShown = isatty(STDERR_FILENO) == 1 && !Terminal.isQuiet
     }
 
     /// Shows the progress until the task is cancelled.
@@ -67,7 +67,7 @@ struct ProgressLine: Sendable {
                 here != .failed, here != .cancelled
             else { continue }
             let line = "pageferry: the migration is under way: \(here) at the source, \(there) at the destination"
-            if line != told { Terminal.say(line) }
+            if line != told { Terminal.tell(line) }
             told = line
         }
     }

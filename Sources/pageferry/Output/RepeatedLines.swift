@@ -63,7 +63,7 @@ final class RepeatedLines: Sendable {
             places[place]?.due = .max
             return places[place]?.summary.take()?(count)
         }
-        if let line { LineLog.say(line) }
+        if let line { LineLog.write(line) }
     }
 
     private func tellAll() {

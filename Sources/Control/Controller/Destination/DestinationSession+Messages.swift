@@ -27,6 +27,7 @@ extension DestinationSession {
         dropUndecided()
         if let reason = objection(to: hello) { return listener.acceptor.refuse(socket, reason: reason) }
         peer = hello
+        logger[metadataKey: "migration"] = "\(hello.migration)"
         // The times of an earlier source, which brought no workload, do not count.
         timeline = Timeline()
         timeline.note(.begin)

@@ -92,7 +92,8 @@ actor DestinationSession {
 
     let landing: any Landing
     let settings: Settings
-    let logger: Logger
+    /// The log, whose lines name the migration once a source was accepted.
+    var logger: Logger
     let events: EventQueue<Event>
     /// The earlier migrations of this agent that are over here, and whose sources may still reconnect.
     let formers: FormerMigrations

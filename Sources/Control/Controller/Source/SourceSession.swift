@@ -166,6 +166,8 @@ actor SourceSession {
             usesLease: settings.lease != nil,
             pausesBeforeSwitchover: settings.pausesBeforeSwitchover
         )
+        var logger = logger
+        logger[metadataKey: "migration"] = "\(migration)"
         self.logger = logger
         let events = EventQueue<Event>(clock: settings.clock)
         self.events = events

@@ -20,18 +20,25 @@ package final class ForkServer: Sendable {
     }
 
     private let arguments: [String]
+    private let file: MemoryFile
     private let running = Mutex<Running?>(nil)
 
     /// Makes this process ready; the fork server starts with the first worker.
     ///
-    /// - Parameter arguments: the arguments, without the program's name, with which this program calls
-    ///   ``TemplateProcess/serve()``.
-    package init(_ arguments: [String]) throws(SystemError) {
+    /// - Parameters:
+    ///   - arguments: the arguments, without the program's name, with which this program calls
+    ///     ``TemplateProcess/serve()``.
+    ///   - file: memory that this process and all workers share; the fork server inherits it after its own descriptor.
+    package init(_ arguments: [String], sharing file: consuming MemoryFile) throws(SystemError) {
         self.arguments = arguments
+        self.file = file
         _ = try attempt("adopt the workers of the fork server") { () throws(Errno) in
             try kernel(.prctl) { shim_adopt_orphans() }
         }
     }
+
+    /// Returns once no thread waits for the fork server.
+    package func check() { running.withLock { _ in } }
 
     /// Starts a worker.
     ///
@@ -98,6 +105,7 @@ package final class ForkServer: Sendable {
         let (own, other) = try StreamSocket.pair()
         var gifts = WorkerProcess.Gifts()
         try gifts.add(other.stream)
+        try gifts.add(file)
         let process = try WorkerProcess(arguments, as: TemplateProcess.name, giving: gifts)
         return Running(process: process, socket: own)
     }

@@ -2,25 +2,45 @@ import CShims
 import Glibc
 import SystemPackage
 
-/// The service manager that has started this process, which can keep descriptors for the next one: the descriptor store
-/// of systemd, by the protocol of sd_notify(3).
+/// The service manager that has started this process, by the protocol of sd_notify(3): what it hears of this process, and
+/// the descriptors that it keeps for the next one, as the descriptor store of systemd does.
 ///
 /// A stored descriptor comes back by ``ServiceSockets``, under its name.
 package struct ServiceManager: Sendable {
     private static let variable = "NOTIFY_SOCKET"
     /// The path of the manager's datagram socket; a name that begins with `@` is an abstract one.
     private let path: String
+    /// The time after which the manager replaces this process if it hears nothing (WatchdogSec=); nil if it never does.
+    package let watchdogInterval: Duration?
 
     /// The manager of this process; nil if none has named its socket.
     ///
     /// The variable is removed, so that no child takes the socket for its own. Call this once, before the process has
     /// other threads.
     package static func take() -> ServiceManager? {
-        guard let value = getenv(variable) else { return nil }
-        let path = String(cString: value)
-        unsetenv(variable)
-        return path.hasPrefix("/") || path.hasPrefix("@") ? ServiceManager(path: path) : nil
+        let interval = takeWatchdogInterval()
+        guard let path = take(variable) else { return nil }
+        guard path.hasPrefix("/") || path.hasPrefix("@") else { return nil }
+        return ServiceManager(path: path, watchdogInterval: interval)
     }
+
+    private static func takeWatchdogInterval() -> Duration? {
+        let process = take("WATCHDOG_PID")
+        guard let text = take("WATCHDOG_USEC"), let microseconds = UInt32(text), microseconds > 0,
+            process == nil || process == "\(getpid())"
+        else { return nil }
+        return .microseconds(Int64(microseconds))
+    }
+
+    /// Reads a variable, and removes it.
+    private static func take(_ name: String) -> String? {
+        guard let value = getenv(name) else { return nil }
+        defer { unsetenv(name) }
+        return String(cString: value)
+    }
+
+    /// Tells the manager assignments such as `READY=1`, one on each line.
+    package func tell(_ assignments: String) throws(SystemError) { try send(assignments, nil) }
 
     /// Gives the manager a copy of a userfaultfd to keep.
     ///
