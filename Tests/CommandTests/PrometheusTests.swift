@@ -146,7 +146,7 @@ struct PrometheusTests {
         try WatchTests.wait("five guests", seconds: 60) {
             try prometheus.query("pageferry_server_sessions")[names[2]] == 5
         }
-        #expect(try prometheus.query("pageferry_server_requests_total")[names[2]] ?? 0 > 0)
+        #expect(try prometheus.query("pageferry_server_connections")[names[2]] ?? 0 >= 10)
         #expect(try prometheus.query(#"ALERTS{alertstate="firing"}"#, by: "alertname").isEmpty)
         // A process that is gone is noticed.
         withExtendedLifetime(guests) { source.end() }

@@ -111,6 +111,33 @@ struct MetricTextTests {
         #expect(lines.filter { $0.hasPrefix("pageferry_guest_policy_countdown_seconds{") }.count == 1)
     }
 
+    @Test("show 1000 guests within 50 ms", arguments: ExpositionFormat.allCases)
+    func manyGuests(format: ExpositionFormat) throws {
+        let guests = (1...1000 as ClosedRange<Int32>).map { pid in
+            let socket = "/srv/jailer/firecracker/vm\(pid)/root/run/uffd.sock"
+            var guest = LiveGuest(
+                pid: pid,
+                name: "vm\(pid)",
+                socket: socket,
+                state: "linked",
+                server: "tcp:10.0.0.1:7200",
+                policy: "hold"
+            )
+            (guest.total, guest.resident, guest.p50, guest.served) = (262_144, 1234, 87.5, 1234)
+            (guest.policyCountdown, guest.fill) = (12.5, 1 << 20)
+            return guest
+        }
+        // The shortest of some times, since other tests run beside this one.
+        let time = (0..<10).map { _ in
+            ContinuousClock().measure {
+                var set = MetricSet()
+                set.add(guests: guests, adopted: 0)
+                #expect(set.text(as: format).count > 1 << 20)
+            }
+        }
+        #expect(try #require(time.min()) < .milliseconds(50))
+    }
+
     @Test("measure a rate over at least a second")
     func rates() {
         var meter = RateMeter<String>()

@@ -183,7 +183,7 @@ struct RoutesTests {
             let metrics = try #require(try site.get("/metrics"))
             let time = MonotonicClock.time(since: begin)
             #expect(metrics.body.split(separator: "\n").count > 10_000)
-            // The bound of a release build is 50 ms; see CostTests.
+            // The writer's own bound is 50 ms; see MetricTextTests.
             #expect(time < .seconds(2))
         }
     }

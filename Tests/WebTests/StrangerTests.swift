@@ -186,7 +186,8 @@ struct StrangerTests {
             let deadline = MonotonicClock.now() + 30_000_000_000
             var number = 0
             // Each change is sent, until the page's connection takes no more and is ended.
-            while try site.get("/metrics")?.body.contains("pageferry_http_event_streams 0\n") != true {
+            // On a busy machine, the short patience may end this connection too.
+            while (try? site.get("/metrics"))?.body.contains("pageferry_http_event_streams 0\n") != true {
                 try #require(MonotonicClock.now() < deadline)
                 number += 1
                 site.stub.show { state in
@@ -236,6 +237,7 @@ struct StrangerTests {
     @Test("that connect in thousands and say nothing keep nobody out")
     func manyConnections() async throws {
         try await withSite { site in
+            DescriptorLimit.raise()
             var clients: [HTTPClient] = []
             for _ in 0..<1000 { clients.append(try HTTPClient(site.address)) }
             try expectAlive(site)

@@ -33,6 +33,12 @@ package struct Metric: Hashable, Sendable {
         self.labels = labels
     }
 
+    /// Whether two definitions have the same name; names are unique, and comparing all would take longer.
+    package static func == (one: Metric, other: Metric) -> Bool { one.name == other.name }
+
+    /// Hashes the name.
+    package func hash(into hasher: inout Hasher) { hasher.combine(name) }
+
     /// The name of the samples, which the article lists; histograms and summaries have more endings.
     package var sampleName: String {
         switch kind {

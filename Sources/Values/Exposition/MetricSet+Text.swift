@@ -32,36 +32,63 @@ private struct ExpositionWriter {
     }
 
     private mutating func write(_ metric: Metric, _ sample: MetricSet.Sample) {
-        let labels = zip(metric.labels, sample.labels).map { "\($0)=\"\(escapedLabel($1))\"" }.joined(separator: ",")
         switch sample.value {
-        case .number(let value): line(metric.sampleName, labels, value)
+        case .number(let value): line(metric.sampleName, metric, sample, text(value))
         case .histogram(let counts):
             for (bound, count) in zip(DurationCounts.bounds + [.infinity], counts.cumulative) {
-                line("\(metric.name)_bucket", joined(labels, "le=\"\(text(bound))\""), count)
+                line("\(metric.name)_bucket", metric, sample, "\(count)", and: ("le", text(bound)))
             }
-            line("\(metric.name)_sum", labels, counts.seconds)
-            line("\(metric.name)_count", labels, counts.cumulative.last ?? 0)
+            line("\(metric.name)_sum", metric, sample, text(counts.seconds))
+            line("\(metric.name)_count", metric, sample, "\(counts.cumulative.last ?? 0)")
         case .summary(let quantiles, let count, let seconds):
             for (quantile, value) in quantiles {
-                line(metric.name, joined(labels, "quantile=\"\(text(quantile))\""), value)
+                line(metric.name, metric, sample, text(value), and: ("quantile", text(quantile)))
             }
-            line("\(metric.name)_sum", labels, seconds)
-            line("\(metric.name)_count", labels, count)
+            line("\(metric.name)_sum", metric, sample, text(seconds))
+            line("\(metric.name)_count", metric, sample, "\(count)")
         }
     }
 
-    private func joined(_ labels: String, _ last: String) -> String { labels.isEmpty ? last : "\(labels),\(last)" }
-
-    private mutating func line(_ name: String, _ labels: String, _ value: Double) {
-        line(name, labels, text(value))
+    /// Writes a sample.
+    ///
+    /// Everything is written in place, since a page may have tens of thousands of samples.
+    private mutating func line(
+        _ name: String,
+        _ metric: Metric,
+        _ sample: MetricSet.Sample,
+        _ value: String,
+        and last: (name: String, value: String)? = nil
+    ) {
+        append(name)
+        var mark = "{"
+        for (label, value) in zip(metric.labels, sample.labels) {
+            append(mark)
+            append(label)
+            append("=\"")
+            appendLabel(value)
+            append("\"")
+            mark = ","
+        }
+        if let last {
+            append("\(mark)\(last.name)=\"\(last.value)\"")
+            mark = ","
+        }
+        append(mark == "," ? "} " : " ")
+        append(value)
+        append("\n")
     }
 
-    private mutating func line(_ name: String, _ labels: String, _ count: UInt64) {
-        line(name, labels, String(count))
-    }
-
-    private mutating func line(_ name: String, _ labels: String, _ value: String) {
-        append(labels.isEmpty ? "\(name) \(value)\n" : "\(name){\(labels)} \(value)\n")
+    private mutating func appendLabel(_ text: String) {
+        for byte in text.utf8 {
+            switch byte {
+            case 0x5c, 0x22: bytes.append(0x5c)
+            case 0x0a:
+                append("\\n")
+                continue
+            default: break
+            }
+            bytes.append(byte)
+        }
     }
 
     private mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
@@ -77,11 +104,6 @@ private struct ExpositionWriter {
     private func escapedHelp(_ text: String) -> String {
         let text = text.replacing("\\", with: "\\\\").replacing("\n", with: "\\n")
         return format == .openMetrics ? text.replacing("\"", with: "\\\"") : text
-    }
-
-    private func escapedLabel(_ text: String) -> String {
-        guard text.utf8.contains(where: { $0 == 0x5c || $0 == 0x22 || $0 == 0x0a }) else { return text }
-        return text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
     }
 
     /// Ends the text and returns it.

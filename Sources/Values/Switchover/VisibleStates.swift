@@ -12,10 +12,10 @@ package enum VisibleStates {
         [.postcopyRecoverSetup, .postcopyPaused], [.postcopyRecover, .postcopyActive],
         [.postcopyRecover, .postcopyPaused], [.postcopyRecover, .cancelling], [.postcopyActive, .completed],
         [.postcopyActive, .cancelling], [.cancelling, .postcopyActive], [.cancelling, .postcopyPaused],
-        [.cancelling, .cancelled], [.cancelling, .failed], [.setup, .cancelled], [.setup, .failed],
+        [.cancelling, .cancelled], [.setup, .cancelled], [.setup, .failed],
         [.active, .cancelled], [.active, .failed], [.preSwitchover, .cancelled], [.preSwitchover, .failed],
         [.device, .cancelled], [.device, .failed], [.postcopyDevice, .cancelled], [.postcopyDevice, .failed],
-        [.postcopyActive, .cancelled], [.postcopyActive, .failed], [.postcopyPaused, .cancelled],
+        [.postcopyActive, .failed], [.postcopyPaused, .cancelled],
         [.postcopyPaused, .failed], [.postcopyRecover, .cancelled], [.postcopyRecover, .failed],
     ]
 
@@ -23,10 +23,11 @@ package enum VisibleStates {
     package static let destinationEdges: [[MigrationState]] = [
         [.none, .setup], [.setup, .active], [.active, .postcopyDevice], [.postcopyDevice, .postcopyActive],
         [.postcopyActive, .postcopyPaused], [.postcopyPaused, .postcopyRecover], [.postcopyRecover, .postcopyActive],
-        [.postcopyRecover, .postcopyPaused], [.postcopyActive, .completed], [.active, .setup], [.active, .cancelled],
-        [.active, .failed], [.postcopyDevice, .cancelled], [.postcopyDevice, .failed],
-        [.postcopyPaused, .completed], [.postcopyRecover, .completed], [.postcopyActive, .failed],
-        [.postcopyPaused, .failed], [.postcopyRecover, .failed],
+        [.postcopyRecover, .postcopyPaused], [.postcopyActive, .completed], [.active, .cancelled], [.active, .failed],
+        [.postcopyDevice, .cancelled], [.postcopyDevice, .failed], [.postcopyPaused, .completed],
+        [.postcopyRecover, .completed], [.postcopyPaused, .failed], [.postcopyActive, .postcopyRecover],
+        // A start that is under way ends without the link.
+        [.postcopyDevice, .postcopyPaused], [.postcopyDevice, .postcopyRecover],
     ]
 
     /// The states that occur in edges, in their usual order.

@@ -20,27 +20,47 @@ extension Agent: Observed {
         case destination(DestinationSession.View)
     }
 
-    private func latest() async -> Latest {
+    /// What is read from the agent at once; everything is computed from it elsewhere, since commands wait for the agent.
+    private struct Look: Sendable {
+        let workload: (any Workload)?
+        let latest: Latest
+        /// The connections for pages, and their rates.
+        let lanes: [(lane: LaneBytes.Lane, rate: Double)]
+    }
+
+    private func look() async -> Look {
         await promoteSuccessor()
-        if let outgoing { return .source(await outgoing.view(), outgoing.pageServer) }
-        if let incoming { return .destination(await incoming.view()) }
-        return .none
+        let workload = await workload
+        var latest = Latest.none
+        var lanes: [LaneBytes.Lane] = []
+        if let outgoing {
+            latest = .source(await outgoing.view(), outgoing.pageServer)
+            lanes = outgoing.pageServer.laneBytes
+        } else if let incoming {
+            let view = await incoming.view()
+            latest = .destination(view)
+            lanes = view.fetcher?.laneBytes ?? []
+        }
+        let now = MonotonicClock.now()
+        let measured = lanes.map { ($0, rates.rate(of: $0.name, count: $0.bytes, at: now)) }
+        return Look(workload: workload, latest: latest, lanes: measured)
     }
 
     /// The migration, the pages, the lanes and the map of the memory.
-    package func liveState() async -> LiveState {
+    package nonisolated func liveState() async -> LiveState {
+        let look = await look()
         var state = LiveState(.agent)
         var migration = LiveState.Migration()
         migration.possible = Agent.possible
         migration.edges = Agent.edges
-        if let workload = await workload {
+        if let workload = look.workload {
             let description = workload.description
             migration.workload = workload.name
             migration.runsHere = workload.activity.isRunning
             migration.pageSize = description.regions.map(\.pageSize).max() ?? 0
             migration.memoryBytes = description.regions.reduce(0) { $0 + UInt64($1.pageSize) * UInt64($1.pageCount) }
         }
-        switch await latest() {
+        switch look.latest {
         case .none: break
         case .source(let view, let pageServer):
             migration.role = .source
@@ -51,7 +71,7 @@ extension Agent: Observed {
             migration.downtime = view.status.downtimeMicroseconds
             migration.switchover = view.switchover
             state.pages = LiveState.Pages(view.status.progress)
-            state.lanes = lanes(pageServer.laneBytes)
+            state.lanes = Agent.lanes(look.lanes)
             state.map = pageServer.map
         case .destination(let view):
             migration.role = .destination
@@ -73,7 +93,7 @@ extension Agent: Observed {
                 adding: view.recorders.delivery,
                 floor: view.floor
             )
-            state.lanes = lanes(view.fetcher?.laneBytes ?? [])
+            state.lanes = Agent.lanes(look.lanes)
             state.map = view.fetcher?.map
         }
         state.migration = migration
@@ -88,48 +108,39 @@ extension Agent: Observed {
         "source": VisibleStates.sourceEdges, "destination": VisibleStates.destinationEdges,
     ]
 
-    private func lanes(_ lanes: [LaneBytes.Lane]) -> [LiveState.Lane] {
-        measured(lanes).map { lane, rate in
+    private static func lanes(_ lanes: [(lane: LaneBytes.Lane, rate: Double)]) -> [LiveState.Lane] {
+        lanes.map { lane, rate in
             LiveState.Lane(name: "\(lane.name.kind) \(lane.name.index)", bytes: lane.bytes, rate: UInt64(rate))
         }
     }
 
-    private func measured(_ lanes: [LaneBytes.Lane]) -> [(lane: LaneBytes.Lane, rate: Double)] {
-        let now = MonotonicClock.now()
-        return lanes.map { ($0, rates.rate(of: $0.name, count: $0.bytes, at: now)) }
-    }
-
     /// The metrics of an agent.
-    package func metrics() async -> MetricSet {
+    package nonisolated func metrics() async -> MetricSet {
+        let look = await look()
         var set = MetricSet()
-        if let workload = await workload {
-            set.add(.workloadRunning, workload.activity.isRunning ? 1 : 0)
-        } else {
-            set.add(.workloadRunning, 0)
-        }
+        set.add(.workloadRunning, look.workload?.activity.isRunning == true ? 1 : 0)
         let role: LiveState.Migration.Role
-        switch await latest() {
+        var state = MigrationState.none
+        switch look.latest {
         case .none:
             role = .none
-            if let workload = await workload { set.add(.memoryBytes, Agent.memoryBytes(of: workload)) }
-        case .source(let view, let pageServer):
-            role = .source
+            if let workload = look.workload { set.add(.memoryBytes, Agent.memoryBytes(of: workload)) }
+        case .source(let view, _):
+            (role, state) = (.source, view.status.state)
             let progress = view.status.progress
             set.add(.memoryBytes, Double(progress.bytesTotal))
             set.add(.memoryPages, Double(progress.pagesTotal))
             set.add(.residentRatio, Agent.ratio(progress.pagesSent, progress.pagesTotal), role.rawValue)
-            add(LiveState.Pages(progress), of: role, to: &set)
-            add(pageServer.laneBytes, of: role, to: &set)
+            Agent.add(LiveState.Pages(progress), of: role, to: &set)
             set.add(.requests, Double(progress.requests))
         case .destination(let view):
-            role = .destination
+            (role, state) = (.destination, view.status.state)
             let progress = view.status.progress
             if view.memoryBytes > 0 {
                 set.add(.memoryBytes, Double(view.memoryBytes))
                 set.add(.memoryPages, Double(progress.pagesTotal))
                 set.add(.residentRatio, Agent.ratio(progress.pagesResident, progress.pagesTotal), role.rawValue)
-                add(LiveState.Pages(progress), of: role, to: &set)
-                add(view.fetcher?.laneBytes ?? [], of: role, to: &set)
+                Agent.add(LiveState.Pages(progress), of: role, to: &set)
             }
             let pages = LiveState.Pages(progress)
             set.add(.waitingFaults, Double(pages.waiting))
@@ -137,7 +148,14 @@ extension Agent: Observed {
             set.add(.stall, DurationCounts(view.recorders.stalls, adding: view.recorders.delivery))
             set.add(.service, DurationCounts(view.recorders.service))
         }
-        await addState(of: role, to: &set)
+        for (lane, rate) in look.lanes {
+            let labels = [role.rawValue, lane.name.kind.rawValue, "\(lane.name.index)"]
+            set.add(.laneBytes, Double(lane.bytes), labels)
+            set.add(.laneRate, rate, labels)
+        }
+        for other in MigrationState.allCases {
+            set.add(.migrationState, other == state ? 1 : 0, role.rawValue, other.rawValue)
+        }
         addTally(to: &set)
         return set
     }
@@ -150,7 +168,7 @@ extension Agent: Observed {
         whole > 0 ? min(1, Double(part) / Double(whole)) : 0
     }
 
-    private func add(_ pages: LiveState.Pages, of role: LiveState.Migration.Role, to set: inout MetricSet) {
+    private static func add(_ pages: LiveState.Pages, of role: LiveState.Migration.Role, to set: inout MetricSet) {
         let origins = [
             ("demand", pages.demand), ("prefetched", pages.prefetched), ("pushed", pages.pushed), ("zero", pages.zero),
             ("duplicate", pages.duplicate),
@@ -158,27 +176,7 @@ extension Agent: Observed {
         for (origin, count) in origins { set.add(.pages, Double(count), role.rawValue, origin) }
     }
 
-    private func add(_ lanes: [LaneBytes.Lane], of role: LiveState.Migration.Role, to set: inout MetricSet) {
-        for (lane, rate) in measured(lanes) {
-            let labels = [role.rawValue, lane.name.kind.rawValue, "\(lane.name.index)"]
-            set.add(.laneBytes, Double(lane.bytes), labels)
-            set.add(.laneRate, rate, labels)
-        }
-    }
-
-    private func addState(of role: LiveState.Migration.Role, to set: inout MetricSet) async {
-        var state = MigrationState.none
-        if let outgoing {
-            state = await outgoing.snapshot().state
-        } else if let incoming {
-            state = await incoming.snapshot().state
-        }
-        for other in MigrationState.allCases {
-            set.add(.migrationState, other == state ? 1 : 0, role.rawValue, other.rawValue)
-        }
-    }
-
-    private func addTally(to set: inout MetricSet) {
+    private nonisolated func addTally(to set: inout MetricSet) {
         let counts = sink.tally.counts
         for role in [LiveState.Migration.Role.source, .destination] {
             for result in [MigrationState.completed, .failed, .cancelled] {
