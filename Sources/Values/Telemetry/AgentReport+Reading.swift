@@ -39,7 +39,7 @@ extension AgentReport {
         }
         guard let destination else { return }
         if let distribution = destination.distribution {
-            let isSound = (distribution.stall + distribution.service).allSatisfy { part in
+            let isSound = [distribution.stall, distribution.service].joined().allSatisfy { part in
                 part.count == 2 && part.allSatisfy { (0...1e15).contains($0) }
             }
             guard isSound, distribution.stall.count <= 1000, distribution.service.count <= 1000,
