@@ -96,7 +96,7 @@ struct PassedOptionsTests {
         func has(_ values: [String: String], _ name: String, _ value: String) -> Bool {
             values.contains { $0.value == value && ".\($0.key)".hasSuffix(".\(name)") }
         }
-        let own = ["json", "timeout", "configurationOptions.config", "quietOption.quiet"]
+        let own = ["json", "timeout", "folder.report", "configurationOptions.config", "quietOption.quiet"]
         for (name, value) in values(of: demo) where !own.contains(name) {
             #expect(has(source, name, value) || has(destination, name, value), "\(name) is lost")
             guard !PassedOptionsTests.excluded.contains(name) else { continue }

@@ -445,13 +445,13 @@ struct RestoreTests {
         defer { site.end() }
         let (socket, shortage) = (site.workspace.file("short.sock"), site.workspace.file("shortage"))
         let library = try site.workspace.compile("no_memory_files", "-shared", "-fPIC")
-        #expect(FileManager.default.createFile(atPath: shortage, contents: nil))
         let command =
             "export LD_PRELOAD=\(library) NO_MEMORY_FILES=\(shortage); exec \(Executable.pageferry) attach "
             + "--socket \(socket) --from \(site.address) --give-up 1s --on-lost hold"
         let handler = try Running("/bin/sh", ["-c", command])
         defer { handler.end() }
         _ = try handler.line(holding: "ready")
+        #expect(FileManager.default.createFile(atPath: shortage, contents: nil))
         let guest = try site.restore(at: socket)
         _ = try handler.errorLine(holding: "it waits for the first worker")
         try FileManager.default.removeItem(atPath: shortage)

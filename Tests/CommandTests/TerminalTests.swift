@@ -8,7 +8,8 @@ struct TerminalTests {
 
     /// What a command prints on a terminal, with variables such as `NO_COLOR=1`.
     private func onTerminal(_ command: String, _ variables: String...) throws -> String {
-        let words = "env TERM=xterm \(variables.joined(separator: " ")) '\(Executable.pageferry)' \(command)"
+        let environment = "env -u NO_COLOR TERM=xterm \(variables.joined(separator: " "))"
+        let words = "\(environment) '\(Executable.pageferry)' \(command)"
         return try Executable.run("/usr/bin/script", ["-q", "-c", words, "/dev/null"]).output
     }
 
@@ -28,7 +29,8 @@ struct TerminalTests {
 
     @Test("is not what a pipe is: no colour goes there")
     func pipe() throws {
-        let finished = try Executable.run("/usr/bin/env", ["TERM=xterm", Executable.pageferry, "probe"])
+        let environment = ["-u", "NO_COLOR", "TERM=xterm"]
+        let finished = try Executable.run("/usr/bin/env", environment + [Executable.pageferry, "probe"])
         #expect(finished.output.contains("yes  Linux") && !finished.output.contains("\u{1b}"))
         let wrong = try Executable.run("/usr/bin/env", ["TERM=xterm", Executable.pageferry, "demo", "--memory", "1"])
         #expect(wrong.errors.hasPrefix("error: "))
