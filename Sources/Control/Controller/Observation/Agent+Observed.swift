@@ -197,7 +197,7 @@ extension Agent: Observed {
     package func unreadiness() async -> String? {
         if await workload != nil { return nil }
         if let waiting = successor ?? incoming, await waiting.snapshot().isListening { return nil }
-        return "this agent has no workload and listens for none; send it migrate-incoming, or start it with --listen"
+        return "this agent has no workload and listens for none; start it with --listen"
     }
 
     /// Carries out an action as a QMP command.
