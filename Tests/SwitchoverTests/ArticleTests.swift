@@ -104,12 +104,14 @@ struct ArticleTests {
         questions.onStep = { before, after in
             if before.source.current != after.source.current {
                 add("\(before.source.current)", "\(after.source.current)", to: &walked.source)
+                walked.visible.source.note(before.source.state, after.source.state)
             }
-            walked.visible.source.note(before.source.state, after.source.state)
-            walked.visible.destination.note(before.destination.state, after.destination.state)
             if before.destination.current != after.destination.current {
                 add("\(before.destination.current)", "\(after.destination.current)", to: &walked.destination)
             }
+            // A destination's visible state also changes with its start, in one state of its machine.
+            let (earlier, later) = (before.destination.state, after.destination.state)
+            if earlier != later { walked.visible.destination.note(earlier, later) }
         }
         let settings: [(World.Setting, Behaviour)] = [
             (World.Setting(policy: .wait, conts: 1, cancels: 0), .shipped),
