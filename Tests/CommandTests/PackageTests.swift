@@ -81,7 +81,7 @@ struct PackageTests {
         let (first, second) = (try package(version: "1.0", in: site), try package(version: "1.1", in: site))
         let room = try Room(in: site)
         try room.run("dpkg", "--force-unsafe-io", "-i", first)
-        // Nothing of Swift is there.
+        // Swift is not installed there.
         let swift = try room.run("sh", "-c", "command -v swift || ldd /usr/bin/pageferry | grep -i swift", status: 1)
         #expect(swift.output.isEmpty, "\(swift)")
         #expect(try room.run("pageferry", "--version").output.hasPrefix("pageferry "))

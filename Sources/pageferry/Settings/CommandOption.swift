@@ -5,9 +5,9 @@ import Foundation
 struct CommandOption: Sendable {
     /// What an option takes.
     enum Kind: Sendable {
-        /// Nothing: the option is given, or not.
+        /// The option takes no value: it is given, or not.
         case flag
-        /// Nothing: the option is given, its opposite `--no-NAME` is, or neither.
+        /// The option takes no value: it is given, its opposite `--no-NAME` is, or neither.
         case invertible
         /// One value.
         case value
