@@ -43,7 +43,7 @@ enum ActionPath: Hashable {
         switch self {
         case .cancel, .cont, .pause, .release: "{}"
         case .recover: #"{"uri": "tcp:HOST:PORT"}"#
-        case .fill: #"{"rate_bytes_per_s": N}, or null for no limit"#
+        case .fill: #"{"rate_bytes_per_s": N}, with N from 1, or null for no limit"#
         }
     }
 
@@ -73,7 +73,10 @@ enum ActionPath: Hashable {
             // The longest address that a socket can have is that of a path.
             guard let uri = members.uri, (1...4200).contains(uri.utf8.count) else { return nil }
             return .recover(uri: uri)
-        case .fill(let process): return .fill(process: process, bytesPerSecond: members.rate ?? 0)
+        case .fill(let process):
+            // 0 stands for no limit, which a client that writes 0 does not mean.
+            guard members.rate != 0 else { return nil }
+            return .fill(process: process, bytesPerSecond: members.rate ?? 0)
         case .release(let process): return .release(process: process)
         }
     }

@@ -40,15 +40,18 @@ struct HostCheck: Sendable {
     }
 
     private static func isPort(_ rest: Substring) -> Bool {
-        rest.isEmpty || rest.first == ":" && rest.dropFirst().utf8.allSatisfy { (48...57).contains($0) }
+        rest.isEmpty || rest.first == ":" && isDecimal(rest.dropFirst())
     }
 
     /// Whether a host is an IPv4 or IPv6 address: a name cannot consist of digits and dots only, nor contain a colon.
     private static func isAddress(_ host: Substring) -> Bool {
         if host.contains(":") { return host.utf8.allSatisfy { isHexDigit($0) || $0 == 58 || $0 == 46 } }
         let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        return parts.count == 4 && parts.allSatisfy { UInt8($0) != nil }
+        return parts.count == 4 && parts.allSatisfy { isDecimal($0) && UInt8($0) != nil }
     }
+
+    /// Whether a text has digits only: a number of Swift may begin with a sign, which a name may have too.
+    private static func isDecimal(_ text: Substring) -> Bool { text.utf8.allSatisfy { (48...57).contains($0) } }
 
     private static func isHexDigit(_ byte: UInt8) -> Bool {
         (48...57).contains(byte) || (97...102).contains(byte) || (65...70).contains(byte)
