@@ -10,8 +10,7 @@ struct StateLog: Sendable {
     /// The longest time for which events are held back.
     static let holdTime = Duration.milliseconds(20)
 
-    private(set) var states: [MigrationState] = [.none]
-    /// The same states with their times.
+    /// The states with their times.
     private(set) var path = StatePath()
     /// The side that passes the states.
     let role: LiveState.Migration.Role
@@ -19,6 +18,11 @@ struct StateLog: Sendable {
     private let onHold: @Sendable () -> Void
     private var hasHeld = false
     private var isHolding = false
+
+    /// The states, the oldest first.
+    var states: [MigrationState] { path.passed.map { $0.state } }
+
+    private var last: MigrationState? { path.passed.last?.state }
 
     /// Makes a log of no states.
     ///
@@ -43,10 +47,9 @@ struct StateLog: Sendable {
 
     /// Records and reports the present state, unless it is the last one recorded.
     mutating func note(_ state: MigrationState) {
-        guard state != states.last else { return }
+        guard state != last else { return }
         if state.isSwitchover { hold() }
-        sink.tally.note(state, after: states.last, as: role)
-        states.append(state)
+        sink.tally.note(state, after: last, as: role)
         path.note(state)
         sink.send(state)
     }
@@ -57,7 +60,7 @@ struct StateLog: Sendable {
     ///
     /// - Parameter isStarting: whether the destination was told to start the workload, and has not reported the start.
     mutating func settle(isStarting: Bool = false) {
-        guard isHolding, let state = states.last, !state.isSwitchover, state != .active else { return }
+        guard isHolding, let state = last, !state.isSwitchover, state != .active else { return }
         if state != .postcopyActive || !isStarting { release() }
     }
 

@@ -7,13 +7,18 @@ struct StatePath: Sendable {
     /// The states, the oldest first, with the nanoseconds of `MonotonicClock` at which each was entered or learned.
     private(set) var passed: [(state: MigrationState, time: UInt64)] = []
 
+    /// The most states that are kept.
+    private static let most = 1000
+
     /// Makes a path that begins before any migration.
     init() { note(.none) }
 
     /// Adds a state, unless it is the last one.
     mutating func note(_ state: MigrationState) {
-        // A migration that pauses again and again for days must not fill the memory.
-        guard state != passed.last?.state, passed.count < 1000 else { return }
+        guard state != passed.last?.state else { return }
+        // A migration that pauses again and again for days must not fill the memory. The first states stay, which say
+        // when the workload started, and the last ones, which say how the migration stands.
+        if passed.count == StatePath.most { passed.remove(at: StatePath.most / 2) }
         passed.append((state, MonotonicClock.now()))
     }
 
@@ -33,15 +38,6 @@ struct StatePath: Sendable {
     ///   - own: whether this agent is that side.
     ///   - begin: when the migration began; nil if it has not.
     func side(_ name: LiveState.Migration.Role, own: Bool, since begin: UInt64?) -> LiveState.Migration.Side {
-        LiveState.Migration.Side(
-            side: name.rawValue,
-            own: own,
-            states: passed.map { state, time in
-                LiveState.Migration.Passed(
-                    state: state,
-                    at: begin.map { time > $0 ? Double(time - $0) / 1000 : 0 } ?? 0
-                )
-            }
-        )
+        LiveState.Migration.Side(side: name.rawValue, own: own, states: times(since: begin))
     }
 }

@@ -51,25 +51,12 @@ extension LiveState {
             package var side: String
             /// Whether this agent is that side.
             package var own: Bool
-            package var states: [Passed]
+            /// The states, with times since the migration began here, by the clock of this agent.
+            package var states: [Report.Passed]
 
-            package init(side: String, own: Bool, states: [Passed]) {
+            package init(side: String, own: Bool, states: [Report.Passed]) {
                 (self.side, self.own, self.states) = (side, own, states)
             }
-        }
-
-        /// A state, and when it was entered.
-        package struct Passed: Encodable, Hashable, Sendable {
-            package var state: MigrationState
-            /// Microseconds since the migration began here, by the clock of this agent.
-            package var at: Double
-
-            enum CodingKeys: String, CodingKey {
-                case state
-                case at = "at_us"
-            }
-
-            package init(state: MigrationState, at: Double) { (self.state, self.at) = (state, at) }
         }
     }
 }
