@@ -5,6 +5,11 @@ import Telemetry
 
 /// A guest as its operator sees it, and what the operator can order.
 struct GuestView: Sendable {
+    /// The time of day at which `MonotonicClock` was 0, in milliseconds since 1970.
+    ///
+    /// Read once, so that a guest has attached at the same time at every look: the live page is sent what differs.
+    private static let clockBegin = Date().timeIntervalSince1970 * 1e3 - Double(MonotonicClock.now()) / 1e6
+
     let task: GuestTask
     let memory: SessionMemory
 
@@ -34,8 +39,7 @@ struct GuestView: Sendable {
         live.serviceTotal = Double(figures.nanoseconds) / 1e3
         live.fill = fill.map { $0 == .unlimited ? 0 : $0.bytesPerSecond }
         live.restarts = max(0, memory.workers - 1)
-        let sinceAttached = Double(now - attached) / 1e6
-        live.attached = UInt64(max(0, Date().timeIntervalSince1970 * 1e3 - sinceAttached))
+        live.attached = UInt64(max(0, GuestView.clockBegin + Double(attached) / 1e6))
         live.policyCountdown = countdown(figures, now)
         return live
     }
