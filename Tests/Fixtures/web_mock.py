@@ -221,6 +221,7 @@ class Memory:
         sums = [sum(cell[kind] for cell in self.cells) for kind in range(6)]
         return {
             "total": self.CELLS * self.PER_CELL,
+            "resident": sum(sums[2:]),
             "demand": sums[2],
             "prefetched": sums[3],
             "pushed": sums[4],

@@ -135,14 +135,13 @@ extension Agent: Observed {
             set.add(.requests, Double(progress.requests))
         case .destination(let view):
             (role, state) = (.destination, view.status.state)
-            let progress = view.status.progress
+            let pages = LiveState.Pages(view.status.progress)
             if view.memoryBytes > 0 {
                 set.add(.memoryBytes, Double(view.memoryBytes))
-                set.add(.memoryPages, Double(progress.pagesTotal))
-                set.add(.residentRatio, Agent.ratio(progress.pagesResident, progress.pagesTotal), role.rawValue)
-                Agent.add(LiveState.Pages(progress), of: role, to: &set)
+                set.add(.memoryPages, Double(pages.total))
+                set.add(.residentRatio, Agent.ratio(pages.resident, pages.total), role.rawValue)
+                Agent.add(pages, of: role, to: &set)
             }
-            let pages = LiveState.Pages(progress)
             set.add(.waitingFaults, Double(pages.waiting))
             set.add(.oldestFault, pages.oldest / 1e6)
             set.add(.stall, DurationCounts(view.recorders.stalls, adding: view.recorders.delivery))
@@ -225,7 +224,7 @@ extension LiveState.Pages {
     /// The pages that a source has sent, by why it has sent them.
     fileprivate init(_ progress: PageServer.Progress) {
         self.init()
-        total = progress.pagesTotal
+        (total, resident) = (progress.pagesTotal, progress.pagesSent)
         demand = min(progress.requestedPages, progress.pagesSent)
         zero = max(0, progress.zeroPages - progress.requestedZeroPages)
         pushed = max(0, progress.pagesSent - demand - zero)
@@ -234,7 +233,7 @@ extension LiveState.Pages {
     /// The pages that have arrived at a destination.
     fileprivate init(_ progress: PageFetcher.Progress) {
         self.init()
-        total = progress.pagesTotal
+        (total, resident) = (progress.pagesTotal, progress.pagesResident)
         (demand, prefetched, pushed) = (progress.demand, progress.prefetched, progress.pushed)
         (zero, duplicate, waiting) = (progress.zero, progress.duplicate, progress.waiting)
         if let since = progress.waitingSince {

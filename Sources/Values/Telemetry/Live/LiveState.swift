@@ -54,6 +54,8 @@ extension LiveState {
     /// The pages of a migration, by how they came; at a source, by how they were sent.
     package struct Pages: Encodable, Hashable, Sendable {
         package var total = 0
+        /// Pages that are here, also those that needed no transfer; at a source, pages that were sent.
+        package var resident = 0
         package var demand = 0
         package var prefetched = 0
         package var pushed = 0
@@ -67,7 +69,7 @@ extension LiveState {
         package var oldest = 0.0
 
         enum CodingKeys: String, CodingKey {
-            case total, demand, prefetched, pushed, zero, duplicate, asked, waiting
+            case total, resident, demand, prefetched, pushed, zero, duplicate, asked, waiting
             case oldest = "oldest_us"
         }
 

@@ -16,7 +16,7 @@ package final class PageGrid: Sendable {
         let firstCell: Int
         let pageCount: Int
         let name: String
-        var cells: Int
+        let cells: Int
     }
 
     /// `@unchecked Sendable`: the memory never moves, and every access is atomic.
