@@ -78,18 +78,21 @@
     setConnection("lost", "Not connected");
   }
 
-  /** A link that broke without a sign is found by asking once if nothing was heard for a while. */
+  /**
+   * A link that broke without a sign is found by asking once if nothing was heard for a while. The process says
+   * something every 5 s, so the stream is made anew whatever the answer is.
+   */
   setInterval(async () => {
     if (connection.lostAt || !connection.heardAt || Date.now() - connection.heardAt < 15_000) return;
     try {
-      const answer = await fetch("api/state", { signal: AbortSignal.timeout(5000), cache: "no-store" });
+      const answer = await fetch("api/state", { signal: AbortSignal.timeout(4000), cache: "no-store" });
       const news = await answer.json();
       heard();
       receiveState(news);
     } catch {
       lost();
-      connect();
     }
+    connect();
   }, 5000);
 
   // The state
@@ -115,12 +118,13 @@
   function receiveTick(tick) {
     const details = { cells: [], events: [] };
     for (const [key, value] of Object.entries(tick)) {
-      if (key === "map" && value.from && state.map) {
+      if (key === "map" && value?.from && state.map) {
         const shares = decode64(value.counts);
         value.from.forEach((cell, i) => state.map.bytes.set(shares.subarray(i * 6, i * 6 + 6), cell * 6));
         details.cells = value.from;
       } else if (key === "map") {
-        value.bytes = decode64(value.counts);
+        // Null once the memory is freed.
+        if (value) value.bytes = decode64(value.counts);
         state.map = value;
         details.cells = null;
       } else if (key === "events") {
@@ -499,8 +503,6 @@
 
   // An agent
 
-  const arrived = (pages) => (pages ? pages.demand + pages.prefetched + pages.pushed + pages.zero : 0);
-
   function agentVerdict() {
     const migration = state.migration ?? { role: "none" };
     const { role, workload } = migration;
@@ -508,7 +510,8 @@
     const now = own?.states?.at(-1)?.state ?? "none";
     const name = workload ? `The workload ${workload}` : "The workload";
     const where = migration.runs_here ? `${name} runs here.` : `${name} does not run here.`;
-    const share = percent(arrived(state.pages), state.pages?.total);
+    const share = percent(state.pages?.resident, state.pages?.total);
+    const come = role === "source" ? "been sent" : "arrived";
     const waiting = state.pages?.waiting ?? 0;
     // A short wait is usual, and a line that comes and goes would move the page.
     const waits = waiting && state.pages.oldest_us > 100_000
@@ -544,11 +547,13 @@
       case "postcopy-device":
         return { words: "The workload is stopped, and its devices move.", reason, tone: "run" };
       case "postcopy-active":
-        return role === "source"
-          ? { words: `${name} was handed over. ${share} of its memory has been sent.`, reason, tone: "run" }
-          : { words: `${name} runs here. ${share} of its memory has arrived.`, reason, tone: "run" };
+        return {
+          words: `${name} ${role === "source" ? "was handed over" : "runs here"}. ${share} of its memory has ${come}.`,
+          reason,
+          tone: "run",
+        };
       case "postcopy-paused":
-        return { words: `The link is broken. ${where} ${share} of its memory has arrived.`, reason, tone: "bad" };
+        return { words: `The link is broken. ${where} ${share} of its memory has ${come}.`, reason, tone: "bad" };
       case "postcopy-recover-setup":
       case "postcopy-recover":
         return { words: `The link is being restored. ${where}`, reason, tone: "warn" };
@@ -619,7 +624,8 @@
     function showFigures() {
       const migration = state.migration ?? {};
       const { pages, stall } = state;
-      const here = arrived(pages);
+      const here = pages?.resident ?? 0;
+      const isSource = migration.role === "source";
       const speed = (state.lanes ?? []).reduce((sum, lane) => sum + lane.rate_bytes_per_s, 0);
       const perPage = pages?.total ? migration.memory_bytes / pages.total : 0;
       const missing = pages ? (pages.total - here) * perPage : 0;
@@ -630,19 +636,25 @@
         [
           "Downtime",
           duration(migration.downtime_us),
-          migration.downtime_us ? "the workload ran nowhere" : "not known yet",
+          migration.downtime_us ? "the workload ran nowhere" : isSource ? "not known yet" : "the source measures it",
         ],
       );
       if (pages) {
         list.push(
-          ["Arrived", percent(here, pages.total), `${bytes(here * perPage)} of ${bytes(migration.memory_bytes)}`],
+          [
+            isSource ? "Sent" : "Arrived",
+            percent(here, pages.total),
+            `${bytes(here * perPage)} of ${bytes(migration.memory_bytes)}`,
+          ],
         );
         const left = speed > 0 && missing > 0
           ? `about ${duration((missing / speed) * 1e6)} at this rate`
           : `${count(pages.total - here)} pages`;
-        list.push(["Missing", bytes(missing), missing > 0 ? left : "every page is here"]);
+        const none = isSource ? "every page was sent" : "every page is here";
+        list.push([isSource ? "To send" : "Missing", bytes(missing), missing > 0 ? left : none]);
         list.push(["Rate", rate(speed), "all lanes"]);
-        list.push(
+        // A source does not see the faults.
+        if (!isSource) list.push(
           [
             "Waiting faults",
             count(pages.waiting),
@@ -756,8 +768,8 @@
         showSwitchover();
         showActions();
       }
+      if (keys.has("map") || isNew) byId("map-panel").hidden = !state.map;
       if (keys.has("map") && state.map) {
-        byId("map-panel").hidden = false;
         if (details.cells === null) {
           const { cells, bytes: counts, regions, pages_per_cell: perCell } = state.map;
           map.set({ cells, counts, bounds: (regions ?? []).slice(1).map((region) => region.first_cell) });
@@ -767,8 +779,6 @@
         } else {
           map.update(details.cells);
         }
-      } else if (isNew) {
-        byId("map-panel").hidden = !state.map;
       }
       if (keys.has("pages") || isNew) legend();
       stallHistory.push(state.stall?.count ? state.stall : null);
@@ -826,13 +836,14 @@
     return () => {
       const pages = state.pages;
       if (!pages) return;
-      // A page that was asked for is missing as well: the figures say so, since the two shares overlap.
-      const asked = pages.asked ?? pages.waiting;
-      const values = [pages.total - arrived(pages), asked, pages.demand, pages.prefetched, pages.pushed, pages.zero];
+      // A page that was asked for is missing as well, so the two shares overlap. A source does not know what is asked.
+      const missing = pages.total - pages.resident;
+      const values = [missing, pages.asked, pages.demand, pages.prefetched, pages.pushed, pages.zero];
       values.forEach((value, i) => {
         say(cells[i][0], count(value));
         say(cells[i][1], percent(value, pages.total));
       });
+      byId("duplicates").hidden = state.migration?.role === "source";
       say(byId("duplicates"), `${plural(pages.duplicate ?? 0, "page", "pages")} arrived a second time.`);
     };
   }
@@ -973,11 +984,18 @@
     let fleetCounts = new Uint8Array(0);
     let fleetPids = "";
     let fleetAt = 0;
+    let fleetTimer = 0;
 
     /** Draws the cells that differ, every 2 s: the grid is for the whole, and the table for what is new. */
     function showFleet(isNew) {
-      if (!isNew && Date.now() - fleetAt < 1900) return;
-      fleetAt = Date.now();
+      clearTimeout(fleetTimer);
+      if (!state.guests) return;
+      const wait = fleetAt + 1900 - performance.now();
+      if (!isNew && wait > 0) {
+        fleetTimer = setTimeout(showFleet, wait, false);
+        return;
+      }
+      fleetAt = performance.now();
       byId("fleet-panel").hidden = state.guests.size === 0;
       if (state.guests.size === 0) return;
       order = [...state.guests.values()].sort((a, b) => a.pid - b.pid);
@@ -1077,6 +1095,7 @@
     let sort = { key: "oldest", isUp: false };
     let shown = [];
     let sortedAt = 0;
+    let sortTimer = 0;
     let focused = 0;
     const rows = new Map();
 
@@ -1114,8 +1133,9 @@
         (!words || `${guest.name} ${guest.pid} ${guest.server} ${guest.socket}`.toLowerCase().includes(words)) &&
         (!stateFilter.value || guest.state === stateFilter.value) &&
         (!waitingFilter.checked || guest.waiting > 0);
-      if (force || (!isHeld && Date.now() - sortedAt > 2000)) {
-        sortedAt = Date.now();
+      clearTimeout(sortTimer);
+      if (force || (!isHeld && performance.now() - sortedAt > 2000)) {
+        sortedAt = performance.now();
         const column = COLUMNS.find(({ key }) => key === sort.key);
         const way = sort.isUp ? 1 : -1;
         shown = [...state.guests.values()]
@@ -1125,6 +1145,8 @@
           .map(([, pid]) => pid);
       } else {
         shown = shown.filter((pid) => state.guests.has(pid));
+        // No tick may follow that would sort in a guest that is new.
+        sortTimer = setTimeout(() => state.guests?.size > 0 && changed(), 2100);
       }
       COLUMNS.forEach(({ key }, i) => {
         head.cells[i].setAttribute("aria-sort", key !== sort.key ? "none" : sort.isUp ? "ascending" : "descending");
@@ -1166,6 +1188,8 @@
     }
 
     function fillRow({ row, open, parts }, guest, index) {
+      // A guest may leave between a tick and the frame that shows the tick.
+      if (!guest) return;
       row.setAttribute("aria-rowindex", index + 2);
       open.tabIndex = index === focused ? 0 : -1;
       say(open, guest.name ? `${guest.name} · ${guest.pid}` : `process ${guest.pid}`);
@@ -1292,6 +1316,7 @@
         actions.append(button);
       }
     }
+    byId("guest-figures").replaceChildren();
     showGuest();
     byId("guest-dialog").showModal();
   }
@@ -1301,7 +1326,7 @@
       key: "fill", name: "Fill at a rate", confirm: "Fill the guest",
       text: "The handler fetches the missing pages of this guest in the background, at most at this rate.",
       input: {
-        name: "Rate in MiB per second", placeholder: "no limit", isOptional: true, type: "number",
+        name: "Rate in MiB per second", placeholder: "no limit", isOptional: true, type: "number", min: 0.1, step: "any",
         body: (text) => ({ rate_bytes_per_s: text === "" ? null : Math.round(Number(text) * 1048576) }),
       },
     },
@@ -1387,7 +1412,24 @@
 
   // Actions
 
-  let token = sessionStorage.getItem("pageferry-token") ?? "";
+  /** The token that the tab keeps; a browser may forbid to keep anything. */
+  const kept = {
+    get() {
+      try {
+        return sessionStorage.getItem("pageferry-token") ?? "";
+      } catch {
+        return "";
+      }
+    },
+    set(token) {
+      try {
+        if (token) sessionStorage.setItem("pageferry-token", token);
+        else sessionStorage.removeItem("pageferry-token");
+      } catch {
+        // The token is asked for again.
+      }
+    },
+  };
   let asked = null;
 
   function ask(path, action, opener) {
@@ -1402,11 +1444,12 @@
     say(byId("action-input-name"), action.input?.name ?? "");
     input.value = "";
     input.type = action.input?.type ?? "text";
+    input.min = action.input?.min ?? "";
+    input.step = action.input?.step ?? "";
     input.placeholder = action.input?.placeholder ?? "";
     input.required = Boolean(action.input && !action.input.isOptional);
-    byId("action-token").value = token;
-    byId("action-token").required = true;
-    byId("action-keep").checked = Boolean(sessionStorage.getItem("pageferry-token"));
+    byId("action-token").value = kept.get();
+    byId("action-keep").checked = kept.get() !== "";
     byId("action-confirm").disabled = false;
     byId("action-dialog").showModal();
   }
@@ -1421,9 +1464,8 @@
     event.preventDefault();
     const { path, action } = asked;
     const answer = byId("action-answer");
-    token = byId("action-token").value.trim();
-    if (byId("action-keep").checked) sessionStorage.setItem("pageferry-token", token);
-    else sessionStorage.removeItem("pageferry-token");
+    const token = byId("action-token").value.trim();
+    kept.set(byId("action-keep").checked ? token : "");
     byId("action-confirm").disabled = true;
     say(answer, "Waiting for the answer.");
     answer.dataset.done = "";
