@@ -18,7 +18,6 @@ import pathlib
 import queue
 import random
 import re
-import struct
 import threading
 import time
 import urllib.parse
@@ -156,9 +155,8 @@ class Memory:
     def __init__(self, chance):
         self.chance = chance
         self.cells = [[self.PER_CELL, 0, 0, 0, 0, 0] for _ in range(self.CELLS)]
-        self.arrived = [None] * self.CELLS
         self.hot = [chance.randrange(self.CELLS) for _ in range(90)]
-        self.push_at, self.time = 0, 0
+        self.push_at = 0
         self.is_zero = [int(cell / 37) % 5 == 3 for cell in range(self.CELLS)]
 
     def take(self, cell, kind, number):
@@ -166,13 +164,10 @@ class Memory:
         number = min(number, counts[0])
         counts[0] -= number
         counts[kind] += number
-        if counts[0] == 0 and counts[1] == 0 and self.arrived[cell] is None:
-            self.arrived[cell] = self.time
         return number
 
     def advance(self, pushed_cells, faults):
         changed = set()
-        self.time += int(TICK * 1e6)
         for cell in range(self.CELLS):
             if self.cells[cell][1]:
                 self.cells[cell][2] += self.cells[cell][1]
@@ -643,8 +638,6 @@ def report(kind):
         counts = memory.cells[cell]
         counts[4] += counts[0] + counts[1]
         counts[0] = counts[1] = 0
-        if memory.arrived[cell] is None:
-            memory.arrived[cell] = memory.time
 
     def distribution(of):
         summary = of.summary()
@@ -726,33 +719,14 @@ def report(kind):
         }
     if kind == "plain":
         return out
-    arrived = struct.pack(f"<{Memory.CELLS}I", *memory.arrived)
     return out | {
-        "started_unix_ms": 1_764_500_000_000,
         "timeline": {
             "error_us": 21.5,
             "source": steps(PATH, more=[("completed", 86_412_000)]),
             "destination": steps(PATH_THERE, more=[("completed", 86_410_800)]),
         },
         "histogram": {"per_octave": 8, "stall": stalls.histogram(8), "service": service.histogram(8)},
-        "arrivals": {
-            "cells": Memory.CELLS,
-            "pages_per_cell": Memory.PER_CELL,
-            "regions": memory.whole()["regions"],
-            "at_us": base64.b64encode(arrived).decode(),
-            "counts": memory.encode(),
-        },
-        "lanes": [
-            {"name": "urgent 0", "bytes": 212 << 20, "rate_bytes_per_s": 2_580_000},
-            {"name": "push 0", "bytes": 2 << 30, "rate_bytes_per_s": 49_100_000},
-            {"name": "push 1", "bytes": 2 << 30, "rate_bytes_per_s": 48_700_000},
-        ],
-        "settings": {
-            "compress": "auto",
-            "max-bandwidth": "none",
-            "prefetch": "streams",
-            "workload": "random </script><b>",
-        },
+        "workload": out["workload"] | {"name": "random </script><b>"},
     }
 
 

@@ -3,10 +3,9 @@
 /** The live page: follows `api/events`, shows the state, and sends actions. */
 (() => {
   const {
-    KINDS, NONE, element, svg, say, known, count, duration, short, bytes, rate, percent, clock, after, plural, decode64,
-    themeChanged, swatch, CellMap, describeCell, Chart, timeLines, histogram, figures, table, waterfall,
+    KINDS, NONE, element, svg, byId, note, say, known, count, duration, short, bytes, rate, percent, clock, after,
+    plural, decode64, swatch, CellMap, describeCell, Chart, timeLines, histogram, figures, table, waterfall,
   } = Ferry;
-  const byId = (id) => document.getElementById(id);
   const phone = matchMedia("(max-width: 40rem)");
 
   /** The state as the server has it. `guests` is a Map by process id here. */
@@ -106,9 +105,9 @@
     news.events ??= [];
     state = news;
     if (isOtherKind || !view) {
-      const template = byId(state.kind);
-      if (!template) return;
-      byId("main").replaceChildren(template.content.cloneNode(true));
+      if (!byId(state.kind)) return;
+      const parts = ["first", state.kind, "last"].map((id) => byId(id).content.cloneNode(true));
+      byId("main").replaceChildren(...parts);
       view = { agent: agentView, handler: handlerView, server: serverView }[state.kind]();
     }
     showIdentity();
@@ -339,7 +338,7 @@
     constructor(host, side) {
       this.side = side;
       this.title = element("h3", null);
-      this.note = element("p", { class: "note" });
+      this.note = note("");
       this.place = element("div");
       this.path = element("ol", { class: "path" });
       host.append(element("section", { class: "machine" }, this.title, this.note, this.place, this.path));
@@ -610,10 +609,10 @@
     const stallHistory = new History();
     const laneHistory = new History();
     const stallChart = new Chart(byId("stall-chart"), (data, width) =>
-      data.empty ? element("p", { class: "note" }, "No stall has been measured yet.") : timeLines(data, width),
+      data.empty ? note("No stall has been measured yet.") : timeLines(data, width),
     );
     const lengthChart = new Chart(byId("histogram-chart"), (data, width) =>
-      data.buckets.length ? histogram(data, width) : element("p", { class: "note" }, "No stall has been measured yet."),
+      data.buckets.length ? histogram(data, width) : note("No stall has been measured yet."),
     );
     const lanes = lanesPart(laneHistory);
     for (const id of ["stall-table", "histogram-table"]) {
@@ -751,7 +750,7 @@
       if (place.dataset.key === key) return;
       place.dataset.key = key;
       if (!migration.switchover) {
-        place.replaceChildren(element("p", { class: "note" }, "The times are known after the switchover."));
+        place.replaceChildren(note("The times are known after the switchover."));
         return;
       }
       const caption = known(migration.downtime_us) ? `Downtime ${duration(migration.downtime_us)}` : null;
@@ -855,7 +854,7 @@
     return () => {
       const lanes = state.lanes ?? [];
       if (!lanes.length) {
-        if (names !== "-") place.replaceChildren(element("p", { class: "note" }, "No lane is open."));
+        if (names !== "-") place.replaceChildren(note("No lane is open."));
         names = "-";
         return;
       }
@@ -910,8 +909,7 @@
   // A handler
 
   const GUEST_TONES = {
-    linked: "good", complete: "good", unlinked: "warn", returning: "warn", unserved: "warn", "hanging-up": "warn",
-    held: "bad", killed: "bad", ended: "",
+    linked: "good", complete: "good", unlinked: "warn", unserved: "warn", held: "bad", killed: "bad", ended: "",
   };
   const fillText = (fill) => (
     fill === null || fill === undefined ? "on demand" : fill === 0 ? "full rate" : rate(fill)
@@ -1326,7 +1324,8 @@
       key: "fill", name: "Fill at a rate", confirm: "Fill the guest",
       text: "The handler fetches the missing pages of this guest in the background, at most at this rate.",
       input: {
-        name: "Rate in MiB per second", placeholder: "no limit", isOptional: true, type: "number", min: 0.1, step: "any",
+        name: "Rate in MiB per second", placeholder: "no limit", isOptional: true,
+        type: "number", min: 0.1, step: "any",
         body: (text) => ({ rate_bytes_per_s: text === "" ? null : Math.round(Number(text) * 1048576) }),
       },
     },

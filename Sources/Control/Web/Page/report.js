@@ -3,14 +3,16 @@
 /** The report of one migration: draws the JSON that the file carries. */
 (() => {
   const {
-    KINDS, NONE, element, svg, say, known, count, duration, short, after, bytes, rate, percent, plural, decode64,
-    themeChanged, swatch, rampStops, rampColour, CellMap, describeCell, Chart, histogram, figures, table, waterfall,
-    bucketLow, picture, text, line, logTicks, linearTicks,
+    KINDS, NONE, element, svg, byId, note, say, known, count, duration, short, after, bytes, rate, percent, plural,
+    themeChanged, kindFill, swatch, Chart, histogram, figures, table, waterfall, bucketLow, picture, text, line,
+    linearTicks, timeTicks, floorLine,
   } = Ferry;
-  const log10 = Math.log10;
-  const byId = (id) => document.getElementById(id);
+  const { log10 } = Math;
   const report = JSON.parse(byId("data").textContent);
   const sections = byId("sections");
+  const floorSum = () => (report.floor_us?.round_trip_p50 ?? 0) + (report.floor_us?.local_fault_p50 ?? 0);
+  const ORIGINS = ["demand", "prefetched", "pushed", "zero"];
+  const arrivedPages = () => ORIGINS.reduce((sum, key) => sum + report.pages[key], 0);
 
   /**
    * The share of stalls that took at most a time, on an axis of nines.
@@ -34,29 +36,13 @@
       const name = `${Number((share * 100).toFixed(4))} %`;
       nodes.push(text(left - 8, y(share) + 4, name, { "text-anchor": "end" }));
     }
-    let free = 0;
-    for (const tick of logTicks(low, high)) {
-      const label = short(tick);
-      const half = label.length * 3.3;
-      nodes.push(line(x(tick), height - bottom, x(tick), height - bottom + 4, { class: "axis" }));
-      if (x(tick) - half < free || x(tick) + half > width) continue;
-      nodes.push(text(x(tick), height - 6, label, { "text-anchor": "middle" }));
-      free = x(tick) + half + 8;
-    }
+    nodes.push(timeTicks(x, low, high, width, height - bottom));
     let path = "";
     data.points.forEach(([us, share], i) => {
       path += `${i ? "L" : "M"}${x(us).toFixed(1)} ${y(Math.min(share, 1 - 10 ** -depth)).toFixed(1)}`;
     });
     nodes.push(svg("path", { d: path, class: "line s2" }));
-    if (data.floor > 0) {
-      nodes.push(line(x(data.floor), top - 4, x(data.floor), height - bottom, { class: "floor" }));
-      const anchor = x(data.floor) > width * 0.6 ? "end" : "start";
-      nodes.push(
-        text(x(data.floor) + (anchor === "end" ? -6 : 6), top, `floor ${duration(data.floor)}`, {
-          class: "floor-name", "text-anchor": anchor,
-        }),
-      );
-    }
+    nodes.push(floorLine(x, data.floor, width, top, height - bottom));
     nodes.push(line(left, height - bottom, width - right, height - bottom, { class: "axis" }));
     return picture(width, height, data.label, nodes);
   }
@@ -66,7 +52,7 @@
   let parts = 0;
 
   /** A panel with a heading, in the page or in another place. */
-  function panel(title, note, ...children) {
+  function panel(title, beside, ...children) {
     parts += 1;
     return element(
       "section",
@@ -75,13 +61,12 @@
         "header",
         null,
         element("h2", { id: `part-${parts}` }, title),
-        note ? element("p", { class: "note" }, note) : null,
+        beside ? note(beside) : null,
       ),
       ...children,
     );
   }
 
-  const note = (words) => element("p", { class: "note" }, words);
   const columns = (...children) => element("div", { class: "columns" }, ...children.filter(Boolean));
 
   function disclosure(title, content) {
@@ -132,30 +117,22 @@
     say(byId("verdict-reason"), reason);
 
     const name = report.workload?.name;
-    const begun = report.started_unix_ms;
-    const when = known(begun)
-      ? new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" }).format(begun)
-      : "";
-    say(
-      byId("subtitle"),
-      [name ? `workload ${name}` : "", bytes(report.memory_bytes), when].filter(Boolean).join(", "),
-    );
+    say(byId("subtitle"), [name ? `workload ${name}` : "", bytes(report.memory_bytes)].filter(Boolean).join(", "));
     document.title = `Migration report${name ? ` of ${name}` : ""} – Pageferry`;
     say(byId("schema"), `Format ${report.schema}. Durations are measured by the clock of the side that they concern.`);
 
-    const { pages, stall_us: stall, floor_us: floor, throughput_mib_s: throughput } = report;
-    const arrived = pages.demand + pages.prefetched + pages.pushed + pages.zero;
+    const { pages, stall_us: stall, throughput_mib_s: throughput } = report;
+    const arrived = arrivedPages();
     const list = [
       ["Total", duration(total), "from the beginning to the end"],
       ["Downtime", downtime ? duration(downtime) : NONE, downtime ? "the workload ran nowhere" : "no switchover"],
-      ["Memory", bytes(report.memory_bytes), `${count(pages.total)} pages`],
+      ["Memory", bytes(report.memory_bytes), `${count(pages.total)} pages of ${bytes(report.page_size)}`],
       ["Arrived", percent(arrived, pages.total), `${count(arrived)} pages`],
       ["Throughput", throughput ? rate(throughput * 1048576) : NONE, "from the permission to the last page"],
     ];
     if (stall?.count) {
       list.push(["Stall p99", duration(stall.p99), `median ${duration(stall.p50)}`]);
-      const floors = (floor?.round_trip_p50 ?? 0) + (floor?.local_fault_p50 ?? 0);
-      if (floors) list.push(["Floor", duration(floors), "round trip and local fault"]);
+      if (floorSum()) list.push(["Floor", duration(floorSum()), "round trip and local fault"]);
     }
     figures(byId("figures"), list);
   }
@@ -323,8 +300,6 @@
 
   // Stalls
 
-  const floorSum = () => (report.floor_us?.round_trip_p50 ?? 0) + (report.floor_us?.local_fault_p50 ?? 0);
-
   /** The points of the distribution: from the histogram if the report has one, else from the percentiles. */
   function points(distribution, buckets, perOctave) {
     if (buckets?.length) {
@@ -426,22 +401,21 @@
 
   function pagesPart() {
     const { pages } = report;
-    const arrived = pages.demand + pages.prefetched + pages.pushed + pages.zero;
-    const values = [Math.max(0, pages.total - arrived), 0, pages.demand, pages.prefetched, pages.pushed, pages.zero];
+    const missing = Math.max(0, pages.total - arrivedPages());
+    const rows = [2, 3, 4, 5, 0].map((kind) => [kind, kind === 0 ? missing : pages[KINDS[kind].key]]);
     const canvas = element("canvas", { class: "share-bar", width: 1600, height: 28, "aria-hidden": "true" });
     const draw = () => {
       const context = canvas.getContext("2d");
       let x = 0;
-      for (const kind of [2, 3, 4, 5, 0]) {
-        const wide = pages.total ? (1600 * values[kind]) / pages.total : 0;
-        context.fillStyle = Ferry.kindFill(context, kind);
-        context.fillRect(x, 0, values[kind] ? Math.max(2, wide) : 0, 28);
+      for (const [kind, n] of rows) {
+        const wide = pages.total ? (1600 * n) / pages.total : 0;
+        context.fillStyle = kindFill(context, kind);
+        context.fillRect(x, 0, n ? Math.max(2, wide) : 0, 28);
         x += wide;
       }
     };
     draw();
     themeChanged.push(draw);
-    const rows = [2, 3, 4, 5, 0].map((kind) => [kind, values[kind]]);
     const list = table(
       null,
       [["Kind"], ["Meaning"], ["Pages", true], ["Share", true]],
@@ -461,107 +435,10 @@
     );
   }
 
-  function arrivals() {
-    const { arrivals: map } = report;
-    if (!map?.cells) return null;
-    const view = new DataView(decode64(map.at_us).buffer);
-    const times = Array.from(
-      { length: map.cells },
-      (_, i) => (view.byteLength >= i * 4 + 4 ? view.getUint32(i * 4, true) : 0xffffffff),
-    );
-    const counts = map.counts ? decode64(map.counts) : new Uint8Array(map.cells * 6);
-    const isThere = (us) => us !== 0xffffffff;
-    const last = Math.max(1, ...times.filter(isThere));
-    const bounds = (map.regions ?? []).slice(1).map((region) => region.first_cell);
-    const host = element("div");
-    const grid = new CellMap(host, {
-      label: "Cell of the map of memory",
-      tall: 330,
-      describe: (cell) => {
-        const when = isThere(times[cell])
-          ? ` The last page of the cell arrived at +${duration(times[cell])}.`
-          : " Pages of the cell are missing.";
-        if (map.counts) return describeCell(map, counts, cell) + when;
-        return `Cell ${count(cell + 1)} of ${count(map.cells)}.${when}`;
-      },
-    });
-    const shares = times.map((us) => (isThere(us) ? us / last : -1));
-    const ramp = element("canvas", { class: "ramp", width: 200, height: 1, "aria-hidden": "true" });
-    const draw = () => {
-      const context = ramp.getContext("2d");
-      const stops = rampStops();
-      for (let x = 0; x < 200; x += 1) {
-        context.fillStyle = rampColour(stops, x / 199);
-        context.fillRect(x, 0, 1, 1);
-      }
-    };
-    draw();
-    themeChanged.push(draw);
-    const rampRow = element(
-      "p",
-      { class: "ramp-row" },
-      element("span", null, "0 s"),
-      ramp,
-      element("span", null, duration(last)),
-      element("span", null, "after the destination received the permission to start"),
-    );
-    const kinds = element(
-      "ul",
-      { class: "key", hidden: true },
-      ...[2, 3, 4, 5, 0].map((kind) => element("li", null, swatch(kind), KINDS[kind].name)),
-    );
-    const show = (byKind) => {
-      grid.set({ cells: map.cells, counts, times: byKind ? null : shares, bounds });
-      rampRow.hidden = byKind;
-      kinds.hidden = !byKind;
-    };
-    const children = [host, rampRow, kinds];
-    if (map.counts) {
-      const buttons = [["By time of arrival", false], ["By how the pages came", true]].map(([name, byKind]) => {
-        const button = element("button", { type: "button", "aria-pressed": String(!byKind) }, name);
-        button.addEventListener("click", () => {
-          for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-          show(byKind);
-        });
-        return button;
-      });
-      children.unshift(
-        element("div", { class: "buttons", role: "group", "aria-label": "What the map shows" }, ...buttons),
-      );
-    }
-    show(false);
-    const tenths = Array.from(
-      { length: 10 },
-      (_, i) => [i, times.filter((us) => isThere(us) && Math.min(9, Math.floor((us / last) * 10)) === i).length],
-    );
-    children.push(
-      disclosure(
-        "Arrivals as a table",
-        table(
-          null,
-          [["From", true], ["To", true], ["Cells completed", true]],
-          [
-            ...tenths.map(([i, n]) => [duration((last * i) / 10), duration((last * (i + 1)) / 10), count(n)]),
-            ["never", "", count(times.filter((us) => !isThere(us)).length)],
-          ],
-        ),
-      ),
-    );
-    return panel(
-      "Memory by time of arrival",
-      `${count(map.cells)} cells of ${bytes(map.pages_per_cell * report.page_size)}, in the order of addresses`,
-      ...children,
-    );
-  }
-
   // The rest
 
   function lanes() {
-    const { lanes: list, push_lanes: pushed } = report;
-    if (list?.length) {
-      const rows = list.map((lane) => [lane.name, bytes(lane.bytes), rate(lane.rate_bytes_per_s)]);
-      return panel("Lanes", null, table(null, [["Lane"], ["Sent", true], ["Mean rate", true]], rows));
-    }
+    const { push_lanes: pushed } = report;
     return panel(
       "Lanes",
       null,
@@ -645,15 +522,7 @@
     return panel("Workload", null, ...children);
   }
 
-  function settings() {
-    const rows = Object.entries(report.settings ?? {}).map(
-      ([name, value]) => [name, value === null ? NONE : String(value)],
-    );
-    rows.push(["page size", bytes(report.page_size)]);
-    return panel("Settings", null, table(null, [["Setting"], ["Value"]], rows));
-  }
-
   outcome();
-  const small = columns(workload(), lanes(), compression(), verification(), settings());
-  sections.append(...[timeline(), arrivals(), downtime(), ...stalls(), pagesPart(), small].filter(Boolean));
+  const small = columns(workload(), lanes(), compression(), verification());
+  sections.append(timeline(), downtime(), ...stalls(), pagesPart(), small);
 })();

@@ -19,6 +19,9 @@ const Ferry = (() => {
   const svg = (tag, attributes, ...children) =>
     fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
+  const byId = (id) => document.getElementById(id);
+  const note = (words) => element("p", { class: "note" }, words);
+
   /** Sets the text of a node only if it differs, so that nothing is laid out again in vain. */
   function say(node, text) {
     if (node && node.textContent !== text) node.textContent = text;
@@ -158,19 +161,6 @@ const Ferry = (() => {
     return canvas;
   }
 
-  /** A colour of the ramp of times, from 0, early, to 1, late. */
-  function rampColour(stops, share) {
-    const at = Math.min(0.9999, Math.max(0, share)) * (stops.length - 1);
-    const [low, high, part] = [stops[Math.floor(at)], stops[Math.floor(at) + 1], at % 1];
-    return `rgb(${low.map((value, i) => Math.round(value + (high[i] - value) * part)).join(" ")})`;
-  }
-
-  const rampStops = () =>
-    [0, 1, 2, 3, 4].map((i) => {
-      const hex = colour(`ramp-${i}`).slice(1);
-      return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
-    });
-
   /**
    * A grid of cells on a canvas, each filled from below by the shares of its kinds.
    *
@@ -183,7 +173,6 @@ const Ferry = (() => {
       Object.assign(this, { host, describe, tall, openCell });
       this.cells = 0;
       this.counts = new Uint8Array(0);
-      this.times = null;
       this.only = null;
       this.bounds = [];
       this.canvas = element("canvas", { "aria-hidden": "true" });
@@ -211,10 +200,10 @@ const Ferry = (() => {
       this.#leave();
     }
 
-    /** Shows other cells: 6 bytes for each, or a time for each, or both. */
-    set({ cells, counts, times = null, bounds = [] }) {
+    /** Shows other cells: 6 bytes for each. */
+    set({ cells, counts, bounds = [] }) {
       const sameCells = cells === this.cells;
-      Object.assign(this, { cells, counts, times, bounds });
+      Object.assign(this, { cells, counts, bounds });
       if (this.at >= cells) this.at = 0;
       this.box.setAttribute("aria-valuemax", Math.max(1, cells));
       this.#value();
@@ -271,29 +260,19 @@ const Ferry = (() => {
       const y = (cell) => Math.floor(cell / this.columns) * side;
       context.fillStyle = colour("map-missing");
       for (const cell of cells) context.fillRect(x(cell), y(cell), inner, inner);
-      if (this.times) {
-        const stops = rampStops();
-        const fills = Array.from({ length: 33 }, (_, i) => rampColour(stops, i / 32));
-        for (const cell of cells) {
-          if (this.times[cell] < 0) continue;
-          context.fillStyle = fills[Math.round(this.times[cell] * 32)];
-          context.fillRect(x(cell), y(cell), inner, inner);
-        }
-      } else {
-        // From below: what is there for long, then what came on demand, then what is on the way.
-        const below = new Int32Array(cells.length);
-        const dim = colour("map-dim");
-        for (const kind of [4, 5, 3, 2, 1]) {
-          context.fillStyle = this.only === null || this.only === kind ? kindFill(context, kind) : dim;
-          const least = kind === 1 || kind === 2 ? 1 : 0;
-          for (let i = 0; i < cells.length; i += 1) {
-            const share = this.counts[cells[i] * 6 + kind];
-            if (share === 0) continue;
-            const height = Math.min(inner - below[i], Math.max(least, Math.round((share * inner) / 255)));
-            if (height <= 0) continue;
-            context.fillRect(x(cells[i]), y(cells[i]) + inner - below[i] - height, inner, height);
-            below[i] += height;
-          }
+      // From below: what is there for long, then what came on demand, then what is on the way.
+      const below = new Int32Array(cells.length);
+      const dim = colour("map-dim");
+      for (const kind of [4, 5, 3, 2, 1]) {
+        context.fillStyle = this.only === null || this.only === kind ? kindFill(context, kind) : dim;
+        const least = kind === 1 || kind === 2 ? 1 : 0;
+        for (let i = 0; i < cells.length; i += 1) {
+          const share = this.counts[cells[i] * 6 + kind];
+          if (share === 0) continue;
+          const height = Math.min(inner - below[i], Math.max(least, Math.round((share * inner) / 255)));
+          if (height <= 0) continue;
+          context.fillRect(x(cells[i]), y(cells[i]) + inner - below[i] - height, inner, height);
+          below[i] += height;
         }
       }
       context.fillStyle = colour("ink");
@@ -505,6 +484,32 @@ const Ferry = (() => {
   /** The lower bound of each bucket. A bucket without stalls is absent, so the width comes from the scale. */
   const bucketLow = (upper, perOctave) => upper / 2 ** (1 / perOctave);
 
+  /** The ticks of a logarithmic axis of times below a drawing, each with its label if there is room. */
+  function timeTicks(x, low, high, width, bottom) {
+    const nodes = [];
+    let free = 0;
+    for (const tick of logTicks(low, high)) {
+      const label = short(tick);
+      const half = label.length * 3.3;
+      nodes.push(line(x(tick), bottom, x(tick), bottom + 4, { class: "axis" }));
+      if (x(tick) - half < free || x(tick) + half > width) continue;
+      nodes.push(text(x(tick), bottom + 20, label, { "text-anchor": "middle" }));
+      free = x(tick) + half + 8;
+    }
+    return nodes;
+  }
+
+  /** The upright line of the floor, with its name; nothing if the floor is not known. */
+  function floorLine(x, floor, width, top, bottom) {
+    if (!(floor > 0)) return [];
+    const [at, isRight] = [x(floor), x(floor) > width * 0.6];
+    const anchor = isRight ? "end" : "start";
+    return [
+      line(at, top - 4, at, bottom, { class: "floor" }),
+      text(at + (isRight ? -6 : 6), top, `floor ${duration(floor)}`, { class: "floor-name", "text-anchor": anchor }),
+    ];
+  }
+
   /** Counts of durations, on logarithmic axes. `data`: `{buckets: [[upper_us, count]], perOctave, floor, label}`. */
   function histogram(data, width) {
     const height = width < 480 ? 220 : 250;
@@ -522,15 +527,7 @@ const Ferry = (() => {
       nodes.push(line(left, y(tick), width - right, y(tick), { class: "grid" }));
       nodes.push(text(left - 8, y(tick) + 4, count(tick), { "text-anchor": "end" }));
     }
-    let free = 0;
-    for (const tick of logTicks(low, high)) {
-      const label = short(tick);
-      const half = label.length * 3.3;
-      nodes.push(line(x(tick), height - bottom, x(tick), height - bottom + 4, { class: "axis" }));
-      if (x(tick) - half < free || x(tick) + half > width) continue;
-      nodes.push(text(x(tick), height - 6, label, { "text-anchor": "middle" }));
-      free = x(tick) + half + 8;
-    }
+    nodes.push(timeTicks(x, low, high, width, height - bottom));
     for (const [upper, n] of buckets) {
       const from = x(bucketLow(upper, perOctave));
       const wide = Math.max(1, x(upper) - from - (perOctave > 4 ? 0.5 : 1.5));
@@ -541,15 +538,7 @@ const Ferry = (() => {
         }),
       );
     }
-    if (data.floor > 0) {
-      nodes.push(line(x(data.floor), top - 4, x(data.floor), height - bottom, { class: "floor" }));
-      const anchor = x(data.floor) > width * 0.6 ? "end" : "start";
-      nodes.push(
-        text(x(data.floor) + (anchor === "end" ? -6 : 6), top, `floor ${duration(data.floor)}`, {
-          class: "floor-name", "text-anchor": anchor,
-        }),
-      );
-    }
+    nodes.push(floorLine(x, data.floor, width, top, height - bottom));
     nodes.push(line(left, height - bottom, width - right, height - bottom, { class: "axis" }));
     return picture(width, height, data.label, nodes);
   }
@@ -664,8 +653,8 @@ const Ferry = (() => {
   }
 
   return {
-    NONE, KINDS, waterfall, element, svg, say, known, count, duration, short, bytes, rate, percent, clock, after,
-    plural, decode64, themeChanged, kindFill, swatch, rampStops, rampColour, CellMap, describeCell, Chart, timeLines,
-    histogram, picture, text, line, linearTicks, logTicks, bucketLow, figures, table,
+    NONE, KINDS, element, svg, byId, note, say, known, count, duration, short, bytes, rate, percent, clock, after,
+    plural, decode64, themeChanged, kindFill, swatch, CellMap, describeCell, Chart, timeLines, histogram, picture,
+    text, line, linearTicks, timeTicks, floorLine, bucketLow, figures, table, waterfall,
   };
 })();
