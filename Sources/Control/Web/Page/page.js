@@ -156,7 +156,7 @@
       const { keys, details } = pending;
       pending = null;
       view?.changed(keys, details);
-      // A mark for whoever measures how soon the page shows something.
+      // A mark for measurements of how soon the page shows something.
       if (keys.has("*")) performance.mark("drawn");
     });
   }
@@ -1385,7 +1385,7 @@
         verdict({
           words: server.sessions
             ? `${plural(server.sessions, "session fetches", "sessions fetch")} pages of ${path}.`
-            : `Nobody fetches pages of ${path} now.`,
+            : `No session fetches pages of ${path} now.`,
           reason: isFull ? "The limit of connections is reached: further ones are refused." : "",
           tone: isFull ? "warn" : server.sessions ? "good" : "run",
         });
