@@ -71,6 +71,7 @@ struct WatchTests {
             let pages = try #require(state["pages"] as? [String: Any])
             let counts = ["demand", "prefetched", "pushed", "zero"].map { pages[$0] as? Int ?? -1 }
             #expect(counts.reduce(0, +) == pages["total"] as? Int, "\(role): \(pages)")
+            #expect(pages["resident"] as? Int == pages["total"] as? Int, "\(role): \(pages)")
             #expect((state["lanes"] as? [Any])?.count ?? 0 >= 2)
         }
         let metrics = try WatchTests.metrics(at: b)
