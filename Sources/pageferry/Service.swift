@@ -2,6 +2,7 @@ import Dispatch
 import Foundation
 import LinuxSystem
 import Logging
+import Outside
 import Synchronization
 
 /// This process as a service of systemd, by the protocol of sd_notify(3).
@@ -18,7 +19,7 @@ enum Service {
     /// Writes the line `ready …` to standard output, and tells the service manager that the service is ready.
     static func ready(_ what: String, _ logger: Logger) {
         Terminal.ready(what)
-        tell("READY=1\nSTATUS=\(what)", logger)
+        tell("READY=1\n\(status(what))", logger)
     }
 
     /// Tells the service manager that the configuration is read again, and that this is done when `body` returns.
@@ -31,8 +32,11 @@ enum Service {
 
     /// Tells the service manager that the service ends, and why it does not end at once.
     static func stopping(_ what: String, _ logger: Logger) {
-        tell("STOPPING=1\nSTATUS=\(what)", logger)
+        tell("STOPPING=1\n\(status(what))", logger)
     }
+
+    /// Makes the assignment of a status in one line: a workload's name may come from another program.
+    private static func status(_ what: String) -> String { "STATUS=\(PrintableText.line(what))" }
 
     /// Tells the service manager at intervals that the service works, if it wants to hear that.
     ///

@@ -222,7 +222,7 @@ struct ConfigurationTests {
             _ = try file("all:\n  log-level: info\n  peer-timeout: 7s\n", in: workspace)
             kill(running.pid, SIGHUP)
             let line = try running.errorLine(holding: "SIGHUP: ")
-            #expect(line.contains("the log level is info; restart for the changes of --peer-timeout"), "\(line)")
+            #expect(line.hasSuffix("the log level is info; restart for the changes of --peer-timeout"), "\(line)")
             _ = try file("all:\n  log-level: loud\n", in: workspace)
             kill(running.pid, SIGHUP)
             _ = try running.errorLine(holding: "'loud' is no log level, \(path):2, all.log-level: write one of trace")

@@ -135,6 +135,8 @@ struct Adoption: Sendable {
         do {
             return shared(try Userfaultfd.find(inode: inode, in: worker, serving: .eventRemove))
         } catch {
+            // A worker that has ended meanwhile serves no guest.
+            guard !worker.waitForEnd(milliseconds: 100) else { return nil }
             throw ServedByOldWorker(worker: worker.id, reason: "\(error)")
         }
     }

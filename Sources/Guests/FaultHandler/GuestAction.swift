@@ -33,7 +33,7 @@ enum GuestLoss: Hashable, Sendable {
     case refused(String)
     /// The server has another snapshot than the one that the guest's pages come from.
     case otherSnapshot
-    /// There was no link to a server for too long; the failure is nil if no attempt has failed.
+    /// The guest had no link to a server for too long; the failure is nil if no attempt has failed.
     case unlinked(LinkFailure?)
     /// A server is connected, and has not answered a fault for too long.
     case unanswered

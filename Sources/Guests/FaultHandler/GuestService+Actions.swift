@@ -14,7 +14,10 @@ extension GuestService {
             case .connect: try threads.run("link") { [self] in keepLink() }
             case .attach(let snapshot, let absence):
                 guard let link = course.link else { preconditionFailure("no link was reported") }
-                try attach(link, snapshot)
+                let order = memory.fill
+                try attach(link, snapshot, filling: order ?? task.settings.fill)
+                // A link without a bulk lane was made before the order, and is replaced.
+                if link.bulk != nil { course.fill = order }
                 guard let absence else { continue }
                 let time = Duration.nanoseconds(Int64(clamping: absence))
                 guard !course.isReordered else {
@@ -61,13 +64,13 @@ extension GuestService {
         }
     }
 
-    private func attach(_ link: SnapshotLink, _ snapshot: SnapshotIdentity) throws {
+    private func attach(_ link: SnapshotLink, _ snapshot: SnapshotIdentity, filling rate: FillRate?) throws {
         memory.remember(snapshot)
         try fetcher.attach(
             urgent: link.urgent,
             bulk: link.bulk.map { [$0] } ?? [],
             fetching: workingSet(of: snapshot),
-            filling: memory.fill ?? task.settings.fill
+            filling: rate
         ) { [events] in events.put(.lane(link, $0)) }
     }
 

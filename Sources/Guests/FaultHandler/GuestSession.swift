@@ -183,11 +183,12 @@ struct GuestSession: ~Copyable {
         try gifts.add(state.file)
         try gifts.add(process)
         if let socket { try gifts.add(socket.stream) }
+        // Written before the worker runs, which may set the word to 0 at once.
+        state.memory.beat = MonotonicClock.now()
         let worker = try workers.start(as: ["pageferry-guest-\(task.process)"], giving: gifts)
         lastWorker = worker.id
         state.memory.workers += 1
         logger.info("worker \(worker.id) serves \(task.name)")
-        state.memory.beat = MonotonicClock.now()
         endIfStuck(worker, state.memory)
         return try worker.waitForEnd()
     }
@@ -199,10 +200,13 @@ struct GuestSession: ~Copyable {
     private mutating func endIfStuck(_ worker: borrowing WorkerProcess, _ memory: SessionMemory) {
         // Without a descriptor left, the session waits for the worker's end all the same.
         guard let watched = try? worker.process() else { return }
+        let begin = MonotonicClock.now()
         var (isKilled, isLost) = (false, false)
         while !watched.waitForEnd(milliseconds: GuestSession.lookInterval) {
             let (now, beat) = (MonotonicClock.now(), memory.beat)
-            let silence = Double(now - min(now, beat)) / 1e9
+            // The start of the worker does not count.
+            let since = max(begin, beat)
+            let silence = Double(now - min(now, since)) / 1e9
             guard beat > 0, silence >= stuckAfter else { continue }
             if !isKilled {
                 isKilled = true
@@ -213,7 +217,7 @@ struct GuestSession: ~Copyable {
             } else if !isLost {
                 // A worker in a call of the kernel may not die.
                 resident = memory.countResident(of: task)
-                isLost = !lose(since: beat, because: "its worker \(worker.id) is stuck and cannot be killed")
+                isLost = !lose(since: since, because: "its worker \(worker.id) is stuck and cannot be killed")
             }
         }
     }

@@ -80,7 +80,7 @@ struct CancelCommand: AsyncParsableCommand {
         await agent.close()
     }
 
-    /// What has become of the workload after the word that its destination is gone.
+    /// Describes where the workload is after `--destination-is-gone` or `--workload-is-lost`.
     private func gone(_ source: AgentClient) async -> String {
         guard destinationIsGone else {
             return "the migration at \(source.address) is given up: the workload is lost, and runs nowhere"
@@ -92,7 +92,7 @@ struct CancelCommand: AsyncParsableCommand {
             + "workload too"
     }
 
-    /// Refuses the word that a destination is gone which answers.
+    /// Makes the error of `--destination-is-gone` at a destination, which answers.
     private func swapped(_ destination: SocketAddress, _ report: AgentReport) -> String {
         let started: Set<MigrationState> = [
             .postcopyActive, .postcopyPaused, .postcopyRecoverSetup, .postcopyRecover, .completed,

@@ -59,11 +59,10 @@ struct SourceCommand: AgentProgram {
     var onStartFailure = StartFailureOption.resume
 
     func validate() throws {
-        if guest != nil, try PassedOptions.json(workloadOptions) != PassedOptions.json(WorkloadOptions.parse([])) {
-            throw ValidationError("--guest names the workload; drop the options of --workload")
-        }
-        if attach != nil, try PassedOptions.json(workloadOptions) != PassedOptions.json(WorkloadOptions.parse([])) {
-            throw ValidationError("the process that attaches is the workload; drop the options of --workload")
+        let isNamed = guest != nil || attach != nil
+        if isNamed, try PassedOptions.json(workloadOptions) != PassedOptions.json(WorkloadOptions.parse([])) {
+            let which = guest != nil ? "--guest names the workload" : "the process that attaches is the workload"
+            throw ValidationError("\(which); drop the options of --workload")
         }
         guard attach == nil || guest == nil else {
             throw ValidationError("an agent has one workload: give --guest or --attach")

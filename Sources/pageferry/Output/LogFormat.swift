@@ -31,7 +31,6 @@ enum LogFormat: String, Codable, CaseIterable, Sendable {
             var members = metadata.mapValues { "\($0)" }
             // The words by which equal lines are found, which the message has too.
             members["lasting"] = nil
-            members["message"] = message
             // Escapes may make a text six times as long.
             for most in [2048, 1024, 512, 256] {
                 var members = members.mapValues { PrintableText.cut($0, to: most / 8) }

@@ -34,9 +34,20 @@ struct Invocation: Sendable {
     let file: String?
     /// The options of the command; empty if neither the environment nor a file can give any.
     let settings: [Setting]
+    /// The variables of Pageferry in the environment of the user.
+    ///
+    /// Kept, since ``LineLog`` changes those of this process.
+    let variables: [String: String]
 
-    private init(given: [String], words: [String], file: String?, settings: [Setting]) {
+    private init(
+        given: [String],
+        words: [String],
+        file: String?,
+        settings: [Setting],
+        variables: [String: String] = [:]
+    ) {
         (self.given, self.words, self.file, self.settings) = (given, words, file, settings)
+        self.variables = variables
     }
 
     /// A command line that stays as it is.
@@ -83,7 +94,8 @@ struct Invocation: Sendable {
             given: given,
             words: Array(given.prefix(1)) + words + Array(given.dropFirst()),
             file: path,
-            settings: settings
+            settings: settings,
+            variables: variables
         )
     }
 

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import Logging
 
 /// Reads the configuration again on SIGHUP.
@@ -40,7 +39,7 @@ enum Reload {
     private static func reload() throws -> (level: Logger.Level, words: String) {
         // The settings of a command line that no source has completed are not kept.
         let before = try Invocation.current.settings.isEmpty ? unconfigured() : Invocation.current
-        let next = try Invocation(Invocation.current.given, ProcessInfo.processInfo.environment, showsAll: true)
+        let next = try Invocation(Invocation.current.given, Invocation.current.variables, showsAll: true)
         let text = next.setting("log-level")?.values.last ?? "\(Logger.Level.notice)"
         guard let level = Logger.Level(rawValue: text) else {
             let source = next.setting("log-level").map { ", \($0.source)" } ?? ""

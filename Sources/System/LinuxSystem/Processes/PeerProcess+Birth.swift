@@ -40,9 +40,6 @@ extension PeerProcess {
         }
     }
 
-    /// Reads the birth of this process; nil if /proc is not mounted.
-    package static var own: Birth? { Birth(of: getpid()) }
-
     /// Finds the process of a record.
     ///
     /// - Returns: nil if that process has exited, even if another process has its number now.

@@ -26,10 +26,10 @@ package struct ServiceManager: Sendable {
 
     private static func takeWatchdogInterval() -> Duration? {
         let process = take("WATCHDOG_PID")
-        guard let text = take("WATCHDOG_USEC"), let microseconds = UInt32(text), microseconds > 0,
+        guard let text = take("WATCHDOG_USEC"), let microseconds = Int64(text), microseconds > 0,
             process == nil || process == "\(getpid())"
         else { return nil }
-        return .microseconds(Int64(microseconds))
+        return .microseconds(microseconds)
     }
 
     /// Reads a variable, and removes it.
