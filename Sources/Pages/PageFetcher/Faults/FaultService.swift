@@ -140,7 +140,11 @@ final class FaultService: Sendable {
             let found = try ready.wait(
                 milliseconds: interval == .max ? nil : interval,
                 isAnswerDue: isAnswerDue,
-                polls: (isAlone || isAnswerDue) && !memory.bulk.isUnderWay
+                polls: (isAlone || isAnswerDue) && !memory.bulk.isUnderWay,
+                take: { () throws(SystemError) in
+                    guard isAnswerDue else { return try reader.take() ? .events : [] }
+                    return receiver?.take() == true ? .socket : []
+                }
             )
             if found.contains(.flag) {
                 flag.clear()
@@ -195,17 +199,33 @@ private struct FaultReader: ~Copyable {
     private var events = Userfaultfd.EventBuffer(capacity: RequestBatch.capacity)
     /// The faults of the latest read.
     private(set) var faults: [PageFault] = []
+    /// Whether ``take()`` has read events that ``read()`` has not turned into faults.
+    private var isTaken = false
+    /// Whether a wait has found events in the userfaultfd: for a blocking one, the kernel reports an error instead.
+    private var isNonBlocking = false
 
     init(_ memory: ArrivingMemory) {
         self.memory = memory
         faults.reserveCapacity(RequestBatch.capacity)
     }
 
+    /// Reads events without waiting; the next ``read()`` then turns them into faults.
+    ///
+    /// - Returns: whether there were any.
+    @inline(__always)
+    mutating func take() throws(SystemError) -> Bool {
+        guard isNonBlocking, !isTaken else { return isTaken }
+        try memory.userfaultfd.read(into: &events)
+        isTaken = events.count > 0
+        return isTaken
+    }
+
     @inline(__always)
     mutating func read() throws(SystemError) {
         faults.removeAll(keepingCapacity: true)
         if let events = memory.events { return try events.takeFaults(of: memory, into: &faults) }
-        try memory.userfaultfd.read(into: &events)
+        if !isTaken { try memory.userfaultfd.read(into: &events) }
+        (isTaken, isNonBlocking) = (false, true)
         for index in 0..<events.count {
             guard case .fault(let address, let thread, let kind) = events[index] else { continue }
             faults.append(PageFault(address: address, thread: thread, kind: kind))

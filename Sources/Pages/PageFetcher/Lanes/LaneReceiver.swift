@@ -26,6 +26,8 @@ struct LaneReceiver: ~Copyable {
     private var cheapPages = 0
     /// The run whose bytes are being received directly into memory of another process; the buffer is empty meanwhile.
     private var arriving: ArrivingRun?
+    /// What ``take()`` has found; nil if nothing.
+    private var taken: Result<Void, any Error>?
 
     init(_ lane: AttachedLane, memory: ArrivingMemory) {
         self.lane = lane
@@ -39,7 +41,23 @@ struct LaneReceiver: ~Copyable {
         readAhead = LaneFrame.encodedByteCount + bodyAhead
     }
 
-    /// Waits for data, receives once, and places every frame that is complete.
+    /// Receives once without waiting; the next ``receive(onLeft:)`` then places what has arrived.
+    ///
+    /// - Returns: whether anything has arrived or the lane has ended.
+    @inline(__always)
+    mutating func take() -> Bool {
+        guard arriving == nil else { return false }
+        guard taken == nil else { return true }
+        do {
+            guard try fill(isWaiting: false) else { return false }
+            taken = .success(())
+        } catch {
+            taken = .failure(error)
+        }
+        return true
+    }
+
+    /// Waits for data unless ``take()`` has found some, receives once, and places every frame that is complete.
     ///
     /// - Parameter onLeft: called for each page that was prefetched, that the source leaves to the push, and that a
     ///   fault waits for by now.
@@ -49,7 +67,14 @@ struct LaneReceiver: ~Copyable {
         onLeft: (_ page: Int, _ region: Int) -> Void = { _, _ in }
     ) throws(PlacementFailure) -> Bool {
         do {
-            if arriving == nil { try fill() } else { try receiveArriving(isWaiting: true) }
+            if let taken {
+                self.taken = nil
+                try taken.get()
+            } else if arriving == nil {
+                try fill(isWaiting: true)
+            } else {
+                try receiveArriving(isWaiting: true)
+            }
             while arriving == nil, let frame = try nextFrame() { try place(frame, onLeft) }
             return true
         } catch let failure as PlacementFailure {
@@ -208,8 +233,12 @@ struct LaneReceiver: ~Copyable {
     }
 
     /// Receives once, at most to the end of a usual frame, so that the same cache lines are reused.
+    ///
+    /// - Parameter isWaiting: whether to wait for data.
+    /// - Returns: whether anything has arrived.
     @inline(__always)
-    private mutating func fill() throws {
+    @discardableResult
+    private mutating func fill(isWaiting: Bool) throws -> Bool {
         guard let base = buffer.baseAddress else { preconditionFailure("a buffer that was allocated has a base") }
         if start > 0 {
             // The rest of an incomplete frame moves to the front of the buffer.
@@ -219,9 +248,12 @@ struct LaneReceiver: ~Copyable {
         }
         let limit = min(buffer.count, max(missing, readAhead))
         let socket = lane.socket
-        let received = try socket.stream.receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[end..<limit]))
+        let room = UnsafeMutableRawBufferPointer(rebasing: buffer[end..<limit])
+        guard let received = try isWaiting ? socket.stream.receive(into: room) : socket.stream.receiveNow(into: room)
+        else { return false }
         guard received > 0 else { throw LaneClosed(peer: socket.stream.peer) }
         end += received
+        return true
     }
 }
 
