@@ -123,12 +123,19 @@ struct PushLanesTests {
         #expect(try #require(events.loss()).lane == .bulk)
         try ferry.destination.attach(urgent: connection.destination.urgent, bulk: connection.destination.bulks) { _ in }
         ferry.destination.detach()
+        source.detach()
+        let before = source.progress
         #expect(source.resend(allBut: ferry.destination.received) == 0)
         #expect(source.progress.pagesSent == ferry.destination.progress.pagesResident)
+        // Pages that were on the way are unsent again, but what was counted stays counted.
+        #expect(before.pushedPages == before.pagesSent - before.pushedZeroPages)
+        #expect(before.pagesSent > source.progress.pagesSent)
+        #expect(source.progress.pushedPages == before.pushedPages)
         try ferry.connect(source, bulkLanes: 2)
         try source.startPush()
         #expect(ferry.waitUntilResident())
         #expect(events.waitUntilSent())
+        #expect(source.progress.pushedPages > ferry.pagesTotal - ferry.zeroPages)
         #expect(ferry.wrongPages() == [])
     }
 

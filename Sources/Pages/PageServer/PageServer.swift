@@ -44,12 +44,15 @@ package final class PageServer: Sendable {
         package var pagesTotal = 0
         /// Pages sent at least once, including zero pages.
         package var pagesSent = 0
-        /// The pages among ``pagesSent`` that were sent as zeros, without bytes.
+        /// Pages that were sent as zeros, without bytes; like the three counts below, this one never falls: a page that
+        /// is sent again after a link broke counts again.
         package var zeroPages = 0
-        /// The pages among ``pagesSent`` that were sent on request, with their bytes or as zeros.
+        /// Pages that were sent on request, with their bytes or as zeros.
         package var requestedPages = 0
-        /// The pages among ``requestedPages`` that were sent as zeros.
-        package var requestedZeroPages = 0
+        /// Pages that were pushed with their bytes.
+        package var pushedPages = 0
+        /// Pages that were pushed as zeros.
+        package var pushedZeroPages = 0
         /// Requests answered on the urgent lanes.
         package var requests = 0
         /// Bytes of pages sent, on all lanes; compressed pages count as they were sent.
@@ -282,7 +285,8 @@ package final class PageServer: Sendable {
             pagesSent: memory.pagesSent,
             zeroPages: memory.zeroPages.load(ordering: .relaxed),
             requestedPages: memory.requestedPages.load(ordering: .relaxed),
-            requestedZeroPages: memory.requestedZeroPages.load(ordering: .relaxed),
+            pushedPages: memory.pushedPages.load(ordering: .relaxed),
+            pushedZeroPages: memory.pushedZeroPages.load(ordering: .relaxed),
             requests: memory.requests.load(ordering: .relaxed),
             bytesSent: memory.bytesSent.load(ordering: .relaxed),
             bytesTotal: memory.regions.reduce(0) { $0 + $1.byteCount },

@@ -17,8 +17,11 @@ final class SentMemory: Sendable {
     let bytesSent = Atomic<Int>(0)
     /// Pages sent first because they were requested.
     let requestedPages = Atomic<Int>(0)
-    /// The pages among ``requestedPages`` that were sent as zeros.
-    let requestedZeroPages = Atomic<Int>(0)
+    /// Pages that the push has sent first, with their bytes; like all of these counts but ``pagesSent``, pages that are
+    /// sent again after a link broke count again.
+    let pushedPages = Atomic<Int>(0)
+    /// Pages that the push has sent first, as zeros.
+    let pushedZeroPages = Atomic<Int>(0)
     /// The bytes of pages that each lane has carried.
     let laneBytes = LaneBytes()
     /// The counts of pages by their place; nil if nobody looks at them.
@@ -113,9 +116,11 @@ final class SentMemory: Sendable {
         guard added > 0 else { return }
         pagesLeft.subtract(added, ordering: .acquiringAndReleasing)
         if origin == .zero || isZero { zeroPages.add(added, ordering: .relaxed) }
-        if origin == .demand {
-            requestedPages.add(added, ordering: .relaxed)
-            if isZero { requestedZeroPages.add(added, ordering: .relaxed) }
+        switch origin {
+        case .demand: requestedPages.add(added, ordering: .relaxed)
+        case .pushed: pushedPages.add(added, ordering: .relaxed)
+        case .zero: pushedZeroPages.add(added, ordering: .relaxed)
+        case .prefetched: break
         }
         grid?.note(pages, region: region, as: origin)
     }

@@ -28,16 +28,23 @@ extension Agent: Observed {
         let lanes: [(lane: LaneBytes.Lane, rate: Double)]
     }
 
+    /// The incoming session that clients see: the next one as soon as it has accepted a source.
+    private var shownIncoming: DestinationSession? {
+        get async {
+            if let next = successor, await next.hasAccepted { return next }
+            return incoming
+        }
+    }
+
     private func look() async -> Look {
-        await promoteSuccessor()
         let workload = await workload
         var latest = Latest.none
         var lanes: [LaneBytes.Lane] = []
         if let outgoing {
             latest = .source(await outgoing.view(), outgoing.pageServer)
             lanes = outgoing.pageServer.laneBytes
-        } else if let incoming {
-            let view = await incoming.view()
+        } else if let session = await shownIncoming {
+            let view = await session.view()
             latest = .destination(view)
             lanes = view.fetcher?.laneBytes ?? []
         }
@@ -225,9 +232,7 @@ extension LiveState.Pages {
     fileprivate init(_ progress: PageServer.Progress) {
         self.init()
         (total, resident) = (progress.pagesTotal, progress.pagesSent)
-        demand = min(progress.requestedPages, progress.pagesSent)
-        zero = max(0, progress.zeroPages - progress.requestedZeroPages)
-        pushed = max(0, progress.pagesSent - demand - zero)
+        (demand, pushed, zero) = (progress.requestedPages, progress.pushedPages, progress.pushedZeroPages)
     }
 
     /// The pages that have arrived at a destination.
