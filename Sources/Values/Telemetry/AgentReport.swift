@@ -86,7 +86,8 @@ package struct AgentReport: Codable, Hashable, Sendable {
         package var stall = LatencySummary()
         /// How ``stall`` was measured; nil if it cannot be, and from an agent that does not say.
         package var stallOrigin: Report.StallOrigin?
-        /// The stalls of each thread that has faulted since the start; nil if ``stallOrigin`` is not faults.
+        /// The stalls of each thread that has faulted since the start; nil if ``stallOrigin`` is not faults, or the
+        /// memory is freed.
         package var threads: [Report.Thread]?
         /// The times from the reading of a fault's event to the placement of its page.
         package var service = LatencySummary()

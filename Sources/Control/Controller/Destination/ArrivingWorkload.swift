@@ -28,8 +28,8 @@ struct ArrivingWorkload: Sendable {
         case here(Handover<WaitingMemory>)
         /// The fetcher fills the memory, or has filled it and stopped.
         case served(PageFetcher, isStopped: Bool)
-        /// The memory was freed after this much had arrived.
-        case freed(PageFetcher.Progress)
+        /// The memory was freed after this much had arrived; the recorders hold the waits until then.
+        case freed(PageFetcher.Progress, DestinationSession.Recorders)
     }
 
     let announcement: GuestAnnouncement
@@ -93,8 +93,21 @@ struct ArrivingWorkload: Sendable {
         switch memory {
         case .awaited, .here: PageFetcher.Progress()
         case .served(let fetcher, _): fetcher.progress
-        case .freed(let progress): progress
+        case .freed(let progress, _): progress
         }
+    }
+
+    /// The recorders of the waits so far, also after the memory is freed.
+    var recorders: DestinationSession.Recorders {
+        if case .freed(_, let recorders) = memory { return recorders }
+        var recorders = DestinationSession.Recorders(service: fetcher?.service ?? [])
+        if let own = workload?.stalls, !own.isEmpty {
+            (recorders.stalls, recorders.stallOrigin) = (own, .accesses)
+        } else if let fetcher, !fetcher.threadStalls.isEmpty {
+            (recorders.stalls, recorders.stallOrigin) = ([fetcher.stalls], .faults)
+            recorders.delivery = deliveryNanoseconds
+        }
+        return recorders
     }
 
     /// Ends the lanes, whether they serve pages or wait for the memory.
@@ -108,7 +121,7 @@ struct ArrivingWorkload: Sendable {
     /// - Returns: the fetcher to stop, with the workload that must live until then; nil if there is none.
     mutating func free() -> (fetcher: PageFetcher, workload: (any Workload)?)? {
         let stopping = fetcher.map { ($0, workload) }
-        memory = .freed(progress)
+        memory = .freed(progress, recorders)
         (collapsing, loaded, states) = (nil, nil, ArrivingStates())
         switch preparation {
         // The machine still has to hear that the preparation has ended.

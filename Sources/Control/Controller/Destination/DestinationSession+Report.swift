@@ -32,6 +32,8 @@ extension DestinationSession {
     struct Recorders: Sendable {
         var service: [LatencyRecorder] = []
         var stalls: [LatencyRecorder] = []
+        /// What ``stalls`` were measured by; nil if there are none.
+        var stallOrigin: Report.StallOrigin?
         /// Nanoseconds to add to each of ``stalls``.
         var delivery: UInt64 = 0
 
@@ -104,24 +106,19 @@ extension DestinationSession {
         }
         destination.awaitsCont = machine.awaitsCont
         destination.endedInStart = course.hasEndedInStart
-        var recorders = Recorders(service: arrival?.fetcher?.service ?? [])
-        fillStalls(of: &destination, &recorders)
+        let recorders = arrival?.recorders ?? Recorders()
+        destination.stallOrigin = recorders.stallOrigin
+        if recorders.stallOrigin == .faults { destination.threads = stalledThreads }
         destination.floor = arrival?.floor ?? Report.Floor()
         report.destination = destination
         return recorders
     }
 
-    private func fillStalls(of destination: inout AgentReport.Destination, _ recorders: inout Recorders) {
-        let own = arrival?.workload?.stalls ?? []
-        guard own.isEmpty else {
-            (recorders.stalls, destination.stallOrigin) = (own, .accesses)
-            return
-        }
-        guard let arrival, let fetcher = arrival.fetcher, !fetcher.threadStalls.isEmpty else { return }
-        (recorders.stalls, recorders.delivery) = ([fetcher.stalls], arrival.deliveryNanoseconds)
-        destination.stallOrigin = .faults
+    /// The threads of another process that have waited for pages; nil once the memory is freed.
+    private var stalledThreads: [Report.Thread]? {
+        guard let arrival, let fetcher = arrival.fetcher else { return nil }
         let now = MonotonicClock.now()
-        destination.threads = fetcher.threadStalls.map { thread in
+        return fetcher.threadStalls.map { thread in
             Report.Thread(
                 id: thread.thread,
                 count: thread.count,
