@@ -88,6 +88,27 @@ struct FillTests {
         #expect(try guest.perform(.pass) == 1)
     }
 
+    @Test("goes by the name of its socket, or by the one that its process adds to the hand-off")
+    func names() throws {
+        let site = try RestoreSite(.standIn, "--http", "127.0.0.1:0", "--name-from", "socket")
+        defer { site.end() }
+        let guest = try site.restore()
+        _ = try guest.perform(.workingSet)
+        let line = try site.handler.errorLine(holding: "has attached with")
+        #expect(line.contains("uffd (process \(guest.pid) at unix:\(site.socket)) has attached"), "\(line)")
+        let page = try WatchTests.page(of: site.handler)
+        func shown() throws -> String? {
+            (try WatchTests.json("/api/state", at: page)["guests"] as? [[String: Any]])?.first?["name"] as? String
+        }
+        try WatchTests.wait("the name") { try shown() == "uffd" }
+        // The next handler keeps the name, whatever it calls its own guests.
+        site.killHandler()
+        try site.startNextHandler("--name-from", "vm_id")
+        let adopted = try site.handler.errorLine(holding: "was adopted")
+        #expect(adopted.contains("uffd (process \(guest.pid) at "), "\(adopted)")
+        #expect(try Executable.pageferry("attach", "--name-from", "a b").status == 2)
+    }
+
     @Test("was filled no faster than it may be")
     func rate() throws {
         let site = try RestoreSite(.standIn, "--fill=8MiB")

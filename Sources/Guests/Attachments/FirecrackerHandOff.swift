@@ -21,6 +21,8 @@ package struct FirecrackerHandOff: Hashable, Sendable {
     package let regions: [Region]
     /// Whether the process keeps its socket open, so that a closed socket means that the process has ended.
     package let keepsSocketOpen: Bool
+    /// The members of the first region that are texts, which no release of Firecracker sends.
+    private let texts: [String: String]
 
     /// The longest accepted message, in bytes.
     package static let maxBytes = 1 << 20
@@ -42,6 +44,26 @@ package struct FirecrackerHandOff: Hashable, Sendable {
         let offset: UInt64
         let pageSize: UInt64?
         let pageSizeInOldKey: UInt64?
+        /// Every member that is a text; of the first mapping only.
+        let texts: [String: String]
+
+        init(from decoder: any Decoder) throws {
+            let members = try decoder.container(keyedBy: CodingKeys.self)
+            address = try members.decode(UInt64.self, forKey: .address)
+            size = try members.decode(UInt64.self, forKey: .size)
+            offset = try members.decode(UInt64.self, forKey: .offset)
+            pageSize = try members.decodeIfPresent(UInt64.self, forKey: .pageSize)
+            pageSizeInOldKey = try members.decodeIfPresent(UInt64.self, forKey: .pageSizeInOldKey)
+            guard decoder.codingPath.last?.intValue == 0 else {
+                texts = [:]
+                return
+            }
+            let all = try decoder.container(keyedBy: Name.self)
+            texts = all.allKeys.reduce(into: [:]) { texts, key in
+                // A member that is no text names nothing.
+                texts[FirecrackerHandOff.spelled(key.stringValue)] = try? all.decode(String.self, forKey: key)
+            }
+        }
 
         struct Name: CodingKey {
             let stringValue: String
@@ -109,8 +131,15 @@ package struct FirecrackerHandOff: Hashable, Sendable {
         try FirecrackerHandOff.refuseOverlaps(regions, "address") { $0.range.address }
         try FirecrackerHandOff.refuseOverlaps(regions, "byte of the snapshot") { $0.offset }
         self.regions = regions
+        texts = mappings[0].texts
         keepsSocketOpen = !isWrapped && mappings.allSatisfy { $0.pageSize != nil }
     }
+
+    /// A text that the process adds to the first region under this name; nil if there is none.
+    package func text(of name: String) -> String? { texts[FirecrackerHandOff.spelled(name)] }
+
+    /// The name of a member as releases with underscores spell it.
+    private static func spelled(_ name: String) -> String { name.replacing("-", with: "_") }
 
     /// The mappings that a message lists, and whether they are wrapped in an object; nil if the message is not whole, or
     /// is another one.
@@ -121,7 +150,7 @@ package struct FirecrackerHandOff: Hashable, Sendable {
         // An array may be whole, and so may an object: whatever is neither is refused with one reason.
         if let mappings = try? decoder.decode([Mapping].self, from: text) { return (mappings, false) }
         decoder.keyDecodingStrategy = .custom { path in
-            Mapping.Name(stringValue: (path.last?.stringValue ?? "").replacing("-", with: "_"))
+            Mapping.Name(stringValue: spelled(path.last?.stringValue ?? ""))
         }
         // As above.
         return (try? decoder.decode(Wrapped.self, from: text)).map { ($0.mappings, true) }

@@ -48,6 +48,8 @@ package struct HandlerSettings: Codable, Sendable {
     package var prefetch: String?
     /// How fast the pages are fetched that a guest does not touch; nil to fetch none of them.
     package var fill: FillRate?
+    /// Where the names of guests come from; nil for guests without names.
+    package var names: GuestNames?
 
     /// Makes settings; bounds are checked where a worker reads its task.
     package init(
@@ -60,7 +62,8 @@ package struct HandlerSettings: Codable, Sendable {
         record: String?,
         recordMilliseconds: UInt32,
         prefetch: String?,
-        fill: FillRate?
+        fill: FillRate?,
+        names: GuestNames?
     ) {
         self.source = source
         self.giveUpSeconds = giveUpSeconds
@@ -72,6 +75,7 @@ package struct HandlerSettings: Codable, Sendable {
         self.recordMilliseconds = recordMilliseconds
         self.prefetch = prefetch
         self.fill = fill
+        self.names = names
     }
 }
 
@@ -105,6 +109,8 @@ package struct GuestTask: Codable, Sendable {
     let process: Int32
     /// The address at which the guest attached.
     let socket: String
+    /// The name by which operators know the guest, also after an adoption; nil if it has none.
+    let label: String?
     let regions: [Region]
     /// Whether the process closes its end of the connection only when it exits.
     private(set) var keepsSocketOpen: Bool
@@ -112,9 +118,10 @@ package struct GuestTask: Codable, Sendable {
     private(set) var hasConnection = true
     private(set) var settings: HandlerSettings
 
-    /// The guest's process and socket, for messages.
+    /// The guest's name, process and socket, for messages.
     package var name: String {
-        process > 0 ? "process \(process) at \(socket)" : "a process of another PID namespace at \(socket)"
+        let place = process > 0 ? "process \(process) at \(socket)" : "a process of another PID namespace at \(socket)"
+        return label.map { "\($0) (\(place))" } ?? place
     }
 
     /// A log whose lines are about the guest.
@@ -128,6 +135,7 @@ package struct GuestTask: Codable, Sendable {
     init(_ guest: borrowing FirecrackerGuest, at socket: String, _ settings: HandlerSettings) {
         self.socket = socket
         process = guest.process.id
+        label = settings.names?.name(of: guest.handOff, at: socket)
         regions = GuestTask.regions(guest.handOff.regions)
         keepsSocketOpen = guest.handOff.keepsSocketOpen
         self.settings = settings

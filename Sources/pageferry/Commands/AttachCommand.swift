@@ -78,7 +78,7 @@ struct AttachCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "The folder, best on tmpfs, that keeps what the next handler needs to serve on if this one dies (default: "
+            "The folder, best on tmpfs, that keeps what the next handler needs to keep serving if this one dies (default: "
                 + "/run/pageferry/attach-NAME, where NAME is the socket's path).",
             valueName: "folder"
         ),
@@ -125,6 +125,22 @@ struct AttachCommand: AsyncParsableCommand {
     )
     // Read by `fillRate`: with `defaultAsFlag`, the parser takes a value that it cannot read for none.
     var fill: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "The name of a guest in metrics, log lines and on the live page: socket for the file name of its socket "
+                + "without .sock, or the name of a member with a text that its process adds to the first region of the "
+                + "hand-off (default: guests have no names).",
+            valueName: "socket|member"
+        ),
+        transform: { text in
+            guard let names = GuestNames(text) else {
+                throw ValidationError("write socket, or the name of a member, of 1 to 64 letters, digits, - and _")
+            }
+            return names
+        }
+    )
+    var nameFrom: GuestNames?
 
     @Flag(help: "Allow an address of --http that other hosts can reach, although it is not encrypted.")
     var insecure = false
@@ -220,7 +236,8 @@ struct AttachCommand: AsyncParsableCommand {
             record: record.map(absolute),
             recordMilliseconds: UInt32(recordMilliseconds),
             prefetch: prefetch.map(absolute),
-            fill: try fillRate
+            fill: try fillRate,
+            names: nameFrom
         )
         let roster = GuestRoster(limits.limits)
         let listener = try GuestListener(
