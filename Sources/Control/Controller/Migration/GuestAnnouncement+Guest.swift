@@ -22,7 +22,7 @@ extension GuestAnnouncement {
     }
 
     /// Counts for the pages of the regions by their place, which are zero.
-    var grid: PageGrid { PageGrid(regions.map { ($0.name, Int($0.pageCount)) }) }
+    var grid: PageGrid { PageGrid(regions.map { ($0.name, Int($0.pageCount), Int($0.pageSize)) }) }
 
     /// The description from which a landing prepares memory.
     var description: GuestDescription {

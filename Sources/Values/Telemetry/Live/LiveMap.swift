@@ -12,10 +12,15 @@ package struct LiveMap: Encodable, Hashable, Sendable {
         package var firstCell: Int
         package var cells: Int
         package var name: String
+        /// The pages of the region, of which the last cell may have fewer than others.
+        package var pages: Int
+        /// The size of each of these pages, in bytes.
+        package var pageSize: Int
 
         enum CodingKeys: String, CodingKey {
-            case cells, name
+            case cells, name, pages
             case firstCell = "first_cell"
+            case pageSize = "page_size"
         }
     }
 

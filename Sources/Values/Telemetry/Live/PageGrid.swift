@@ -15,6 +15,7 @@ package final class PageGrid: Sendable {
     private struct Region {
         let firstCell: Int
         let pageCount: Int
+        let pageSize: Int
         let name: String
         let cells: Int
     }
@@ -43,8 +44,8 @@ package final class PageGrid: Sendable {
 
     /// Makes a grid for regions of memory.
     ///
-    /// - Parameter regions: the name and the number of pages of each region.
-    package init(_ regions: [(name: String, pageCount: Int)]) {
+    /// - Parameter regions: the name, the number of pages, and the size of a page of each region.
+    package init(_ regions: [(name: String, pageCount: Int, pageSize: Int)]) {
         let total = regions.reduce(0) { $0 + $1.pageCount }
         var shift = 0
         while total >> shift > PageGrid.mostCells { shift += 1 }
@@ -53,7 +54,13 @@ package final class PageGrid: Sendable {
         self.regions = regions.map { region in
             let cells = (region.pageCount + (1 << shift) - 1) >> shift
             defer { next += cells }
-            return Region(firstCell: next, pageCount: region.pageCount, name: region.name, cells: cells)
+            return Region(
+                firstCell: next,
+                pageCount: region.pageCount,
+                pageSize: region.pageSize,
+                name: region.name,
+                cells: cells
+            )
         }
         counts = Counts(next * Origin.allCases.count)
     }
@@ -103,7 +110,15 @@ package final class PageGrid: Sendable {
         }
         return LiveMap(
             pagesPerCell: 1 << shift,
-            regions: regions.map { LiveMap.Region(firstCell: $0.firstCell, cells: $0.cells, name: $0.name) },
+            regions: regions.map {
+                LiveMap.Region(
+                    firstCell: $0.firstCell,
+                    cells: $0.cells,
+                    name: $0.name,
+                    pages: $0.pageCount,
+                    pageSize: $0.pageSize
+                )
+            },
             counts: bytes
         )
     }
