@@ -229,9 +229,12 @@ let package = Package(
         ),
         tests(of: "Firecracker", ["FirecrackerRig", "HugePages", "LinuxSystem", "OwnThread"]),
         tests(of: "MicroVMGuest", ["Firecracker", "Guest", "LinuxSystem", "TestProcess", logging]),
-        tests(of: "FaultHandler", ["LinuxSystem", "PageProtocol"]),
+        tests(of: "FaultHandler", ["Attachments", "LinuxSystem", "PageProtocol", "Telemetry"]),
         tests(of: "QMP", ["LinuxSystem"]),
-        tests(of: "Web", ["Exposition", "HTTPClient", "LinuxSystem", "OwnThread", "Telemetry", logging]),
+        tests(
+            of: "Web",
+            ["Exposition", "HTTPClient", "Identity", "LinuxSystem", "LogLines", "OwnThread", "Telemetry", logging]
+        ),
         tests(of: "RunLease", ["Identity", "LinuxSystem", "OwnThread", "PrivateMount", systemPackage]),
         tests(
             of: "Controller",

@@ -11,6 +11,7 @@ final class ObservedStub: Observed {
         var unreadiness: String?
         var guests: [LiveGuest] = []
         var looks = 0
+        var time = Duration.zero
     }
 
     private let state = Mutex(State())
@@ -21,17 +22,27 @@ final class ObservedStub: Observed {
     func refuse(_ refusal: ActionRefused?) { state.withLock { $0.refusal = refusal } }
     func be(unready reason: String?) { state.withLock { $0.unreadiness = reason } }
     func have(_ guests: [LiveGuest]) { state.withLock { $0.guests = guests } }
+    /// Makes each look take this long.
+    func take(_ time: Duration) { state.withLock { $0.time = time } }
     var actions: [LiveAction] { state.withLock { $0.actions } }
     var looks: Int { state.withLock { $0.looks } }
 
     func liveState() async -> LiveState {
-        state.withLock { state in
+        await look()
+        return state.withLock { $0.live }
+    }
+
+    private func look() async {
+        let time = state.withLock { state in
             state.looks += 1
-            return state.live
+            return state.time
         }
+        // Ends early only if the test ends.
+        try? await Task.sleep(for: time)
     }
 
     func metrics() async -> MetricSet {
+        await look()
         var set = MetricSet()
         set.add(.workloadRunning, 1)
         set.add(guests: state.withLock { $0.guests }, adopted: 0)

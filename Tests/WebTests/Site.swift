@@ -1,5 +1,6 @@
 import HTTPClient
 import LinuxSystem
+import LogLines
 import Logging
 import Web
 
@@ -9,6 +10,7 @@ struct Site {
     let stub: ObservedStub
     let server: WebServer
     let address: SocketAddress
+    let log: LogLines
 
     func get(
         _ path: String,
@@ -46,11 +48,11 @@ func withSite(
     settings.limits.tick = .milliseconds(20)
     if control { settings.token = WebToken(Site.token) }
     change(&settings)
-    let logger = Logger(label: "web") { _ in SwiftLogNoOpLogHandler() }
-    let server = WebServer(stub, settings: settings, logger: logger)
+    let log = LogLines()
+    let server = WebServer(stub, settings: settings, logger: log.logger)
     let bound = try await server.listen(at: address)
     do {
-        try await body(Site(stub: stub, server: server, address: bound))
+        try await body(Site(stub: stub, server: server, address: bound, log: log))
     } catch {
         await server.end()
         throw error

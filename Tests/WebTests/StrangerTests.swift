@@ -1,6 +1,7 @@
 import Foundation
 import HTTPClient
 import LinuxSystem
+import LogLines
 import OwnThread
 import Telemetry
 import Testing
@@ -72,6 +73,8 @@ struct StrangerTests {
             let basic = ["Authorization": "Basic \(Site.token)", "Content-Type": json]
             #expect(try site.act("/api/cancel", fields: basic)?.status == 401)
             #expect(site.stub.actions.isEmpty)
+            // An operator must know who tries.
+            #expect(site.log.count(of: "127.0.0.1 has sent a wrong token") == 7)
             try expectAlive(site)
         }
         try await withSite(control: false) { site in
@@ -99,6 +102,9 @@ struct StrangerTests {
             #expect(site.stub.actions.isEmpty)
             let own = ["Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"]
             #expect(try site.act("/api/cancel", fields: Site.allowed.merging(own) { $1 })?.status == 204)
+            // A proxy that speaks TLS forwards the browser's origin.
+            let proxied = ["Origin": "https://localhost", "Sec-Fetch-Site": "same-origin"]
+            #expect(try site.act("/api/cancel", fields: Site.allowed.merging(proxied) { $1 })?.status == 204)
             try expectAlive(site)
         }
     }

@@ -23,7 +23,9 @@ actor EventStreams {
     /// The pages whose answer has begun, watching or not.
     private var reserved = 0
     /// The state that the pages show, except those that are behind.
-    private var shown: LiveState?
+    private var shown: LiveState? { didSet { shownText = nil } }
+    /// ``shown`` as text, once a page needs all of it.
+    private var shownText: [UInt8]?
     private var number: UInt64 = 0
     private var ticking: Task<Void, Never>?
     private var lastSend = MonotonicClock.now()
@@ -57,9 +59,9 @@ actor EventStreams {
             let state = await sampler.liveState()
             if shown == nil { shown = state }
         }
-        guard !hasEnded, let shown else { return }
+        guard !hasEnded, let text = wholeShown() else { return }
         let key = ObjectIdentifier(channel)
-        send(event("state", StateJSON.whole(shown)), to: [channel])
+        send(event("state", text), to: [channel])
         watchers[key] = Watcher(channel: channel, isBehind: false)
         if ticking == nil { ticking = Task { await tick() } }
         // The connection may close by an error, and is gone then too.
@@ -68,8 +70,16 @@ actor EventStreams {
         if watchers.isEmpty {
             ticking?.cancel()
             ticking = nil
-            self.shown = nil
+            shown = nil
         }
+    }
+
+    /// The text of the state that the pages show, which is made once for all pages.
+    private func wholeShown() -> [UInt8]? {
+        guard let shown else { return nil }
+        let text = shownText ?? StateJSON.whole(shown)
+        shownText = text
+        return text
     }
 
     /// Ends all streams; their connections are closed by the caller.
@@ -95,8 +105,8 @@ actor EventStreams {
         for (key, watcher) in watchers where !watcher.channel.isWritable { watchers[key]?.isBehind = true }
         let writable = watchers.filter { $1.channel.isWritable }
         let late = writable.filter { $1.isBehind }
-        if !late.isEmpty {
-            send(event("state", StateJSON.whole(state)), to: late.map(\.value.channel))
+        if !late.isEmpty, let text = wholeShown() {
+            send(event("state", text), to: late.map(\.value.channel))
             for key in late.keys { watchers[key]?.isBehind = false }
         }
         let others = writable.filter { !$1.isBehind }.map(\.value.channel)

@@ -13,7 +13,7 @@ package enum ReportPage {
     /// - Parameter report: the report's JSON text, whose strings may hold anything.
     package static func html(of report: String) -> [UInt8] {
         // An end tag in a string would end the element that holds the report.
-        let data = Array(report.utf8).flatMap { $0 == UInt8(ascii: "<") ? Array("\\u003c".utf8) : [$0] }
+        let data = Array(report.replacing("<", with: "\\u003c").utf8)
         var page: [UInt8] = []
         var rest = PackageResources.report_html[...]
         // One pass, so that nothing that was put in is searched for names again.

@@ -28,7 +28,9 @@ struct Responder: Sendable {
         _ writer: consuming ResponseWriter,
         _ channel: any Channel
     ) async throws {
-        if let answer = await answer(request) { return try await Responder.write(answer, to: request, writer) }
+        if let answer = await answer(request, from: channel.remoteAddress) {
+            return try await Responder.write(answer, to: request, writer)
+        }
         guard await server.streams.reserve() else {
             var full = WebAnswer.refusal(.serviceUnavailable, "too many live pages are open; close one of them")
             full.fields[.retryAfter] = "10"
@@ -56,7 +58,7 @@ struct Responder: Sendable {
     }
 
     /// The answer to a request; nil for an event stream.
-    private func answer(_ request: Request) async -> WebAnswer? {
+    private func answer(_ request: Request, from peer: NIOCore.SocketAddress?) async -> WebAnswer? {
         guard request.headers[.furtherHost] == nil else { return .text(.badRequest, "give one Host") }
         guard hosts.allows(request.head.authority) else {
             return .text(
@@ -69,8 +71,9 @@ struct Responder: Sendable {
         case .get, .head:
             if path == WebServer.eventsPath, request.method == .get { return nil }
             return await page(path, accepting: request.headers[.accept])
-        case .post: return await action(path, request)
+        case .post: return await action(path, request, from: peer)
         default:
+            if ActionPath(path) != nil { return .wrongMethod(allowing: "POST") }
             guard Responder.isKnown(path) || files[path] != nil else { return .text(.notFound, "there is no \(path)") }
             return .wrongMethod(allowing: "GET, HEAD")
         }
@@ -91,7 +94,7 @@ struct Responder: Sendable {
             guard let reason = await server.observed.unreadiness() else { return .text(.ok, "ready") }
             return .text(.serviceUnavailable, reason)
         case "/api/state":
-            return WebAnswer(.ok, "application/json", StateJSON.whole(await server.sampler.liveState()))
+            return WebAnswer(.ok, "application/json", await server.sampler.wholeState())
         case WebServer.eventsPath: return .text(.ok, "an event stream")
         default:
             if ActionPath(path) != nil { return .wrongMethod(allowing: "POST") }
@@ -102,14 +105,18 @@ struct Responder: Sendable {
 
 /// Actions.
 extension Responder {
-    private func action(_ path: String, _ request: Request) async -> WebAnswer {
+    private func action(
+        _ path: String,
+        _ request: Request,
+        from peer: NIOCore.SocketAddress?
+    ) async -> WebAnswer {
         guard let known = ActionPath(path) else {
             guard Responder.isKnown(path) || files[path] != nil else {
                 return .refusal(.notFound, "there is no such action")
             }
             return .wrongMethod(allowing: "GET, HEAD")
         }
-        if let refusal = refusal(of: request) { return refusal }
+        if let refusal = refusal(of: request, from: peer) { return refusal }
         let body: ByteBuffer
         do {
             body = try await request.body.collect(upTo: server.settings.limits.bodyBytes)
@@ -140,20 +147,26 @@ extension Responder {
     }
 
     /// Why a client may not act; nil if it may.
-    private func refusal(of request: Request) -> WebAnswer? {
+    private func refusal(of request: Request, from peer: NIOCore.SocketAddress?) -> WebAnswer? {
         guard let token = server.settings.token else {
             return .refusal(.forbidden, "no action is allowed here: start this process with --http-control TOKENFILE")
         }
-        // A page of another site cannot send the token either, but must not even try tokens.
-        if let site = request.headers[.fetchSite], site != "same-origin", site != "none" {
-            return .refusal(.forbidden, "a page of another site cannot act here")
-        }
-        if let origin = request.headers[.origin], origin != "http://\(request.head.authority ?? "")" {
+        // A page of another site cannot send the token either, but must not even try tokens. No script can set
+        // Sec-Fetch-Site, which also holds behind a proxy that speaks TLS, where Origin begins with https.
+        let site = request.headers[.fetchSite]
+        let origin = request.headers[.origin]
+        let isOwn = origin == nil || origin == "http://\(request.head.authority ?? "")"
+        guard site == "same-origin" || isOwn && (site == nil || site == "none") else {
             return .refusal(.forbidden, "a page of another site cannot act here")
         }
         let header = request.headers[.authorization] ?? ""
         guard header.hasPrefix("Bearer "), token.matches(String(header.dropFirst("Bearer ".count))) else {
-            server.logger.warning("the live page was sent a wrong token", metadata: ["lasting": "wrong token"])
+            // Each connection comes from another port. A local socket has no host.
+            let host = peer?.ipAddress ?? "a process of this host"
+            server.logger.warning(
+                "\(host) has sent a wrong token to the live page",
+                metadata: ["lasting": "wrong token from \(host)"]
+            )
             var answer = WebAnswer.refusal(.unauthorized, "the token is wrong")
             answer.fields[.wwwAuthenticate] = "Bearer"
             return answer

@@ -11,8 +11,11 @@ actor Sampler {
     private struct Look<Value: Sendable>: Sendable {
         let value: Task<Value, Never>
         let time = MonotonicClock.now()
+        var isDone = false
 
-        var isFresh: Bool { MonotonicClock.now() - time < Sampler.freshTime }
+        /// A look that takes long serves every client that comes before its end, so that a slow process is not looked at
+        /// once for each client.
+        var isFresh: Bool { !isDone || MonotonicClock.now() - time < Sampler.freshTime }
     }
 
     private let observed: any Observed
@@ -20,6 +23,7 @@ actor Sampler {
     private let connections: WebConnections
     private let start = Date.now.timeIntervalSince1970
     private var state: Look<LiveState>?
+    private var stateText: Look<[UInt8]>?
     private var texts: [ExpositionFormat: Look<[UInt8]>] = [:]
 
     init(_ observed: any Observed, settings: WebServer.Settings, connections: WebConnections) {
@@ -44,7 +48,20 @@ actor Sampler {
             }
         )
         state = look
-        return await look.value.value
+        let value = await look.value.value
+        // No other look replaces one that is not done.
+        state?.isDone = true
+        return value
+    }
+
+    /// The state now, as JSON text.
+    func wholeState() async -> [UInt8] {
+        if let stateText, stateText.isFresh { return await stateText.value.value }
+        let look = Look(value: Task.detached { StateJSON.whole(await self.liveState()) })
+        stateText = look
+        let value = await look.value.value
+        stateText?.isDone = true
+        return value
     }
 
     /// The metrics now, as text.
@@ -64,6 +81,8 @@ actor Sampler {
             }
         )
         texts[format] = look
-        return await look.value.value
+        let value = await look.value.value
+        texts[format]?.isDone = true
+        return value
     }
 }
