@@ -163,6 +163,8 @@ struct JailTests {
             "1s",
             "--on-lost",
             "kill",
+            "--http",
+            "127.0.0.1:0",
             by: ["/usr/bin/unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
         )
         let guests = try (0..<2).map { _ in try site.restore(at: socket) }
@@ -170,6 +172,14 @@ struct JailTests {
         let name = "a process of another PID namespace at unix:\(socket)"
         _ = try handler.errorLine(holding: "\(name) has attached", number: 2)
         _ = try handler.errorLine(holding: "such guests are served, but never killed")
+        // Neither has a process id here, and each is shown all the same.
+        let page = try WatchTests.page(of: handler)
+        try WatchTests.wait("both guests") {
+            let shown = try WatchTests.json("/api/state", at: page)["guests"] as? [[String: Any]] ?? []
+            return shown.compactMap { $0["id"] as? String } == ["outside-1", "outside-2"]
+        }
+        let samples = try WatchTests.metrics(at: page).keys.filter { $0.hasPrefix("pageferry_guest_memory_pages{") }
+        #expect(samples.count == 2 && samples.allSatisfy { $0.contains(#"pid="0""#) }, "\(samples)")
         site.endServer()
         guests[0].send(.pass)
         _ = try handler.errorLine(holding: "\(name) cannot get ")

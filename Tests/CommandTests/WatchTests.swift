@@ -126,6 +126,26 @@ struct WatchTests {
         }
     }
 
+    @Test("keeps what it has measured when the memory is freed")
+    func freed() throws {
+        let workspace = try Workspace()
+        let source = try AgentProcess.source(
+            in: workspace,
+            ["--workload", "zipf", "--memory", "16MiB", "--device", "reads-memory", "--device", "broken:load"]
+        )
+        defer { source.end() }
+        let http = ["--http", "127.0.0.1:0"]
+        let destination = try AgentProcess.destination(in: workspace, http + ["--listen", "127.0.0.1:0"])
+        defer { destination.end() }
+        let address = try WatchTests.page(of: destination.running)
+        #expect(try Executable.migrate(source, destination).status == 1)
+        try WatchTests.wait("the memory is freed") { try WatchTests.json("/api/state", at: address)["map"] == nil }
+        // The first device has read pages, and the second has failed.
+        let metrics = try WatchTests.metrics(at: address)
+        #expect(metrics[#"pageferry_pages_total{role="destination",origin="demand"}"#] ?? 0 > 0)
+        #expect(metrics["pageferry_service_seconds_count"] ?? 0 > 0)
+    }
+
     @Test("is told to act by those who know its token")
     func actions() throws {
         let workspace = try Workspace()

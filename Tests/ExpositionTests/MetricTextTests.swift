@@ -40,8 +40,8 @@ struct MetricTextTests {
     @Test("keep labels from outside on their line")
     func escapes() {
         var set = MetricSet()
-        set.add(.guestMemoryPages, 1, "7", "a\"b\\c\nd", "/s")
-        #expect(lines(set).last == #"pageferry_guest_memory_pages{pid="7",name="a\"b\\c\nd",socket="/s"} 1"#)
+        set.add(.guestMemoryPages, 1, "7", "7", "a\"b\\c\nd", "/s")
+        #expect(lines(set).last == #"pageferry_guest_memory_pages{guest="7",pid="7",name="a\"b\\c\nd",socket="/s"} 1"#)
     }
 
     @Test("have buckets that only grow, up to the number of durations", arguments: [0, 5000] as [UInt64])
@@ -66,11 +66,11 @@ struct MetricTextTests {
     @Test("show the quantiles of a summary, and numbers that are not finite")
     func summary() {
         var set = MetricSet()
-        let labels = ["7", "vm", "/s"]
+        let labels = ["7", "7", "vm", "/s"]
         set.add(.guestService, quantiles: [(0.5, 0.0001), (0.99, 0.25)], count: 4, seconds: 0.5, labels)
         set.add(.guestFillRate, .infinity, labels)
         let lines = lines(set)
-        let own = #"pid="7",name="vm",socket="/s""#
+        let own = #"guest="7",pid="7",name="vm",socket="/s""#
         #expect(lines.contains("pageferry_guest_service_seconds{\(own),quantile=\"0.5\"} 0.0001"))
         #expect(lines.contains("pageferry_guest_service_seconds{\(own),quantile=\"0.99\"} 0.25"))
         #expect(lines.contains("pageferry_guest_service_seconds_sum{\(own)} 0.5"))
@@ -96,7 +96,7 @@ struct MetricTextTests {
         for pid in 1...5 as ClosedRange<Int32> {
             let state = pid == 5 ? "held" : "linked"
             guests.append(
-                LiveGuest(pid: pid, name: "vm", socket: "/s", state: state, server: "tcp:h:1", policy: "hold")
+                LiveGuest(id: .process(pid), name: "vm", socket: "/s", state: state, server: "tcp:h:1", policy: "hold")
             )
         }
         guests[0].policyCountdown = 7
@@ -111,12 +111,36 @@ struct MetricTextTests {
         #expect(lines.filter { $0.hasPrefix("pageferry_guest_policy_countdown_seconds{") }.count == 1)
     }
 
+    @Test("show each sample once, also of guests of other PID namespaces, whose process ids are all 0")
+    func outside() {
+        let guests = [.outside(1), .outside(2)].map { (id: LiveGuest.ID) in
+            LiveGuest(id: id, name: "vm", socket: "/s", state: "linked", server: "tcp:h:1", policy: "hold")
+        }
+        var set = MetricSet()
+        set.add(guests: guests, adopted: 0)
+        let samples = lines(set).filter { !$0.hasPrefix("#") }.map { $0.prefix { $0 != " " } }
+        #expect(Set(samples).count == samples.count)
+        #expect(samples.contains(#"pageferry_guest_memory_pages{guest="outside-2",pid="0",name="vm",socket="/s"}"#))
+    }
+
+    @Test("keep a ratio to 1 and labels short, whatever a worker or a platform writes")
+    func bounds() {
+        let long = String(repeating: "x", count: 1000)
+        var guest = LiveGuest(id: .process(7), name: long, socket: long, state: "linked", server: long, policy: "hold")
+        (guest.total, guest.resident) = (4, 5)
+        var set = MetricSet()
+        set.add(guests: [guest], adopted: 0)
+        let lines = lines(set)
+        #expect(lines.contains { $0.hasPrefix("pageferry_guest_resident_ratio{") && $0.hasSuffix("} 1") })
+        #expect(lines.allSatisfy { $0.count < 800 })
+    }
+
     @Test("show 1000 guests within 50 ms", arguments: ExpositionFormat.allCases)
     func manyGuests(format: ExpositionFormat) throws {
         let guests = (1...1000 as ClosedRange<Int32>).map { pid in
             let socket = "/srv/jailer/firecracker/vm\(pid)/root/run/uffd.sock"
             var guest = LiveGuest(
-                pid: pid,
+                id: .process(pid),
                 name: "vm\(pid)",
                 socket: socket,
                 state: "linked",

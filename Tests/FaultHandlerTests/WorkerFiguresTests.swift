@@ -45,7 +45,7 @@ struct WorkerFiguresTests {
         second.state = GuestFate.State.linked.code
         view.memory.figures = second
         view.memory.workers = 2
-        let live = view.live
+        let live = view.live(as: .process(7))
         #expect((live.pid, live.state, live.policy, live.restarts) == (7, "linked", "kill", 1))
         #expect((live.total, live.resident, live.demand, live.ahead, live.waiting) == (9, 8, 4, 4, 2))
         #expect(live.served == 4)
@@ -74,7 +74,7 @@ struct WorkerFiguresTests {
             for place in [3, 5, 7, 11, 12, 13] {
                 shared.base.storeBytes(of: value, toByteOffset: place * 8, as: UInt64.self)
             }
-            #expect(view.live.total == 9)
+            #expect(view.live(as: .process(7)).total == 9)
             _ = view.memory.figures.adding(PageFetcher.Progress(), [])
         }
     }
@@ -96,29 +96,29 @@ struct WorkerFiguresTests {
     @Test("say when the policy acts on a guest that waits")
     func countdown() throws {
         let view = try makeView(giveUp: 60)
-        #expect(view.live.policyCountdown == nil)
+        #expect(view.live(as: .process(7)).policyCountdown == nil)
         var figures = WorkerFigures()
         let now = MonotonicClock.now()
         (figures.state, figures.waiting, figures.waitingSince) = (1, 1, now - 500_000_000)
         view.memory.figures = figures
-        #expect(view.live.policyCountdown == nil)
+        #expect(view.live(as: .process(7)).policyCountdown == nil)
         // A server that was lost before the page was touched counts from its loss.
         view.memory.lostSince = now - 20_000_000_000
-        #expect((38.0...40).contains(try #require(view.live.policyCountdown)))
-        #expect((0.4e6...5e6).contains(view.live.oldest))
+        #expect((38.0...40).contains(try #require(view.live(as: .process(7)).policyCountdown)))
+        #expect((0.4e6...5e6).contains(view.live(as: .process(7)).oldest))
         figures.state = GuestFate.State.held(since: 0, failure: nil).code
         view.memory.figures = figures
-        #expect(view.live.policyCountdown == nil)
+        #expect(view.live(as: .process(7)).policyCountdown == nil)
     }
 
     @Test("show the order to fetch the rest, which a guest whose touches are recorded refuses")
     func order() throws {
         let view = try makeView()
-        #expect(view.live.fill == nil)
+        #expect(view.live(as: .process(7)).fill == nil)
         try view.order(FillRate(bytesPerSecond: 4096))
-        #expect(view.live.fill == 4096)
+        #expect(view.live(as: .process(7)).fill == 4096)
         try view.order(.unlimited)
-        #expect(view.live.fill == 0)
+        #expect(view.live(as: .process(7)).fill == 0)
         #expect(view.memory.fill == .unlimited)
         let recorded = try makeView(recording: true)
         #expect(throws: FillRefused.self) { try recorded.order(.unlimited) }
@@ -128,8 +128,8 @@ struct WorkerFiguresTests {
 
     @Test("are not looked for under the number of a process that no guest has")
     func unknown() {
-        for process in [0, -1, 7] as [Int32] {
-            #expect(throws: FillRefused.self) { try GuestRoster().fill(process, at: .unlimited) }
+        for guest in [.process(7), .outside(1)] as [LiveGuest.ID] {
+            #expect(throws: FillRefused.self) { try GuestRoster().fill(guest, at: .unlimited) }
         }
         #expect(GuestRoster().guests.isEmpty)
     }

@@ -151,6 +151,8 @@ class Memory:
     """8 GiB in 2048 cells, each with the number of its pages of each kind."""
 
     CELLS, PER_CELL = 2048, 1024
+    # The last cell of the second region is not full.
+    VIDEO_PAGES = 32 * PER_CELL - 24
 
     def __init__(self, chance):
         self.chance = chance
@@ -207,8 +209,8 @@ class Memory:
             "pages_per_cell": self.PER_CELL,
             "counts": self.encode(),
             "regions": [
-                {"first_cell": 0, "cells": 2016, "name": "ram"},
-                {"first_cell": 2016, "cells": 32, "name": "video"},
+                {"first_cell": 0, "cells": 2016, "name": "ram", "pages": 2016 * self.PER_CELL, "page_size": PAGE_SIZE},
+                {"first_cell": 2016, "cells": 32, "name": "video", "pages": self.VIDEO_PAGES, "page_size": PAGE_SIZE},
             ],
         }
 
@@ -526,6 +528,7 @@ class Handler:
                 state, resident = "complete", total
             demand = resident // 9
             self.guests[pid] = {
+                "id": str(pid),
                 "pid": pid,
                 "name": f"vm-{i:04}",
                 "socket": "/run/pageferry-uffd.sock",
@@ -821,7 +824,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if rest == "api/events":
             return self.follow(stage)
         file = PAGE / (rest or "page.html")
-        if file.name in ("page.html", "page.css", "page.js", "shared.css", "shared.js", "icon.svg"):
+        if file.name in ("page.html", "page.css", "page.js", "shared.css", "shared.js", "map.js", "icon.svg"):
             return self.answer(200, file.read_bytes(), KINDS[file.suffix])
         self.answer(404)
 

@@ -22,6 +22,8 @@ struct ReportPageTests {
         // The names in the report stay as they are, and every name of the template is gone.
         #expect(page.components(separatedBy: "{{").count == 3)
         #expect(page.hasSuffix("</html>\n"))
+        // A report has no map.
+        #expect(!page.contains("CellMap"))
         #expect(!page.contains("http://") || !page.contains("src="))
     }
 }

@@ -80,9 +80,10 @@ struct RoutesTests {
         arguments: [
             ("/api/cancel", "{}", .cancel), ("/api/cont", "", .cont), ("/api/pause", "{}", .pause),
             ("/api/recover", #"{"uri":"tcp:h:1"}"#, .recover(uri: "tcp:h:1")),
-            ("/api/guests/12/fill", #"{"rate_bytes_per_s":5}"#, .fill(process: 12, bytesPerSecond: 5)),
-            ("/api/guests/12/fill", #"{"rate_bytes_per_s":null}"#, .fill(process: 12, bytesPerSecond: 0)),
-            ("/api/guests/12/release", "{}", .release(process: 12)),
+            ("/api/guests/12/fill", #"{"rate_bytes_per_s":5}"#, .fill(.process(12), bytesPerSecond: 5)),
+            ("/api/guests/12/fill", #"{"rate_bytes_per_s":null}"#, .fill(.process(12), bytesPerSecond: 0)),
+            ("/api/guests/12/release", "{}", .release(.process(12))),
+            ("/api/guests/outside-3/release", "{}", .release(.outside(3))),
         ] as [(String, String, LiveAction)]
     )
     func actions(path: String, body: String, action: LiveAction) async throws {
@@ -92,7 +93,29 @@ struct RoutesTests {
             site.stub.refuse(ActionRefused(reason: "no \"migration\""))
             let refused = try #require(try site.act(path, body))
             #expect(refused.status == 409 && refused.body == #"{"error":"no \"migration\""}"#)
-            #expect(try site.get(path)?.status == 405)
+            for method in ["GET", "PUT", "DELETE"] {
+                let wrong = try #require(try site.get(path, method))
+                #expect(wrong.status == 405 && wrong.fields["allow"] == "POST", "\(method)")
+            }
+        }
+    }
+
+    @Test("looks at a slow process once for all who ask meanwhile", arguments: ["/api/state", "/metrics"])
+    func slowLook(path: String) async throws {
+        try await withSite { site in
+            site.stub.take(.seconds(1))
+            let clients = try (0..<6).map { _ in try HTTPClient(site.address) }
+            for client in clients {
+                try client.send("GET \(path) HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                // Longer than a look stays fresh.
+                try await Task.sleep(for: .milliseconds(120))
+            }
+            for client in clients { #expect(try client.reply()?.status == 200) }
+            #expect(site.stub.looks == 1)
+            // The next client gets figures of its own time.
+            site.stub.take(.zero)
+            #expect(try site.get(path)?.status == 200)
+            #expect(site.stub.looks == 2)
         }
     }
 
@@ -168,7 +191,7 @@ struct RoutesTests {
             site.stub.have(
                 (1...1000 as ClosedRange<Int32>).map {
                     var guest = LiveGuest(
-                        pid: $0,
+                        id: .process($0),
                         name: "firecracker",
                         socket: "/srv/jailer/firecracker/vm\($0)/root/run/uffd.sock",
                         state: "linked",

@@ -1,4 +1,5 @@
 import Foundation
+import Identity
 import Telemetry
 import Testing
 
@@ -11,8 +12,8 @@ struct TickTests {
         return try #require(try JSONSerialization.jsonObject(with: Data(bytes)) as? [String: Any])
     }
 
-    private func guest(_ pid: Int32, resident: Int = 0) -> LiveGuest {
-        var guest = LiveGuest(pid: pid, name: "vm", socket: "/s", state: "linked", server: "tcp:h:1", policy: "hold")
+    private func guest(_ id: LiveGuest.ID, resident: Int = 0) -> LiveGuest {
+        var guest = LiveGuest(id: id, name: "vm", socket: "/s", state: "linked", server: "tcp:h:1", policy: "hold")
         guest.resident = resident
         return guest
     }
@@ -54,12 +55,43 @@ struct TickTests {
     @Test("has the guests that have changed, and those that are gone")
     func guests() throws {
         var before = LiveState(.handler)
-        before.guests = [guest(1), guest(2), guest(3)]
+        before.guests = [guest(.process(1)), guest(.process(2)), guest(.process(3))]
         var after = before
-        after.guests = [guest(1), guest(2, resident: 9), guest(4)]
+        after.guests = [guest(.process(1)), guest(.process(2), resident: 9), guest(.process(4))]
         let guests = try #require(try tick(before, after)?["guests"] as? [[String: Any]])
-        #expect(guests.map { $0["pid"] as? Int } == [2, 4, 3])
+        #expect(guests.map { $0["id"] as? String } == ["2", "4", "3"])
         #expect(guests[0]["fill"] is NSNull && guests[0]["resident"] as? Int == 9)
         #expect(guests[2].count == 2 && guests[2]["gone"] as? Bool == true)
+    }
+
+    @Test("tells guests of other PID namespaces apart, which have no process id")
+    func outside() throws {
+        var before = LiveState(.handler)
+        before.guests = [guest(.outside(1)), guest(.outside(2)), guest(.outside(3))]
+        var after = before
+        after.guests = [guest(.outside(1)), guest(.outside(2), resident: 9)]
+        let guests = try #require(try tick(before, after)?["guests"] as? [[String: Any]])
+        #expect(guests.map { $0["id"] as? String } == ["outside-2", "outside-3"])
+        #expect(guests.map { $0["gone"] as? Bool } == [nil, true])
+        #expect(guests[0]["pid"] as? Int == 0)
+    }
+
+    @Test("has of a migration what has changed, and null for what is gone")
+    func migration() throws {
+        var before = LiveState(.agent)
+        before.migration = LiveState.Migration()
+        before.migration?.possible = ["source": [.none, .setup]]
+        before.migration?.edges = ["source": [[.none, .setup]]]
+        before.migration?.sides = [LiveState.Migration.Side(side: "source", own: true, states: [])]
+        before.migration?.error = "a reason"
+        var after = before
+        after.migration?.total = 5
+        after.migration?.error = nil
+        let change = try #require(try tick(before, after)?["migration"] as? [String: Any])
+        #expect(Set(change.keys) == ["total_us", "error"] && change["error"] is NSNull)
+        // The page has nothing yet that it could complete.
+        before.migration = nil
+        let whole = try #require(try tick(before, after)?["migration"] as? [String: Any])
+        #expect(whole["possible"] != nil && whole["edges"] != nil && whole["sides"] != nil)
     }
 }

@@ -1,11 +1,12 @@
 import Exposition
 import Foundation
+import Telemetry
 
 /// The path of an action, such as `/api/cancel` or `/api/guests/12/fill`.
 enum ActionPath: Hashable {
     case cancel, recover, cont, pause
-    case fill(process: Int32)
-    case release(process: Int32)
+    case fill(LiveGuest.ID)
+    case release(LiveGuest.ID)
 
     /// Reads a path; nil if it is that of no action.
     init?(_ path: String) {
@@ -16,10 +17,10 @@ enum ActionPath: Hashable {
         case ["api", "cont"]: self = .cont
         case ["api", "pause"]: self = .pause
         case let guest where guest.count == 4 && guest[..<2] == ["api", "guests"]:
-            guard let process = Int32(guest[2]), process > 0 else { return nil }
+            guard let id = LiveGuest.ID(guest[2]) else { return nil }
             switch guest[3] {
-            case "fill": self = .fill(process: process)
-            case "release": self = .release(process: process)
+            case "fill": self = .fill(id)
+            case "release": self = .release(id)
             default: return nil
             }
         default: return nil
@@ -33,8 +34,8 @@ enum ActionPath: Hashable {
         case .recover: "recover"
         case .cont: "cont"
         case .pause: "pause"
-        case .fill(let process): "fill process \(process)"
-        case .release(let process): "release process \(process)"
+        case .fill(let guest): "fill guest \(guest)"
+        case .release(let guest): "release guest \(guest)"
         }
     }
 
@@ -73,11 +74,11 @@ enum ActionPath: Hashable {
             // The longest address that a socket can have is that of a path.
             guard let uri = members.uri, (1...4200).contains(uri.utf8.count) else { return nil }
             return .recover(uri: uri)
-        case .fill(let process):
+        case .fill(let guest):
             // 0 stands for no limit, which a client that writes 0 does not mean.
             guard members.rate != 0 else { return nil }
-            return .fill(process: process, bytesPerSecond: members.rate ?? 0)
-        case .release(let process): return .release(process: process)
+            return .fill(guest, bytesPerSecond: members.rate ?? 0)
+        case .release(let guest): return .release(guest)
         }
     }
 }

@@ -14,6 +14,7 @@ package struct PageFile: Sendable {
         PageFile(name: "page.js", contentType: "text/javascript; charset=utf-8", bytes: PackageResources.page_js),
         PageFile(name: "shared.css", contentType: "text/css; charset=utf-8", bytes: PackageResources.shared_css),
         PageFile(name: "shared.js", contentType: "text/javascript; charset=utf-8", bytes: PackageResources.shared_js),
+        PageFile(name: "map.js", contentType: "text/javascript; charset=utf-8", bytes: PackageResources.map_js),
         PageFile(name: "icon.svg", contentType: "image/svg+xml", bytes: PackageResources.icon_svg),
     ]
 

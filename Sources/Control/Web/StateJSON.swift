@@ -43,7 +43,13 @@ private struct Tick: Encodable {
         try container.encode(after.unixMilliseconds, forKey: .unixMilliseconds)
         if after.name != before.name { try container.encode(after.name, forKey: .name) }
         if after.control != before.control { try container.encode(after.control, forKey: .control) }
-        if after.migration != before.migration { try container.encode(after.migration, forKey: .migration) }
+        if after.migration != before.migration {
+            if let earlier = before.migration, let later = after.migration {
+                try container.encode(MigrationChange(before: earlier, after: later), forKey: .migration)
+            } else {
+                try container.encode(after.migration, forKey: .migration)
+            }
+        }
         if after.pages != before.pages { try container.encode(after.pages, forKey: .pages) }
         if after.stall != before.stall { try container.encode(after.stall, forKey: .stall) }
         if after.lanes != before.lanes { try container.encode(after.lanes, forKey: .lanes) }
@@ -66,26 +72,59 @@ private struct Tick: Encodable {
     }
 }
 
+/// The members of a migration that have changed.
+///
+/// The time of a migration changes always, and what the states can be never does.
+private struct MigrationChange: Encodable {
+    let before: LiveState.Migration
+    let after: LiveState.Migration
+
+    func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: LiveState.Migration.CodingKeys.self)
+        func add<Value: Encodable & Equatable>(
+            _ member: KeyPath<LiveState.Migration, Value>,
+            _ key: LiveState.Migration.CodingKeys
+        ) throws {
+            let value = after[keyPath: member]
+            if value != before[keyPath: member] { try container.encode(value, forKey: key) }
+        }
+        try add(\.role, .role)
+        try add(\.id, .id)
+        try add(\.workload, .workload)
+        try add(\.runsHere, .runsHere)
+        try add(\.awaitsCont, .awaitsCont)
+        try add(\.memoryBytes, .memoryBytes)
+        try add(\.pageSize, .pageSize)
+        try add(\.sides, .sides)
+        try add(\.possible, .possible)
+        try add(\.edges, .edges)
+        try add(\.error, .error)
+        try add(\.total, .total)
+        try add(\.downtime, .downtime)
+        try add(\.switchover, .switchover)
+    }
+}
+
 /// A guest that has changed, or that is gone.
 private enum GuestChange: Encodable {
     case changed(LiveGuest)
-    case gone(Int32)
+    case gone(LiveGuest.ID)
 
-    private enum CodingKeys: String, CodingKey { case pid, gone }
+    private enum CodingKeys: String, CodingKey { case id, gone }
 
     static func changes(from before: [LiveGuest], to after: [LiveGuest]) -> [GuestChange] {
-        let earlier = Dictionary(before.map { ($0.pid, $0) }) { one, _ in one }
-        let later = Set(after.map(\.pid))
-        return after.filter { earlier[$0.pid] != $0 }.map { .changed($0) }
-            + before.filter { !later.contains($0.pid) }.map { .gone($0.pid) }
+        let earlier = Dictionary(before.map { ($0.id, $0) }) { one, _ in one }
+        let later = Set(after.map(\.id))
+        return after.filter { earlier[$0.id] != $0 }.map { .changed($0) }
+            + before.filter { !later.contains($0.id) }.map { .gone($0.id) }
     }
 
     func encode(to encoder: any Encoder) throws {
         switch self {
         case .changed(let guest): try guest.encode(to: encoder)
-        case .gone(let pid):
+        case .gone(let id):
             var container = encoder.container(keyedBy: CodingKeys.self)
-            try container.encode(pid, forKey: .pid)
+            try container.encode(id, forKey: .id)
             try container.encode(true, forKey: .gone)
         }
     }

@@ -193,13 +193,18 @@ package final class GuestRoster: Sendable {
         members.withLock { $0.all[number] }?.view.withLock { $0 = view }
     }
 
-    private var views: [GuestView] {
-        let all = members.withLock { $0.all.sorted { $0.key < $1.key }.map(\.value) }
-        return all.compactMap { $0.view.withLock(\.self) }
+    private var views: [(id: LiveGuest.ID, view: GuestView)] {
+        let all = members.withLock { $0.all.sorted { $0.key < $1.key } }
+        return all.compactMap { number, member in
+            // All processes of other PID namespaces have the number 0. Of each other process, one guest is served.
+            member.view.withLock { view in
+                view.map { ($0.task.process > 0 ? .process($0.task.process) : .outside(number), $0) }
+            }
+        }
     }
 
     /// The guests that are served, in the order in which they came.
-    package var guests: [LiveGuest] { views.map(\.live) }
+    package var guests: [LiveGuest] { views.map { $0.view.live(as: $0.id) } }
 
     /// The guests of earlier handlers that were taken over so far.
     package var adopted: Int { members.withLock(\.adopted) }
@@ -207,13 +212,12 @@ package final class GuestRoster: Sendable {
     /// Orders to fetch the pages that a guest does not touch, at most this fast, so that it needs its server no more.
     ///
     /// - Parameters:
-    ///   - process: the guest's process id.
+    ///   - guest: the guest's id, as in ``guests``.
     ///   - rate: how fast the pages are fetched.
-    /// - Throws: ``FillRefused`` if no guest of that process is served, or if its touches are being recorded.
-    package func fill(_ process: Int32, at rate: FillRate) throws(FillRefused) {
-        // All processes of other PID namespaces have the number 0.
-        guard process > 0, let view = views.first(where: { $0.task.process == process }) else {
-            throw FillRefused(description: "no guest of process \(process) is served", isUnknown: true)
+    /// - Throws: ``FillRefused`` if no such guest is served, or if its touches are being recorded.
+    package func fill(_ guest: LiveGuest.ID, at rate: FillRate) throws(FillRefused) {
+        guard let view = views.first(where: { $0.id == guest })?.view else {
+            throw FillRefused(description: "no guest \(guest) is served", isUnknown: true)
         }
         try view.order(rate)
     }

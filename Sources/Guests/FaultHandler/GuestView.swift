@@ -14,14 +14,16 @@ struct GuestView: Sendable {
     let memory: SessionMemory
 
     /// The guest's figures, at most about a second old.
-    var live: LiveGuest {
+    ///
+    /// - Parameter id: what tells the guest from the others of its handler.
+    func live(as id: LiveGuest.ID) -> LiveGuest {
         // Read before the time, so that neither lies in the future.
         let (figures, attached) = (memory.figures, memory.attached)
         let now = MonotonicClock.now()
         let names = GuestFate.State.names
         var live = LiveGuest(
-            pid: task.process,
-            name: task.name,
+            id: id,
+            name: task.label ?? (task.process > 0 ? "process \(task.process)" : "\(id)"),
             socket: task.socket,
             state: names.indices.contains(figures.state) ? names[figures.state] : names[0],
             server: task.settings.source,

@@ -217,7 +217,7 @@ extension Metric {
         guestWaitingFaults, guestOldestFault, guestPolicy, guestService, workerRestarts, guestFillRate,
     ]
 
-    private static let guestLabels = ["pid", "name", "socket"]
+    private static let guestLabels = ["guest", "pid", "name", "socket"]
 
     package static let guestCount = Metric(
         "pageferry_guests",

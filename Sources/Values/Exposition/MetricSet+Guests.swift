@@ -18,12 +18,16 @@ extension MetricSet {
 
     private mutating func add(_ guest: LiveGuest) {
         // Names come from outside, and a label must not grow without bound.
-        let labels = [String(guest.pid), String(guest.name.prefix(128)), String(guest.socket.prefix(256))]
-        add(.guestState, 1, labels + [guest.state, guest.server, guest.policy])
+        let labels = [
+            guest.id.description, String(guest.pid), String(guest.name.prefix(128)), String(guest.socket.prefix(256)),
+        ]
+        add(.guestState, 1, labels + [guest.state, String(guest.server.prefix(256)), guest.policy])
         add(.guestPages, Double(guest.demand), labels + ["demand"])
         add(.guestPages, Double(guest.ahead), labels + ["ahead"])
         add(.guestMemoryPages, Double(guest.total), labels)
-        add(.guestResidentRatio, guest.total > 0 ? Double(guest.resident) / Double(guest.total) : 0, labels)
+        // The figures lie in memory that workers write, at different moments.
+        let resident = guest.total > 0 ? min(1, Double(guest.resident) / Double(guest.total)) : 0
+        add(.guestResidentRatio, resident, labels)
         add(.guestWaitingFaults, Double(guest.waiting), labels)
         add(.guestOldestFault, guest.oldest / 1e6, labels)
         if let countdown = guest.policyCountdown { add(.guestPolicy, countdown, labels) }

@@ -31,9 +31,9 @@ package enum LiveAction: Hashable, Sendable {
     /// Pauses the migration.
     case pause
     /// Fetches the rest of a guest's memory, at most this fast; 0 for no limit.
-    case fill(process: Int32, bytesPerSecond: UInt64)
+    case fill(LiveGuest.ID, bytesPerSecond: UInt64)
     /// Lets a guest be filled without a limit, so that it needs its server no more.
-    case release(process: Int32)
+    case release(LiveGuest.ID)
 }
 
 /// Why an action was not carried out.

@@ -31,17 +31,17 @@ struct ObservedHandler: Observed {
 
     func act(_ action: LiveAction) async throws(ActionRefused) {
         switch action {
-        case .fill(let process, let bytesPerSecond):
-            try fill(process, at: bytesPerSecond == 0 ? .unlimited : FillRate(bytesPerSecond: bytesPerSecond))
-        case .release(let process): try fill(process, at: .unlimited)
+        case .fill(let guest, let bytesPerSecond):
+            try fill(guest, at: bytesPerSecond == 0 ? .unlimited : FillRate(bytesPerSecond: bytesPerSecond))
+        case .release(let guest): try fill(guest, at: .unlimited)
         case .cancel, .recover, .cont, .pause:
             throw ActionRefused(reason: "a handler of restored guests has no migration", isUnknown: true)
         }
     }
 
-    private func fill(_ process: Int32, at rate: FillRate) throws(ActionRefused) {
+    private func fill(_ guest: LiveGuest.ID, at rate: FillRate) throws(ActionRefused) {
         do throws(FillRefused) {
-            try roster.fill(process, at: rate)
+            try roster.fill(guest, at: rate)
         } catch {
             throw ActionRefused(reason: "\(error)", isUnknown: error.isUnknown)
         }

@@ -8,7 +8,7 @@
   } = Ferry;
   const phone = matchMedia("(max-width: 40rem)");
 
-  /** The state as the server has it. `guests` is a Map by process id here. */
+  /** The state as the server has it. `guests` is a Map by the ids of guests here. */
   let state = null;
   /** What the page draws: `{changed(keys, details)}`, made for the kind of the process. */
   let view = null;
@@ -96,7 +96,7 @@
 
   // The state
 
-  const asMap = (guests) => new Map(guests.map((guest) => [guest.pid, guest]));
+  const asMap = (guests) => new Map(guests.map((guest) => [guest.id, guest]));
 
   function receiveState(news) {
     const isOtherKind = news.kind !== state?.kind;
@@ -131,9 +131,12 @@
         details.events = value;
       } else if (key === "guests" && state.guests) {
         for (const guest of value) {
-          if (guest.gone) state.guests.delete(guest.pid);
-          else state.guests.set(guest.pid, { ...state.guests.get(guest.pid), ...guest });
+          if (guest.gone) state.guests.delete(guest.id);
+          else state.guests.set(guest.id, { ...state.guests.get(guest.id), ...guest });
         }
+      } else if (key === "migration" && value && state.migration) {
+        // Only what has changed.
+        state.migration = { ...state.migration, ...value };
       } else {
         state[key] = value;
       }
@@ -182,7 +185,7 @@
       byId("verdict-sides"),
       sides
         .filter((side) => side.states.length)
-        .map((side) => `${side.side} ${side.states.at(-1).state}`)
+        .map((side) => `${side.side} ${side.states.at(-1).state}${side.own ? "" : " (as far as this agent knows)"}`)
         .join(" · "),
     );
     say(byId("verdict-text"), words);
@@ -365,7 +368,9 @@
       const isUnknown = !states.length && !side.own && state.migration?.role !== "none";
       const now = isUnknown ? null : (states.at(-1)?.state ?? "none");
       say(this.title, `${name}: ${now ?? "not known"}`);
-      const whose = side.own ? "This agent" : "The other side, as far as this agent knows";
+      const whose = side.own
+        ? "This agent"
+        : "The other side, as far as this agent knows; the page of the other agent shows its own states";
       say(this.note, state.migration?.role === "none" ? "No migration" : whose);
       this.path.setAttribute("aria-label", `States that the ${name.toLowerCase()} has passed, with the time in each`);
       this.path.replaceChildren(
@@ -474,7 +479,7 @@
           height,
           viewBox: `0 0 ${width} ${height}`,
           role: "img",
-          "aria-label": `${name}: now ${now ?? "not known"}. Passed: ${path || "none"}.`,
+          "aria-label": `${name}: now ${now ?? "not known"}. Passed: ${path || "none"}. ${this.note.textContent}.`,
         },
         ...lines,
         ...nodes,
@@ -597,6 +602,24 @@
     },
   ];
 
+  /** The sizes of the pages of all regions, each once. */
+  const pageSizes = () => [...new Set((state.map?.regions ?? []).map((region) => region.page_size))];
+
+  /** The bytes that are not here, or not sent: with pages of several sizes, by the cells of the map. */
+  function missingBytes() {
+    const { pages, map, migration } = state;
+    if (!pages?.total) return 0;
+    if (pageSizes().length < 2) return (pages.total - pages.resident) * (migration.memory_bytes / pages.total);
+    return map.regions.reduce((sum, region) => {
+      for (let i = 0; i < region.cells; i += 1) {
+        const at = (region.first_cell + i) * 6;
+        const number = Math.min(map.pages_per_cell, region.pages - i * map.pages_per_cell);
+        sum += ((map.bytes[at] + map.bytes[at + 1]) / 255) * number * region.page_size;
+      }
+      return sum;
+    }, 0);
+  }
+
   function agentView() {
     const map = new CellMap(byId("map"), {
       label: "Cell of the map of memory",
@@ -626,8 +649,7 @@
       const here = pages?.resident ?? 0;
       const isSource = migration.role === "source";
       const speed = (state.lanes ?? []).reduce((sum, lane) => sum + lane.rate_bytes_per_s, 0);
-      const perPage = pages?.total ? migration.memory_bytes / pages.total : 0;
-      const missing = pages ? (pages.total - here) * perPage : 0;
+      const missing = missingBytes();
       const isMoving = migration.role && migration.role !== "none";
       const list = isMoving ? [] : [["Memory", bytes(migration.memory_bytes), migration.workload ?? ""]];
       if (isMoving) list.push(["Time", duration(migration.total_us), "since the migration began"]);
@@ -643,7 +665,7 @@
           [
             isSource ? "Sent" : "Arrived",
             percent(here, pages.total),
-            `${bytes(here * perPage)} of ${bytes(migration.memory_bytes)}`,
+            `${bytes(migration.memory_bytes - missing)} of ${bytes(migration.memory_bytes)}`,
           ],
         );
         const left = speed > 0 && missing > 0
@@ -772,8 +794,8 @@
         if (details.cells === null) {
           const { cells, bytes: counts, regions, pages_per_cell: perCell } = state.map;
           map.set({ cells, counts, bounds: (regions ?? []).slice(1).map((region) => region.first_cell) });
-          const size = state.migration?.page_size;
-          const each = size ? bytes(perCell * size) : `${count(perCell)} pages`;
+          const sizes = pageSizes();
+          const each = sizes.length === 1 ? bytes(perCell * sizes[0]) : plural(perCell, "page", "pages");
           say(byId("map-scale"), `${count(cells)} cells of ${each}, in the order of addresses`);
         } else {
           map.update(details.cells);
@@ -914,8 +936,11 @@
   const fillText = (fill) => (
     fill === null || fill === undefined ? "on demand" : fill === 0 ? "full rate" : rate(fill)
   );
+  /** A guest's name and its id, which the name of a guest without a name of its own has already. */
+  const called = (g) => ([g.id, `process ${g.id}`].includes(g.name) ? g.name : `${g.name} · ${g.id}`);
+  const inOrder = (a, b) => a.pid - b.pid || a.id.localeCompare(b.id, "en", { numeric: true });
   const COLUMNS = [
-    { key: "guest", name: "Guest", width: "12rem", value: (g) => g.name || String(g.pid) },
+    { key: "guest", name: "Guest", width: "12rem", value: (g) => g.name },
     { key: "state", name: "State", width: "6.5rem", value: (g) => g.state },
     { key: "resident", name: "Resident", width: "13rem", value: (g) => g.resident / (g.total || 1) },
     { key: "waiting", name: "Waiting", number: true, width: "6rem", value: (g) => g.waiting },
@@ -969,9 +994,9 @@
           ? `, ${plural(guest.waiting, "fault waits", "faults wait")}, the oldest for ${duration(guest.oldest_us)}`
           : "";
         const share = percent(guest.resident, guest.total);
-        return `${guest.name || "Guest"}, process ${guest.pid}: ${guest.state}, ${share} resident${waits}.`;
+        return `${called(guest)}: ${guest.state}, ${share} resident${waits}.`;
       },
-      openCell: (cell) => order[cell] && openGuest(order[cell].pid),
+      openCell: (cell) => order[cell] && openGuest(order[cell].id),
     });
     byId("fleet-legend").append(
       ...[[2, "on demand"], [3, "ahead of demand"], [1, "a fault waits longer than 0.1 s"], [0, "missing"]].map(
@@ -980,7 +1005,7 @@
     );
 
     let fleetCounts = new Uint8Array(0);
-    let fleetPids = "";
+    let fleetIds = "";
     let fleetAt = 0;
     let fleetTimer = 0;
 
@@ -996,7 +1021,7 @@
       fleetAt = performance.now();
       byId("fleet-panel").hidden = state.guests.size === 0;
       if (state.guests.size === 0) return;
-      order = [...state.guests.values()].sort((a, b) => a.pid - b.pid);
+      order = [...state.guests.values()].sort(inOrder);
       const counts = new Uint8Array(order.length * 6);
       order.forEach((guest, i) => {
         const share = (n) => Math.min(255, Math.round((255 * (n ?? 0)) / (guest.total || 1)));
@@ -1005,9 +1030,9 @@
         counts[i * 6 + 3] = share(guest.ahead);
         counts[i * 6] = 255 - Math.min(255, share(guest.resident));
       });
-      const pids = order.map((guest) => guest.pid).join();
-      if (pids !== fleetPids) {
-        fleetPids = pids;
+      const ids = order.map((guest) => guest.id).join();
+      if (ids !== fleetIds) {
+        fleetIds = ids;
         fleetCounts = counts;
         fleet.set({ cells: order.length, counts });
         return;
@@ -1034,7 +1059,7 @@
         const bad = all.filter((guest) => GUEST_TONES[guest.state] === "bad").length;
         const weak = all.filter((guest) => GUEST_TONES[guest.state] === "warn").length;
         const stuck = oldest > 1e6
-          ? `The oldest fault has waited ${duration(oldest)}, in ${oldestGuest.name || `process ${oldestGuest.pid}`}.`
+          ? `The oldest fault has waited ${duration(oldest)}, in ${called(oldestGuest)}.`
           : "";
         const each = [...by].sort((a, b) => b[1] - a[1]).map(([name, n]) => `${count(n)} ${name}`).join(", ");
         verdict(
@@ -1052,7 +1077,7 @@
           [
             "Oldest fault",
             oldest ? duration(oldest) : NONE,
-            oldestGuest ? oldestGuest.name || `process ${oldestGuest.pid}` : "",
+            oldestGuest ? called(oldestGuest) : "",
           ],
           ["Resident", percent(resident, total), `${count(resident)} of ${count(total)} pages`],
           ["Restarts", count(restarts), "of workers, since the guests attached"],
@@ -1128,7 +1153,7 @@
       const isHeld = body.matches(":hover") || body.contains(document.activeElement);
       const words = filter.value.trim().toLowerCase();
       const isWanted = (guest) =>
-        (!words || `${guest.name} ${guest.pid} ${guest.server} ${guest.socket}`.toLowerCase().includes(words)) &&
+        (!words || `${guest.name} ${guest.id} ${guest.server} ${guest.socket}`.toLowerCase().includes(words)) &&
         (!stateFilter.value || guest.state === stateFilter.value) &&
         (!waitingFilter.checked || guest.waiting > 0);
       clearTimeout(sortTimer);
@@ -1138,11 +1163,11 @@
         const way = sort.isUp ? 1 : -1;
         shown = [...state.guests.values()]
           .filter(isWanted)
-          .map((guest) => [column.value(guest), guest.pid])
-          .sort(([a, p], [b, q]) => (a < b ? -way : a > b ? way : p - q))
-          .map(([, pid]) => pid);
+          .map((guest) => [column.value(guest), guest])
+          .sort(([a, one], [b, other]) => (a < b ? -way : a > b ? way : inOrder(one, other)))
+          .map(([, guest]) => guest.id);
       } else {
-        shown = shown.filter((pid) => state.guests.has(pid));
+        shown = shown.filter((id) => state.guests.has(id));
         // No tick may follow that would sort in a guest that is new.
         sortTimer = setTimeout(() => state.guests?.size > 0 && changed(), 2100);
       }
@@ -1190,7 +1215,7 @@
       if (!guest) return;
       row.setAttribute("aria-rowindex", index + 2);
       open.tabIndex = index === focused ? 0 : -1;
-      say(open, guest.name ? `${guest.name} · ${guest.pid}` : `process ${guest.pid}`);
+      say(open, called(guest));
       COLUMNS.forEach((column, i) => {
         if (column.key === "guest") return;
         if (column.key === "resident") {
@@ -1219,10 +1244,10 @@
       const keep = new Set(wanted);
       // A row that leaves is used for one that comes: new elements cost more than new texts.
       const spare = [];
-      for (const [pid, parts] of rows) {
-        if (keep.has(pid)) continue;
+      for (const [id, parts] of rows) {
+        if (keep.has(id)) continue;
         if (parts.row.contains(document.activeElement)) scroller.focus({ preventScroll: true });
-        rows.delete(pid);
+        rows.delete(id);
         spare.push(parts);
       }
       if (focused >= shown.length) focused = Math.max(0, shown.length - 1);
@@ -1232,10 +1257,10 @@
         first + (first > 0 ? 4 : 0),
       );
       let before = above;
-      wanted.forEach((pid, i) => {
-        if (!rows.has(pid)) rows.set(pid, spare.pop() ?? makeRow());
-        const parts = rows.get(pid);
-        fillRow(parts, state.guests.get(pid), first + i);
+      wanted.forEach((id, i) => {
+        if (!rows.has(id)) rows.set(id, spare.pop() ?? makeRow());
+        const parts = rows.get(id);
+        fillRow(parts, state.guests.get(id), first + i);
         if (before.nextElementSibling !== parts.row) before.after(parts.row);
         before = parts.row;
       });
@@ -1302,8 +1327,8 @@
   let guestOpen = null;
   let guestOpener = null;
 
-  function openGuest(pid, opener = null) {
-    guestOpen = pid;
+  function openGuest(id, opener = null) {
+    guestOpen = id;
     guestOpener = opener;
     const actions = byId("guest-actions");
     actions.replaceChildren();
@@ -1337,10 +1362,10 @@
 
   function showGuest() {
     const guest = state.guests.get(guestOpen);
-    say(byId("guest-dialog-title"), guest ? guest.name || `Process ${guest.pid}` : `Process ${guestOpen} is gone`);
+    say(byId("guest-dialog-title"), guest ? called(guest) : `The guest ${guestOpen} is gone`);
     if (!guest) return;
     const entries = [
-      ["Process", String(guest.pid)],
+      ["Process", guest.pid ? String(guest.pid) : "in another PID namespace"],
       ["State", guest.state],
       ["Resident", `${count(guest.resident)} of ${count(guest.total)} pages, ${percent(guest.resident, guest.total)}`],
       ["On demand", `${count(guest.demand)} pages`],
@@ -1464,6 +1489,12 @@
     const { path, action } = asked;
     const answer = byId("action-answer");
     const token = byId("action-token").value.trim();
+    delete answer.dataset.done;
+    // A browser sends nothing for some other characters, and no token has them.
+    if (!/^[\x21-\x7e]+$/.test(token)) {
+      say(answer, "Not sent: a token has only letters, digits and signs of ASCII, without spaces.");
+      return;
+    }
     kept.set(byId("action-keep").checked ? token : "");
     byId("action-confirm").disabled = true;
     say(answer, "Waiting for the answer.");

@@ -1,7 +1,49 @@
 /// The figures of one restored guest.
 package struct LiveGuest: Encodable, Hashable, Sendable {
-    /// The process id.
-    package var pid: Int32
+    /// What tells a guest from the other guests of its handler.
+    package enum ID: Encodable, Hashable, Sendable, CustomStringConvertible {
+        /// The guest of a process, by the process id.
+        case process(Int32)
+        /// The guest of a process in a PID namespace that the handler does not see, by a number of the handler.
+        case outside(Int)
+
+        private static let prefix = "outside-"
+
+        /// Reads an id such as `4711` or `outside-3`; nil if the text is none.
+        package init?(_ text: some StringProtocol) {
+            if text.hasPrefix(ID.prefix), let number = Int(text.dropFirst(ID.prefix.count)), number > 0 {
+                self = .outside(number)
+            } else if let process = Int32(text), process > 0 {
+                self = .process(process)
+            } else {
+                return nil
+            }
+        }
+
+        package var description: String {
+            switch self {
+            case .process(let process): "\(process)"
+            case .outside(let number): "\(ID.prefix)\(number)"
+            }
+        }
+
+        /// Writes the id as a string.
+        package func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            try container.encode(description)
+        }
+    }
+
+    /// What tells the guest from the others.
+    package var id: ID
+    /// The process id; 0 for a process of another PID namespace.
+    package var pid: Int32 {
+        switch id {
+        case .process(let process): process
+        case .outside: 0
+        }
+    }
+
     /// The name that the platform gives; otherwise the name of the process.
     package var name: String
     /// The socket at which the guest has attached.
@@ -43,7 +85,7 @@ package struct LiveGuest: Encodable, Hashable, Sendable {
     package var policyCountdown: Double?
 
     enum CodingKeys: String, CodingKey {
-        case pid, name, socket, state, server, total, resident, demand, ahead, waiting, policy, fill, restarts
+        case id, pid, name, socket, state, server, total, resident, demand, ahead, waiting, policy, fill, restarts
         case oldest = "oldest_us"
         case p50 = "p50_us"
         case p99 = "p99_us"
@@ -53,14 +95,14 @@ package struct LiveGuest: Encodable, Hashable, Sendable {
     /// Describes a guest of which nothing has arrived.
     ///
     /// - Parameters:
-    ///   - pid: the process id.
+    ///   - id: what tells the guest from the others.
     ///   - name: the name that the platform gives.
     ///   - socket: the socket at which the guest has attached.
     ///   - state: what becomes of the guest.
     ///   - server: the address of its snapshot server.
     ///   - policy: what happens if its pages cannot be fetched.
-    package init(pid: Int32, name: String, socket: String, state: String, server: String, policy: String) {
-        self.pid = pid
+    package init(id: ID, name: String, socket: String, state: String, server: String, policy: String) {
+        self.id = id
         self.name = name
         self.socket = socket
         self.state = state
@@ -71,6 +113,7 @@ package struct LiveGuest: Encodable, Hashable, Sendable {
     /// Writes `fill` as null if the guest is not filled.
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(id, forKey: .id)
         try container.encode(pid, forKey: .pid)
         try container.encode(name, forKey: .name)
         try container.encode(socket, forKey: .socket)

@@ -33,7 +33,7 @@ extension LiveState {
         /// The parts of the downtime that this side has measured, in microseconds.
         package var switchover: [String: Double]?
 
-        enum CodingKeys: String, CodingKey {
+        package enum CodingKeys: String, CodingKey {
             case role, id, workload, sides, possible, edges, error, switchover
             case runsHere = "runs_here"
             case awaitsCont = "awaits_cont"
