@@ -103,6 +103,69 @@ struct PrometheusTests {
         #expect(tested.status == 0, "\(tested)")
     }
 
+    /// Starts a handler at five sockets, which names its guests by them, with a guest at each.
+    static func startNode(
+        of site: RestoreSite,
+        _ options: String...
+    ) throws -> (handler: Running, guests: [GuestProcess]) {
+        let sockets = (1...5).map { site.workspace.file("vm\($0).sock") }
+        let handler = try site.run(
+            Executable.pageferry,
+            site.arguments(
+                sockets.flatMap { ["--socket", $0] } + [
+                    "--state", site.workspace.file("node"), "--http", "127.0.0.1:0", "--name-from", "socket",
+                ] + options
+            )
+        )
+        _ = try site.ready(handler)
+        return (handler, try sockets.map { try site.restore(at: $0) })
+    }
+
+    @Test("watches a node with five guests of attach by their names, and says that their server is lost")
+    func node() throws {
+        let workspace = try Workspace()
+        let site = try RestoreSite(serverOf: .standIn)
+        defer { site.end() }
+        let (handler, guests) = try PrometheusTests.startNode(of: site)
+        let page = try WatchTests.page(of: handler)
+        let instance = String(page.description.dropFirst("tcp:".count))
+        let prometheus = try Server(in: workspace, watching: [page])
+        defer { prometheus.running.end() }
+        for guest in guests { _ = try guest.perform(.workingSet) }
+        let names = Set((1...5).map { "vm\($0)" })
+        try WatchTests.wait("five linked guests", seconds: 60) {
+            try prometheus.query(#"pageferry_guests{state="linked"}"#)[instance] == 5
+        }
+        for metric in [
+            #"pageferry_guest_pages_total{origin="demand"}"#, "pageferry_guest_resident_ratio",
+            "pageferry_guest_service_seconds_count",
+        ] {
+            try WatchTests.wait("\(metric) of each guest", seconds: 60) {
+                let values = try prometheus.query(metric, by: "name")
+                return Set(values.keys) == names && values.values.allSatisfy { $0 > 0 }
+            }
+        }
+        let ids = try prometheus.query("pageferry_guest_memory_pages", by: "pid")
+        #expect(Set(ids.keys) == Set(guests.map { String($0.pid) }) && Set(ids.values) == [4096])
+        #expect(try prometheus.query(#"ALERTS{alertname="PageferryServerLost"}"#, by: "alertname").isEmpty)
+        let own = try #require(try HTTPClient.request("GET", "/metrics", at: prometheus.address)).body
+        #expect(own.contains("prometheus_target_scrapes_sample_duplicate_timestamp_total 0\n"))
+        #expect(own.contains("prometheus_target_scrapes_sample_out_of_order_total 0\n"))
+        #expect(try prometheus.query("count by (instance) (pageferry_build_info)")[instance] == 1)
+
+        site.killServer()
+        for guest in guests { guest.send(.pass) }
+        try WatchTests.wait("the alert", seconds: 60) {
+            try prometheus.query(#"ALERTS{alertname="PageferryServerLost"}"#, by: "alertstate")["firing"] != nil
+        }
+        #expect(try prometheus.query("count by (instance) (pageferry_guest_policy_countdown_seconds)")[instance] == 5)
+        try site.startServer()
+        for guest in guests { #expect(try guest.wait(for: "pass", seconds: 60) == 1) }
+        try WatchTests.wait("the end of the alert", seconds: 60) {
+            try prometheus.query(#"ALERTS{alertname="PageferryServerLost"}"#, by: "alertname").isEmpty
+        }
+    }
+
     @Test("watches two agents in a migration, and a server with five guests")
     func watches() throws {
         let workspace = try Workspace()

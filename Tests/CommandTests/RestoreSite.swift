@@ -174,7 +174,10 @@ final class RestoreSite {
     }
 
     /// Runs a program of Python from the fixtures.
-    func python(_ fixture: String, _ arguments: String...) throws -> Running {
+    func python(_ fixture: String, _ arguments: String...) throws -> Running { try python(fixture, arguments) }
+
+    /// Runs a program of Python from the fixtures.
+    func python(_ fixture: String, _ arguments: [String]) throws -> Running {
         try run("/usr/bin/python3", ["-B", Workspace.fixture(fixture)] + arguments)
     }
 

@@ -3,6 +3,9 @@
 
     page_check.py                  checks every scenario of web_mock.py
     page_check.py URL              checks one page that something else serves
+    page_check.py --live --source URL --destination URL --handler URL --server URL --token TOKEN
+                                   checks the pages of real processes: prints `watching`, follows a migration from its
+                                   begin to its end, pauses and recovers it, and then looks at all four pages
     page_check.py --shots DIR      also writes a picture of each page at both widths and in both themes
 
 Needs Debian's package `chromium` and Python, nothing else. Prints a line for each check; the exit status is 1 if one
@@ -17,6 +20,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -120,7 +124,8 @@ class Tab:
 
     def __init__(self, browser, width=WIDE, dark=False, reduced=False):
         self.browser = browser
-        self.target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        # A tab behind another one draws nothing, so each has a window of its own.
+        self.target = browser.call("Target.createTarget", url="about:blank", newWindow=True)["targetId"]
         self.session = browser.call("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Accessibility", "DOM", "Performance"):
             self.call(f"{domain}.enable")
@@ -554,6 +559,180 @@ def guests(check, browser, base, shots):
         tab.close()
 
 
+VIEWS = [(width, dark) for width in (WIDE, NARROW) for dark in (False, True)]
+
+
+class Agent:
+    """The page of an agent while its migration runs."""
+
+    # States that last for seconds, since one device is slow to save, another one is slow to load, and the page pauses.
+    LASTING = {
+        "source": ["none", "device", "postcopy-device", "postcopy-active", "postcopy-paused", "completed"],
+        "destination": ["active", "postcopy-device", "postcopy-active", "postcopy-paused", "completed"],
+    }
+
+    def __init__(self, browser, side, url):
+        self.side, self.url, self.tab = side, url, Tab(browser)
+        self.tab.open(url)
+        self.tab.run(LIBRARY)
+        self.tried, self.seen = set(), []
+
+    def state(self):
+        titles = self.tab.run("[...document.querySelectorAll('.machine h3')].map((h) => h.textContent)")
+        return next((t.split(": ")[1] for t in titles if t.lower().startswith(self.side)), None)
+
+    def look(self, check, shots):
+        """Checks a state that the page has not shown before, in each view."""
+        state = self.state()
+        if state is None or state in self.tried:
+            return
+        self.tried.add(state)
+        found, pictures = [], []
+        for width, dark in VIEWS:
+            self.tab.media(dark)
+            self.tab.resize(width)
+            self.tab.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 150)))")
+            theme = "dark" if dark else "light"
+            found.append((f"contrast of text, {theme}, {width} px", self.tab.run("check.texts()")))
+            found.append((f"no horizontal scrolling, {theme}, {width} px", self.tab.run("check.width()")))
+            if shots:
+                pictures.append(pathlib.Path(f"{shots}/{self.side}-{state}-{width}-{theme}.png"))
+                self.tab.shoot(pictures[-1])
+            if self.state() != state:
+                # The state has passed before it was seen in every view.
+                for picture in pictures:
+                    picture.unlink()
+                return
+        found.append(("every control has a name", names(self.tab)))
+        for what, answer in found:
+            check.found(f"{self.side} in {state}: {what}", answer)
+        self.seen.append(state)
+
+    def act(self, check, word, token, address=None):
+        """Gives an order by the page."""
+        self.tab.resize(WIDE)
+        self.tab.run(
+            "[...document.querySelectorAll('#action-buttons button')]"
+            f".find((button) => button.textContent.startsWith('{word}')).focus()"
+        )
+        self.tab.press("Enter")
+        self.tab.wait("document.querySelector('#action-dialog').open")
+        if address:
+            type_into(self.tab, "#action-input", address)
+        type_into(self.tab, "#action-token", token)
+        self.tab.press("Enter")
+        self.tab.wait("!document.querySelector('#action-confirm').disabled", 30)
+        answer = self.tab.run("document.querySelector('#action-answer').textContent")
+        check(f"{self.side}: {word} is done by the page", [] if answer == "Done." else [answer])
+        self.tab.press("Escape")
+        self.tab.wait("!document.querySelector('#action-dialog').open")
+
+    def end(self, check):
+        """Compares what the page has shown with what the agent says."""
+        missed = [state for state in self.LASTING[self.side] if state not in self.seen]
+        check(f"{self.side}: states that last are seen in every view", missed, ", ".join(self.seen))
+        with urllib.request.urlopen(f"{self.url}api/state", timeout=5) as answer:
+            sides = json.load(answer)["migration"]["sides"]
+        for side in sides:
+            said = [each["state"] for each in side["states"]]
+            shown = self.tab.run(
+                f"[...document.querySelectorAll('.machine')].find((m) => m.querySelector('h3').textContent"
+                f".toLowerCase().startsWith('{side['side']}')).querySelector('.path').textContent"
+            )
+            at, problems = 0, []
+            for state in said:
+                at = shown.find(state, at)
+                if at < 0:
+                    problems.append(f"{state} is not in “{shown}”")
+                    break
+            check(f"{self.side}: every state of the {side['side']} is on the page", problems, ", ".join(said))
+            note = self.tab.run(
+                f"[...document.querySelectorAll('.machine')].find((m) => m.querySelector('h3').textContent"
+                f".toLowerCase().startsWith('{side['side']}')).querySelector('.note').textContent"
+            )
+            problems = [] if side["own"] != ("as far as this agent knows" in note) else [note]
+            check(f"{self.side}: says whether the {side['side']} is this agent", problems, note)
+        check.found(f"{self.side}: no console error, no other origin", quiet(self.tab, self.url))
+        self.tab.close()
+
+
+def node(check, browser, url, token, shots):
+    """A handler whose guests go by names, and the orders that its page gives."""
+    tab = Tab(browser)
+    try:
+        tab.open(url)
+        tab.run(LIBRARY)
+        tab.wait("document.querySelectorAll('#guests tr.row').length === 5")
+        shown = tab.run(
+            "[...document.querySelectorAll('#guests .open')].map((b) => b.textContent.split(' ')[0]).sort().join()"
+        )
+        check("five guests go by the names of their sockets", [] if shown == "vm1,vm2,vm3,vm4,vm5" else [shown], shown)
+        tab.run("document.querySelector('#guests .open').click()")
+        tab.wait("document.querySelector('#guest-dialog').open")
+        for width, dark in VIEWS:
+            tab.media(dark)
+            tab.resize(width)
+            tab.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 150)))")
+            theme = "dark" if dark else "light"
+            check.found(f"the dialog of a guest: contrast, {theme}, {width} px", tab.run("check.texts()"))
+            if shots:
+                tab.shoot(f"{shots}/guest-{width}-{theme}.png", whole=False)
+        check.found("the dialog of a guest: names", names(tab))
+        tab.run("document.querySelector('#guest-actions button').click()")
+        tab.wait("document.querySelector('#action-dialog').open")
+        check.found("the dialog of an action: names", names(tab))
+        if shots:
+            tab.shoot(f"{shots}/guest-fill-{NARROW}-dark.png", whole=False)
+        type_into(tab, "#action-input", "512")
+        # No request can carry the first one.
+        for words, answer in (("schlüssel–wort", "Not sent"), ("a-token-of-nobody", "Refused"), (token, "Done.")):
+            tab.run("document.querySelector('#action-token').value = ''")
+            type_into(tab, "#action-token", words)
+            tab.press("Enter")
+            tab.wait(f"/^({answer}|No answer)/.test(document.querySelector('#action-answer').textContent)")
+            shown = tab.run("document.querySelector('#action-answer').textContent")
+            check(f"the token “{words}” is answered", [] if shown.startswith(answer) else [shown], shown)
+        # A guest that has all of its pages needs the handler no more.
+        tab.wait("document.querySelector('#guest-dialog-title').textContent.endsWith('is gone')", 30)
+        tab.wait("document.querySelectorAll('#guests tr.row').length === 4")
+        check("a guest that was filled leaves", [])
+    finally:
+        tab.close()
+
+
+def live(check, browser, given):
+    agents = [Agent(browser, "source", given.source), Agent(browser, "destination", given.destination)]
+    for agent in agents:
+        agent.look(check, given.shots)
+    print("watching", flush=True)
+    source, destination = agents
+
+    def follow(state):
+        end = time.monotonic() + 120
+        while not all(state in agent.tried for agent in agents):
+            if time.monotonic() > end:
+                raise TimeoutError(f"the pages never show {state}, only {[agent.seen for agent in agents]}")
+            for agent in agents:
+                agent.look(check, given.shots)
+            time.sleep(0.1)
+
+    follow("postcopy-active")
+    source.act(check, "Pause", given.token)
+    follow("postcopy-paused")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp:127.0.0.1:{free.getsockname()[1]}"
+    destination.act(check, "Recover", given.token, address)
+    source.act(check, "Recover", given.token, address)
+    follow("completed")
+    for agent in agents:
+        agent.end(check)
+    for name in ("source", "destination", "handler", "server"):
+        audit(check, browser, getattr(given, name), name, given.shots)
+    colours(check, browser, given.destination)
+    node(check, browser, given.handler, given.token, given.shots)
+
+
 def memory_map(check, browser, base):
     tab = Tab(browser)
     try:
@@ -564,6 +743,10 @@ def memory_map(check, browser, base):
             tab.press(key)
         value = tab.run("document.querySelector('#map [role=slider]').getAttribute('aria-valuetext')")
         check("the keyboard reads cells of the map", [] if value and "pages" in value else [str(value)], value)
+        tab.press("End")
+        value = tab.run("document.querySelector('#map [role=slider]').getAttribute('aria-valuetext')")
+        last = f"to {web_mock.Memory.VIDEO_PAGES - 1:,}:"
+        check("the last cell ends with the last page of its region", [] if last in value else [value], value)
         tab.run("document.querySelectorAll('#legend button')[2].click()")
         pressed = tab.run("document.querySelectorAll('#legend button[aria-pressed=true]').length")
         check("a kind can be shown alone", [] if pressed == 1 else [f"{pressed} pressed"])
@@ -574,6 +757,9 @@ def memory_map(check, browser, base):
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("url", nargs="?")
+    options.add_argument("--live", action="store_true", help="checks the pages of real processes")
+    for name in ("source", "destination", "handler", "server", "token"):
+        options.add_argument(f"--{name}")
     options.add_argument("--shots", metavar="DIR")
     options.add_argument("--only", metavar="WORD", help="only the scenarios whose names have this word")
     options.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("chromium-browser"))
@@ -584,7 +770,9 @@ def main():
         pathlib.Path(given.shots).mkdir(parents=True, exist_ok=True)
     check, browser = Check(), Browser(given.chromium)
     try:
-        if given.url:
+        if given.live:
+            live(check, browser, given)
+        elif given.url:
             audit(check, browser, given.url, "page", given.shots)
             colours(check, browser, given.url)
         else:
