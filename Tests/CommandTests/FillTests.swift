@@ -103,8 +103,8 @@ struct FillTests {
         try WatchTests.wait("the name") { try shown() == "uffd" }
         // The next handler keeps the name, whatever it calls its own guests.
         site.killHandler()
-        try site.startNextHandler("--name-from", "vm_id")
-        let adopted = try site.handler.errorLine(holding: "was adopted")
+        let next = try site.attach("--socket", site.socket, "--state", site.state, "--name-from", "vm_id")
+        let adopted = try next.errorLine(holding: "was adopted")
         #expect(adopted.contains("uffd (process \(guest.pid) at "), "\(adopted)")
         #expect(try Executable.pageferry("attach", "--name-from", "a b").status == 2)
     }

@@ -652,6 +652,11 @@ class Agent:
             )
             problems = [] if side["own"] != ("as far as this agent knows" in note) else [note]
             check(f"{self.side}: says whether the {side['side']} is this agent", problems, note)
+        zeros = self.tab.run(
+            "[...document.querySelectorAll('.waterfall td.number')].filter((cell) => cell.textContent === '0 s').length"
+        )
+        problems = [f"{zeros} are 0 s"] if zeros else []
+        check(f"{self.side}: shows no part of the switchover that it does not know", problems)
         check.found(f"{self.side}: no console error, no other origin", quiet(self.tab, self.url))
         self.tab.close()
 

@@ -368,9 +368,7 @@
       const isUnknown = !states.length && !side.own && state.migration?.role !== "none";
       const now = isUnknown ? null : (states.at(-1)?.state ?? "none");
       say(this.title, `${name}: ${now ?? "not known"}`);
-      const whose = side.own
-        ? "This agent"
-        : "The other side, as far as this agent knows; the page of the other agent shows its own states";
+      const whose = side.own ? "This agent" : "The other side, as far as this agent knows";
       say(this.note, state.migration?.role === "none" ? "No migration" : whose);
       this.path.setAttribute("aria-label", `States that the ${name.toLowerCase()} has passed, with the time in each`);
       this.path.replaceChildren(
@@ -632,10 +630,15 @@
     const stallHistory = new History();
     const laneHistory = new History();
     const stallChart = new Chart(byId("stall-chart"), (data, width) =>
-      data.empty ? note("No stall has been measured yet.") : timeLines(data, width),
+      data.empty ? note(noStall()) : timeLines(data, width),
     );
     const lengthChart = new Chart(byId("histogram-chart"), (data, width) =>
-      data.buckets.length ? histogram(data, width) : note("No stall has been measured yet."),
+      data.buckets.length ? histogram(data, width) : note(noStall()),
+    );
+    const noStall = () => (
+      state.migration?.role === "source"
+        ? "A source sees no stalls; the page of the destination shows them."
+        : "No stall has been measured yet."
     );
     const lanes = lanesPart(laneHistory);
     for (const id of ["stall-table", "histogram-table"]) {
@@ -741,6 +744,7 @@
     function showStall() {
       const { stall } = state;
       const isEmpty = !stall?.count;
+      byId("stall-table").hidden = byId("histogram-table").hidden = isEmpty;
       const series = [["p50", "p50_us"], ["p90", "p90_us"], ["p99", "p99_us"], ["p99.9", "p999_us"]];
       const now = [...series, ["floor", "floor_us"]].map(([name, key]) => `${name} ${duration(stall?.[key])}`);
       stallChart.draw({
@@ -776,7 +780,12 @@
         return;
       }
       const caption = known(migration.downtime_us) ? `Downtime ${duration(migration.downtime_us)}` : null;
-      place.replaceChildren(waterfall(migration.switchover, caption));
+      // A part that this side does not know yet took 0.
+      const times = Object.fromEntries(Object.entries(migration.switchover).filter(([, us]) => us > 0));
+      const missing = migration.role === "source"
+        ? "A source counts the transfer as loading, and the permission to start as starting."
+        : "The source measures the other parts.";
+      place.replaceChildren(waterfall(times, caption), Object.keys(times).length < 6 ? note(missing) : "");
     }
 
     function changed(keys, details) {
@@ -1237,6 +1246,9 @@
     function draw() {
       const height = phone.matches ? 124 : 44;
       const isHead = phone.matches ? byId("guests").tHead.offsetHeight : 40;
+      // Few guests leave no empty space; a scroll bar across needs some.
+      const most = `${isHead + shown.length * height + 20}px`;
+      if (scroller.style.maxBlockSize !== most) scroller.style.maxBlockSize = most;
       const top = Math.max(0, scroller.scrollTop - isHead);
       const first = Math.max(0, Math.min(shown.length - 1, Math.floor(top / height)) - 4);
       const last = Math.min(shown.length, first + Math.ceil(scroller.clientHeight / height) + 9);
@@ -1426,6 +1438,7 @@
           series: [{ name: "", values: past.column("rate"), style: "" }],
           names: false,
           base: 1024,
+          least: 4096,
           format: (value) => rate(value).replace(/\.0+ /, " "),
           label: `Bytes sent per second over time. Now: ${rate(server.rate_bytes_per_s)}.`,
         });

@@ -67,9 +67,9 @@ const Ferry = (() => {
   function percent(part, total) {
     if (!known(part) || !known(total) || total <= 0) return NONE;
     const share = (100 * part) / total;
-    if (part > 0 && share < 0.1) return "< 0.1 %";
-    if (part < total && share > 99.9) return "> 99.9 %";
-    return `${share.toFixed(part === 0 || part >= total ? 0 : 1)} %`;
+    if (part > 0 && share < 0.1) return "< 0.1\u00a0%";
+    if (part < total && share > 99.9) return "> 99.9\u00a0%";
+    return `${share.toFixed(part === 0 || part >= total ? 0 : 1)}\u00a0%`;
   }
 
   const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -244,6 +244,7 @@ const Ferry = (() => {
     let low = data.log ? Math.min(...values) / 1.3 : 0;
     let high = Math.max(...values) * (data.log ? 1.3 : 1.05);
     if (!Number.isFinite(high) || high <= 0) [low, high] = data.log ? [10, 1000] : [0, 1];
+    if (data.least) high = Math.max(high, data.least);
     const ticks = data.log ? logTicks(low, high) : linearTicks(high, 4, data.base);
     if (!data.log) high = Math.max(high, ticks.at(-1));
     const widest = Math.max(...ticks.map((tick) => data.format(tick).length));
@@ -421,12 +422,13 @@ const Ferry = (() => {
     ["start", "Start", "destination", "The destination starts the workload."],
   ];
 
-  /** A table whose bars begin where the bar before ended. `times`: the microseconds of each part by its key. */
+  /** A table whose bars begin where the bar before ended. `times`: the microseconds of each known part by its key. */
   function waterfall(times, caption) {
     const of = (key) => times[key] ?? times[`${key}_us`] ?? 0;
-    const sum = SWITCHOVER.reduce((total, [key]) => total + of(key), 0) || 1;
+    const parts = SWITCHOVER.filter(([key]) => known(times[key] ?? times[`${key}_us`]));
+    const sum = parts.reduce((total, [key]) => total + of(key), 0) || 1;
     let begun = 0;
-    const rows = SWITCHOVER.map(([key, name, where, says]) => {
+    const rows = parts.map(([key, name, where, says]) => {
       const time = of(key);
       const bar = svg(
         "svg",
