@@ -135,7 +135,6 @@
           else state.guests.set(guest.id, { ...state.guests.get(guest.id), ...guest });
         }
       } else if (key === "migration" && value && state.migration) {
-        // Only what has changed.
         state.migration = { ...state.migration, ...value };
       } else {
         state[key] = value;
@@ -603,7 +602,7 @@
   /** The sizes of the pages of all regions, each once. */
   const pageSizes = () => [...new Set((state.map?.regions ?? []).map((region) => region.page_size))];
 
-  /** The bytes that are not here, or not sent: with pages of several sizes, by the cells of the map. */
+  /** The bytes not here, or not sent; with pages of several sizes, by the map. */
   function missingBytes() {
     const { pages, map, migration } = state;
     if (!pages?.total) return 0;
@@ -637,7 +636,7 @@
     );
     const noStall = () => (
       state.migration?.role === "source"
-        ? "A source sees no stalls; the page of the destination shows them."
+        ? "Only the destination sees stalls."
         : "No stall has been measured yet."
     );
     const lanes = lanesPart(laneHistory);
@@ -783,7 +782,7 @@
       // A part that this side does not know yet took 0.
       const times = Object.fromEntries(Object.entries(migration.switchover).filter(([, us]) => us > 0));
       const missing = migration.role === "source"
-        ? "A source counts the transfer as loading, and the permission to start as starting."
+        ? "Load includes the transfer, and Start the permission."
         : "The source measures the other parts.";
       place.replaceChildren(waterfall(times, caption), Object.keys(times).length < 6 ? note(missing) : "");
     }
@@ -945,7 +944,7 @@
   const fillText = (fill) => (
     fill === null || fill === undefined ? "on demand" : fill === 0 ? "full rate" : rate(fill)
   );
-  /** A guest's name and its id, which the name of a guest without a name of its own has already. */
+  /** A guest's name, with its id unless the name has it. */
   const called = (g) => ([g.id, `process ${g.id}`].includes(g.name) ? g.name : `${g.name} · ${g.id}`);
   const inOrder = (a, b) => a.pid - b.pid || a.id.localeCompare(b.id, "en", { numeric: true });
   const COLUMNS = [
@@ -1246,7 +1245,7 @@
     function draw() {
       const height = phone.matches ? 124 : 44;
       const isHead = phone.matches ? byId("guests").tHead.offsetHeight : 40;
-      // Few guests leave no empty space; a scroll bar across needs some.
+      // No empty space below few guests, but room for a scroll bar.
       const most = `${isHead + shown.length * height + 20}px`;
       if (scroller.style.maxBlockSize !== most) scroller.style.maxBlockSize = most;
       const top = Math.max(0, scroller.scrollTop - isHead);
@@ -1503,9 +1502,9 @@
     const answer = byId("action-answer");
     const token = byId("action-token").value.trim();
     delete answer.dataset.done;
-    // A browser sends nothing for some other characters, and no token has them.
+    // No request can carry some others.
     if (!/^[\x21-\x7e]+$/.test(token)) {
-      say(answer, "Not sent: a token has only letters, digits and signs of ASCII, without spaces.");
+      say(answer, "Not sent: a token has only visible ASCII characters.");
       return;
     }
     kept.set(byId("action-keep").checked ? token : "");
