@@ -159,6 +159,21 @@ struct AdoptionTests {
         #expect(try guests[reasons.count].perform(.pass) == 1)
     }
 
+    @Test("needs the next handler no more if it got all of its pages before")
+    func complete() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let guest = try site.restore()
+        #expect(try guest.perform(.workingSet) == 1)
+        site.killHandler()
+        #expect(try guest.perform(.pass) == 1)
+        try site.startNextHandler()
+        _ = try site.handler.errorLine(
+            holding: "process \(guest.pid) at unix:\(site.socket) needs its server and this handler no more"
+        )
+        #expect(try guest.perform(.pass) == 2)
+    }
+
     @Test("is served by the next handler although the relay that handed it over has ended")
     func endedRelay() throws {
         let site = try RestoreSite(.standIn)

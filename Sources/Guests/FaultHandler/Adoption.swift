@@ -61,6 +61,7 @@ struct Adoption: Sendable {
         // The folder may be older than this boot.
         guard record.process == birth else { return nil }
         var copy = shared(store.userfaultfd(names, inode: record.userfaultfd))
+        let isKept = copy != nil
         if hasEnded, try isGone(record, file, copy) { return nil }
         do {
             try replaceWorker(of: record, file, takingCopyTo: &copy)
@@ -78,6 +79,8 @@ struct Adoption: Sendable {
                     description: "no process has its userfaultfd any more, so that its missing pages read as zeros"
                 )
             }
+            // Systemd drops what it keeps when the unit is stopped, and not only restarted.
+            if !isKept { store.keep(userfaultfd, names) }
             let place = try roster.adopt(process, of: record.user, userfaultfd, as: record.task.name, claim)
             number = place
             return try GuestSession(

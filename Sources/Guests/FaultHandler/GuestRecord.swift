@@ -89,6 +89,9 @@ final class GuestStore: Sendable {
     /// Whether the service manager has kept a userfaultfd of a guest whose memory is in use.
     func isInUse(_ names: Names) -> Bool { service.isInUse(names.descriptor) }
 
+    /// Gives the service manager a copy of a guest's userfaultfd to keep.
+    func keep(_ userfaultfd: borrowing Userfaultfd, _ names: Names) { service.add(userfaultfd, as: names.descriptor) }
+
     /// Reads the record of a guest.
     ///
     /// - Throws: why this handler cannot use the record.

@@ -176,6 +176,8 @@ package final class GuestService: Sendable {
         )
         try take(course.fate.workerStarted(isComplete: fetcher.isComplete, at: MonotonicClock.now()), &course)
         while true {
+            // Before the wait: for memory that is complete from the start, no event comes.
+            if let end = end(course) { return end }
             let interval = interval(in: course.fate.state)
             memory.beat = interval == nil ? 0 : MonotonicClock.now()
             let untilRecord = timeUntilRecord(course)
@@ -202,14 +204,18 @@ package final class GuestService: Sendable {
                 try take(course.fate.noPageWanted(at: now), &course)
             }
             noteFigures(course)
-            switch course.fate.state {
-            case .killed: return .lost
-            case .ended: return .done
-            case .complete where course.isLetGo && course.link == nil:
-                fetcher.stop()
-                return .complete
-            case .unserved, .unlinked, .linked, .held, .hangingUp, .returning, .complete: continue
-            }
+        }
+    }
+
+    /// How the service has ended; nil if it has not.
+    private func end(_ course: Course) -> End? {
+        switch course.fate.state {
+        case .killed: return .lost
+        case .ended: return .done
+        case .complete where course.isLetGo && course.link == nil:
+            fetcher.stop()
+            return .complete
+        case .unserved, .unlinked, .linked, .held, .hangingUp, .returning, .complete: return nil
         }
     }
 
