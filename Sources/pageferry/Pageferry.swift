@@ -75,8 +75,14 @@ struct Pageferry: ParsableCommand {
             Terminal.say("\(UsageError(error, of: Invocation.current))")
             exit(ExitStatus.usedWrongly.rawValue)
         }
-        if LineLog.isInUse.load(ordering: .relaxed), LineLog.format == .json {
-            LineLog.write(LineLog.line(.critical, of: Invocation.current.words.first ?? "", "\(error)"))
+        if LineLog.isInUse.load(ordering: .relaxed) {
+            // A supervisor waits for the exit, and may not read standard error.
+            StandardError.waitForRoom(milliseconds: 1000)
+            let command = Invocation.current.words.first ?? ""
+            switch LineLog.format {
+            case .text: LineLog.write(Terminal.line("pageferry: \(error)"))
+            case .json: LineLog.write(LineLog.line(.critical, of: command, "\(error)"))
+            }
         } else {
             Terminal.say("pageferry: \(error)")
         }

@@ -4,6 +4,7 @@ import LinuxSystem
 import Logging
 import Outside
 import Synchronization
+import Web
 
 /// This process as a service of systemd, by the protocol of sd_notify(3).
 ///
@@ -15,24 +16,42 @@ enum Service {
     static let manager = ServiceManager.take()
 
     private static let isTold = Atomic<Bool>(false)
+    /// Whether the manager believes that the service is ready: after READY=1, and before STOPPING=1.
+    private static let isReady = Mutex(false)
 
     /// Writes the line `ready …` to standard output, and tells the service manager that the service is ready.
-    static func ready(_ what: String, _ logger: Logger) {
+    ///
+    /// - Parameters:
+    ///   - places: where the service can be reached.
+    ///   - web: the server of the live page; nil if there is none.
+    static func ready(_ places: String, watched web: (server: WebServer, address: String)?, _ logger: Logger) {
+        let what = places + (web.map { ", watched at \($0.address)" } ?? "")
         Terminal.ready(what)
-        tell("READY=1\n\(status(what))", logger)
+        isReady.withLock { isReady in
+            isReady = true
+            tell("READY=1\n\(status(what))", logger)
+        }
     }
 
     /// Tells the service manager that the configuration is read again, and that this is done when `body` returns.
+    ///
+    /// A service that is still starting, or stops already, tells nothing: READY=1 would end both.
     static func reload(_ logger: Logger, _ body: () -> Void) {
-        // Microseconds of the monotonic clock, for Type=notify-reload.
-        tell("RELOADING=1\nMONOTONIC_USEC=\(MonotonicClock.now() / 1000)", logger)
-        body()
-        tell("READY=1", logger)
+        isReady.withLock { isReady in
+            guard isReady else { return body() }
+            // Microseconds of the monotonic clock, for Type=notify-reload.
+            tell("RELOADING=1\nMONOTONIC_USEC=\(MonotonicClock.now() / 1000)", logger)
+            body()
+            tell("READY=1", logger)
+        }
     }
 
     /// Tells the service manager that the service ends, and why it does not end at once.
     static func stopping(_ what: String, _ logger: Logger) {
-        tell("STOPPING=1\n\(status(what))", logger)
+        isReady.withLock { isReady in
+            isReady = false
+            tell("STOPPING=1\n\(status(what))", logger)
+        }
     }
 
     /// Makes the assignment of a status in one line: a workload's name may come from another program.
@@ -48,7 +67,8 @@ enum Service {
         Thread.detachNewThread {
             while true {
                 check()
-                tell("WATCHDOG=1", logger)
+                // A sign of life that finds no room is not waited for: the next one follows.
+                tell("WATCHDOG=1", waiting: .zero, logger)
                 Thread.sleep(forTimeInterval: interval / .seconds(3))
             }
         }
@@ -66,10 +86,10 @@ enum Service {
         }
     }
 
-    private static func tell(_ words: String, _ logger: Logger) {
+    private static func tell(_ words: String, waiting time: Duration = ServiceManager.patience, _ logger: Logger) {
         guard let manager else { return }
         do throws(SystemError) {
-            try manager.tell(words)
+            try manager.tell(words, waiting: time)
         } catch {
             if !isTold.exchange(true, ordering: .relaxed) { logger.warning("\(error)") }
         }

@@ -160,6 +160,92 @@ struct AdoptionTests {
         #expect(try guests[reasons.count].perform(.pass) == 1)
     }
 
+    @Test("needs the next handler no more if it got all of its pages before")
+    func complete() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let guest = try site.restore()
+        #expect(try guest.perform(.workingSet) == 1)
+        site.killHandler()
+        #expect(try guest.perform(.pass) == 1)
+        try site.startNextHandler()
+        _ = try site.handler.errorLine(
+            holding: "process \(guest.pid) at unix:\(site.socket) needs its server and this handler no more"
+        )
+        #expect(try guest.perform(.pass) == 2)
+    }
+
+    @Test("is served by the next handler although the relay that handed it over has ended")
+    func endedRelay() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let program = Workspace.fixture("hand_off_forms.py")
+        let guest = try site.run(
+            "/usr/bin/python3",
+            ["-B", program, site.socket, site.snapshot.memory, "ended-relay"]
+        )
+        _ = try guest.line(holding: "read")
+        let worker = try site.worker(1)
+        site.killHandler()
+        try site.startNextHandler()
+        _ = try site.handler.errorLine(holding: "worker \(worker) was ended")
+        _ = try site.handler.errorLine(holding: "was adopted with ")
+        // The next worker of this handler continues too.
+        kill(try site.worker(1), SIGKILL)
+        _ = try site.worker(2)
+        kill(guest.pid, SIGUSR1)
+        #expect(try guest.finish().output.contains("0 of 4096 pages are wrong"))
+        _ = try site.handler.errorLine(holding: "stopped serving")
+    }
+
+    @Test("counts for the user that it had when it handed its memory over, whatever /proc says")
+    func user() throws {
+        let site = try RestoreSite(serverOf: .standIn)
+        defer { site.end() }
+        #expect(chmod(site.workspace.path, 0o755) == 0)
+        let socket = site.workspace.file("u.sock")
+        let options = [
+            "--socket", socket, "--socket-mode", "0666", "--state", site.workspace.file("state"),
+            "--max-guests-per-uid", "1",
+        ]
+        func start() throws -> Running {
+            try site.ready(try site.run(Executable.pageferry, site.arguments(options)))
+        }
+        func restore() throws -> Running {
+            try site.python("hand_off_forms.py", socket, site.snapshot.memory, "dropped")
+        }
+        let handler = try start()
+        let guest = try restore()
+        _ = try guest.line(holding: "read")
+        kill(handler.pid, SIGKILL)
+        // The handler was killed.
+        _ = try? handler.finish()
+        let next = try start()
+        _ = try next.errorLine(holding: "was adopted")
+        let other = try restore()
+        _ = try next.errorLine(holding: "refused process \(other.pid)")
+        #expect(next.errorText.contains("user 65534 has 1 guests"), "\(next.errorText)")
+        kill(guest.pid, SIGUSR1)
+        #expect(try guest.finish().output.contains("0 of 4096 pages are wrong"))
+    }
+
+    @Test("keeps its worker if the next handler cannot serve its live page, and exits")
+    func takenPort() throws {
+        let site = try RestoreSite(.standIn)
+        defer { site.end() }
+        let guest = try site.restore()
+        #expect(try guest.perform(.workingSet) == 1)
+        let worker = try site.worker(1)
+        site.killHandler()
+        let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let address = "\(taken.address)".dropFirst("tcp:".count)
+        let arguments = site.arguments(["--socket", site.socket, "--state", site.state, "--http", "\(address)"])
+        let refused = try Executable.run(Executable.pageferry, arguments)
+        #expect(refused.status == 1, "\(refused)")
+        #expect(kill(worker, 0) == 0 && !refused.errors.contains("was adopted"), "\(refused)")
+        #expect(try guest.perform(.pass) == 1)
+    }
+
     @Test("is never mistaken for another process with its number")
     func otherProcess() throws {
         let site = try RestoreSite(.standIn, "--on-lost", "kill")

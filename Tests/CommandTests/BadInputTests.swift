@@ -260,6 +260,18 @@ struct BadInputTests {
                 ],
                 "--serial is for guests of --workload kvm"
             ),
+            (
+                ["destination", "--qmp", "/tmp/b.sock", "--attach", "/tmp/w.sock", "--allow-hook", "/bin/true"],
+                "--allow-hook and --allow-disk are for built-in workloads"
+            ),
+            (
+                ["source", "--qmp", "/tmp/a.sock", "--guest", "firecracker:/run/vm.sock", "--allow-disk", "/srv"],
+                "--allow-hook and --allow-disk are for built-in workloads"
+            ),
+            (
+                ["source", "--qmp", "/tmp/a.sock", "--http", "unix:/tmp/h", "--http-host", "a"],
+                "--http-host is for a live page at a port"
+            ),
         ]
     )
     func forms(arguments: [String], words: String) throws {

@@ -44,6 +44,22 @@ struct DescriptorStoreTests {
         #expect(text.contains("ended -9"))
     }
 
+    @Test("is adopted although the relay that handed it over has ended, and its memory is whole")
+    func endedRelay() throws {
+        let site = try RestoreSite(serverOf: .standIn)
+        defer { site.end() }
+        let (manager, socket) = try manage(site)
+        let guest = try restore(site, at: socket, as: "ended-relay")
+        let stored = try manager.line(holding: "stored guest-")
+        let relay = try #require(Int32(stored.dropFirst("stored guest-".count).prefix { $0 != "-" }))
+        kill(try handler(of: manager), SIGKILL)
+        for worker in ProcessFiles.processes(named: "pageferry-guest-\(relay)") { kill(worker, SIGKILL) }
+        _ = try manager.errorLine(holding: "process \(relay) at unix:\(socket) was adopted")
+        kill(guest.pid, SIGUSR1)
+        #expect(try guest.finish().output.contains("0 of 4096 pages are wrong"))
+        _ = try manager.line(holding: "removed guest-\(relay)-")
+    }
+
     @Test("is adopted although no process has its userfaultfd, and its memory is whole")
     func adopted() throws {
         let site = try RestoreSite(serverOf: .standIn)

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import LinuxSystem
 import Testing
 
 @Suite("What cannot be printed", .timeLimit(.minutes(2)))
@@ -36,6 +37,29 @@ struct LostOutputTests {
             ["-c", "set -o pipefail; '\(Executable.pageferry)' demo --memory 4MiB --json | true"]
         )
         expectLost(finished, "Broken pipe")
+    }
+
+    @Test("delays the exit of a service after an error by a moment at most", arguments: ["text", "json"])
+    func unreadErrors(format: String) throws {
+        let workspace = try Workspace()
+        let snapshot = workspace.file("vm.mem")
+        try Data(repeating: 1, count: 1 << 20).write(to: URL(fileURLWithPath: snapshot))
+        let taken = try Listener(at: .tcp(host: "127.0.0.1", port: 0))
+        let address = "\(taken.address)".dropFirst("tcp:".count)
+        // The pipe is full, and is not read.
+        let program = """
+            import os, subprocess, sys
+            end, writer = os.pipe()
+            os.set_blocking(writer, False)
+            try:
+                while True: os.write(writer, b"x" * 4096)
+            except BlockingIOError:
+                os.set_blocking(writer, True)
+            print(subprocess.run(sys.argv[1:], stderr=writer, timeout=10).returncode)
+            """
+        let command = ["serve", "--snapshot", snapshot, "--listen", "\(address)", "--log-format", format]
+        let finished = try Executable.run("/usr/bin/python3", ["-c", program, Executable.pageferry] + command)
+        #expect(finished.output == "1\n", "\(finished)")
     }
 
     @Test("keeps no command from its work")

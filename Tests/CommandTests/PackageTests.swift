@@ -11,53 +11,9 @@ import Testing
 struct PackageTests {
     private static let project = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .appendingPathComponent("../..").standardized.path
-    private static let canInstall = Executable.isReleaseBuild && geteuid() == 0
+    static let canInstall = Executable.isReleaseBuild && geteuid() == 0
 
-    /// A copy of this host's files.
-    private final class Room {
-        let running: Running
-
-        init(in site: RestoreSite) throws {
-            let folder = site.workspace.file("room")
-            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
-            let swift = try Executable.run("/bin/sh", ["-c", "readlink -f $(command -v swift)"]).output
-            let toolchain = URL(fileURLWithPath: swift.trimmingCharacters(in: .whitespacesAndNewlines))
-                .deletingLastPathComponent().deletingLastPathComponent().path
-            // A toolchain in the system's own folders cannot be hidden.
-            let hidden = ["/", "/usr", "/usr/local"].contains(toolchain) ? "/nothing" : toolchain
-            running = try site.run(
-                "/usr/bin/unshare",
-                ["-m", "/bin/sh", Workspace.fixture("room.sh"), folder, hidden]
-            )
-            _ = try running.line(holding: "ready")
-            // Otherwise, packages would be installed on the host.
-            let root = try run("stat", "-f", "-c", "%T", "/").output
-            try #require(root.hasPrefix("overlay"), "the room is not the root of its commands: \(root)")
-        }
-
-        /// The words that run a command in the room.
-        func words(_ command: [String]) -> [String] {
-            [
-                "/usr/bin/nsenter", "-t", "\(running.pid)", "-m", "-r", "/usr/bin/env", "-i",
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
-            ] + command
-        }
-
-        @discardableResult
-        func run(_ command: String..., status: Int32 = 0) throws -> Finished {
-            let words = words(command)
-            let finished = try Executable.run(words[0], Array(words.dropFirst()))
-            #expect(finished.status == status, "\(command): \(finished)")
-            return finished
-        }
-
-        func has(_ path: String) throws -> Bool {
-            let words = words(["test", "-e", path])
-            return try Executable.run(words[0], Array(words.dropFirst())).status == 0
-        }
-    }
-
-    private func package(version: String, in site: RestoreSite) throws -> String {
+    func package(version: String, in site: RestoreSite) throws -> String {
         let script = "\(PackageTests.project)/Scripts/package"
         let words = ["VERSION=\(version)", "COMPRESSION=none", script, Executable.pageferry, site.workspace.path]
         let made = try Executable.run("/usr/bin/env", words)
@@ -65,7 +21,7 @@ struct PackageTests {
         return try #require(made.output.split(separator: "\n").last.map(String.init))
     }
 
-    private func attach(_ room: Room, _ site: RestoreSite) throws -> Running {
+    private func attach(_ room: PackageRoom, _ site: RestoreSite) throws -> Running {
         let options = ["--socket", site.workspace.file("u.sock"), "--state", site.workspace.file("state")]
         let words = room.words(["/usr/bin/pageferry"] + site.arguments(options))
         return try site.ready(try site.run(words[0], Array(words.dropFirst())))
@@ -79,7 +35,7 @@ struct PackageTests {
         let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }
         let (first, second) = (try package(version: "1.0", in: site), try package(version: "1.1", in: site))
-        let room = try Room(in: site)
+        let room = try PackageRoom(in: site)
         try room.run("dpkg", "--force-unsafe-io", "-i", first)
         // Swift is not installed there.
         let swift = try room.run("sh", "-c", "command -v swift || ldd /usr/bin/pageferry | grep -i swift", status: 1)

@@ -196,6 +196,26 @@ struct RestoreTests {
         #expect(lines.count { $0.contains("is not recorded") } == 1, "\(lines)")
     }
 
+    @Test("whose record goes to a slow disk keeps its worker")
+    func slowRecord() throws {
+        let site = try RestoreSite(serverOf: .standIn)
+        defer { site.end() }
+        let (socket, record) = (site.workspace.file("u.sock"), site.workspace.file("set"))
+        let library = try site.workspace.compile("slow_fsync", "-shared", "-fPIC")
+        // A worker counts as stuck after 2 s.
+        let options = site.arguments([
+            "--socket", socket, "--state", site.workspace.file("state"), "--record", record, "--window", "200ms",
+            "--give-up", "2s",
+        ])
+        let command = "export LD_PRELOAD=\(library) SLOW_FSYNC=3; exec \(Executable.pageferry) \"$@\""
+        let handler = try site.ready(try site.run("/bin/sh", ["-c", command, "sh"] + options))
+        let guest = try site.restore(at: socket)
+        #expect(try guest.perform(.workingSet) == 1)
+        _ = try handler.errorLine(holding: "recorded in \(record)", seconds: 60)
+        #expect(!handler.errorText.contains("has done nothing"), "\(handler.errorText)")
+        #expect(try guest.perform(.pass) == 1)
+    }
+
     @Test("gets the working set that was recorded at its first restore", arguments: GuestKind.available)
     func workingSet(kind: GuestKind) throws {
         let site = try RestoreSite(kind)

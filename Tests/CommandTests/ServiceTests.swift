@@ -60,6 +60,37 @@ struct ServiceTests {
         }
     }
 
+    @Test("hears that a command is ready although its queue was full")
+    func busy() throws {
+        let workspace = try Workspace()
+        for command in try commands(in: workspace).prefix(2) {
+            let managed = try Managed(watchdog: "busy", command)
+            defer { managed.manager.end() }
+            try managed.hears("READY=1")
+        }
+    }
+
+    @Test("hears of no reload once a command is stopping")
+    func stopping() throws {
+        let site = try RestoreSite(serverOf: .standIn)
+        defer { site.end() }
+        let socket = site.workspace.file("u.sock")
+        let options = ["--socket", socket, "--state", site.workspace.file("state")]
+        let managed = try Managed(site.arguments(options))
+        defer { managed.manager.end() }
+        try managed.hears("READY=1")
+        let guest = try site.restore(at: socket)
+        #expect(try guest.perform(.workingSet) == 1)
+        let process = try managed.process()
+        kill(process, SIGTERM)
+        try managed.hears("STOPPING=1")
+        kill(process, SIGHUP)
+        _ = try managed.manager.errorLine(holding: "SIGHUP: ")
+        guest.end()
+        _ = try managed.manager.line(holding: "ended 0")
+        #expect(managed.count("READY=1") == 1 && managed.count("RELOADING=1") == 0, "\(managed.manager.outputText)")
+    }
+
     @Test("hears at intervals that a command works, and no longer when it hangs")
     func watchdog() throws {
         let workspace = try Workspace()

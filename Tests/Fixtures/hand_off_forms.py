@@ -2,13 +2,16 @@
 
 Usage: hand_off_forms.py SOCKET SNAPSHOT FORM
 
-FORM is parts, stratovirt, space, regions, hang-up, stratovirt-hang-up, relay, late-relay, closed or second.
+FORM is parts, stratovirt, space, regions, hang-up, stratovirt-hang-up, relay, late-relay, ended-relay, closed, second or
+dropped.
 
 The snapshot has 4096 pages, which may differ from the memory in nothing. With a hang-up, the process closes the
 connection and its own copy of the userfaultfd before it reads a page. A relay is a child that hands over the memory of
 this process and exits; a late one exits after some pages were read. With "closed", the process closes its own copy of
 the userfaultfd, reads some pages, prints "read", and waits for SIGUSR1 before it reads all of them. With "second", it does
-the same, but keeps its copy, and hands other memory over after the signal, for which it gets no answer.
+the same, but keeps its copy, and hands other memory over after the signal, for which it gets no answer. An ended relay
+is a late one; after its end, this process prints "read" and waits as with "closed". With "dropped", the process does the
+same as with "closed", but keeps its copy, and becomes user 65534 before it hands its memory over.
 """
 import ctypes
 import fcntl
@@ -51,6 +54,9 @@ def main():
     text = json.dumps(message).encode()
     if form == "space":
         text = b"\n" + text + b"\0"
+    if form == "dropped":
+        # From here on, the kernel shows the process as one of root's.
+        os.setresuid(65534, 65534, 65534)
     end, relay_end = os.pipe()
     relay = os.fork() if form.endswith("relay") else None
     if not relay:
@@ -63,7 +69,7 @@ def main():
             time.sleep(0.05)
         if relay == 0:
             os.close(relay_end)
-            os.read(end, 1 if form == "late-relay" else 0)
+            os.read(end, 1 if form in ("late-relay", "ended-relay") else 0)
             os._exit(0)
     os.close(end)
     if "hang-up" in form:
@@ -75,11 +81,14 @@ def main():
         return memory[step * i * PAGE : (step * i + 1) * PAGE] != content[i * PAGE : (i + 1) * PAGE]
 
     wrong = 0
-    if form == "late-relay":
+    if form in ("late-relay", "ended-relay"):
         wrong += sum(is_wrong(i) for i in range(100))
         os.write(relay_end, b"x")
-    if form in ("closed", "second"):
+    if form in ("ended-relay", "closed", "second", "dropped"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        if relay:
+            os.waitpid(relay, 0)
+            relay = None
         wrong += sum(is_wrong(i) for i in range(100))
         print("read", flush=True)
         signal.sigwait([signal.SIGUSR1])

@@ -38,29 +38,50 @@ struct Adoption: Sendable {
         }
     }
 
-    /// Makes the session of a guest; nil if the guest's process has ended.
+    /// Makes the session of a guest; nil if the guest has ended.
+    ///
+    /// The process that has handed the memory over may have been a relay for the process that uses the memory. If the
+    /// relay has ended, the memory itself says whether the guest has.
     ///
     /// - Parameter number: becomes the guest's number on the roster.
     private func session(of names: GuestStore.Names, _ number: inout Int?) throws -> GuestSession? {
         defer { roster.settle(names.process) }
-        guard let process = try process(of: names) else { return nil }
-        let record = try store.record(names)
-        guard record.process == PeerProcess.Birth(of: names.process) else { return nil }
-        let file = try store.state(names)
+        let birth = try birth(of: names)
+        let process = try PeerProcess.find(birth)
+        let hasEnded = process == nil
+        let record: GuestRecord
+        let file: MemoryFile
+        do {
+            record = try store.record(names)
+            file = try store.state(names)
+        } catch {
+            guard hasEnded, !store.isInUse(names) else { throw error }
+            return nil
+        }
+        // The folder may be older than this boot.
+        guard record.process == birth else { return nil }
         var copy = shared(store.userfaultfd(names, inode: record.userfaultfd))
-        let user = process.user
+        let isKept = copy != nil
+        if hasEnded, try isGone(record, file, copy) { return nil }
         do {
             try replaceWorker(of: record, file, takingCopyTo: &copy)
-            if copy == nil {
-                copy = shared(try Userfaultfd.find(inode: record.userfaultfd, in: process, serving: .eventRemove))
+            var claim: PoolClaim?
+            switch process {
+            case .some(let process):
+                if copy == nil {
+                    copy = shared(try Userfaultfd.find(inode: record.userfaultfd, in: process, serving: .eventRemove))
+                }
+                claim = PoolClaim(of: process, record.task.regions.map(\.range))
+            case .none: break
             }
             guard let userfaultfd = try copy?.userfaultfd.duplicate() else {
                 throw ServiceFailure(
                     description: "no process has its userfaultfd any more, so that its missing pages read as zeros"
                 )
             }
-            let claim = PoolClaim(of: process, record.task.regions.map(\.range))
-            let place = try roster.adopt(process, userfaultfd, as: record.task.name, claim)
+            // Systemd drops what it keeps when the unit is stopped, and not only restarted.
+            if !isKept { store.keep(userfaultfd, names) }
+            let place = try roster.adopt(process, of: record.user, userfaultfd, as: record.task.name, claim)
             number = place
             return try GuestSession(
                 adopting: record,
@@ -77,7 +98,7 @@ struct Adoption: Sendable {
         } catch {
             // The old worker may have had the last copy.
             do {
-                if let copy { try keeper.keep([copy], of: user) }
+                if let copy { try keeper.keep([copy], of: record.user) }
             } catch let obstacle {
                 throw ServiceFailure(
                     description: "\(error); its userfaultfd cannot be kept (\(obstacle)), so that its missing pages "
@@ -88,11 +109,29 @@ struct Adoption: Sendable {
         }
     }
 
-    private func process(of names: GuestStore.Names) throws -> PeerProcess? {
+    /// Whether the memory of a guest whose process has ended is gone.
+    ///
+    /// The old worker of the guest may have the only copy of the userfaultfd that this process can find. Without any
+    /// copy, the memory counts as gone.
+    private func isGone(
+        _ record: GuestRecord,
+        _ file: borrowing MemoryFile,
+        _ stored: SharedUserfaultfd?
+    ) throws -> Bool {
+        var copy = stored
+        if copy == nil, let (id, started) = try SessionMemory(file, of: record.task).worker,
+            let worker = try PeerProcess.find(record.process.sibling(id, started: started))
+        {
+            copy = try self.copy(of: record.userfaultfd, in: worker)
+        }
+        return copy?.userfaultfd.isMemoryGone ?? true
+    }
+
+    private func birth(of names: GuestStore.Names) throws -> PeerProcess.Birth {
         guard let own = PeerProcess.Birth.own else {
             throw ServiceFailure(description: "/proc is not mounted, so that no process can be recognized")
         }
-        return try PeerProcess.find(own.sibling(names.process, started: names.started))
+        return own.sibling(names.process, started: names.started)
     }
 
     /// Ends the guest's old worker, if it lives, and locks the guest's state.
@@ -152,7 +191,9 @@ struct Adoption: Sendable {
     private func lose(_ names: GuestStore.Names) -> String {
         guard settings.onLost == .kill else { return "it waits for its pages for ever; end it" }
         do {
-            guard let process = try process(of: names) else { return "it has ended" }
+            guard let process = try PeerProcess.find(birth(of: names)) else {
+                return "it has ended; end any other process that uses its memory"
+            }
             try process.send(.kill)
             return "it is killed"
         } catch {

@@ -15,12 +15,15 @@ struct GuestRecord: Codable {
     let process: PeerProcess.Birth
     /// The inode of the guest's userfaultfd.
     let userfaultfd: UInt64
+    /// The user as whom the process has handed over the memory; nil in the record of a handler that did not write it.
+    let user: UInt32?
     /// What the guest's workers were told.
     let task: GuestTask
 
-    init(process: PeerProcess.Birth, userfaultfd: UInt64, task: GuestTask) {
+    init(process: PeerProcess.Birth, of user: UInt32?, userfaultfd: UInt64, task: GuestTask) {
         version = GuestRecord.version
         self.process = process
+        self.user = user
         self.userfaultfd = userfaultfd
         self.task = task
     }
@@ -82,6 +85,12 @@ final class GuestStore: Sendable {
 
     /// The userfaultfd of a guest that the service manager has kept; nil if it has none.
     func userfaultfd(_ names: Names, inode: UInt64) -> Userfaultfd? { service.userfaultfd(names.descriptor, inode) }
+
+    /// Whether the service manager has kept a userfaultfd of a guest whose memory is in use.
+    func isInUse(_ names: Names) -> Bool { service.isInUse(names.descriptor) }
+
+    /// Gives the service manager a copy of a guest's userfaultfd to keep.
+    func keep(_ userfaultfd: borrowing Userfaultfd, _ names: Names) { service.add(userfaultfd, as: names.descriptor) }
 
     /// Reads the record of a guest.
     ///

@@ -43,14 +43,15 @@ package final class GuestRoster: Sendable {
 
         init(
             _ userfaultfd: consuming Userfaultfd,
-            of process: borrowing PeerProcess,
+            of process: PeerProcess.Identity?,
+            _ user: UInt32?,
             name: String,
             _ claim: PoolClaim?
         ) {
             self.claim = claim
             self.userfaultfd = userfaultfd
-            self.process = process.identity
-            user = process.user
+            self.process = process
+            self.user = user
             self.name = name
         }
     }
@@ -92,7 +93,13 @@ package final class GuestRoster: Sendable {
         _ claim: PoolClaim?
     ) throws -> Int {
         let who = process.id > 0 ? "process \(process.id)" : "a process of another PID namespace"
-        let member = Member(try userfaultfd.duplicate(), of: process, name: "\(who) at \(address)", claim)
+        let member = Member(
+            try userfaultfd.duplicate(),
+            of: process.identity,
+            process.user,
+            name: "\(who) at \(address)",
+            claim
+        )
         waitForEarlier(of: member, process.id)
         var earlier: Pool?
         // A guest that may still fit after the last look waits for its pages if it does not.
@@ -171,15 +178,27 @@ package final class GuestRoster: Sendable {
 
     /// Puts a guest of an earlier handler on the roster, whatever the limits say.
     ///
+    /// - Parameters:
+    ///   - process: the process that has handed over the memory; nil if it has ended.
+    ///   - user: the user of that process, as the earlier handler has noted it; nil if it has not.
+    ///   - userfaultfd: the userfaultfd of the guest's memory, of which the roster keeps a copy.
+    ///   - name: the guest's name.
+    ///   - claim: the huge pages that the guest may take.
     /// - Returns: the number under which ``remove(_:)`` finds the guest.
     /// - Throws: `SystemError` if the guest's userfaultfd cannot be copied.
     func adopt(
-        _ process: borrowing PeerProcess,
+        _ process: borrowing PeerProcess?,
+        of user: UInt32?,
         _ userfaultfd: borrowing Userfaultfd,
         as name: String,
         _ claim: PoolClaim?
     ) throws(SystemError) -> Int {
-        let member = Member(try userfaultfd.duplicate(), of: process, name: name, claim)
+        let (identity, owner): (PeerProcess.Identity?, UInt32?) =
+            switch process {
+            case .some(let process): (process.identity, process.user)
+            case .none: (nil, nil)
+            }
+        let member = Member(try userfaultfd.duplicate(), of: identity, user ?? owner, name: name, claim)
         return members.withLock { members in
             members.last += 1
             members.adopted += 1

@@ -15,7 +15,7 @@ extension GuestService {
             case .attach(let snapshot, let absence):
                 guard let link = course.link else { preconditionFailure("no link was reported") }
                 let order = memory.fill
-                try attach(link, snapshot, filling: order ?? task.settings.fill)
+                try attach(link, snapshot, fetching: course.runs, filling: order ?? task.settings.fill)
                 // A link without a bulk lane was made before the order, and is replaced.
                 if link.bulk != nil { course.fill = order }
                 guard let absence else { continue }
@@ -46,7 +46,11 @@ extension GuestService {
             case .kill(let loss):
                 let what = words(loss)
                 do {
-                    try process.kill { fetcher.isMemoryGone }
+                    try PeerProcess.kill(process) {
+                        // The wait for the process's end must not look as if this worker were stuck.
+                        memory.beat = MonotonicClock.now()
+                        return fetcher.isMemoryGone
+                    }
                     logger.error("\(what); it is killed")
                 } catch {
                     logger.error("\(what), and it cannot be killed: \(error)")
@@ -64,12 +68,17 @@ extension GuestService {
         }
     }
 
-    private func attach(_ link: SnapshotLink, _ snapshot: SnapshotIdentity, filling rate: FillRate?) throws {
+    private func attach(
+        _ link: SnapshotLink,
+        _ snapshot: SnapshotIdentity,
+        fetching runs: [PageRun],
+        filling rate: FillRate?
+    ) throws {
         memory.remember(snapshot)
         try fetcher.attach(
             urgent: link.urgent,
             bulk: link.bulk.map { [$0] } ?? [],
-            fetching: workingSet(of: snapshot),
+            fetching: runs,
             filling: rate
         ) { [events] in events.put(.lane(link, $0)) }
     }

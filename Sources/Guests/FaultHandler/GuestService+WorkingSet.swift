@@ -16,7 +16,9 @@ extension GuestService {
     }
 
     /// Writes the record of the touched pages, unless it was written before.
-    func writeRecord() {
+    func writeRecord() { isRecordLossTold.withLock { writeRecord(isLossTold: &$0) } }
+
+    private func writeRecord(isLossTold: inout Bool) {
         guard let path = task.settings.record, let touches = memory.touches, let snapshot = memory.snapshot,
             !memory.isRecorded
         else { return }
@@ -32,7 +34,8 @@ extension GuestService {
             logger.notice("\(task.name): \(pages) in \(runs) recorded in \(path)")
         } catch {
             // The write is retried when the guest ends, and only the first failure is logged.
-            guard !isRecordLossTold.exchange(true, ordering: .relaxed) else { return }
+            guard !isLossTold else { return }
+            isLossTold = true
             logger.error("\(task.name): its working set is not recorded: \(error)")
         }
     }

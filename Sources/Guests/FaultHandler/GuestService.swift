@@ -21,7 +21,8 @@ package final class GuestService: Sendable {
     }
 
     enum Event: Sendable {
-        case linked(SnapshotLink)
+        /// A link stands, over which the recorded working set is to be fetched.
+        case linked(SnapshotLink, fetching: [PageRun])
         /// The server of the link has told a new identity of its snapshot.
         case renewed(SnapshotIdentity)
         case lost(reason: String)
@@ -35,13 +36,14 @@ package final class GuestService: Sendable {
     let task: GuestTask
     let logger: Logger
     let memory: SessionMemory
-    let process: PeerProcess
+    /// The process that has handed over the memory; nil if it had ended before this handler adopted the guest.
+    let process: PeerProcess?
     /// The connection to the guest's process; nil if an earlier handler had it.
     private let socket: SharedSocket?
     let fetcher: PageFetcher
     let events: Mailbox<Event>
-    /// Whether a failure to write the working set's record was already logged.
-    let isRecordLossTold = Atomic<Bool>(false)
+    /// Whether a failure to write the working set's record was already logged; locked while the record is written.
+    let isRecordLossTold = Mutex(false)
     private let stopping: EventDescriptor
     /// Raised once the lanes of a lost link are no longer used, so that the server may be redialed.
     let left: EventDescriptor
@@ -56,16 +58,16 @@ package final class GuestService: Sendable {
         self.logger = task.logger(of: logger)
         let userfaultfd = try inherited.userfaultfd()
         let file = try inherited.memoryFile()
-        process = try inherited.process(task.process)
+        process = task.hasEnded == true ? nil : try inherited.process(task.process)
         socket = task.hasConnection ? SharedSocket(try inherited.socket(to: task.name)) : nil
         memory = try SessionMemory(file, of: task)
+        try memory.lockEvents()
         // The next handler ends this worker before it starts its own.
         memory.worker = PeerProcess.Birth.own.map { ($0.id, $0.started) }
         stopping = try EventDescriptor()
         left = try EventDescriptor()
         let events = try Mailbox<Event>()
         self.events = events
-        let isHuge = task.regions.contains { $0.range.isHuge }
         fetcher = try PageFetcher(
             userfaultfd: userfaultfd,
             ranges: task.regions.map(\.range),
@@ -75,11 +77,29 @@ package final class GuestService: Sendable {
             prefetch: task.settings.record == nil ? .streamsAndBlocks : .none,
             faultThreads: task.settings.faultThreads,
             events: memory.events,
-            pageTable: isHuge ? PageTable(of: task.process) : nil,
+            pageTable: GuestService.pageTable(of: process, for: task),
             touches: memory.touches,
             waitsForMemory: true,
             polling: task.settings.polling
         ) { events.put(.fetcher($0)) }
+    }
+
+    /// Opens the page table of a guest that has huge pages; nil for other guests, and if the process has ended.
+    private static func pageTable(of process: borrowing PeerProcess?, for task: GuestTask) throws -> PageTable? {
+        guard task.regions.contains(where: { $0.range.isHuge }) else { return nil }
+        switch process {
+        case .none: return nil
+        case .some(let process):
+            let table: PageTable
+            do throws(SystemError) {
+                table = try PageTable(of: process.id)
+            } catch {
+                guard process.hasEnded else { throw error }
+                return nil
+            }
+            // The number of a process that has ended may be another's.
+            return process.hasEnded ? nil : table
+        }
     }
 
     /// Serves until the guest has ended or is lost.
@@ -93,6 +113,8 @@ package final class GuestService: Sendable {
             fetcher.hangUp()
         }
         let end = try serve()
+        // Only the record is left to do, which a slow disk may hold up.
+        memory.beat = 0
         writeRecord()
         logger.notice("stopped serving \(task.name): \(figures)")
         return end
@@ -103,6 +125,8 @@ package final class GuestService: Sendable {
         var fate: GuestFate
         /// The link that stands, or was closed and whose loss is not reported yet.
         var link: SnapshotLink?
+        /// The recorded working set, which that link is to fetch.
+        var runs: [PageRun] = []
         /// The resident pages that the log reported last, and when.
         var logged: (pages: Int, at: UInt64)
         /// Whether the complete memory was given back, so that its process waits for no reader of events.
@@ -152,6 +176,8 @@ package final class GuestService: Sendable {
         )
         try take(course.fate.workerStarted(isComplete: fetcher.isComplete, at: MonotonicClock.now()), &course)
         while true {
+            // Before the wait: for memory that is complete from the start, no event comes.
+            if let end = end(course) { return end }
             let interval = interval(in: course.fate.state)
             memory.beat = interval == nil ? 0 : MonotonicClock.now()
             let untilRecord = timeUntilRecord(course)
@@ -166,7 +192,8 @@ package final class GuestService: Sendable {
             let now = MonotonicClock.now()
             if untilRecord != nil, timeUntilRecord(course) == 0 {
                 course.isRecordTried = true
-                writeRecord()
+                // A slow disk must not hold up events.
+                try threads.run("record") { [self] in writeRecord() }
             }
             if let waited = fetcher.longestWaited {
                 // The server need not have seen a request for a page that has waited for memory.
@@ -177,14 +204,18 @@ package final class GuestService: Sendable {
                 try take(course.fate.noPageWanted(at: now), &course)
             }
             noteFigures(course)
-            switch course.fate.state {
-            case .killed: return .lost
-            case .ended: return .done
-            case .complete where course.isLetGo && course.link == nil:
-                fetcher.stop()
-                return .complete
-            case .unserved, .unlinked, .linked, .held, .hangingUp, .returning, .complete: continue
-            }
+        }
+    }
+
+    /// How the service has ended; nil if it has not.
+    private func end(_ course: Course) -> End? {
+        switch course.fate.state {
+        case .killed: return .lost
+        case .ended: return .done
+        case .complete where course.isLetGo && course.link == nil:
+            fetcher.stop()
+            return .complete
+        case .unserved, .unlinked, .linked, .held, .hangingUp, .returning, .complete: return nil
         }
     }
 
@@ -203,8 +234,7 @@ package final class GuestService: Sendable {
     private func wait(milliseconds: Int?, _ course: inout Course) -> Event? {
         if let event = events.next(milliseconds: 0) { return event }
         guard var departure = course.departure else {
-            let watched = task.keepsSocketOpen ? socket : nil
-            if events.wait(orEndOf: process, watched, milliseconds: milliseconds) == .departure {
+            if waitForDeparture(milliseconds: milliseconds) {
                 course.departure = Departure()
                 if fetcher.isMemoryGone { course.fate.guestEnded() }
             }
@@ -214,11 +244,30 @@ package final class GuestService: Sendable {
         if fetcher.isMemoryGone {
             course.fate.guestEnded()
         } else if departure.goOn() {
-            let what = process.hasEnded ? "has ended" : "has hung up"
+            let what = hasProcess ? "has hung up" : "has ended"
             logger.warning("\(task.name) \(what), but the memory that it handed over is in use, and is served on")
         }
         course.departure = departure
         return event
+    }
+
+    /// Waits for an event or for the departure of the process that has handed over the memory.
+    ///
+    /// - Returns: whether the process has departed.
+    private func waitForDeparture(milliseconds: Int?) -> Bool {
+        let watched = task.keepsSocketOpen ? socket : nil
+        return switch process {
+        case .some(let process): events.wait(orEndOf: process, watched, milliseconds: milliseconds) == .departure
+        case .none: true
+        }
+    }
+
+    /// Whether the process that has handed over the memory is there.
+    private var hasProcess: Bool {
+        switch process {
+        case .some(let process): !process.hasEnded
+        case .none: false
+        }
     }
 
     /// Milliseconds until the touches were recorded for as long as they should; nil if they are not recorded.
@@ -231,8 +280,8 @@ package final class GuestService: Sendable {
 
     private func handle(_ event: Event, _ course: inout Course) throws {
         switch event {
-        case .linked(let link):
-            course.link = link
+        case .linked(let link, let runs):
+            (course.link, course.runs) = (link, runs)
             try take(course.fate.linked(to: link.snapshot, at: MonotonicClock.now()), &course)
         case .renewed(let snapshot):
             try take(course.fate.renewed(snapshot), &course)
@@ -338,7 +387,8 @@ package final class GuestService: Sendable {
                     peerTimeout: .seconds(settings.peerTimeoutSeconds)
                 )
                 left.clear()
-                events.put(.linked(link))
+                // Read by this thread: a slow disk must not hold up events.
+                events.put(.linked(link, fetching: workingSet(of: link.snapshot)))
                 let end = link.waitForEnd { events.put(.renewed($0)) }
                 switch end {
                 case .lost(let reason): events.put(.lost(reason: reason))

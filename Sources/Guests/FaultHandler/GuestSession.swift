@@ -16,7 +16,8 @@ struct GuestSession: ~Copyable {
     private static let lookInterval: Int32 = 1000
 
     private let userfaultfd: Userfaultfd
-    private let process: PeerProcess
+    /// The process that has handed over the memory; nil if it had ended before this handler adopted the guest.
+    private let process: PeerProcess?
     /// The connection on which the guest was handed over; nil for an adopted guest.
     private let socket: SharedSocket?
     private let task: GuestTask
@@ -87,14 +88,14 @@ struct GuestSession: ~Copyable {
         showing show: @escaping @Sendable (GuestView) -> Void
     ) {
         // A descriptor of this process can always be inspected.
-        if let birth = PeerProcess.Birth(of: process.id), let inode = try? userfaultfd.inode {
-            record = GuestRecord(process: birth, userfaultfd: inode, task: task)
+        if let birth = process.birth, let inode = try? userfaultfd.inode {
+            record = GuestRecord(process: birth, of: process.user, userfaultfd: inode, task: task)
         } else {
             record = nil
             logger.warning("\(task.name) is not visible in /proc; if this handler dies, the guest waits for ever")
         }
         self.userfaultfd = userfaultfd
-        self.process = process
+        self.process = .some(process)
         (self.socket, self.task, self.claim) = (socket, task, claim)
         (self.store, self.workers, self.logger, self.show) = (store, workers, logger, show)
     }
@@ -103,7 +104,7 @@ struct GuestSession: ~Copyable {
     init(
         adopting record: GuestRecord,
         _ userfaultfd: consuming Userfaultfd,
-        _ process: consuming PeerProcess,
+        _ process: consuming PeerProcess?,
         _ file: consuming MemoryFile,
         _ settings: HandlerSettings,
         in store: GuestStore,
@@ -112,7 +113,7 @@ struct GuestSession: ~Copyable {
         logger: Logger,
         showing show: @escaping @Sendable (GuestView) -> Void
     ) throws {
-        let task = record.task.adopted(by: settings)
+        let task = record.task.adopted(by: settings, hasEnded: process == nil)
         let logger = task.logger(of: logger)
         let state = try State(file, of: task)
         self.userfaultfd = userfaultfd
@@ -181,7 +182,10 @@ struct GuestSession: ~Copyable {
         try gifts.add(taskFile)
         try gifts.add(userfaultfd)
         try gifts.add(state.file)
-        try gifts.add(process)
+        switch process {
+        case .some(let process): try gifts.add(process)
+        case .none: break
+        }
         if let socket { try gifts.add(socket.stream) }
         // Written before the worker runs, which may set the word to 0 at once.
         state.memory.beat = MonotonicClock.now()
@@ -277,7 +281,7 @@ struct GuestSession: ~Copyable {
                 logger.error("\(what); it waits for the first worker that serves again")
             case .kill:
                 do {
-                    try process.kill { userfaultfd.isMemoryGone }
+                    try PeerProcess.kill(process) { userfaultfd.isMemoryGone }
                     logger.error("\(what); it is killed")
                 } catch {
                     logger.error("\(what), and it cannot be killed: \(error)")
@@ -292,21 +296,30 @@ struct GuestSession: ~Copyable {
 }
 
 extension PeerProcess {
-    /// Nanoseconds in which the memory of a killed process must be gone.
+    /// Nanoseconds in which a killed process must end.
     private static let patience: UInt64 = 5_000_000_000
 
     /// Kills a guest's process, and returns once the guest's memory is gone.
     ///
-    /// - Parameter isGone: whether the memory is gone.
+    /// - Parameters:
+    ///   - process: the process that has handed over the memory; nil if it has ended.
+    ///   - isGone: whether the memory is gone; asked every few milliseconds.
     /// - Throws: `SystemError` if the signal cannot be sent, ``ServiceFailure`` if the memory is in use all the same.
-    func kill(until isGone: () -> Bool) throws {
-        try send(.kill)
-        let deadline = MonotonicClock.now() + PeerProcess.patience
-        while !isGone() {
-            guard MonotonicClock.now() < deadline else {
-                throw ServiceFailure(description: "another process than \(id) uses its memory")
+    static func kill(_ process: borrowing PeerProcess?, until isGone: () -> Bool) throws {
+        switch process {
+        case .none:
+            throw ServiceFailure(description: "another process than the one that has handed it over uses its memory")
+        case .some(let process):
+            try process.send(.kill)
+            let deadline = MonotonicClock.now() + patience
+            while !isGone() {
+                // The memory of a process is given up before its end can be seen.
+                let isOver = process.hasEnded && !isGone()
+                guard !isOver, MonotonicClock.now() < deadline else {
+                    throw ServiceFailure(description: "another process than \(process.id) uses its memory")
+                }
+                MonotonicClock.sleep(nanoseconds: 2_000_000)
             }
-            MonotonicClock.sleep(nanoseconds: 2_000_000)
         }
     }
 }

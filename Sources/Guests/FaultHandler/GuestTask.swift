@@ -116,6 +116,10 @@ package struct GuestTask: Codable, Sendable {
     private(set) var keepsSocketOpen: Bool
     /// Whether the connection still exists, on which the process has handed over its memory.
     private(set) var hasConnection = true
+    /// Whether the process has ended, so that it was a relay for the process that uses the memory; nil if it has not.
+    ///
+    /// Optional, since tasks that an earlier handler has written lack it.
+    private(set) var hasEnded: Bool?
     private(set) var settings: HandlerSettings
 
     /// The guest's name, process and socket, for messages.
@@ -143,14 +147,19 @@ package struct GuestTask: Codable, Sendable {
 
     /// The task of the same guest under another handler, which has not inherited the connection.
     ///
+    /// - Parameters:
+    ///   - settings: how that handler serves guests.
+    ///   - hasEnded: whether the process that has handed over the memory has ended.
+    ///
     /// What is recorded, and for how long, stays as it was: the guest's state has room for exactly that.
-    func adopted(by settings: HandlerSettings) -> GuestTask {
+    func adopted(by settings: HandlerSettings, hasEnded: Bool) -> GuestTask {
         var task = self
         task.settings = settings
         task.settings.record = self.settings.record
         task.settings.recordMilliseconds = self.settings.recordMilliseconds
         task.keepsSocketOpen = false
         task.hasConnection = false
+        task.hasEnded = hasEnded ? true : nil
         return task
     }
 

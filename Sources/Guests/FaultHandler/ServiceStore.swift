@@ -47,6 +47,15 @@ package final class ServiceStore: Sendable {
         return nil
     }
 
+    /// Whether the manager has kept a userfaultfd under a name whose memory is in use.
+    func isInUse(_ name: String) -> Bool {
+        guard let descriptor = given.withLock({ $0[name] }),
+            // Anything but a userfaultfd belongs to no memory.
+            let userfaultfd = try? descriptor.userfaultfd(serving: .eventRemove)
+        else { return false }
+        return !userfaultfd.isMemoryGone
+    }
+
     func add(_ userfaultfd: borrowing Userfaultfd, as name: String) {
         tell { manager throws(SystemError) in try manager.store(userfaultfd, as: name) }
     }

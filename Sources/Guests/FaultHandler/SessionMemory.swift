@@ -93,8 +93,6 @@ struct SessionMemory: Sendable {
         }
         SessionMemory.words(of: memory)[.version] = SessionMemory.version
         events = try MemoryEvents(in: memory, at: SessionMemory.eventsOffset)
-        // Locked, so that these pages are never swapped out when the kernel writes events into them.
-        try memory.lock(at: SessionMemory.eventsOffset, byteCount: MemoryEvents.byteCount)
         resident = SessionMemory.bitmaps(in: memory, of: task)
         self.memory = memory
         let words = SessionMemory.words(of: memory)
@@ -109,6 +107,11 @@ struct SessionMemory: Sendable {
                 firstPages: task.regions.map { UInt32($0.offset / UInt64($0.pageSize)) },
                 deadline: UInt64(bitPattern: words[.attached]) &+ UInt64(task.settings.recordMilliseconds) * 1_000_000
             )
+    }
+
+    /// Locks the events in memory, so that they are not swapped out when the kernel writes events into them.
+    func lockEvents() throws(SystemError) {
+        try memory.lock(at: SessionMemory.eventsOffset, byteCount: MemoryEvents.byteCount)
     }
 
     private static func bitmaps(in memory: SharedMemory, of task: GuestTask) -> [PageBitmap] {

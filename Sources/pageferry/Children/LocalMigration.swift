@@ -25,11 +25,7 @@ struct LocalMigration {
 
         try await letRun(source)
         try await migration.begin()
-        async let sides = migration.end()
-        let watching = Task { await ProgressLine().watch(migration) }
-        let ended = try await sides
-        watching.cancel()
-        await watching.value
+        let ended = try await ProgressLine().watch(migration) { try await migration.end() }
 
         guard let holder = ended.holder(of: migration) else {
             let sides = try await migration.sides()

@@ -5,6 +5,7 @@ import LinuxSystem
 import Logging
 import PageFetcher
 import Synchronization
+import Web
 import WorkingSet
 
 /// Serves the faults of guests that are restored from a snapshot on another host.
@@ -231,7 +232,7 @@ struct AttachCommand: AsyncParsableCommand {
             giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,
             onLost: onLost,
             peerTimeoutSeconds: Double(service.peerTimeout.nanoseconds) / 1e9,
-            faultThreads: min(4, max(1, Processors.online / 4)),
+            faultThreads: FaultOptions.usualThreads,
             pollNanoseconds: service.pollOption.poll.nanoseconds,
             record: record.map(absolute),
             recordMilliseconds: UInt32(recordMilliseconds),
@@ -240,8 +241,12 @@ struct AttachCommand: AsyncParsableCommand {
             names: nameFrom
         )
         let roster = GuestRoster(limits.limits)
+        let listeners = try sockets.listeners(given, logger)
+        let observed = ObservedHandler(roster)
+        // Before guests are adopted: a handler that exits with an error must not have replaced their workers.
+        let web = try await httpOptions.serve(observed, logger)
         let listener = try GuestListener(
-            at: sockets.listeners(given, logger),
+            at: listeners,
             keeping: stateFolder(for: sockets.addresses().first ?? given.addresses.first),
             ServiceStore(manager, given: given.unclaimed, logger: logger),
             onRefused: onRefused,
@@ -261,14 +266,16 @@ struct AttachCommand: AsyncParsableCommand {
             Service.stopping(what, logger)
             listener.close()
         }
+        observed.noteReady()
         warnIfUnserved(logger)
-        let web = try await httpOptions.serve(ObservedHandler(roster), logger)
         let places = listener.addresses.map(\.description).joined(separator: " ")
         Service.watch(logger) { listener.check() }
-        Service.ready(places + (web.map { ", watched at \($0.address)" } ?? ""), logger)
+        Service.ready(places, watched: web, logger)
         // The wait must take none of the few threads that serve the live page.
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-            Thread.detachNewThread { continuation.resume(with: Result { try listener.run() }) }
+        let result = await withCheckedContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(returning: Result { try listener.run() }) }
         }
+        await web?.server.end()
+        try result.get()
     }
 }

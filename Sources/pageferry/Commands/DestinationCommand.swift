@@ -70,6 +70,7 @@ struct DestinationCommand: AgentProgram {
         if guest != nil || attach != nil, serialOption.serial != nil {
             throw ValidationError("--serial is for guests of --workload kvm; drop it, or drop --guest and --attach")
         }
+        if guest != nil || attach != nil { try arrivalOptions.requireNone() }
         if guest != nil, faultOptions.inThread {
             throw ValidationError("--in-thread is for built-in workloads; the kernel touches a microVM's memory")
         }

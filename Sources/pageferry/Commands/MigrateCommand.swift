@@ -176,10 +176,9 @@ struct MigrateCommand: AsyncParsableCommand {
             guard beginning == .underWay else { return }
             return Terminal.show(["the workload moves to \(destination): follow it with \(follow)"])
         }
-        let watching = Task { await ProgressLine().watch(migration) }
-        let sides = try await migration.end(telling: { tell($0, of: source.address) })
-        watching.cancel()
-        await watching.value
+        let sides = try await ProgressLine().watch(migration) {
+            try await migration.end(telling: { tell($0, of: source.address) })
+        }
         var checked = Report.Verify()
         var problem: (any Error)?
         if verify, let holder = sides.holder(of: migration) {

@@ -108,7 +108,7 @@ struct ServeCommand: AsyncParsableCommand {
         }
         let web = try await httpOptions.serve(ObservedServer(server, file), logger)
         Service.watchTasks(logger) { await server.check() }
-        Service.ready("\(server.address)" + (web.map { ", watched at \($0.address)" } ?? ""), logger)
+        Service.ready("\(server.address)", watched: web, logger)
         do {
             try await server.run()
         } catch {

@@ -67,6 +67,7 @@ struct SourceCommand: AgentProgram {
         guard attach == nil || guest == nil else {
             throw ValidationError("an agent has one workload: give --guest or --attach")
         }
+        if isNamed { try arrivalOptions.requireNone() }
         try requireSocketPath(attach, besides: agentOptions.qmp)
         try serialOption.validate(for: workloadOptions.workload)
     }

@@ -1,16 +1,21 @@
 import Exposition
 import FaultHandler
 import PageFetcher
+import Synchronization
 import Telemetry
 
 /// The handler of restored guests as the live page and the metrics show it.
-struct ObservedHandler: Observed {
+final class ObservedHandler: Observed {
     private let roster: GuestRoster
+    private let isReady = Atomic<Bool>(false)
 
     /// Makes a view of the handler that keeps this roster.
     init(_ roster: GuestRoster) {
         self.roster = roster
     }
+
+    /// Notes that guests can attach from now on.
+    func noteReady() { isReady.store(true, ordering: .relaxed) }
 
     var kind: LiveState.Kind { .handler }
 
@@ -26,8 +31,7 @@ struct ObservedHandler: Observed {
         return set
     }
 
-    /// Nil: the handler is observed only once it listens.
-    func unreadiness() async -> String? { nil }
+    func unreadiness() async -> String? { isReady.load(ordering: .relaxed) ? nil : "the handler is starting" }
 
     func act(_ action: LiveAction) async throws(ActionRefused) {
         switch action {

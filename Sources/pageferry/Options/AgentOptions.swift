@@ -146,7 +146,7 @@ struct AgentOptions: ParsableArguments, Encodable {
             let ready = try await begin("controlled at " + control.joined(separator: " and "))
             logger.notice("\(Release.description)")
             Service.watchTasks(logger) { _ = await agent.need }
-            Service.ready(ready + (web.map { ", watched at \($0.address)" } ?? ""), logger)
+            Service.ready(ready, watched: web, logger)
         } catch {
             // The agent may have started its workload before the error.
             await agent.end()

@@ -36,6 +36,16 @@ struct ArrivalOptions: ParsableArguments, Encodable {
         }
     }
 
+    /// Refuses the options for a workload that has no such devices.
+    func requireNone() throws(ValidationError) {
+        guard allowHook.isEmpty, allowDisk.isEmpty else {
+            throw ValidationError(
+                "--allow-hook and --allow-disk are for built-in workloads that arrive; drop them, or drop --guest and "
+                    + "--attach"
+            )
+        }
+    }
+
     /// Allows an arriving workload to run the hooks among these devices, and to lock the disks.
     mutating func allow(_ devices: [DeviceSpecification]) {
         for device in devices {

@@ -60,8 +60,11 @@ struct FaultOptions: ParsableArguments, Encodable {
 
     /// The number of threads that serve faults.
     var threads: Int {
-        inThread ? 1 : faultThreads ?? min(4, max(1, Processors.online / 4))
+        inThread ? 1 : faultThreads ?? FaultOptions.usualThreads
     }
+
+    /// The number of threads that serve the faults of one memory, unless the user gives another.
+    static var usualThreads: Int { min(4, max(1, Processors.online / 4)) }
 
     func validate() throws {
         guard !inThread || policy == nil && window == nil else {

@@ -40,6 +40,11 @@ struct HTTPOptions: ParsableArguments, Encodable {
         guard http != nil || httpControl == nil && httpHost.isEmpty else {
             throw ValidationError("--http-control and --http-host are for the live page: add --http, or drop them")
         }
+        if case .unix = http, !httpHost.isEmpty {
+            throw ValidationError(
+                "--http-host is for a live page at a port, and --http names a Unix socket: drop one of the two"
+            )
+        }
         for name in httpHost where name.isEmpty || !name.utf8.allSatisfy(HTTPOptions.isPartOfName) {
             throw ValidationError("--http-host: '\(name)' is not the name of a host; write it without a port")
         }

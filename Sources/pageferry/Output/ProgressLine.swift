@@ -12,8 +12,24 @@ struct ProgressLine: Sendable {
         isShown = isatty(STDERR_FILENO) == 1 && !Terminal.isQuiet
     }
 
+    /// Shows the progress of a migration until `end` returns or throws.
+    ///
+    /// The line is complete then, so that an error is printed on a line of its own.
+    func watch<Sides>(_ migration: Migration, untilEnd end: () async throws -> Sides) async throws -> Sides {
+        let watching = Task { await watch(migration) }
+        let result: Result<Sides, any Error>
+        do {
+            result = .success(try await end())
+        } catch {
+            result = .failure(error)
+        }
+        watching.cancel()
+        await watching.value
+        return try result.get()
+    }
+
     /// Shows the progress until the task is cancelled.
-    func watch(_ migration: Migration) async {
+    private func watch(_ migration: Migration) async {
         guard isShown else { return await tellStates(migration) }
         var told: String?
         var last = (resident: 0, time: MonotonicClock.now())

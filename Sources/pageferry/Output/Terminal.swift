@@ -13,9 +13,10 @@ enum Terminal {
     /// If the line cannot be written, for example to a full disk, it is lost, and the work continues.
     ///
     /// The word `error:` or `warning:` at the beginning of what is said is red or yellow on a terminal.
-    static func say(_ line: String) {
-        writeError("\(painted(PrintableText.line(line)))\n")
-    }
+    static func say(_ text: String) { writeError("\(line(text))\n") }
+
+    /// Makes the line that ``say(_:)`` writes, without its end.
+    static func line(_ text: String) -> String { painted(PrintableText.line(text)) }
 
     private static let quiet = Atomic<Bool>(false)
 

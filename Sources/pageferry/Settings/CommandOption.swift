@@ -94,8 +94,13 @@ struct CommandOption: Sendable {
 extension CommandOption {
     /// Whether a file and the environment can give the option.
     ///
-    /// The options that name the file itself can only be given on the command line.
-    var isConfigurable: Bool { isShown && !ConfigurationOptions.names.contains(name) }
+    /// The options that name the file itself can only be given on the command line, and so can an operator's statements.
+    var isConfigurable: Bool {
+        isShown && !ConfigurationOptions.names.contains(name) && !CommandOption.statements.contains(name)
+    }
+
+    /// What an operator states of one moment: stated at every call, it would let a workload run twice.
+    private static let statements: Set = ["destination-is-gone", "workload-is-lost", "take"]
 
     /// Whether the option takes one value, and so can be given once.
     var takesOneValue: Bool {

@@ -31,6 +31,19 @@ package enum StandardError {
         }
     }()
 
+    /// Waits until there is room, or until the time is over.
+    package static func waitForRoom(milliseconds: Int32) {
+        let raw: CInt
+        switch kind {
+        case .pipe(let own): raw = own
+        case .socket: raw = STDERR_FILENO
+        case .other: return
+        }
+        var watched = pollfd(fd: raw, events: Int16(POLLOUT), revents: 0)
+        // poll(2) fails here only for want of kernel memory; there is then no wait.
+        _ = try? kernel(.poll) { orErrno(poll(&watched, 1, milliseconds)) }
+    }
+
     /// Writes bytes if there is room for them.
     ///
     /// - Returns: false if there was no room. Of at most 4096 bytes, none was written then.

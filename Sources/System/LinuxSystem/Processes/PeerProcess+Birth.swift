@@ -40,6 +40,13 @@ extension PeerProcess {
         }
     }
 
+    /// The birth of this process; nil if it has exited and was waited for, or is not visible here.
+    package var birth: Birth? {
+        let birth = Birth(of: id)
+        // Until the process was waited for, no other one has its number.
+        return wasWaitedFor ? nil : birth
+    }
+
     /// Finds the process of a record.
     ///
     /// - Returns: nil if that process has exited, even if another process has its number now.

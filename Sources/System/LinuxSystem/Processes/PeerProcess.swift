@@ -94,6 +94,17 @@ package struct PeerProcess: ~Copyable, Sendable {
         }
     }
 
+    /// Whether the process has exited and its parent has waited for it, so that its number may be another's.
+    var wasWaitedFor: Bool {
+        let raw = descriptor.raw
+        do throws(Errno) {
+            _ = try kernel(.pidfdSendSignal) { shim_pidfd_send_signal(raw, 0) }
+        } catch {
+            return error == .noSuchProcess
+        }
+        return false
+    }
+
     /// Whether the process has exited.
     package var hasEnded: Bool { waitForEnd(milliseconds: 0) }
 

@@ -39,8 +39,15 @@ package struct ServiceManager: Sendable {
         return String(cString: value)
     }
 
+    /// How long a manager may take until its queue has room.
+    package static let patience = Duration.seconds(5)
+
     /// Tells the manager assignments such as `READY=1`, one on each line.
-    package func tell(_ assignments: String) throws(SystemError) { try send(assignments, nil) }
+    ///
+    /// - Parameter time: how long to wait until the manager's queue has room.
+    package func tell(_ assignments: String, waiting time: Duration = patience) throws(SystemError) {
+        try send(assignments, nil, time)
+    }
 
     /// Gives the manager a copy of a userfaultfd to keep.
     ///
@@ -57,7 +64,11 @@ package struct ServiceManager: Sendable {
     /// Makes the manager drop what it keeps under a name.
     package func remove(_ name: String) throws(SystemError) { try send("FDSTOREREMOVE=1\nFDNAME=\(name)", nil) }
 
-    private func send(_ text: String, _ descriptor: CInt?) throws(SystemError) {
+    private func send(
+        _ text: String,
+        _ descriptor: CInt?,
+        _ time: Duration = patience
+    ) throws(SystemError) {
         let bytes = Array(text.utf8)
         try attempt("tell the service manager at \(path)", advice: "check NotifyAccess= of the unit") {
             () throws(Errno) in
@@ -70,9 +81,21 @@ package struct ServiceManager: Sendable {
                     orErrno(Glibc.connect(raw, place.assumingMemoryBound(to: sockaddr.self).baseAddress, length))
                 }
             }
-            _ = try kernel(.sendmsg) {
-                if let descriptor { return shim_send_descriptors(raw, bytes, bytes.count, [descriptor], 1) }
-                return orErrno(Glibc.send(raw, bytes, bytes.count, CInt(MSG_NOSIGNAL)))
+            let deadline = MonotonicClock.now() + UInt64(max(0, time / .nanoseconds(1)))
+            while true {
+                do throws(Errno) {
+                    _ = try kernel(.sendmsg) {
+                        if let descriptor { return shim_send_descriptors(raw, bytes, bytes.count, [descriptor], 1) }
+                        return orErrno(Glibc.send(raw, bytes, bytes.count, CInt(MSG_NOSIGNAL)))
+                    }
+                    return
+                } catch {
+                    let now = MonotonicClock.now()
+                    guard error == .resourceTemporarilyUnavailable, now < deadline else { throw error }
+                    var watched = pollfd(fd: raw, events: Int16(POLLOUT), revents: 0)
+                    let rest = CInt(clamping: (deadline - now) / 1_000_000 + 1)
+                    _ = try kernel(.poll) { orErrno(poll(&watched, 1, rest)) }
+                }
             }
         }
     }
