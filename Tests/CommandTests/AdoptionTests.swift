@@ -198,7 +198,7 @@ struct AdoptionTests {
         _ = try site.handler.errorLine(holding: "stopped serving")
     }
 
-    @Test("counts for the user that it had when it handed its memory over, whatever /proc says")
+    @Test("counts for the user that it had when it handed its memory over")
     func user() throws {
         let site = try RestoreSite(serverOf: .standIn)
         defer { site.end() }

@@ -55,7 +55,6 @@ def main():
     if form == "space":
         text = b"\n" + text + b"\0"
     if form == "dropped":
-        # From here on, the kernel shows the process as one of root's.
         os.setresuid(65534, 65534, 65534)
     end, relay_end = os.pipe()
     relay = os.fork() if form.endswith("relay") else None
