@@ -739,7 +739,7 @@ def report_page(kind):
     def part(match):
         return parts.get(match[1]) or (PAGE / match[1]).read_text()
 
-    return re.sub(r"\{\{((?:shared|report)\.(?:css|js|json))\}\}", part, (PAGE / "report.html").read_text())
+    return re.sub(r"\{\{((?:shared|report|bench)\.(?:css|js|json))\}\}", part, (PAGE / "report.html").read_text())
 
 
 SCENARIOS = {name: (lambda name=name: Agent(name)) for name in Agent.SITUATIONS}

@@ -7,6 +7,7 @@ extension Report {
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(schema, forKey: .schema)
+        try container.encode(kind, forKey: .kind)
         try container.encode(result, forKey: .result)
         try container.encode(error, forKey: .error)
         try container.encode(pageSize, forKey: .pageSize)

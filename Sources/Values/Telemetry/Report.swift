@@ -3,6 +3,14 @@ import Outside
 
 /// The report of one migration, `pageferry.report/1`, with durations in microseconds and sizes in bytes.
 package struct Report: Codable, Hashable, Sendable {
+    /// What the report is about.
+    package enum Kind: String, Codable, Hashable, Sendable {
+        /// The move of a workload from one agent to another.
+        case migration
+        /// A guest that was restored from a snapshot on another host.
+        case restore
+    }
+
     /// How a migration ended.
     package enum Result: String, Codable, Hashable, Sendable {
         /// The workload and all of its memory have moved.
@@ -300,6 +308,8 @@ package struct Report: Codable, Hashable, Sendable {
 
     /// The name and version of the report's format.
     package var schema = "pageferry.report/1"
+    /// What the report is about; nil in a report of a release that has no other kind than a migration.
+    package var kind: Kind? = .migration
     /// How the migration ended.
     package var result = Result.failed
     /// Why the migration did not complete, or why its workload does not run under an agent although it did;
@@ -351,7 +361,7 @@ package struct Report: Codable, Hashable, Sendable {
     package var verify = Verify()
 
     enum CodingKeys: String, CodingKey {
-        case schema, result, error, source, destination, workload, pages, compression, verify, waiting, threads
+        case schema, kind, result, error, source, destination, workload, pages, compression, verify, waiting, threads
         case pageSize = "page_size"
         case memoryBytes = "memory_bytes"
         case runsOn = "runs_on"

@@ -1,6 +1,6 @@
 "use strict";
 
-/** The report of one migration: draws the JSON that the file carries. */
+/** The report of one migration or restored guest: draws the JSON that the file carries. */
 (() => {
   const {
     KINDS, NONE, element, svg, byId, note, say, known, count, duration, short, after, bytes, rate, percent, plural,
@@ -11,6 +11,7 @@
   const report = JSON.parse(byId("data").textContent);
   const sections = byId("sections");
   const floorSum = () => (report.floor_us?.round_trip_p50 ?? 0) + (report.floor_us?.local_fault_p50 ?? 0);
+  const isRestore = report.kind === "restore";
   const ORIGINS = ["demand", "prefetched", "pushed", "zero"];
   const arrivedPages = () => ORIGINS.reduce((sum, key) => sum + report.pages[key], 0);
 
@@ -109,6 +110,12 @@
       cancelled: `The migration was cancelled. ${where}`,
       paused: `The link broke, and pages are missing. ${where}`,
     };
+    if (isRestore) {
+      words.completed = report.runs_on === "destination"
+        ? `The guest has all of its pages after ${duration(total)}, and needs its server no more.`
+        : `The guest has ended after ${duration(total)}.`;
+      words.failed = "The guest was lost.";
+    }
     const tones = { completed: "good", failed: "bad", cancelled: "warn", paused: "bad" };
     byId("verdict").dataset.tone = wrong ? "bad" : (tones[result] ?? "run");
     say(byId("verdict-text"), words[result] ?? `The result is ${result}. ${where}`);
@@ -117,8 +124,11 @@
     say(byId("verdict-reason"), reason);
 
     const name = report.workload?.name;
-    say(byId("subtitle"), [name ? `workload ${name}` : "", bytes(report.memory_bytes)].filter(Boolean).join(", "));
-    document.title = `Migration report${name ? ` of ${name}` : ""} – Pageferry`;
+    const what = isRestore ? "guest" : "workload";
+    say(byId("subtitle"), [name ? `${what} ${name}` : "", bytes(report.memory_bytes)].filter(Boolean).join(", "));
+    const heading = isRestore ? "Restore report" : "Migration report";
+    say(byId("title"), heading);
+    document.title = `${heading}${name ? ` of ${name}` : ""} – Pageferry`;
     say(byId("schema"), `Format ${report.schema}. Durations are measured by the clock of the side that they concern.`);
 
     const { pages, stall_us: stall, throughput_mib_s: throughput } = report;
@@ -134,7 +144,8 @@
       list.push(["Stall p99", duration(stall.p99), `median ${duration(stall.p50)}`]);
       if (floorSum()) list.push(["Floor", duration(floorSum()), "round trip and local fault"]);
     }
-    figures(byId("figures"), list);
+    const notOfRestore = new Set(["Downtime", "Throughput"]);
+    figures(byId("figures"), isRestore ? list.filter(([name]) => !notOfRestore.has(name)) : list);
   }
 
   // Both sides on one clock
@@ -522,7 +533,15 @@
     return panel("Workload", null, ...children);
   }
 
+  if (report.schema.startsWith("pageferry.bench/")) {
+    Ferry.bench(report, sections, { panel, columns, drawing, disclosure });
+    return;
+  }
   outcome();
+  if (isRestore) {
+    sections.append(...stalls(), pagesPart());
+    return;
+  }
   const small = columns(workload(), lanes(), compression(), verification());
   sections.append(timeline(), downtime(), ...stalls(), pagesPart(), small);
 })();
