@@ -729,6 +729,14 @@ def report(kind):
         },
         "histogram": {"per_octave": 8, "stall": stalls.histogram(8), "service": service.histogram(8)},
         "workload": out["workload"] | {"name": "random </script><b>"},
+        "arrivals": {
+            "pages_per_cell": Memory.PER_CELL,
+            "regions": [
+                {"first_cell": 0, "cells": Memory.CELLS - 16, "name": "ram"},
+                {"first_cell": Memory.CELLS - 16, "cells": 16, "name": "rom"},
+            ],
+            "at_ms": [cell * 40 + cell % 7 * 900 if cell % 97 else None for cell in range(Memory.CELLS)],
+        },
     }
 
 

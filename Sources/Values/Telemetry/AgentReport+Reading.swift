@@ -41,6 +41,9 @@ extension AgentReport {
         guard destination.distribution?.isSound != false else {
             throw Contradiction(description: "the report's histogram is out of bounds")
         }
+        guard destination.arrivals?.isSound != false else {
+            throw Contradiction(description: "the report's times of arrival are out of bounds")
+        }
         let pages = destination.pages
         try check("the waiting faults", destination.waitingFaults)
         try check("the pages in all", pages.total)

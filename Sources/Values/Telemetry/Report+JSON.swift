@@ -29,6 +29,7 @@ extension Report {
         try container.encode(floor, forKey: .floor)
         try container.encode(course, forKey: .course)
         try container.encode(distribution, forKey: .distribution)
+        try container.encode(arrivals, forKey: .arrivals)
         try container.encode(pushLanes, forKey: .pushLanes)
         try container.encode(throughput, forKey: .throughput)
         try container.encode(verify, forKey: .verify)

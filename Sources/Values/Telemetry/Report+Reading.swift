@@ -1,4 +1,5 @@
 package import Foundation
+import Outside
 
 extension Report {
     /// Why a text is no report that this release reads.
@@ -28,12 +29,13 @@ extension Report {
             let path = (context.codingPath + [key]).map(\.stringValue).joined(separator: ".")
             throw Unreadable(description: "it has no field \(path), which every report has")
         } catch DecodingError.typeMismatch(_, let context), DecodingError.valueNotFound(_, let context) {
-            throw Unreadable(description: "its field \(Report.name(context.codingPath)) is not of the type that it has in a report")
+            let field = Report.name(context.codingPath)
+            throw Unreadable(description: "its field \(field) is not of the type that it has in a report")
         } catch {
             throw Unreadable(description: "its JSON is cut off or broken")
         }
-        guard distribution?.isSound != false else {
-            throw Unreadable(description: "its histogram is out of bounds")
+        guard distribution?.isSound != false, arrivals?.isSound != false else {
+            throw Unreadable(description: "its histogram or its times of arrival are out of bounds")
         }
     }
 
@@ -49,5 +51,18 @@ extension Report.Distribution {
             part.count == 2 && part.allSatisfy { (0...1e15).contains($0) }
         }
         return areSound && stall.count <= 1000 && service.count <= 1000 && (1...128).contains(perOctave)
+    }
+}
+
+extension Report.Arrivals {
+    /// Whether the regions have exactly the cells that have times, and no more than a grid has.
+    package var isSound: Bool {
+        guard at.count <= 2 * PageGrid.mostCells, regions.count <= at.count else { return false }
+        var next = 0
+        for region in regions {
+            guard region.firstCell == next, (0...at.count).contains(region.cells) else { return false }
+            next = (Untrusted(next) + Untrusted(region.cells)).clamped(to: 0...Int.max)
+        }
+        return next == at.count && (1...1 << 48).contains(pagesPerCell) && at.allSatisfy { $0 ?? 0 <= 1 << 48 }
     }
 }

@@ -34,9 +34,11 @@ extension DestinationSession {
         var stalls: [LatencyRecorder] = []
         /// Nanoseconds to add to each of ``stalls``.
         var delivery: UInt64 = 0
+        var sampler: ArrivalSampler?
 
         /// Adds the summaries to the destination's part of a report.
         func summarize(into report: inout AgentReport) {
+            report.destination?.arrivals = sampler?.arrivals
             report.destination?.service = LatencySummary(service)
             report.destination?.stall = LatencySummary(stalls, adding: delivery)
             report.destination?.distribution = Report.Distribution(
@@ -104,7 +106,7 @@ extension DestinationSession {
         }
         destination.awaitsCont = machine.awaitsCont
         destination.endedInStart = course.hasEndedInStart
-        var recorders = Recorders(service: arrival?.fetcher?.service ?? [])
+        var recorders = Recorders(service: arrival?.fetcher?.service ?? [], sampler: arrival?.sampler)
         fillStalls(of: &destination, &recorders)
         destination.floor = arrival?.floor ?? Report.Floor()
         report.destination = destination
@@ -135,6 +137,16 @@ extension DestinationSession {
                 }
             )
         }
+    }
+
+    /// Begins to sample when the memory arrives, unless this permission to start was received before.
+    func sampleArrivals() {
+        guard let begin = timeline[.runReceived], let arrival, let fetcher = arrival.fetcher,
+            arrival.sampler?.begin != begin
+        else { return }
+        let sampler = ArrivalSampler(of: fetcher, arrival.announcement.pageCounts, since: begin)
+        self.arrival?.sampler = sampler
+        sampler.start()
     }
 
     /// Records when the workload's first operation here ended, before a stop and a resume overwrite that time.

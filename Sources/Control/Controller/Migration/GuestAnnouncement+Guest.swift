@@ -22,7 +22,10 @@ extension GuestAnnouncement {
     }
 
     /// Counts for the pages of the regions by their place, which are zero.
-    var grid: PageGrid { PageGrid(regions.map { ($0.name, Int($0.pageCount)) }) }
+    var grid: PageGrid { PageGrid(pageCounts) }
+
+    /// The name and the number of pages of each region.
+    var pageCounts: [(name: String, pageCount: Int)] { regions.map { ($0.name, Int($0.pageCount)) } }
 
     /// The description from which a landing prepares memory.
     var description: GuestDescription {

@@ -446,6 +446,61 @@
     );
   }
 
+  /** The fifth of the time, from 0, in which half of a cell's pages had arrived; nothing if they have not. */
+  const fifth = (at, last) => (known(at) ? Math.min(4, Math.floor((at / last) * 5)) : null);
+
+  /** Cells in rows, each in the colour of its fifth of the time. `data`: `{times, last, bounds, label}`. */
+  function cellTimes({ times, last, bounds, label }, width) {
+    const size = Math.max(4, Math.min(28, Math.floor(Math.sqrt((width * 300) / times.length))));
+    const columns_ = Math.max(1, Math.min(times.length, Math.floor(width / size)));
+    const gap = size >= 6 ? 1 : 0;
+    const nodes = times.map((at, cell) => {
+      const when = known(at) ? `half arrived by +${duration(at * 1000)}` : "less than half arrived";
+      const [x, y, part] = [(cell % columns_) * size, Math.floor(cell / columns_) * size, fifth(at, last)];
+      return svg(
+        "rect",
+        { class: part === null ? "missing" : `fifth-${part}`, x, y, width: size - gap, height: size - gap },
+        svg("title", null, `Cell ${count(cell + 1)}: ${when}`),
+      );
+    });
+    for (const cell of bounds) {
+      const [x, y] = [(cell % columns_) * size, Math.floor(cell / columns_) * size];
+      nodes.push(line(x, y, x, y + size, { class: "mark" }));
+    }
+    return picture(width, Math.ceil(times.length / columns_) * size, label, nodes);
+  }
+
+  function arrivals() {
+    const { arrivals: of } = report;
+    const times = of?.at_ms ?? [];
+    if (!times.length) return null;
+    const there = times.filter(known);
+    const last = Math.max(1, ...there);
+    const bounds = (of.regions ?? []).slice(1).map((region) => region.first_cell);
+    const rows = [0, 1, 2, 3, 4].map((part) => [
+      duration(last * 200 * part), duration(last * 200 * (part + 1)),
+      count(there.filter((at) => fifth(at, last) === part).length),
+    ]);
+    const key = element(
+      "ul",
+      { class: "key" },
+      ...rows.map(([from, to], part) =>
+        element("li", null, svg("svg", { class: "chart", width: 18, height: 18, "aria-hidden": "true" },
+          svg("rect", { class: `fifth-${part}`, width: 18, height: 18 })), `${from} to ${to}`)),
+    );
+    rows.push(["never", "", count(times.length - there.length)]);
+    const label = `${count(there.length)} of ${count(times.length)} cells of memory had half of their pages within ` +
+      `${duration(last * 1000)}. The table below has the numbers of cells by time.`;
+    return panel(
+      "Memory by time of arrival",
+      `${count(times.length)} cells of ${bytes(of.pages_per_cell * report.page_size)}, in the order of addresses`,
+      drawing({ times, last, bounds, label }, cellTimes),
+      key,
+      note("A cell has the time by which half of its pages had arrived, since the permission to start."),
+      disclosure("Arrivals as a table", table(null, [["From", true], ["To", true], ["Cells", true]], rows)),
+    );
+  }
+
   // The rest
 
   function lanes() {
@@ -543,5 +598,5 @@
     return;
   }
   const small = columns(workload(), lanes(), compression(), verification());
-  sections.append(timeline(), downtime(), ...stalls(), pagesPart(), small);
+  sections.append(...[timeline(), downtime(), arrivals(), ...stalls(), pagesPart(), small].filter(Boolean));
 })();

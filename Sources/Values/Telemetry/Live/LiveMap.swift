@@ -8,7 +8,7 @@ package struct LiveMap: Encodable, Hashable, Sendable {
     }
 
     /// A region of the memory, which begins with a cell of its own.
-    package struct Region: Encodable, Hashable, Sendable {
+    package struct Region: Codable, Hashable, Sendable {
         package var firstCell: Int
         package var cells: Int
         package var name: String
@@ -16,6 +16,10 @@ package struct LiveMap: Encodable, Hashable, Sendable {
         enum CodingKeys: String, CodingKey {
             case cells, name
             case firstCell = "first_cell"
+        }
+
+        package init(firstCell: Int, cells: Int, name: String) {
+            (self.firstCell, self.cells, self.name) = (firstCell, cells, name)
         }
     }
 
