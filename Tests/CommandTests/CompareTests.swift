@@ -7,7 +7,7 @@ struct CompareTests {
     func demos() throws {
         let workspace = try Workspace()
         let folders = [workspace.file("one"), workspace.file("other")]
-        for (folder, options) in zip(folders, [["--no-push"], ["--no-push", "--device", "clock"]]) {
+        for (folder, options) in zip(folders, [["--no-push"], ["--no-push", "--threads", "2"]]) {
             let words = ["demo", "--memory", "16MiB", "--quiet", "--report", folder] + options
             let finished = try Executable.run(Executable.pageferry, words)
             #expect(finished.status == 0, "\(finished)")

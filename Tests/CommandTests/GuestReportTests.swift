@@ -9,7 +9,7 @@ struct GuestReportTests {
         let deadline = Date.now + 30
         while Date.now < deadline {
             let names = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
-            // The page is written after the JSON text.
+            // The page is written last.
             let files = names.map { "\(folder)/\($0)" }.filter {
                 FileManager.default.fileExists(atPath: "\($0)/report.html")
             }

@@ -141,7 +141,7 @@ struct DangerousFormsTests {
         ),
         "Control/RunLease/RunLeaseStore.swift": (1, "an epoch above 1"),
         "Values/Telemetry/Report.swift": (1, "of Untrusted"),
-        "Values/Telemetry/Report+Reading.swift": (1, "a constant"),
+        "Values/Telemetry/Report+Reading.swift": (2, "a constant; of Untrusted"),
         "Values/WorkingSet/WorkingSet+Record.swift": (
             10, "numbers of 32 bits that are widened, or behind the check before"
         ),

@@ -32,6 +32,7 @@ extension Report {
             let field = Report.name(context.codingPath)
             throw Unreadable(description: "its field \(field) is not of the type that it has in a report")
         } catch {
+            // The decoder's own words are about its input, not about a file.
             throw Unreadable(description: "its JSON is cut off or broken")
         }
         guard distribution?.isSound != false, arrivals?.isSound != false else {

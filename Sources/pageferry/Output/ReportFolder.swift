@@ -50,14 +50,15 @@ struct ReportFiles: Sendable {
     ///
     /// If the stalls of the threads could not be measured, `service.hgrm` has what the agent saw.
     func write(_ report: Report) throws {
-        let json = try report.json()
-        try write(json, page: ReportPage.html(of: json))
         let waits = report.distribution
         if let service = waits?.service, waits?.stall.isEmpty != false, !service.isEmpty {
             try WholeFile.replace(path("service.hgrm"), with: ReportFiles.distribution(of: service))
         } else {
             try WholeFile.replace(path("stalls.hgrm"), with: ReportFiles.distribution(of: waits?.stall ?? []))
         }
+        // The page is written last, so that a folder with a page is complete.
+        let json = try report.json()
+        try write(json, page: ReportPage.html(of: json))
     }
 
     /// Writes the results of a benchmark, and the stalls of each case that has some.

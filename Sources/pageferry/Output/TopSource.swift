@@ -192,6 +192,7 @@ private struct TopState: Decodable {
             decoder.keyDecodingStrategy = .convertFromSnakeCase
             self = try decoder.decode(TopState.self, from: Data(body))
         } catch {
+            // The decoder's own words name fields that no person knows.
             throw Failure("its state cannot be read; check that a pageferry of the same release runs there")
         }
     }
