@@ -101,6 +101,7 @@ let package = Package(
             providers: [.apt(["liblz4-dev", "libzstd-dev"])]
         ),
         module("Compression", in: .system, ["CCompression", "LinuxSystem"]),
+        module("HTTPRequests", in: .system, ["LinuxSystem", nioCore, nioHTTP1, nioPosix, systemPackage]),
 
         // Values: no sockets, no threads.
         module("Identity", in: .values, settings: optimized),
@@ -126,7 +127,7 @@ let package = Package(
         .target(name: "KVMGuestCode", path: "Sources/Guests/KVMGuestCode"),
         module("KVMGuest", in: .guests, ["Guest", "KVMGuestCode", "LinuxSystem", "Telemetry"]),
         module("Attachments", in: .guests, ["Guest", "LinuxSystem", "PageProtocol", "Telemetry", logging]),
-        module("Firecracker", in: .guests, ["LinuxSystem", nioCore, nioHTTP1, nioPosix, systemPackage]),
+        module("Firecracker", in: .guests, ["HTTPRequests", "LinuxSystem", nioHTTP1]),
         module(
             "MicroVMGuest",
             in: .guests,
@@ -176,8 +177,9 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "Attachments", "Bench", "Compression", "Controller", "Exposition", "FaultHandler", "Guest", "Identity",
-                "KVMGuest", "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside", "PageFetcher", "PageProtocol",
+                "Attachments", "Bench", "Compression", "Controller", "Exposition", "FaultHandler", "Guest",
+                "HTTPRequests", "Identity", "KVMGuest", "LinuxSystem", "MicroVMGuest", "Orchestration", "Outside",
+                "PageFetcher", "PageProtocol",
                 "PageServer", "QMP", "RunLease", "Snapshots", "Switchover", "Telemetry", "Web", "WorkingSet",
                 "Workloads", argumentParser, configuration, histogram, logging, yams,
             ],

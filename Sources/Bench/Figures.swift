@@ -107,10 +107,10 @@ package struct Comparison: Sendable {
 
 extension Comparison: Encodable {
     enum CodingKeys: String, CodingKey {
-        case name, against, ours, other, ratio
+        case name, against, ours, other, ratio, histogram
     }
 
-    /// Encodes everything except the distribution of the waits.
+    /// Encodes everything, with the waits of ours by eighths of an octave, or null if none were recorded.
     ///
     /// - Throws: the encoder's error.
     package func encode(to encoder: any Encoder) throws {
@@ -120,5 +120,9 @@ extension Comparison: Encodable {
         try container.encode(ours, forKey: .ours)
         try container.encode(other, forKey: .other)
         try container.encode(ratio, forKey: .ratio)
+        try container.encode(
+            stalls.map { Report.Distribution(stall: LatencyRecorder.eighths(of: $0), service: []) },
+            forKey: .histogram
+        )
     }
 }

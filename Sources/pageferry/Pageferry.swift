@@ -16,10 +16,10 @@ struct Pageferry: ParsableCommand {
         version: Release.description,
         subcommands: [
             DemoCommand.self, SourceCommand.self, DestinationCommand.self, MigrateCommand.self, CancelCommand.self,
-            RecoverCommand.self, ContCommand.self, StatusCommand.self, LeaseCommand.self, ServeCommand.self,
-            AttachCommand.self, ForkServerCommand.self, AttachKeeperCommand.self, MicroVMKeeperCommand.self,
-            ChildAgentCommand.self, WorkingSetCommand.self, BenchCommand.self, ProbeCommand.self,
-            ConfigCommand.self,
+            RecoverCommand.self, ContCommand.self, StatusCommand.self, TopCommand.self, CompareCommand.self,
+            LeaseCommand.self, ServeCommand.self, AttachCommand.self, ForkServerCommand.self,
+            AttachKeeperCommand.self, MicroVMKeeperCommand.self, ChildAgentCommand.self, WorkingSetCommand.self,
+            BenchCommand.self, ProbeCommand.self, ConfigCommand.self,
         ]
     )
 

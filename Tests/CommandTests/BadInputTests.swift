@@ -71,7 +71,7 @@ struct BadInputTests {
             ["source", "--qmp", "/tmp/a.sock", "--http-control", "/tmp/token"],
             ["serve", "--snapshot", "/tmp/vm.mem", "--listen", "127.0.0.1:0", "--http", "0.0.0.0:9100"],
             ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--http", "0.0.0.0:9100"],
-            ["demo", "--vcpus", "2"], ["demo", "--serial", "/dev/null"],
+            ["demo", "--vcpus", "2"], ["demo", "--serial", "/dev/null"], ["compare"], ["compare", "/tmp/one"],
             ["destination", "--qmp", "/tmp/b.sock", "--allow-hook", "/srv/hook", "--allow-hook", "/srv/"],
         ]
     )

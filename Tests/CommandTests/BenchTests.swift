@@ -131,6 +131,8 @@ struct BenchTests {
             (["--memory", "1GiB", "--large", "1GiB"], 2, "--large"),
             (["--listen", "127.0.0.1:0", "--connect", "127.0.0.1:1"], 2, "not both"),
             (["--connect", "127.0.0.1:1"], 1, "cannot connect to tcp:127.0.0.1:1"),
+            (["--listen", "127.0.0.1:0", "--report", "/tmp/report"], 2, "give it --report"),
+            (["--only", "fault", "--report", "/dev/null/report"], 1, "cannot make the folder /dev/null/report"),
             (
                 ["--connect", "127.0.0.1:1", "--only", "restored"], 2,
                 "restored is measured with both ends on this host"
@@ -189,12 +191,19 @@ struct BenchTests {
 
     @Test("makes only the measurements that are asked for", .timeLimit(.minutes(1)))
     func only() throws {
+        let workspace = try Workspace()
+        let folder = workspace.file("report")
         let finished = try Executable.run(
             Executable.pageferry,
-            ["bench", "--json", "--only", "push", "--only", "fault"] + BenchTests.small
+            ["bench", "--json", "--only", "push", "--only", "fault", "--report", folder] + BenchTests.small
         )
         #expect(finished.status == 0, "\(finished)")
         #expect(try ratios(finished.output).map(\.name) == ["fault", "push"])
+        let files = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
+        #expect(files == ["report.html", "report.json", "stalls-fault.hgrm"])
+        #expect(try String(contentsOfFile: "\(folder)/report.json", encoding: .utf8) == finished.output)
+        let page = try String(contentsOfFile: "\(folder)/report.html", encoding: .utf8)
+        #expect(page.contains(#""schema":"pageferry.bench/1""#) && page.contains("Ferry.bench = "))
     }
 
     @Test("has a word for restored guests and one for the switchover", .timeLimit(.minutes(2)))

@@ -86,6 +86,9 @@ window.check = (() => {
       const parts = ["graphic", "accent", "good", "warn", "bad", "map-demand", "map-prefetched", "map-pushed", "ink"];
       for (const part of parts) want(part, "surface");
       for (const part of ["graphic", "accent"]) want(part, "page");
+      // Only the report draws times of arrival.
+      const isReport = document.getElementById("sections") !== null;
+      for (let i = 0; isReport && i < 5; i += 1) want(`ramp-${i}`, "map-missing");
 
       // Kinds of the map for people who lack one kind of cone, by the matrices of Machado et al. 2009.
       const sights = {

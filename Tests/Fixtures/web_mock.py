@@ -732,6 +732,14 @@ def report(kind):
         },
         "histogram": {"per_octave": 8, "stall": stalls.histogram(8), "service": service.histogram(8)},
         "workload": out["workload"] | {"name": "random </script><b>"},
+        "arrivals": {
+            "pages_per_cell": Memory.PER_CELL,
+            "regions": [
+                {"first_cell": 0, "cells": Memory.CELLS - 16, "name": "ram"},
+                {"first_cell": Memory.CELLS - 16, "cells": 16, "name": "rom"},
+            ],
+            "at_ms": [cell * 40 + cell % 7 * 900 if cell % 97 else None for cell in range(Memory.CELLS)],
+        },
     }
 
 
@@ -742,7 +750,7 @@ def report_page(kind):
     def part(match):
         return parts.get(match[1]) or (PAGE / match[1]).read_text()
 
-    return re.sub(r"\{\{((?:shared|report)\.(?:css|js|json))\}\}", part, (PAGE / "report.html").read_text())
+    return re.sub(r"\{\{((?:shared|report|bench)\.(?:css|js|json))\}\}", part, (PAGE / "report.html").read_text())
 
 
 SCENARIOS = {name: (lambda name=name: Agent(name)) for name in Agent.SITUATIONS}

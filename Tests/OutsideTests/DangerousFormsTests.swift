@@ -141,6 +141,7 @@ struct DangerousFormsTests {
         ),
         "Control/RunLease/RunLeaseStore.swift": (1, "an epoch above 1"),
         "Values/Telemetry/Report.swift": (1, "of Untrusted"),
+        "Values/Telemetry/Report+Reading.swift": (2, "a constant; of Untrusted"),
         "Values/WorkingSet/WorkingSet+Record.swift": (
             10, "numbers of 32 bits that are widened, or behind the check before"
         ),
@@ -174,6 +175,7 @@ struct DangerousFormsTests {
             "sizes behind the bounds of validate; or of this process's memory"
         ),
         "pageferry/Children/ChildAgent.swift": (3, "lists; conversions of text, which give nil; or of Untrusted"),
+        "pageferry/Output/TopSource.swift": (3, "lists and texts; a difference of fractions"),
         "pageferry/Commands/ProbeCommand.swift": (6, "lists; conversions of text, which give nil; or of Untrusted"),
     ]
 

@@ -10,10 +10,10 @@ struct ReportTests {
         let json = try JSONSerialization.jsonObject(with: Data(Report().json().utf8)) as? [String: Any] ?? [:]
         #expect(
             Set(json.keys) == [
-                "schema", "result", "error", "page_size", "memory_bytes", "runs_on", "source", "destination",
+                "schema", "kind", "result", "error", "page_size", "memory_bytes", "runs_on", "source", "destination",
                 "workload", "downtime_us", "switchover_us", "total_us", "pages", "stall_us", "service_us", "floor_us",
                 "throughput_mib_s", "push_lanes", "verify", "waiting", "stall_origin", "threads", "compression",
-                "timeline", "histogram",
+                "timeline", "histogram", "arrivals",
             ]
         )
         #expect(json["error"] is NSNull)

@@ -1,10 +1,11 @@
-/// The page of a report that has ended, in one file without outside resources.
+/// The page of a report, of a migration, a restored guest or a benchmark, in one file without outside resources.
 package enum ReportPage {
     /// The files that the template `report.html` names in double braces, beside the report itself.
     private static let parts = [
         "shared.css": PackageResources.shared_css,
         "report.css": PackageResources.report_css,
         "shared.js": PackageResources.shared_js,
+        "bench.js": PackageResources.bench_js,
         "report.js": PackageResources.report_js,
     ]
 

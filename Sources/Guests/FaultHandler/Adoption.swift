@@ -13,6 +13,7 @@ struct Adoption: Sendable {
     let keeper: MemoryKeeper
     let settings: HandlerSettings
     let logger: Logger
+    let report: GuestReporter?
 
     /// Nanoseconds in which the old worker of a guest must end.
     private static let patience: UInt64 = 5_000_000_000
@@ -93,6 +94,7 @@ struct Adoption: Sendable {
                 workers,
                 claiming: claim,
                 logger: logger,
+                reporting: report,
                 showing: { [roster] in roster.show(place, $0) }
             )
         } catch {

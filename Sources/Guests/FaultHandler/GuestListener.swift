@@ -46,6 +46,7 @@ package final class GuestListener: Sendable {
     ///   - roster: the guests that are served already, and the limits.
     ///   - settings: how guests are served.
     ///   - logger: receives what happens to the guests.
+    ///   - report: receives the report of each guest at its end; nil if nobody wants the reports.
     /// - Throws: `SystemError` if no thread can be started.
     package init(
         at listeners: [Handover<Listener>],
@@ -54,7 +55,8 @@ package final class GuestListener: Sendable {
         onRefused: RefusedPolicy = .kill,
         roster: GuestRoster = GuestRoster(),
         settings: HandlerSettings,
-        logger: Logger
+        logger: Logger,
+        reporting report: GuestReporter? = nil
     ) throws {
         let store = try GuestStore(at: state, service)
         let file = try SharedLogLevel.makeFile()
@@ -69,7 +71,8 @@ package final class GuestListener: Sendable {
             roster: roster,
             keeper: keeper,
             settings: settings,
-            logger: logger
+            logger: logger,
+            report: report
         )
         let orphans = try store.guests()
         // A process may hand its next guest over before its earlier one is adopted.
@@ -119,6 +122,7 @@ package final class GuestListener: Sendable {
                                 workers,
                                 claiming: claim,
                                 logger: logger,
+                                reporting: report,
                                 showing: { roster.show(number, $0) }
                             )
                             session.run()

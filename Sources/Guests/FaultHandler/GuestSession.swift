@@ -3,6 +3,9 @@ import Foundation
 import LinuxSystem
 import Logging
 
+/// Receives the report of a guest that is served no longer.
+package typealias GuestReporter = @Sendable (EndedGuest) -> Void
+
 /// Serves one guest until the guest has ended, with one worker process after the other.
 ///
 /// The session keeps the guest's userfaultfd and the workers' state in a file, so that a new worker can continue when a
@@ -29,6 +32,8 @@ struct GuestSession: ~Copyable {
     private let logger: Logger
     /// Shows the guest to operators, once its state can be read.
     private let show: @Sendable (GuestView) -> Void
+    /// Receives the report of the guest at its end; nil if nobody wants it.
+    private let report: GuestReporter?
     private var state: State?
     /// Whether the guest was held before ``state`` could be made.
     private var isHeld = false
@@ -57,6 +62,7 @@ struct GuestSession: ~Copyable {
         _ workers: ForkServer,
         claiming claim: PoolClaim?,
         logger: Logger,
+        reporting report: GuestReporter?,
         showing show: @escaping @Sendable (GuestView) -> Void
     ) -> GuestSession {
         let task = GuestTask(guest, at: "\(address)", settings)
@@ -72,7 +78,18 @@ struct GuestSession: ~Copyable {
             }
         }
         return guest.split {
-            GuestSession($0, $1, socket, task, in: store, workers, claiming: claim, logger: logger, showing: show)
+            GuestSession(
+                $0,
+                $1,
+                socket,
+                task,
+                in: store,
+                workers,
+                claiming: claim,
+                logger: logger,
+                reporting: report,
+                showing: show
+            )
         }
     }
 
@@ -85,6 +102,7 @@ struct GuestSession: ~Copyable {
         _ workers: ForkServer,
         claiming claim: PoolClaim?,
         logger: Logger,
+        reporting report: GuestReporter?,
         showing show: @escaping @Sendable (GuestView) -> Void
     ) {
         // A descriptor of this process can always be inspected.
@@ -97,7 +115,7 @@ struct GuestSession: ~Copyable {
         self.userfaultfd = userfaultfd
         self.process = .some(process)
         (self.socket, self.task, self.claim) = (socket, task, claim)
-        (self.store, self.workers, self.logger, self.show) = (store, workers, logger, show)
+        (self.store, self.workers, self.logger, self.report, self.show) = (store, workers, logger, report, show)
     }
 
     /// Makes the session of a guest whose handler has died.
@@ -111,6 +129,7 @@ struct GuestSession: ~Copyable {
         _ workers: ForkServer,
         claiming claim: PoolClaim?,
         logger: Logger,
+        reporting report: GuestReporter?,
         showing show: @escaping @Sendable (GuestView) -> Void
     ) throws {
         let task = record.task.adopted(by: settings, hasEnded: process == nil)
@@ -120,7 +139,7 @@ struct GuestSession: ~Copyable {
         self.process = process
         socket = nil
         (self.task, self.record, self.claim) = (task, record, claim)
-        (self.store, self.workers, self.logger, self.show) = (store, workers, logger, show)
+        (self.store, self.workers, self.logger, self.report, self.show) = (store, workers, logger, report, show)
         let memory = state.memory
         claim?.subtract { memory.countResident(of: task) }
         resident = state.memory.countResident(of: task)
@@ -132,7 +151,7 @@ struct GuestSession: ~Copyable {
 
     /// Serves the guest, and returns when it has ended or is lost.
     mutating func run() {
-        let isComplete = serveWithWorkers()
+        let end = serveWithWorkers()
         if let record {
             do throws(SystemError) {
                 try store.forget(GuestStore.Names(of: record.process))
@@ -140,20 +159,22 @@ struct GuestSession: ~Copyable {
                 logger.error("the state of \(task.name) stays behind: \(error)")
             }
         }
-        if isComplete { logger.notice("\(task.name) needs its server and this handler no more") }
+        if end == .complete { logger.notice("\(task.name) needs its server and this handler no more") }
+        if let report, let state {
+            report(GuestView(task: task, memory: state.memory).ended(end))
+        }
     }
 
-    /// Returns whether the guest has all of its pages and lives on.
-    private mutating func serveWithWorkers() -> Bool {
+    private mutating func serveWithWorkers() -> GuestService.End {
         // The memory of a process that has ended may be that of another process, for which it was a relay.
         while !userfaultfd.isMemoryGone {
             let begin = MonotonicClock.now()
             var isKilled = false
             do {
                 switch try serve() {
-                case .exited(Int(GuestService.End.done.rawValue)), .exited(Int(GuestService.End.lost.rawValue)):
-                    return false
-                case .exited(Int(GuestService.End.complete.rawValue)): return true
+                case .exited(Int(GuestService.End.done.rawValue)): return .done
+                case .exited(Int(GuestService.End.lost.rawValue)): return .lost
+                case .exited(Int(GuestService.End.complete.rawValue)): return .complete
                 case .exited(let status):
                     logger.error("worker \(lastWorker) of \(task.name) exited with status \(status)")
                 case .killed(let signal):
@@ -164,9 +185,9 @@ struct GuestSession: ~Copyable {
                 logger.error("\(task.name) has no worker: \(error)")
             }
             let lived = Double(MonotonicClock.now() - begin) / 1e9
-            guard goesOn(since: begin, wasFine: isKilled && lived >= GuestSession.longLife) else { return false }
+            guard goesOn(since: begin, wasFine: isKilled && lived >= GuestSession.longLife) else { return .lost }
         }
-        return false
+        return .done
     }
 
     /// Starts a worker, and waits for its end.

@@ -1,7 +1,7 @@
 import Foundation
 import LinuxSystem
 import PageFetcher
-import Telemetry
+package import Telemetry
 
 /// A guest as its operator sees it, and what the operator can order.
 struct GuestView: Sendable {
@@ -18,7 +18,7 @@ struct GuestView: Sendable {
     /// - Parameter id: what tells the guest from the others of its handler.
     func live(as id: LiveGuest.ID) -> LiveGuest {
         // Read before the time, so that neither lies in the future.
-        let (figures, attached) = (memory.figures, memory.attached)
+        let (figures, attached) = (memory.figures, self.attached)
         let now = MonotonicClock.now()
         let names = GuestFate.State.names
         var live = LiveGuest(
@@ -41,9 +41,38 @@ struct GuestView: Sendable {
         live.serviceTotal = Double(figures.nanoseconds) / 1e3
         live.fill = fill.map { $0 == .unlimited ? 0 : $0.bytesPerSecond }
         live.restarts = max(0, memory.workers - 1)
-        live.attached = UInt64(max(0, GuestView.clockBegin + Double(attached) / 1e6))
+        live.attached = attached
         live.policyCountdown = countdown(figures, now)
         return live
+    }
+
+    /// When the guest attached, in milliseconds since 1970.
+    private var attached: UInt64 { UInt64(max(0, GuestView.clockBegin + Double(memory.attached) / 1e6)) }
+
+    /// The report of a guest that is served no longer.
+    ///
+    /// - Parameter end: how its service ended.
+    func ended(_ end: GuestService.End) -> EndedGuest {
+        let figures = memory.figures
+        var report = Report()
+        report.kind = .restore
+        report.workload.name = task.name
+        report.pageSize = task.regions.map(\.pageSize).max() ?? 0
+        report.memoryBytes = task.regions.reduce(0) { $0 + $1.range.byteCount }
+        report.total = Double(MonotonicClock.now() - memory.attached) / 1e3
+        report.pages.total = task.regions.reduce(0) { $0 + $1.pageCount }
+        (report.pages.demand, report.pages.prefetched) = (figures.demand, figures.ahead)
+        report.service = figures.service
+        report.distribution = Report.Distribution(stall: [], service: figures.octaves)
+        report.distribution?.perOctave = 1
+        report.waiting.faults = figures.waiting
+        switch end {
+        case .complete: (report.result, report.runsOn) = (.completed, .destination)
+        case .done: (report.result, report.runsOn) = (.completed, .nobody)
+        case .lost:
+            report.error = "the guest could be served no longer and was killed; the log says why"
+        }
+        return EndedGuest(process: task.process, attached: attached, report: report)
     }
 
     private var fill: FillRate? { memory.fill ?? task.settings.fill }
@@ -70,6 +99,16 @@ struct GuestView: Sendable {
         }
         memory.fill = rate
     }
+}
+
+/// A guest that is served no longer: it has ended, was lost, or has all of its pages.
+package struct EndedGuest: Sendable {
+    /// The guest's process id; 0 for a process of another PID namespace.
+    package let process: Int32
+    /// When the guest attached, in milliseconds since 1970.
+    package let attached: UInt64
+    /// What was measured.
+    package let report: Report
 }
 
 /// Why a guest is not filled.

@@ -1,3 +1,4 @@
+import Foundation
 import PageFetcher
 import Telemetry
 
@@ -74,6 +75,24 @@ struct WorkerFigures: Equatable {
             left -= Double(count)
         }
         return 0
+    }
+
+    /// The number of faults by the powers of two of their times: the end of each in microseconds, and the number.
+    var octaves: [[Double]] {
+        served.enumerated().filter { $0.element > 0 }.map { [exp2(Double($0.offset + 1)), Double($0.element)] }
+    }
+
+    /// The times from reading a fault to placing its page, estimated within a power of two.
+    var service: LatencySummary {
+        var summary = LatencySummary()
+        summary.count = served.reduce(0, +)
+        guard summary.count > 0 else { return summary }
+        summary.total = Double(nanoseconds) / 1e3
+        summary.mean = summary.total / Double(summary.count)
+        (summary.p50, summary.p90) = (percentile(0.5), percentile(0.9))
+        (summary.p99, summary.p999) = (percentile(0.99), percentile(0.999))
+        summary.max = octaves.last?[0] ?? 0
+        return summary
     }
 }
 

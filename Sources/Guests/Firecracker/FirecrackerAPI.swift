@@ -1,4 +1,6 @@
 internal import FoundationEssentials
+internal import HTTPRequests
+internal import LinuxSystem
 internal import NIOHTTP1
 
 /// The API of a Firecracker process, at its API socket.
@@ -184,7 +186,8 @@ package struct FirecrackerAPI: Sendable {
     ) throws(FirecrackerError) -> [UInt8] {
         let answer: HTTPExchange.Answer
         do {
-            answer = try HTTPExchange.run(method, path, body, at: socketPath, within: timeout)
+            let server = HTTPExchange.Server("Firecracker", at: .unix(path: socketPath))
+            answer = try HTTPExchange.run(method, path, body, at: server, within: timeout)
         } catch {
             throw failure(action, error.reason, wasSent: error.wasSent)
         }

@@ -382,10 +382,13 @@ package final class PageFetcher: Sendable {
         memory.ranges.indices.reduce(0) { $0 + memory.faults.wantedCount(0..<memory.ranges[$1].pageCount, region: $1) }
     }
 
+    /// The number of pages of a run that have arrived or were removed.
+    package func presentCount(of pages: Range<Int>, region: Int) -> Int { memory.resident[region].count(in: pages) }
+
     /// Where the pages of each kind lie; nil if they are not counted by their place.
     package var map: LiveMap? {
         memory.grid?.map(
-            present: { memory.resident[$1].count(in: $0) },
+            present: presentCount,
             asked: { memory.faults.wantedCount($0, region: $1) }
         )
     }

@@ -38,13 +38,11 @@ extension AgentReport {
             }
         }
         guard let destination else { return }
-        if let distribution = destination.distribution {
-            let isSound = [distribution.stall, distribution.service].joined().allSatisfy { part in
-                part.count == 2 && part.allSatisfy { (0...1e15).contains($0) }
-            }
-            guard isSound, distribution.stall.count <= 1000, distribution.service.count <= 1000,
-                (1...128).contains(distribution.perOctave)
-            else { throw Contradiction(description: "the report's histogram is out of bounds") }
+        guard destination.distribution?.isSound != false else {
+            throw Contradiction(description: "the report's histogram is out of bounds")
+        }
+        guard destination.arrivals?.isSound != false else {
+            throw Contradiction(description: "the report's times of arrival are out of bounds")
         }
         let pages = destination.pages
         try check("the waiting faults", destination.waitingFaults)

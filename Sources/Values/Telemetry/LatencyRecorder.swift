@@ -93,11 +93,26 @@ package final class LatencyRecorder: Sendable {
     ///   - more: nanoseconds to add to each duration, at most 2^40.
     package static func eighths(of recorders: [LatencyRecorder], adding more: UInt64 = 0) -> [[Double]] {
         var counts: [Int: UInt64] = [:]
-        forEachDuration(of: recorders) { duration, count in
-            let octaves = log2(max(0.125, Double(duration + more) / 1000))
-            counts[Int((octaves * 8).rounded(.down)) + 1, default: 0] += count
-        }
-        return counts.sorted { $0.key < $1.key }.map { [exp2(Double($0.key) / 8), Double($0.value)] }
+        forEachDuration(of: recorders) { counts[eighth(of: $0 + more), default: 0] += $1 }
+        return sorted(counts)
+    }
+
+    /// The number of durations in each eighth of an octave, as ``eighths(of:adding:)`` counts them.
+    ///
+    /// - Parameter histogram: durations in nanoseconds.
+    package static func eighths(of histogram: Histogram<UInt64>) -> [[Double]] {
+        var counts: [Int: UInt64] = [:]
+        for part in histogram.recordedValues() { counts[eighth(of: part.value), default: 0] += part.count }
+        return sorted(counts)
+    }
+
+    /// The number of the eighth of an octave that holds a duration; the first one above 1 µs is 1.
+    private static func eighth(of nanoseconds: UInt64) -> Int {
+        Int((log2(max(0.125, Double(nanoseconds) / 1000)) * 8).rounded(.down)) + 1
+    }
+
+    private static func sorted(_ counts: [Int: UInt64]) -> [[Double]] {
+        counts.sorted { $0.key < $1.key }.map { [exp2(Double($0.key) / 8), Double($0.value)] }
     }
 
     private static func forEachDuration(

@@ -37,6 +37,7 @@ extension Report {
             waiting.oldest = Report.finite(arrived.oldestFault)
             floor = arrived.floor
             distribution = arrived.distribution
+            arrivals = arrived.arrivals
             if arrived.untilResident > 0 {
                 throughput = Report.finite(Double(memoryBytes) / 1_048_576 / (arrived.untilResident / 1_000_000))
             }

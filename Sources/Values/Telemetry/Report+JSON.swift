@@ -7,6 +7,7 @@ extension Report {
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(schema, forKey: .schema)
+        try container.encode(kind, forKey: .kind)
         try container.encode(result, forKey: .result)
         try container.encode(error, forKey: .error)
         try container.encode(pageSize, forKey: .pageSize)
@@ -28,6 +29,7 @@ extension Report {
         try container.encode(floor, forKey: .floor)
         try container.encode(course, forKey: .course)
         try container.encode(distribution, forKey: .distribution)
+        try container.encode(arrivals, forKey: .arrivals)
         try container.encode(pushLanes, forKey: .pushLanes)
         try container.encode(throughput, forKey: .throughput)
         try container.encode(verify, forKey: .verify)

@@ -3,6 +3,14 @@ import Outside
 
 /// The report of one migration, `pageferry.report/1`, with durations in microseconds and sizes in bytes.
 package struct Report: Codable, Hashable, Sendable {
+    /// What the report is about.
+    package enum Kind: String, Codable, Hashable, Sendable {
+        /// The move of a workload from one agent to another.
+        case migration
+        /// A guest that was restored from a snapshot on another host.
+        case restore
+    }
+
     /// How a migration ended.
     package enum Result: String, Codable, Hashable, Sendable {
         /// The workload and all of its memory have moved.
@@ -277,6 +285,27 @@ package struct Report: Codable, Hashable, Sendable {
         package init(stall: [[Double]], service: [[Double]]) { (self.stall, self.service) = (stall, service) }
     }
 
+    /// When the memory arrived at the destination, by its place.
+    package struct Arrivals: Codable, Hashable, Sendable {
+        /// The pages of each cell, except that the last cell of a region may have fewer.
+        package var pagesPerCell: Int
+        /// The regions, in their order.
+        package var regions: [LiveMap.Region]
+        /// For each cell, in the order of addresses, when half of its pages had arrived, in milliseconds since the
+        /// destination received the permission to start; nil if fewer have arrived.
+        package var at: [UInt64?]
+
+        enum CodingKeys: String, CodingKey {
+            case regions
+            case pagesPerCell = "pages_per_cell"
+            case at = "at_ms"
+        }
+
+        package init(pagesPerCell: Int, regions: [LiveMap.Region], at: [UInt64?]) {
+            (self.pagesPerCell, self.regions, self.at) = (pagesPerCell, regions, at)
+        }
+    }
+
     /// The outcome of the check of every page.
     package struct Verify: Codable, Hashable, Sendable {
         /// Pages that were checked.
@@ -300,6 +329,8 @@ package struct Report: Codable, Hashable, Sendable {
 
     /// The name and version of the report's format.
     package var schema = "pageferry.report/1"
+    /// What the report is about; nil in a report of a release that has no other kind than a migration.
+    package var kind: Kind? = .migration
     /// How the migration ended.
     package var result = Result.failed
     /// Why the migration did not complete, or why its workload does not run under an agent although it did;
@@ -343,6 +374,8 @@ package struct Report: Codable, Hashable, Sendable {
     package var course: Course?
     /// ``stall`` and ``service`` by length; nil if the destination does not say.
     package var distribution: Distribution?
+    /// When the memory arrived, by its place; nil if the destination does not say.
+    package var arrivals: Arrivals?
     /// The number of connections of the push; nil if the source does not say.
     package var pushLanes: Int?
     /// The rate at which memory arrived, from RUN to the last page, in MiB per second.
@@ -351,7 +384,8 @@ package struct Report: Codable, Hashable, Sendable {
     package var verify = Verify()
 
     enum CodingKeys: String, CodingKey {
-        case schema, result, error, source, destination, workload, pages, compression, verify, waiting, threads
+        case schema, kind, result, error, source, destination, workload, pages, compression, verify, waiting, threads,
+            arrivals
         case pageSize = "page_size"
         case memoryBytes = "memory_bytes"
         case runsOn = "runs_on"

@@ -143,6 +143,16 @@ struct AttachCommand: AsyncParsableCommand {
     )
     var nameFrom: GuestNames?
 
+    @Option(
+        help: ArgumentHelp(
+            "Write a report of each guest into a folder of its own in this folder, once the guest has ended or has all of "
+                + "its pages: report.html, report.json, and service.hgrm.",
+            valueName: "folder"
+        ),
+        completion: .directory
+    )
+    var report: String?
+
     @Flag(help: "Allow an address of --http that other hosts can reach, although it is not encrypted.")
     var insecure = false
 
@@ -227,6 +237,8 @@ struct AttachCommand: AsyncParsableCommand {
         // Checked now, so that a broken record, or a file that cannot be written, is reported before a guest attaches.
         if let prefetch { _ = try WorkingSet(contentsOf: prefetch) }
         if let record { try WholeFile.requireReplaceable(record) }
+        let reports = report.map { GuestReports(in: absolute($0), logger) }
+        try reports?.prepare()
         let settings = HandlerSettings(
             source: source,
             giveUpSeconds: Double(giveUp.nanoseconds) / 1e9,
@@ -252,7 +264,8 @@ struct AttachCommand: AsyncParsableCommand {
             onRefused: onRefused,
             roster: roster,
             settings: settings,
-            logger: logger
+            logger: logger,
+            reporting: reports?.write
         )
         let isEnding = Atomic<Bool>(false)
         let logLevel = listener.logLevel

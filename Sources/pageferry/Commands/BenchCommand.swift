@@ -79,6 +79,8 @@ struct BenchCommand: AsyncParsableCommand {
     )
     var hgrm: String?
 
+    @OptionGroup var folder: ReportFolder
+
     @Flag(help: .hidden)
     var endWithInput = false
 
@@ -103,6 +105,9 @@ struct BenchCommand: AsyncParsableCommand {
         guard listen == nil || only.isEmpty && large == nil else {
             throw ValidationError("the end with --connect chooses what is measured; drop --only and --large")
         }
+        guard listen == nil || folder.report == nil else {
+            throw ValidationError("the end with --connect has the results; give it --report")
+        }
         if connect != nil, let local = only.first(where: { $0.pages == nil }) {
             throw ValidationError("\(local) is measured with both ends on this host; drop --connect")
         }
@@ -113,6 +118,7 @@ struct BenchCommand: AsyncParsableCommand {
         if let listen { return try serve(at: listen) }
         // Checked now: a missing folder would otherwise be noticed after minutes of measuring.
         if let hgrm { try WholeFile.requireReplaceable(distributionPath(hgrm, of: "fault")) }
+        try folder.prepare()
         if let connect {
             do {
                 return try report(bench(to: connect).run(measurements))
@@ -168,14 +174,13 @@ struct BenchCommand: AsyncParsableCommand {
     private func report(_ cases: [Comparison]) throws {
         if json { Terminal.show(json: try BenchTable(cases).json()) } else { Terminal.show(BenchTable(cases).lines) }
         if let hgrm { try write(cases, to: hgrm) }
+        try folder.write(cases)
     }
 
     private func write(_ cases: [Comparison], to path: String) throws {
         for one in cases {
             guard let stalls = one.stalls else { continue }
-            var text = ""
-            stalls.outputPercentileDistribution(to: &text, outputValueUnitScalingRatio: 1000)
-            try WholeFile.replace(distributionPath(path, of: one.name), with: Array(text.utf8))
+            try WholeFile.replace(distributionPath(path, of: one.name), with: ReportFiles.text(of: stalls))
         }
     }
 

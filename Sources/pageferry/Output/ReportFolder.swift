@@ -1,4 +1,5 @@
 import ArgumentParser
+import Bench
 import Foundation
 import Histogram
 import LinuxSystem
@@ -9,42 +10,87 @@ import Web
 struct ReportFolder: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Write the report into this folder, for later: report.html, report.json, and stalls.hgrm.",
+            "Write the report into this folder, for later: report.html, report.json, and the waits as .hgrm.",
             valueName: "folder"
-        )
+        ),
+        completion: .directory
     )
     var report: String?
 
+    private var files: ReportFiles? { report.map(ReportFiles.init(in:)) }
+
     /// Makes the folder, so that a folder that cannot be written is reported before the run.
+    func prepare() throws { try files?.prepare() }
+
+    /// Writes a report, if the option was given.
+    func write(_ report: Report) throws { try files?.write(report) }
+
+    /// Writes the results of a benchmark, if the option was given.
+    func write(_ cases: [Comparison]) throws { try files?.write(cases) }
+}
+
+/// The files of a report in a folder.
+struct ReportFiles: Sendable {
+    private let folder: String
+
+    /// Names the folder.
+    init(in folder: String) { self.folder = folder }
+
+    /// Makes the folder, and checks that files can be written there.
     func prepare() throws {
-        guard let report else { return }
         do {
-            try FileManager.default.createDirectory(atPath: report, withIntermediateDirectories: true)
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         } catch {
-            throw Failure("cannot make the folder \(report) of --report: \(error.localizedDescription)")
+            throw Failure("cannot make the folder \(folder) of --report: \(error.localizedDescription)")
         }
         try WholeFile.requireReplaceable(path("report.html"))
     }
 
-    /// Writes a report, if the option was given.
+    /// Writes the report of a migration or of a restored guest.
+    ///
+    /// If the stalls of the threads could not be measured, `service.hgrm` has what the agent saw.
     func write(_ report: Report) throws {
-        guard self.report != nil else { return }
+        let waits = report.distribution
+        if let service = waits?.service, waits?.stall.isEmpty != false, !service.isEmpty {
+            try WholeFile.replace(path("service.hgrm"), with: ReportFiles.distribution(of: service))
+        } else {
+            try WholeFile.replace(path("stalls.hgrm"), with: ReportFiles.distribution(of: waits?.stall ?? []))
+        }
+        // The page is written last, so that a folder with a page is complete.
         let json = try report.json()
-        try WholeFile.replace(path("report.json"), with: Array((json + "\n").utf8))
-        try WholeFile.replace(path("report.html"), with: ReportPage.html(of: json))
-        try WholeFile.replace(path("stalls.hgrm"), with: Array(distribution(of: report).utf8))
+        try write(json, page: ReportPage.html(of: json))
     }
 
-    private func path(_ name: String) -> String { URL(filePath: report ?? "").appending(path: name).path }
+    /// Writes the results of a benchmark, and the stalls of each case that has some.
+    func write(_ cases: [Comparison]) throws {
+        let json = try BenchTable(cases).json()
+        try write(json, page: ReportPage.html(of: json))
+        for one in cases {
+            guard let stalls = one.stalls else { continue }
+            try WholeFile.replace(path("stalls-\(one.name).hgrm"), with: ReportFiles.text(of: stalls))
+        }
+    }
 
-    /// The stalls as text of HdrHistogram, in microseconds, each counted at the end of its eighth of an octave.
-    private func distribution(of report: Report) -> String {
+    private func write(_ json: String, page: [UInt8]) throws(SystemError) {
+        try WholeFile.replace(path("report.json"), with: Array((json + "\n").utf8))
+        try WholeFile.replace(path("report.html"), with: page)
+    }
+
+    private func path(_ name: String) -> String { URL(filePath: folder).appending(path: name).path }
+
+    /// Waits by their lengths as text of HdrHistogram, each counted at the end of its part of an octave.
+    private static func distribution(of parts: [[Double]]) -> [UInt8] {
         var histogram = Histogram<UInt64>(highestTrackableValue: 1 << 41, numberOfSignificantValueDigits: .three)
-        for part in report.distribution?.stall ?? [] where part.count == 2 {
+        for part in parts where part.count == 2 {
             _ = histogram.record(UInt64(part[0] * 1000), count: UInt64(part[1]))
         }
+        return text(of: histogram)
+    }
+
+    /// The text of HdrHistogram of durations in nanoseconds, with its times in microseconds.
+    static func text(of nanoseconds: Histogram<UInt64>) -> [UInt8] {
         var text = ""
-        histogram.outputPercentileDistribution(to: &text, outputValueUnitScalingRatio: 1000)
-        return text
+        nanoseconds.outputPercentileDistribution(to: &text, outputValueUnitScalingRatio: 1000)
+        return Array(text.utf8)
     }
 }

@@ -185,8 +185,10 @@ struct ReportTable {
         report.pageSize < 1 << 20 ? "\(report.pageSize >> 10) KiB" : "\(report.pageSize >> 20) MiB"
     }
 
+    private func time(_ microseconds: Double) -> String { ReportTable.text(microseconds: microseconds) }
+
     /// Formats a time with at least three significant digits.
-    private func time(_ microseconds: Double) -> String {
+    static func text(microseconds: Double) -> String {
         let (value, unit) =
             switch microseconds {
             case ..<999.5: (microseconds, "µs")

@@ -106,6 +106,23 @@ enum Terminal {
         writeError("\r\u{1b}[K\(PrintableText.line(line))")
     }
 
+    /// What standard output, a terminal, shows.
+    enum Screen: String {
+        /// Another screen than the one with the shell's lines, without a cursor.
+        case other = "\u{1b}[?1049h\u{1b}[?25l"
+        case own = "\u{1b}[?25h\u{1b}[?1049l"
+    }
+
+    /// Switches standard output, which must be a terminal, to a screen.
+    static func show(_ screen: Screen) { write(screen.rawValue) }
+
+    /// Draws lines from the first row of standard output, which must be a terminal, in place of all others.
+    static func redraw(_ lines: [String]) {
+        // Go to the first row, clear each line behind its text, and then clear the rest of the screen.
+        let text = lines.map { PrintableText.line($0) + "\u{1b}[K" }.joined(separator: "\r\n")
+        write("\u{1b}[H\(text)\u{1b}[J")
+    }
+
     /// Writes lines to standard output.
     static func show(_ lines: [String]) {
         write(lines.map { PrintableText.line($0) + "\n" }.joined())

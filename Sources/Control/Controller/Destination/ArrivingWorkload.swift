@@ -48,6 +48,8 @@ struct ArrivingWorkload: Sendable {
     var isPaused = false
     /// When the workload's first operation after its arrival ended; nil until that is known.
     var firstOperation: UInt64?
+    /// Samples when the memory arrives, since the latest permission to start; nil before, and once the memory is freed.
+    var sampler: ArrivalSampler?
     /// The collapse of the workload's memory into transparent huge pages.
     var collapsing: TransparentHugePages?
 
@@ -122,7 +124,7 @@ struct ArrivingWorkload: Sendable {
     mutating func free() -> (fetcher: PageFetcher, workload: (any Workload)?)? {
         let stopping = fetcher.map { ($0, workload) }
         memory = .freed(progress, recorders)
-        (collapsing, loaded, states) = (nil, nil, ArrivingStates())
+        (sampler, collapsing, loaded, states) = (nil, nil, nil, ArrivingStates())
         switch preparation {
         // The machine still has to hear that the preparation has ended.
         case .underWay: break

@@ -311,6 +311,7 @@ extension DestinationSession {
             perform(machine.ping(number))
         case .run(let token, let epoch):
             timeline.note(.runReceived, of: token, until: .started)
+            sampleArrivals()
             sourcePath.note(.postcopyActive)
             perform(machine.run(RunGrant(token: token, epoch: epoch)))
         case .cancel(let token):

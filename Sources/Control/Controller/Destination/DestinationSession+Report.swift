@@ -36,9 +36,11 @@ extension DestinationSession {
         var stallOrigin: Report.StallOrigin?
         /// Nanoseconds to add to each of ``stalls``.
         var delivery: UInt64 = 0
+        var sampler: ArrivalSampler?
 
         /// Adds the summaries to the destination's part of a report.
         func summarize(into report: inout AgentReport) {
+            report.destination?.arrivals = sampler?.arrivals
             report.destination?.service = LatencySummary(service)
             report.destination?.stall = LatencySummary(stalls, adding: delivery)
             report.destination?.distribution = Report.Distribution(
@@ -106,7 +108,8 @@ extension DestinationSession {
         }
         destination.awaitsCont = machine.awaitsCont
         destination.endedInStart = course.hasEndedInStart
-        let recorders = arrival?.recorders ?? Recorders()
+        var recorders = arrival?.recorders ?? Recorders()
+        recorders.sampler = arrival?.sampler
         destination.stallOrigin = recorders.stallOrigin
         if recorders.stallOrigin == .faults { destination.threads = stalledThreads }
         destination.floor = arrival?.floor ?? Report.Floor()
@@ -132,6 +135,16 @@ extension DestinationSession {
                 }
             )
         }
+    }
+
+    /// Begins to sample when the memory arrives, unless this permission to start was received before.
+    func sampleArrivals() {
+        guard let begin = timeline[.runReceived], let arrival, let fetcher = arrival.fetcher,
+            arrival.sampler?.begin != begin
+        else { return }
+        let sampler = ArrivalSampler(of: fetcher, arrival.announcement.shapes, since: begin)
+        self.arrival?.sampler = sampler
+        sampler.start()
     }
 
     /// Records when the workload's first operation here ended, before a stop and a resume overwrite that time.

@@ -22,7 +22,12 @@ extension GuestAnnouncement {
     }
 
     /// Counts for the pages of the regions by their place, which are zero.
-    var grid: PageGrid { PageGrid(regions.map { ($0.name, Int($0.pageCount), Int($0.pageSize)) }) }
+    var grid: PageGrid { PageGrid(shapes) }
+
+    /// The name, the number of pages, and the size of a page of each region.
+    var shapes: [(name: String, pageCount: Int, pageSize: Int)] {
+        regions.map { ($0.name, Int($0.pageCount), Int($0.pageSize)) }
+    }
 
     /// The description from which a landing prepares memory.
     var description: GuestDescription {

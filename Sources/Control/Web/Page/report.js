@@ -1,6 +1,6 @@
 "use strict";
 
-/** The report of one migration: draws the JSON that the file carries. */
+/** The report of one migration or restored guest: draws the JSON that the file carries. */
 (() => {
   const {
     KINDS, NONE, element, svg, byId, note, say, known, count, duration, short, after, bytes, rate, percent, plural,
@@ -11,6 +11,7 @@
   const report = JSON.parse(byId("data").textContent);
   const sections = byId("sections");
   const floorSum = () => (report.floor_us?.round_trip_p50 ?? 0) + (report.floor_us?.local_fault_p50 ?? 0);
+  const isRestore = report.kind === "restore";
   const ORIGINS = ["demand", "prefetched", "pushed", "zero"];
   const arrivedPages = () => ORIGINS.reduce((sum, key) => sum + report.pages[key], 0);
 
@@ -109,6 +110,12 @@
       cancelled: `The migration was cancelled. ${where}`,
       paused: `The link broke, and pages are missing. ${where}`,
     };
+    if (isRestore) {
+      words.completed = report.runs_on === "destination"
+        ? `The guest has all of its pages after ${duration(total)}, and needs its server no more.`
+        : `The guest has ended after ${duration(total)}.`;
+      words.failed = "The guest was lost.";
+    }
     const tones = { completed: "good", failed: "bad", cancelled: "warn", paused: "bad" };
     byId("verdict").dataset.tone = wrong ? "bad" : (tones[result] ?? "run");
     say(byId("verdict-text"), words[result] ?? `The result is ${result}. ${where}`);
@@ -117,8 +124,11 @@
     say(byId("verdict-reason"), reason);
 
     const name = report.workload?.name;
-    say(byId("subtitle"), [name ? `workload ${name}` : "", bytes(report.memory_bytes)].filter(Boolean).join(", "));
-    document.title = `Migration report${name ? ` of ${name}` : ""} – Pageferry`;
+    const what = isRestore ? "guest" : "workload";
+    say(byId("subtitle"), [name ? `${what} ${name}` : "", bytes(report.memory_bytes)].filter(Boolean).join(", "));
+    const heading = isRestore ? "Restore report" : "Migration report";
+    say(byId("title"), heading);
+    document.title = `${heading}${name ? ` of ${name}` : ""} – Pageferry`;
     say(byId("schema"), `Format ${report.schema}. Durations are measured by the clock of the side that they concern.`);
 
     const { pages, stall_us: stall, throughput_mib_s: throughput } = report;
@@ -134,7 +144,8 @@
       list.push(["Stall p99", duration(stall.p99), `median ${duration(stall.p50)}`]);
       if (floorSum()) list.push(["Floor", duration(floorSum()), "round trip and local fault"]);
     }
-    figures(byId("figures"), list);
+    const notOfRestore = new Set(["Downtime", "Throughput"]);
+    figures(byId("figures"), isRestore ? list.filter(([name]) => !notOfRestore.has(name)) : list);
   }
 
   // Both sides on one clock
@@ -435,6 +446,61 @@
     );
   }
 
+  /** The fifth of the time, from 0, in which half of a cell's pages had arrived; nothing if they have not. */
+  const fifth = (at, last) => (known(at) ? Math.min(4, Math.floor((at / last) * 5)) : null);
+
+  /** Cells in rows, each in the colour of its fifth of the time. `data`: `{times, last, bounds, label}`. */
+  function cellTimes({ times, last, bounds, label }, width) {
+    const size = Math.max(4, Math.min(28, Math.floor(Math.sqrt((width * 300) / times.length))));
+    const columns_ = Math.max(1, Math.min(times.length, Math.floor(width / size)));
+    const gap = size >= 6 ? 1 : 0;
+    const nodes = times.map((at, cell) => {
+      const when = known(at) ? `half arrived by +${duration(at * 1000)}` : "less than half arrived";
+      const [x, y, part] = [(cell % columns_) * size, Math.floor(cell / columns_) * size, fifth(at, last)];
+      return svg(
+        "rect",
+        { class: part === null ? "missing" : `fifth-${part}`, x, y, width: size - gap, height: size - gap },
+        svg("title", null, `Cell ${count(cell + 1)}: ${when}`),
+      );
+    });
+    for (const cell of bounds) {
+      const [x, y] = [(cell % columns_) * size, Math.floor(cell / columns_) * size];
+      nodes.push(line(x, y, x, y + size, { class: "mark" }));
+    }
+    return picture(width, Math.ceil(times.length / columns_) * size, label, nodes);
+  }
+
+  function arrivals() {
+    const { arrivals: of } = report;
+    const times = of?.at_ms ?? [];
+    if (!times.length) return null;
+    const there = times.filter(known);
+    const last = Math.max(1, ...there);
+    const bounds = (of.regions ?? []).slice(1).map((region) => region.first_cell);
+    const rows = [0, 1, 2, 3, 4].map((part) => [
+      duration(last * 200 * part), duration(last * 200 * (part + 1)),
+      count(there.filter((at) => fifth(at, last) === part).length),
+    ]);
+    const key = element(
+      "ul",
+      { class: "key" },
+      ...rows.map(([from, to], part) =>
+        element("li", null, svg("svg", { class: "chart", width: 18, height: 18, "aria-hidden": "true" },
+          svg("rect", { class: `fifth-${part}`, width: 18, height: 18 })), `${from} to ${to}`)),
+    );
+    rows.push(["never", "", count(times.length - there.length)]);
+    const label = `${count(there.length)} of ${count(times.length)} cells of memory had half of their pages within ` +
+      `${duration(last * 1000)}. The table below has the numbers of cells by time.`;
+    return panel(
+      "Memory by time of arrival",
+      `${count(times.length)} cells of ${bytes(of.pages_per_cell * report.page_size)}, in the order of addresses`,
+      drawing({ times, last, bounds, label }, cellTimes),
+      key,
+      note("A cell has the time by which half of its pages had arrived, since the permission to start."),
+      disclosure("Arrivals as a table", table(null, [["From", true], ["To", true], ["Cells", true]], rows)),
+    );
+  }
+
   // The rest
 
   function lanes() {
@@ -522,7 +588,15 @@
     return panel("Workload", null, ...children);
   }
 
+  if (report.schema.startsWith("pageferry.bench/")) {
+    Ferry.bench(report, sections, { panel, columns, drawing, disclosure });
+    return;
+  }
   outcome();
+  if (isRestore) {
+    sections.append(...stalls(), pagesPart());
+    return;
+  }
   const small = columns(workload(), lanes(), compression(), verification());
-  sections.append(timeline(), downtime(), ...stalls(), pagesPart(), small);
+  sections.append(...[timeline(), downtime(), arrivals(), ...stalls(), pagesPart(), small].filter(Boolean));
 })();

@@ -8,7 +8,7 @@ package struct LiveMap: Encodable, Hashable, Sendable {
     }
 
     /// A region of the memory, which begins with a cell of its own.
-    package struct Region: Encodable, Hashable, Sendable {
+    package struct Region: Codable, Hashable, Sendable {
         package var firstCell: Int
         package var cells: Int
         package var name: String
@@ -21,6 +21,11 @@ package struct LiveMap: Encodable, Hashable, Sendable {
             case cells, name, pages
             case firstCell = "first_cell"
             case pageSize = "page_size"
+        }
+
+        package init(firstCell: Int, cells: Int, name: String, pages: Int, pageSize: Int) {
+            (self.firstCell, self.cells, self.name) = (firstCell, cells, name)
+            (self.pages, self.pageSize) = (pages, pageSize)
         }
     }
 

@@ -12,14 +12,6 @@ package final class PageGrid: Sendable {
     /// The number of cells that a grid has at most, beside one for each region.
     package static let mostCells = 2048
 
-    private struct Region {
-        let firstCell: Int
-        let pageCount: Int
-        let pageSize: Int
-        let name: String
-        let cells: Int
-    }
-
     /// `@unchecked Sendable`: the memory never moves, and every access is atomic.
     private final class Counts: @unchecked Sendable {
         let base: UnsafeMutablePointer<Atomic<UInt32>>
@@ -37,38 +29,21 @@ package final class PageGrid: Sendable {
         }
     }
 
-    /// The binary logarithm of the pages in a cell.
-    private let shift: Int
-    private let regions: [Region]
+    private let grid: CellGrid
     private let counts: Counts
 
     /// Makes a grid for regions of memory.
     ///
     /// - Parameter regions: the name, the number of pages, and the size of a page of each region.
     package init(_ regions: [(name: String, pageCount: Int, pageSize: Int)]) {
-        let total = regions.reduce(0) { $0 + $1.pageCount }
-        var shift = 0
-        while total >> shift > PageGrid.mostCells { shift += 1 }
-        self.shift = shift
-        var next = 0
-        self.regions = regions.map { region in
-            let cells = (region.pageCount + (1 << shift) - 1) >> shift
-            defer { next += cells }
-            return Region(
-                firstCell: next,
-                pageCount: region.pageCount,
-                pageSize: region.pageSize,
-                name: region.name,
-                cells: cells
-            )
-        }
-        counts = Counts(next * Origin.allCases.count)
+        grid = CellGrid(regions)
+        counts = Counts(grid.cells * Origin.allCases.count)
     }
 
     /// Counts pages of a region that have moved.
     @inline(__always)
     package func note(_ pages: Range<Int>, region: Int, as origin: Origin) {
-        let firstCell = regions[region].firstCell
+        let (firstCell, shift) = (grid.regions[region].firstCell, grid.shift)
         var page = pages.lowerBound
         while page < pages.upperBound {
             let cell = page >> shift
@@ -90,9 +65,9 @@ package final class PageGrid: Sendable {
     ) -> LiveMap {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(counts.count / Origin.allCases.count * LiveMap.Kind.allCases.count)
-        for (number, region) in regions.enumerated() {
+        for (number, region) in grid.regions.enumerated() {
             for cell in 0..<region.cells {
-                let pages = cell << shift..<min(region.pageCount, (cell + 1) << shift)
+                let pages = grid.pages(ofCell: cell, in: region)
                 let here = present(pages, number)
                 let wanted = here == pages.count ? 0 : min(pages.count - here, asked(pages, number))
                 func share(_ count: Int) -> UInt8 { PageGrid.share(count, of: pages.count) }
@@ -108,19 +83,7 @@ package final class PageGrid: Sendable {
                 }
             }
         }
-        return LiveMap(
-            pagesPerCell: 1 << shift,
-            regions: regions.map {
-                LiveMap.Region(
-                    firstCell: $0.firstCell,
-                    cells: $0.cells,
-                    name: $0.name,
-                    pages: $0.pageCount,
-                    pageSize: $0.pageSize
-                )
-            },
-            counts: bytes
-        )
+        return LiveMap(pagesPerCell: 1 << grid.shift, regions: grid.regions, counts: bytes)
     }
 
     /// The share of a cell in 255ths: 0 only for no page, and 255 only for all of them.

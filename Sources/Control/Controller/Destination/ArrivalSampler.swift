@@ -1,0 +1,48 @@
+import LinuxSystem
+import PageFetcher
+import Telemetry
+
+/// Samples the times at which the memory of a workload arrives, until all of it is here.
+///
+/// The time between two samples grows with the time since the permission to start, so that a time is wrong by at most
+/// a fiftieth of itself and 5 ms, and a long migration is not looked at often.
+final class ArrivalSampler: Sendable {
+    /// When the permission to start arrived, in nanoseconds of ``MonotonicClock``.
+    let begin: UInt64
+    private let fetcher: PageFetcher
+    private let times: ArrivalTimes
+
+    /// Makes a sampler for the memory that a fetcher fills.
+    init(of fetcher: PageFetcher, _ regions: [(name: String, pageCount: Int, pageSize: Int)], since begin: UInt64) {
+        (self.fetcher, self.begin) = (fetcher, begin)
+        times = ArrivalTimes(regions)
+    }
+
+    /// Samples until all memory is here, or nobody holds the sampler any longer.
+    func start() {
+        Task { [weak self] in
+            while let pause = self?.look() {
+                // A task that nobody cancels sleeps as long as it is told.
+                try? await Task.sleep(for: pause)
+            }
+        }
+    }
+
+    /// Takes a sample; returns the time until the next one, or nil after the last.
+    private func look() -> Duration? {
+        let isComplete = fetcher.isComplete
+        sample()
+        return isComplete ? nil : max(.milliseconds(5), MonotonicClock.time(since: begin) / 50)
+    }
+
+    private func sample() {
+        let now = MonotonicClock.now()
+        times.sample(at: (now - min(now, begin)) / 1_000_000) { [fetcher] in fetcher.presentCount(of: $0, region: $1) }
+    }
+
+    /// The times so far, after another sample.
+    var arrivals: Report.Arrivals {
+        sample()
+        return times.arrivals
+    }
+}
