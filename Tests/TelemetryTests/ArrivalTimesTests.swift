@@ -48,7 +48,9 @@ struct ArrivalTimesTests {
         ]
     )
     func unsound(pagesPerCell: Int, first: [Int], cells: [Int], count: Int) throws {
-        let regions = zip(first, cells).map { LiveMap.Region(firstCell: $0, cells: $1, name: "", pages: $1, pageSize: 4096) }
+        let regions = zip(first, cells).map {
+            LiveMap.Region(firstCell: $0, cells: $1, name: "", pages: $1, pageSize: 4096)
+        }
         let arrivals = Report.Arrivals(
             pagesPerCell: pagesPerCell,
             regions: regions,

@@ -62,6 +62,7 @@ extension Report.Arrivals {
         var next = 0
         for region in regions {
             guard region.firstCell == next, (0...at.count).contains(region.cells) else { return false }
+            guard (0...1 << 48).contains(region.pages), (1...1 << 30).contains(region.pageSize) else { return false }
             next = (Untrusted(next) + Untrusted(region.cells)).clamped(to: 0...Int.max)
         }
         return next == at.count && (1...1 << 48).contains(pagesPerCell) && at.allSatisfy { $0 ?? 0 <= 1 << 48 }
