@@ -168,8 +168,7 @@ private struct TopState: Decodable {
         let p50Us, p99Us: Double
     }
     struct Guest: Decodable {
-        let pid: Int32
-        let name, state: String
+        let id, name, state: String
         let total, resident, waiting: Int
         let p50Us, p99Us: Double
     }
@@ -208,7 +207,7 @@ private struct TopState: Decodable {
             return [head]
                 + guests.map { guest in
                     var row = TopLook.Row(
-                        name: "  \(guest.pid)",
+                        name: "  \(guest.id)",
                         state: guest.state,
                         pages: (guest.resident, guest.total)
                     )
