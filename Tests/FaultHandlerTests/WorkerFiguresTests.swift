@@ -75,6 +75,7 @@ struct WorkerFiguresTests {
                 shared.base.storeBytes(of: value, toByteOffset: place * 8, as: UInt64.self)
             }
             #expect(view.live(as: .process(7)).total == 9)
+            #expect(view.ended(.done).report.pages.total == 9)
             _ = view.memory.figures.adding(PageFetcher.Progress(), [])
         }
     }

@@ -53,13 +53,14 @@ struct GuestView: Sendable {
     ///
     /// - Parameter end: how its service ended.
     func ended(_ end: GuestService.End) -> EndedGuest {
-        let figures = memory.figures
+        // Read before the time, so that the attachment does not lie in the future.
+        let (figures, began) = (memory.figures, memory.attached)
         var report = Report()
         report.kind = .restore
         report.workload.name = task.name
         report.pageSize = task.regions.map(\.pageSize).max() ?? 0
         report.memoryBytes = task.regions.reduce(0) { $0 + $1.range.byteCount }
-        report.total = Double(MonotonicClock.now() - memory.attached) / 1e3
+        report.total = Double(MonotonicClock.now() - began) / 1e3
         report.pages.total = task.regions.reduce(0) { $0 + $1.pageCount }
         (report.pages.demand, report.pages.prefetched) = (figures.demand, figures.ahead)
         report.service = figures.service
