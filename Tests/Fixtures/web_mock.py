@@ -735,8 +735,8 @@ def report(kind):
         "arrivals": {
             "pages_per_cell": Memory.PER_CELL,
             "regions": [
-                {"first_cell": 0, "cells": Memory.CELLS - 16, "name": "ram"},
-                {"first_cell": Memory.CELLS - 16, "cells": 16, "name": "rom"},
+                {"first_cell": first, "cells": n, "name": name, "pages": n * Memory.PER_CELL, "page_size": PAGE_SIZE}
+                for first, n, name in ((0, Memory.CELLS - 16, "ram"), (Memory.CELLS - 16, 16, "rom"))
             ],
             "at_ms": [cell * 40 + cell % 7 * 900 if cell % 97 else None for cell in range(Memory.CELLS)],
         },

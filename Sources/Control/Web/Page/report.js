@@ -491,9 +491,13 @@
     rows.push(["never", "", count(times.length - there.length)]);
     const label = `${count(there.length)} of ${count(times.length)} cells of memory had half of their pages within ` +
       `${duration(last * 1000)}. The table below has the numbers of cells by time.`;
+    const sizes = [...new Set((of.regions ?? []).map((region) => region.page_size))];
+    const each = sizes.length === 1
+      ? bytes(of.pages_per_cell * sizes[0])
+      : plural(of.pages_per_cell, "page", "pages");
     return panel(
       "Memory by time of arrival",
-      `${count(times.length)} cells of ${bytes(of.pages_per_cell * report.page_size)}, in the order of addresses`,
+      `${count(times.length)} cells of ${each}, in the order of addresses`,
       drawing({ times, last, bounds, label }, cellTimes),
       key,
       note("A cell has the time by which half of its pages had arrived, since the permission to start."),
