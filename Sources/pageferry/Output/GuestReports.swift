@@ -26,7 +26,7 @@ struct GuestReports: Sendable {
             try files.prepare()
             try files.write(guest.report)
         } catch {
-            logger.error("the report of process \(guest.process) is not written: \(error)")
+            logger.error("the report of \(guest.report.workload.name) is not written: \(error)")
         }
     }
 }

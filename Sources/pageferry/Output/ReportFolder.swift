@@ -56,21 +56,21 @@ struct ReportFiles: Sendable {
         } else {
             try WholeFile.replace(path("stalls.hgrm"), with: ReportFiles.distribution(of: waits?.stall ?? []))
         }
-        // The page is written last, so that a folder with a page is complete.
         let json = try report.json()
         try write(json, page: ReportPage.html(of: json))
     }
 
     /// Writes the results of a benchmark, and the stalls of each case that has some.
     func write(_ cases: [Comparison]) throws {
-        let json = try BenchTable(cases).json()
-        try write(json, page: ReportPage.html(of: json))
         for one in cases {
             guard let stalls = one.stalls else { continue }
             try WholeFile.replace(path("stalls-\(one.name).hgrm"), with: ReportFiles.text(of: stalls))
         }
+        let json = try BenchTable(cases).json()
+        try write(json, page: ReportPage.html(of: json))
     }
 
+    /// Writes the text for programs and the page, after all other files: a folder with a page is complete.
     private func write(_ json: String, page: [UInt8]) throws(SystemError) {
         try WholeFile.replace(path("report.json"), with: Array((json + "\n").utf8))
         try WholeFile.replace(path("report.html"), with: page)
