@@ -63,7 +63,14 @@ struct ComparisonTable {
                     + "\(range(figure.boundsOfA)) in A and \(range(figure.boundsOfB)) in B."
             )
         }
-        if differing.isEmpty { lines.append("No quantile of the waits differs by more than noise.") }
+        if differing.isEmpty {
+            let isAnyCompared = comparison.figures.contains { $0.verdict == .noDifference }
+            lines.append(
+                isAnyCompared
+                    ? "No quantile of the waits differs by more than noise."
+                    : "The reports have too few waits to compare any quantile."
+            )
+        }
         lines.append("All other figures are one measurement each: repeat both migrations to see how they scatter.")
         return lines
     }
