@@ -8,7 +8,7 @@ import Testing
 /// The pictures of the pages are written into the folder that the environment's `PAGEFERRY_SHOTS` names.
 @Suite("The live page in a browser", .timeLimit(.minutes(6)))
 struct LivePageTests {
-    @Test("shows everyone both sides of a migration in each state, a server, and a handler of five guests")
+    @Test("shows both sides of a migration in each state, a server, and a handler of five guests")
     func live() throws {
         let workspace = try Workspace()
         let secret = "a-token-of-the-tests"

@@ -2,9 +2,9 @@
 
 Usage: notified.py WATCHDOG PROGRAM ARGUMENTS...
 
-WATCHDOG is the value of WATCHDOG_USEC; "-" leaves it out. With "busy", too, and the manager's queue is full for the first
-three seconds of the program. Prints each assignment that the program sends, and the
-program's exit status in the end.
+WATCHDOG is the value of WATCHDOG_USEC; "-" and "busy" leave it out. With "busy", the manager's queue is full for the
+first three seconds of the program. Prints each assignment that the program sends, and the program's exit status in the
+end.
 """
 import ctypes
 import os

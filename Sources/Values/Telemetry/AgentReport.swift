@@ -95,7 +95,8 @@ package struct AgentReport: Codable, Hashable, Sendable {
         package var floor = Report.Floor()
         /// ``stall`` and ``service`` by eighths of an octave; nil from an agent that does not say.
         package var distribution: Report.Distribution?
-        /// When the memory arrived, by its place; nil before the permission to start, and from an agent that does not say.
+        /// When the memory arrived, by its place; nil before the permission to start, once the memory is freed, and from
+        /// an agent that does not say.
         package var arrivals: Report.Arrivals?
 
         /// Makes measurements that are all zero.
