@@ -8,7 +8,12 @@ import Testing
 /// The pictures of the pages are written into the folder that the environment's `PAGEFERRY_SHOTS` names.
 @Suite("The live page in a browser", .timeLimit(.minutes(6)))
 struct LivePageTests {
-    @Test("shows both sides of a migration in each state, a server, and a handler of five guests")
+    private static let hasBrowser = FileManager.default.isExecutableFile(atPath: "/usr/bin/chromium")
+
+    @Test(
+        "shows both sides of a migration in each state, a server, and a handler of five guests",
+        .enabled(if: hasBrowser)
+    )
     func live() throws {
         let workspace = try Workspace()
         let secret = "a-token-of-the-tests"

@@ -114,10 +114,8 @@ struct PackagedServicesTests {
         let guests = try (0..<20).map { _ in try services.restore() }
         for guest in guests { #expect(try guest.perform(.workingSet) == 1) }
 
-        // A stop takes no time, and is no failure.
-        let begin = Date()
+        // A stop is no failure, as one is that takes longer than TimeoutStopSec=.
         try room.run("systemctl", "stop", handler)
-        #expect(Date().timeIntervalSince(begin) < 1.5)
         #expect(try services.show("Result") == "success")
         try room.run("systemctl", "start", handler)
         #expect(try guests[0].perform(.pass) == 1)

@@ -63,10 +63,12 @@ struct TopTests {
         defer { source.end() }
         let watch = "stty cols 60 rows 10; TERM=xterm '\(Executable.pageferry)' top \(source.socket); echo status $?"
         // The key comes after the table was drawn at least twice.
-        let keys = "sleep 2.5; printf '\(key == "q" ? "q" : "\\003")'; sleep 10"
+        let shown = workspace.file("shown")
+        let isDrawn = "[ $(grep -ao ADDRESS \(shown) | wc -l) -ge 2 ]"
+        let keys = "until \(isDrawn); do sleep 0.1; done; printf '\(key == "q" ? "q" : "\\003")'; sleep 10"
         let finished = try Executable.run(
             "/bin/sh",
-            ["-c", "(\(keys)) | timeout 60 script -q -E never -c \"\(watch)\" /dev/null"],
+            ["-c", "(\(keys)) | timeout 60 script -q -f -E never -c \"\(watch)\" \(shown)"],
             seconds: 60
         )
         #expect(finished.output.contains("\u{1b}[?1049h") && finished.output.contains("\u{1b}[?1049l"), "\(finished)")

@@ -103,7 +103,7 @@ struct RoutesTests {
     @Test("looks at a slow process once for all who ask meanwhile", arguments: ["/api/state", "/metrics"])
     func slowLook(path: String) async throws {
         try await withSite { site in
-            site.stub.take(.seconds(1))
+            site.stub.take(.seconds(4))
             let clients = try (0..<6).map { _ in try HTTPClient(site.address) }
             for client in clients {
                 try client.send("GET \(path) HTTP/1.1\r\nHost: localhost\r\n\r\n")

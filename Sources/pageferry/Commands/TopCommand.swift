@@ -42,12 +42,16 @@ struct TopCommand: AsyncParsableCommand {
             screen.leave()
             Pageferry.exit(0)
         }
-        repeat {
+        screen.onQuit {
+            screen.leave()
+            Pageferry.exit(0)
+        }
+        while true {
             let looks = await TopCommand.looks(at: sources)
             let (width, height) = screen.size
             screen.draw(TopTable(looks).lines(width: width), height: height)
-        } while await !screen.wantsToQuit(within: .seconds(1))
-        screen.leave()
+            try await Task.sleep(for: .seconds(1))
+        }
     }
 
     /// Looks at all sources at the same time.

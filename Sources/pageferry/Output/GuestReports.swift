@@ -1,6 +1,7 @@
 import FaultHandler
 import Foundation
 import Logging
+import Telemetry
 
 /// Writes the report of each restored guest into a folder of its own.
 struct GuestReports: Sendable {

@@ -46,24 +46,22 @@ final class TopScreen: Sendable {
         Terminal.redraw(shown)
     }
 
-    /// Waits for a key or for the time; returns whether the user wants to quit.
-    func wantsToQuit(within time: Duration) async -> Bool {
-        let milliseconds = Int32(clamping: Int(time / .milliseconds(1)))
-        // The wait takes none of the few threads that look at the addresses.
-        return await withCheckedContinuation { continuation in
-            Thread.detachNewThread { continuation.resume(returning: TopScreen.isQuit(within: milliseconds)) }
+    /// Calls a closure on a thread of its own when the user wants to quit, also while an address is slow to answer.
+    func onQuit(_ quit: @escaping @Sendable () -> Void) {
+        Thread.detachNewThread {
+            while !TopScreen.readsQuit() {}
+            quit()
         }
     }
 
     /// The keys that quit: q, Ctrl-C and Ctrl-D.
     private static let quitting: Set<UInt8> = [UInt8(ascii: "q"), UInt8(ascii: "Q"), 3, 4]
 
-    private static func isQuit(within milliseconds: Int32) -> Bool {
-        var input = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
-        // A signal only ends the wait early.
-        guard poll(&input, 1, milliseconds) > 0 else { return false }
+    /// Waits for keys; returns whether one of them quits.
+    private static func readsQuit() -> Bool {
         var keys = [UInt8](repeating: 0, count: 64)
         let count = read(STDIN_FILENO, &keys, keys.count)
+        if count < 0, errno == EINTR { return false }
         // The terminal is gone if it gives nothing.
         return count <= 0 || keys.prefix(count).contains { quitting.contains($0) }
     }

@@ -35,14 +35,17 @@ final class ArrivalSampler: Sendable {
         return isComplete ? nil : max(.milliseconds(5), MonotonicClock.time(since: begin) / 50)
     }
 
-    private func sample() {
+    private func sample(atMost bound: UInt64 = .max) {
         let now = MonotonicClock.now()
-        times.sample(at: (now - min(now, begin)) / 1_000_000) { [fetcher] in fetcher.presentCount(of: $0, region: $1) }
+        let time = min(bound, (now - min(now, begin)) / 1_000_000)
+        times.sample(at: time) { [fetcher] in fetcher.presentCount(of: $0, region: $1) }
     }
 
     /// The times so far, after another sample.
-    var arrivals: Report.Arrivals {
-        sample()
+    ///
+    /// - Parameter microseconds: when the last page arrived, after which no cell can have arrived; nil if none is known.
+    func arrivals(until microseconds: Double?) -> Report.Arrivals {
+        sample(atMost: microseconds.map { UInt64(max(0, $0) / 1000) } ?? .max)
         return times.arrivals
     }
 }

@@ -40,7 +40,8 @@ extension DestinationSession {
 
         /// Adds the summaries to the destination's part of a report.
         func summarize(into report: inout AgentReport) {
-            report.destination?.arrivals = sampler?.arrivals
+            let resident = report.destination?.untilResident ?? 0
+            report.destination?.arrivals = sampler?.arrivals(until: resident > 0 ? resident : nil)
             report.destination?.service = LatencySummary(service)
             report.destination?.stall = LatencySummary(stalls, adding: delivery)
             report.destination?.distribution = Report.Distribution(

@@ -141,9 +141,9 @@ final class FaultService: Sendable {
                 milliseconds: interval == .max ? nil : interval,
                 isAnswerDue: isAnswerDue,
                 polls: (isAlone || isAnswerDue) && !memory.bulk.isUnderWay,
-                take: { () throws(SystemError) in
-                    guard isAnswerDue else { return try reader.take() ? .events : [] }
-                    return receiver?.take() == true ? .socket : []
+                take: { () throws(SystemError) -> FaultWait.Ready? in
+                    guard let isThere = try isAnswerDue ? receiver?.take() : reader.take() else { return nil }
+                    return isThere ? (isAnswerDue ? .socket : .events) : []
                 }
             )
             if found.contains(.flag) {
@@ -211,10 +211,11 @@ private struct FaultReader: ~Copyable {
 
     /// Reads events without waiting; the next ``read()`` then turns them into faults.
     ///
-    /// - Returns: whether there were any.
+    /// - Returns: whether there were any; nil if only a wait can tell.
     @inline(__always)
-    mutating func take() throws(SystemError) -> Bool {
-        guard isNonBlocking, !isTaken else { return isTaken }
+    mutating func take() throws(SystemError) -> Bool? {
+        guard isNonBlocking else { return nil }
+        guard !isTaken else { return true }
         try memory.userfaultfd.read(into: &events)
         isTaken = events.count > 0
         return isTaken

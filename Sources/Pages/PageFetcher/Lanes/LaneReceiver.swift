@@ -43,10 +43,10 @@ struct LaneReceiver: ~Copyable {
 
     /// Receives once without waiting; the next ``receive(onLeft:)`` then places what has arrived.
     ///
-    /// - Returns: whether anything has arrived or the lane has ended.
+    /// - Returns: whether anything has arrived or the lane has ended; nil if only a wait can tell.
     @inline(__always)
-    mutating func take() -> Bool {
-        guard arriving == nil else { return false }
+    mutating func take() -> Bool? {
+        guard arriving == nil else { return nil }
         guard taken == nil else { return true }
         do {
             guard try fill(isWaiting: false) else { return false }

@@ -11,9 +11,10 @@ package struct FaultWait: ~Copyable {
     private var events = (epoll_event(), epoll_event(), epoll_event(), epoll_event())
     private var socket: SharedSocket?
     private var budget: PollBudget
+    private var looks: UInt8 = 0
 
-    /// While a thread polls, one look in so many is for everything that is watched.
-    private static let looksBetween = 4
+    /// While a thread polls, one look in so many is for everything that is watched, whatever the others find.
+    private static let looksBetween: UInt8 = 4
 
     /// What a wait has found ready.
     package struct Ready: OptionSet, Sendable {
@@ -98,26 +99,25 @@ package struct FaultWait: ~Copyable {
     ///     time to poll in them is learnt separately.
     ///   - polls: whether the thread may poll before it sleeps. A thread that polls does not count as one that waits:
     ///     an event then wakes a sleeping thread too.
-    ///   - take: takes an answer from the watched socket, or an event, without waiting, and says what was found. Most
-    ///     looks are such attempts, since each answer and each event then needs one system call less.
+    ///   - take: takes an answer from the watched socket, or an event, without waiting, and says what was found;
+    ///     nil if nothing can be taken this way. Most looks are such attempts, since each answer and each event then
+    ///     needs one system call less.
     @inline(__always)
     package mutating func wait(
         milliseconds: Int32? = nil,
         isAnswerDue: Bool,
         polls: Bool,
-        take: () throws(SystemError) -> Ready = { [] }
+        take: () throws(SystemError) -> Ready? = { nil }
     ) throws(SystemError) -> Ready {
         let longest = milliseconds.map { UInt64(max(0, $0)) * 1_000_000 }
         guard polls else { return try look(nanoseconds: longest) }
         // A copy, since the closures use this value.
         var budget = budget
         defer { self.budget = budget }
-        var looks = 0
         let found = try budget.wait(for: isAnswerDue ? .answer : .event, within: longest) {
             (nanoseconds) throws(SystemError) -> Ready? in
-            looks += 1
-            if nanoseconds == 0, looks % FaultWait.looksBetween != 0 {
-                let taken = try take()
+            looks &+= 1
+            if nanoseconds == 0, looks % FaultWait.looksBetween != 0, let taken = try take() {
                 return taken.isEmpty ? nil : taken
             }
             let ready = try look(nanoseconds: nanoseconds)
