@@ -66,7 +66,7 @@ struct AdoptionTests {
         let site = try RestoreSite(kind)
         defer { site.end() }
         let guests = try (0..<count).map { _ in try site.restore() }
-        let workers = try (1...count).map { try site.worker($0) }
+        let workers = try guests.map { try site.worker(of: $0) }
         for guest in guests { guest.send(.pass) }
         site.killHandler()
         for worker in workers { kill(worker, SIGKILL) }

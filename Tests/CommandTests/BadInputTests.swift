@@ -107,6 +107,10 @@ struct BadInputTests {
             (["source", "--qmp", "/tmp/a.sock", "--on-start-failure", "x"], "write one of 'resume' and 'wait'"),
             (["destination", "--qmp", "/tmp/b", "--prefetch", "all"], "write one of none, fault-around, streams"),
             (["demo", "--threads", "x"], "write a number"),
+            (
+                ["attach", "--socket", "/tmp/u", "--from", "127.0.0.1:1", "--fill=fast"],
+                "the value 'fast' is invalid for '--fill <bytes/s>'"
+            ),
             (["demo", "--memory", "-1"], "'-1' is invalid for '--memory <size>': it must not be negative"),
             (["demo", "--write", "-0.5"], "'-0.5' is invalid for '--write <0…1>': it must not be negative"),
             (["source", "--qmp", "/tmp/a", "--threads", "--seed", "1"], "'--threads <threads>' before '--seed'"),

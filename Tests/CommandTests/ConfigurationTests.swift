@@ -93,6 +93,7 @@ struct ConfigurationTests {
         #expect(try inForce("log-times", [], serve + ["--log-times"]).values == ["true"])
         let attach = ["attach", "--config", path]
         #expect(try run([], ["config"] + attach).status == 0)
+        #expect(try run([], ["config", "--help"]).output.contains("USAGE: pageferry config"))
         #expect(try run(["PAGEFERRY_FILL=50MiB"], ["config"] + attach).status == 0)
         let refused = try run(["PAGEFERRY_FILL=fast"], attach)
         #expect(refused.status == 2)

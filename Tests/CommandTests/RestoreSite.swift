@@ -125,6 +125,17 @@ final class RestoreSite {
         return pid
     }
 
+    /// The process id of a guest's worker, once there is one.
+    ///
+    /// The log does not name each of many workers: repeated lines are only counted.
+    func worker(of guest: GuestProcess) throws -> Int32 {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while true {
+            if let worker = ProcessFiles.processes(named: "pageferry-guest-\(guest.pid)").first { return worker }
+            try #require(Date() < deadline)
+        }
+    }
+
     // MARK: Other handlers
 
     /// The arguments of a handler.

@@ -72,6 +72,20 @@ struct ServeTests {
         }
     }
 
+    @Test("warns of a peer that sends half a frame, and not of one that sends nothing", .timeLimit(.minutes(1)))
+    func knocks() throws {
+        let server = try Server(try makeFile())
+        defer { server.running.end() }
+        for bytes in [[], [0, 0, 0]] as [[UInt8]] {
+            let socket = try StreamSocket(connectingTo: server.address)
+            if !bytes.isEmpty { try socket.send(bytes) }
+        }
+        _ = try server.running.errorLine(holding: "closed the connection in the middle of a frame")
+        kill(server.running.pid, SIGTERM)
+        let warnings = try server.running.finish().errors.components(separatedBy: "refused a connection").count - 1
+        #expect(warnings == 1)
+    }
+
     @Test("exits with one line and status 1 when its file is changed or truncated", .timeLimit(.minutes(1)))
     func fileChanges() throws {
         let changes: [(change: (SparseFile) throws -> Void, words: String)] = [

@@ -157,11 +157,12 @@ final class ControlConnection: ServedConnection {
         } catch {
             // The peer is gone, and needs no more frames.
         }
-        socket.stream.shutdown()
+        // Before the shutdown, which a reading thread would take for one of the peer.
         threads.reading.remove(self)
         reader.withLock { reader in
             if !reader.hasEnded { end(&reader, because: "the connection to \(socket.stream.peer) was closed") }
         }
+        socket.stream.shutdown()
     }
 
     // MARK: Receiving

@@ -141,7 +141,10 @@ extension ControlLane {
             }
             var piece = [UInt8](repeating: 0, count: missing)
             guard let count = try piece.withUnsafeMutableBytes({ try socket.receiveNow(into: $0) }) else { return nil }
-            guard count > 0 else { throw TruncatedFrame(peer: socket.peer) }
+            guard count > 0 else {
+                if bytes.isEmpty { throw NothingSent() }
+                throw TruncatedFrame(peer: socket.peer)
+            }
             bytes += piece.prefix(count)
         }
     }
@@ -161,6 +164,11 @@ extension ControlLane {
         throw TruncatedFrame(peer: socket.peer)
     }
 }
+
+/// The error of a peer that closed a new connection before it sent anything.
+///
+/// Load balancers and other programs only look whether somebody listens, and so does `attach` at its start.
+struct NothingSent: Error {}
 
 /// The error of a peer that closed the connection in the middle of a frame.
 struct TruncatedFrame: Error, CustomStringConvertible {

@@ -166,6 +166,7 @@ package final class LaneAcceptor: Sendable {
     /// and gets FAILURE.
     private static func drop(_ socket: consuming StreamSocket, because error: any Error, logger: Logger) {
         switch error {
+        case is NothingSent: logger.debug("\(socket.peer) has connected, and left without a frame")
         case is OpeningRefusal, is SystemError, is TruncatedFrame:
             turnAway(socket, reason: "\(error)", by: ControlMessage.failure, logger: logger)
         default: turnAway(socket, reason: "\(error)", by: ControlMessage.refused, isLasting: false, logger: logger)

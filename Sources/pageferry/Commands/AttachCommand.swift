@@ -23,8 +23,8 @@ struct AttachCommand: AsyncParsableCommand {
 
             For a Firecracker that the jailer runs as user and group 1234, the socket is in the jail:
 
-              pageferry attach --socket /srv/jailer/firecracker/vm1/root/run/uffd.sock --socket-owner 1234:1234 \\
-                --from 10.0.0.1:7200
+              pageferry attach --socket /srv/jailer/firecracker/vm1/root/run/uffd.sock \\
+                --socket-owner 1234:1234 --from 10.0.0.1:7200
             """
     )
 
@@ -164,7 +164,13 @@ struct AttachCommand: AsyncParsableCommand {
 
     private var fillRate: FillRate? {
         get throws {
-            guard let bytes = try fill.map({ try Bandwidth($0).bytesPerSecond }) else { return nil }
+            guard let fill else { return nil }
+            let bytes: Int
+            do {
+                bytes = try Bandwidth(fill).bytesPerSecond
+            } catch {
+                throw ValidationError("the value '\(fill)' is invalid for '--fill <bytes/s>': \(error)")
+            }
             return bytes == 0 ? .unlimited : FillRate(bytesPerSecond: UInt64(bytes))
         }
     }

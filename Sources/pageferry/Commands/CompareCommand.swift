@@ -16,7 +16,7 @@ struct CompareCommand: ParsableCommand {
             Examples:
 
               pageferry demo --report one
-              pageferry demo --prefetch streams --report other
+              pageferry demo --prefetch none --report other
               pageferry compare one other
             """
     )

@@ -45,6 +45,8 @@ struct ConfigCommand: ParsableCommand {
         var environment = ProcessInfo.processInfo.environment
         if let file = configurationOptions.config { environment[ConfigurationOptions.variable] = file }
         guard let name = words.first else { return try showAll(environment) }
+        // The words of a command line are not parsed, and so neither is this one.
+        if name == "--help" || name == "-h" { throw CleanExit.helpRequest(self) }
         try UsageError.checkTwice(words)
         let invocation = try Invocation(words, environment, showsAll: true)
         guard !invocation.settings.isEmpty else {

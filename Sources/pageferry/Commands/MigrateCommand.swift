@@ -17,8 +17,10 @@ struct MigrateCommand: AsyncParsableCommand {
 
             Examples:
 
-              pageferry migrate --source /run/a.sock --destination /run/b.sock --uri tcp:10.0.0.2:7000
-              pageferry migrate --guest firecracker:/run/vm.sock --destination /tmp/b.sock --uri tcp:10.0.0.2:7000
+              pageferry migrate --source /run/a.sock --destination /run/b.sock \\
+                --uri tcp:10.0.0.2:7000
+              pageferry migrate --guest firecracker:/run/vm.sock \\
+                --destination /tmp/b.sock --uri tcp:10.0.0.2:7000
             """
     )
 

@@ -15,7 +15,8 @@ struct RecoverCommand: AsyncParsableCommand {
 
             Example:
 
-              pageferry recover --source /run/a.sock --destination /run/b.sock --uri tcp:10.1.0.2:7000
+              pageferry recover --source /run/a.sock --destination /run/b.sock \\
+                --uri tcp:10.1.0.2:7000
             """
     )
 

@@ -38,10 +38,10 @@ struct ReportFiles: Sendable {
 
     /// Makes the folder, and checks that files can be written there.
     func prepare() throws {
-        do {
-            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        do throws(SystemError) {
+            try Directory.make(folder)
         } catch {
-            throw Failure("cannot make the folder \(folder) of --report: \(error.localizedDescription)")
+            throw Failure("\(error.sentence); name another folder as --report")
         }
         try WholeFile.requireReplaceable(path("report.html"))
     }

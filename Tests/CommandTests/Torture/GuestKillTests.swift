@@ -30,7 +30,7 @@ struct GuestKillTests {
             let guests = try (0..<GuestKillTests.guestCount).map { _ in try site.restore() }
             for guest in guests {
                 // A handler that dies before it has a guest's record knows nothing of that guest.
-                try waitForWorker(of: guest)
+                _ = try site.worker(of: guest)
                 for command in [.dispersed, .inflateBesideFaults, .pass] as [GuestProcess.Command] {
                     guest.send(command)
                 }
@@ -49,11 +49,6 @@ struct GuestKillTests {
             }
         }
         print("torture of guests: \(kills) kills; the longest time from the last kill to whole memory was \(slowest) s")
-    }
-
-    private func waitForWorker(of guest: GuestProcess) throws {
-        let deadline = Date(timeIntervalSinceNow: 30)
-        while ProcessFiles.processes(named: "pageferry-guest-\(guest.pid)").isEmpty { try #require(Date() < deadline) }
     }
 
     private static func victim(using random: inout SplitMix64) -> Victim {

@@ -31,6 +31,34 @@ package struct Directory: ~Copyable, Sendable {
         }
     }
 
+    /// Makes a directory, and those above it that are missing.
+    ///
+    /// A directory that is there already is left as it is.
+    package static func make(_ path: String) throws(SystemError) {
+        try attempt("make the folder \(path)") { () throws(Errno) in try makeAll(path) }
+    }
+
+    private static func makeAll(_ path: String) throws(Errno) {
+        func makeLast() throws(Errno) {
+            do throws(Errno) {
+                _ = try kernel(.mkdirat) { orErrno(mkdirat(AT_FDCWD, path, 0o777)) }
+            } catch .fileExists {
+                // Fails if this is a file.
+                _ = OwnedDescriptor(try kernel(.open) { shim_open(path, Directory.opening) })
+            }
+        }
+        do throws(Errno) {
+            try makeLast()
+        } catch .noSuchFileOrDirectory {
+            var above = path[...]
+            while above.last == "/" { above.removeLast() }
+            while let last = above.last, last != "/" { above.removeLast() }
+            guard !above.isEmpty else { throw .noSuchFileOrDirectory }
+            try makeAll(String(above))
+            try makeLast()
+        }
+    }
+
     private init(_ descriptor: consuming OwnedDescriptor, path: String) {
         self.descriptor = descriptor
         self.path = path
