@@ -131,7 +131,7 @@ struct HowToTests {
         else { return nil }
         var own = words[(at + 1)...].prefix { !["&", "|", ">", "&&"].contains($0) && !$0.hasSuffix(";") }
         if words[at] == "Scripts/demo" { own = ["demo"] + own }
-        // These commands take no options of a file.
+        // Commands that take no options of a file.
         let others = ["config", "probe", "help", "top"]
         guard let first = own.first, !first.hasPrefix("-"), !others.contains(first) else { return nil }
         return Array(own)
